@@ -1,0 +1,44 @@
+"""One frozen model per section of params.yaml; nothing here imports torch."""
+
+from vatt.params.data import (
+    AUDIO_RATE_HZ,
+    ClipParams,
+    DemoSource,
+    DownloadParams,
+    FolderSource,
+    PreprocessParams,
+    RunParams,
+    Source,
+    ValidateParams,
+)
+from vatt.params.errors import StageError
+from vatt.params.evaluate import EvaluateParams, PromoteParams
+from vatt.params.model import TOWER_SIZES, LossParams, ModelParams, TowerSize
+from vatt.params.params import Params, ParamsError, load_params
+from vatt.params.section import Section
+from vatt.params.train import LaunchParams, PretrainParams
+
+__all__ = [
+    "AUDIO_RATE_HZ",
+    "TOWER_SIZES",
+    "ClipParams",
+    "DemoSource",
+    "DownloadParams",
+    "EvaluateParams",
+    "FolderSource",
+    "LaunchParams",
+    "LossParams",
+    "ModelParams",
+    "Params",
+    "ParamsError",
+    "PreprocessParams",
+    "PretrainParams",
+    "PromoteParams",
+    "RunParams",
+    "Section",
+    "Source",
+    "StageError",
+    "TowerSize",
+    "ValidateParams",
+    "load_params",
+]

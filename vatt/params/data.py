@@ -1,0 +1,96 @@
+"""Parameters of the data stages: run, download, preprocess, validate and the training clip."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vatt.params.section import Section
+
+AUDIO_RATE_HZ = 48_000
+"""Sample rate of all stored and model audio (VATT section 4.1)."""
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class RunParams(Section):
+    """What all stages share."""
+
+    seed: int = Field(ge=0)
+    """Seed of everything random: the demo corpus, weights, sampling, augmentation."""
+
+
+class DemoSource(Section):
+    """The generated demo corpus."""
+
+    kind: Literal["demo"]
+    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9_-]+$")
+    num_videos: int = Field(ge=3)
+
+
+class FolderSource(Section):
+    """A local or remote directory of videos or audio files, captions beside them."""
+
+    kind: Literal["folder"]
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    url: str = Field(min_length=1)
+    """A path, or any fsspec address: file, s3, gs, http."""
+    labels_csv: str | None = None
+    """A CSV inside the folder with columns path,task,label[,start,end,text,split]."""
+    labels_from_folders: str | None = None
+    """A task name: each file's label for that task is the name of the folder that holds it."""
+    validation_rate: Rate = 0.1
+    test_rate: Rate = 0.2
+    """Shares of the source videos, drawn by a hash of the video id, unless the CSV names a split."""
+
+
+Source = Annotated[DemoSource | FolderSource, Field(discriminator="kind")]
+
+
+class DownloadParams(Section):
+    """Which sources make up the corpus."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+
+class PreprocessParams(Section):
+    """How source videos become training segments."""
+
+    frame_rate_hz: float = Field(gt=0, le=120)
+    short_side_px: int = Field(ge=16, le=2160)
+    segment_s: float = Field(gt=0)
+    """Length of a segment; the last one of a video may be shorter, down to `min_segment_s`."""
+    min_segment_s: float = Field(gt=0)
+    key_frame_interval: int = Field(ge=1)
+    """Frames between key frames: short, so that a random window decodes little."""
+    video_crf: int = Field(ge=0, le=51)
+    caption_context_s: float = Field(ge=0)
+    """Captions up to this far outside a segment are stored with it, as candidates for MIL-NCE."""
+    segments_per_shard: int = Field(ge=1)
+    vocab_size: int = Field(ge=32)
+
+
+class ValidateParams(Section):
+    """Thresholds of the Great Expectations suite; `mostly` is the share of rows that must hold."""
+
+    min_segments: int = Field(ge=1)
+    min_segments_per_split: int = Field(ge=0)
+    max_duration_gap_s: float = Field(ge=0)
+    max_start_offset_s: float = Field(ge=0)
+    max_words_per_second: float = Field(gt=0)
+    max_silent_rate: Rate
+    max_black_rate: Rate
+    max_quarantined_rate: Rate
+    mostly: Rate
+
+
+class ClipParams(Section):
+    """The clip that the model sees."""
+
+    num_frames: int = Field(ge=1)
+    frame_size_px: int = Field(ge=8)
+    num_samples: int = Field(ge=1)
+    """Audio samples at 48 kHz."""
+    num_tokens: int = Field(ge=1)
+    """Word pieces of one caption; longer captions are cut, shorter ones padded with id 0."""
+    num_candidates: int = Field(ge=1)
+    """Captions of a clip that MIL-NCE may choose from (VATT section 3.4: five nearest in time)."""

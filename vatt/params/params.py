@@ -1,0 +1,138 @@
+"""The whole of params.yaml, and what must hold between its sections."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from vatt.params.data import (
+    AUDIO_RATE_HZ,
+    ClipParams,
+    DownloadParams,
+    PreprocessParams,
+    RunParams,
+    ValidateParams,
+)
+from vatt.params.errors import StageError
+from vatt.params.evaluate import EvaluateParams, PromoteParams
+from vatt.params.model import LossParams, ModelParams
+from vatt.params.section import Section
+from vatt.params.train import LaunchParams, PretrainParams
+
+
+class ParamsError(StageError):
+    """params.yaml cannot be used; the message names the file, the key, the value and what is accepted."""
+
+
+class Params(Section):
+    """All sections of params.yaml, and the combinations that are possible."""
+
+    model_config = ConfigDict(validate_by_alias=True, serialize_by_alias=True)
+
+    run: RunParams
+    download: DownloadParams
+    preprocess: PreprocessParams
+    validation: ValidateParams = Field(alias="validate")
+    clip: ClipParams
+    model: ModelParams
+    loss: LossParams
+    pretrain: PretrainParams
+    launch: LaunchParams
+    evaluate: EvaluateParams
+    promote: PromoteParams
+
+    def section(self, name: str) -> Section:
+        """Return the section that params.yaml calls `name`.
+
+        Raises:
+            KeyError: no such section.
+        """
+        for field, info in type(self).model_fields.items():
+            if name == (info.alias or field):
+                section: Section = getattr(self, field)
+                return section
+        raise KeyError(name)
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        clip, preprocess, model = self.clip, self.preprocess, self.model
+        frames, height, width = model.video_patch
+        clip_s = clip.num_frames / preprocess.frame_rate_hz
+        audio_s = clip.num_samples / AUDIO_RATE_HZ
+        names = [source.name for source in self.download.sources]
+        rules = {
+            f"download.sources: names must differ: {names}": len(set(names)) == len(names),
+            f"clip.num_frames = {clip.num_frames} is not a multiple of model.video_patch[0] = {frames}": (
+                clip.num_frames % frames == 0
+            ),
+            f"clip.frame_size_px = {clip.frame_size_px} is not a multiple of "
+            f"model.video_patch[1:] = {height}, {width}": (
+                clip.frame_size_px % height == 0 and clip.frame_size_px % width == 0
+            ),
+            f"clip.num_samples = {clip.num_samples} is not a multiple of "
+            f"model.audio_patch = {model.audio_patch}": clip.num_samples % model.audio_patch == 0,
+            f"clip.frame_size_px = {clip.frame_size_px} is larger than "
+            f"preprocess.short_side_px = {preprocess.short_side_px}": (
+                clip.frame_size_px <= preprocess.short_side_px
+            ),
+            f"clip.num_frames = {clip.num_frames} at preprocess.frame_rate_hz lasts {clip_s:.3f} s, "
+            f"clip.num_samples = {clip.num_samples} at 48 kHz {audio_s:.3f} s: "
+            "they may differ by one frame": abs(clip_s - audio_s) * preprocess.frame_rate_hz <= 1,
+            f"preprocess.segment_s = {preprocess.segment_s} is shorter than a clip ({clip_s:.3f} s)": (
+                preprocess.segment_s >= clip_s
+            ),
+            f"preprocess.min_segment_s = {preprocess.min_segment_s} is longer than "
+            f"preprocess.segment_s = {preprocess.segment_s}": (
+                preprocess.min_segment_s <= preprocess.segment_s
+            ),
+            f"pretrain.warmup_steps = {self.pretrain.warmup_steps} is above "
+            f"pretrain.num_steps = {self.pretrain.num_steps}": (
+                self.pretrain.warmup_steps <= self.pretrain.num_steps
+            ),
+            f"pretrain.batch_size = {self.pretrain.batch_size} is not a multiple of "
+            f"launch.num_processes = {self.launch.num_processes}": (
+                self.pretrain.batch_size % self.launch.num_processes == 0
+            ),
+            "loss.weight_va and loss.weight_vt are both 0": (
+                self.loss.weight_va + self.loss.weight_vt > 0
+            ),
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or holds a key, value or combination
+            that is not accepted; all problems are listed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must be a mapping of sections, is {type(content).__name__}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(problem, path) for problem in error.errors()]
+        raise ParamsError("\n".join(problems)) from error
+
+
+def _describe(problem: Any, path: Path) -> str:
+    """Turn one pydantic problem into `file: key = value: what is accepted`."""
+    key = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{path}: {key}: is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: {key}: unknown key; see the comments in params.yaml for those that exist"
+    value = f"{key} = {problem['input']!r}: " if key else ""
+    return f"{path}: {value}{message}"

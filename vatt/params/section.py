@@ -1,0 +1,11 @@
+"""The base of every section of params.yaml: frozen, and closed to unknown keys."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A section of params.yaml. Unknown keys, wrong types and non-finite numbers are refused by name."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
