@@ -1,0 +1,28 @@
+# Two images. `training` runs the stages and holds no Dagster; `orchestration` adds the Dagster UI and
+# needs no GPU. Both work on a mounted checkout, whose data stays outside the image:
+#   docker build --target training -t vatt-training .
+#   docker run --gpus all --shm-size 8g -v "$PWD:/app" vatt-training python -m dvc repro pretrain
+#   docker build --target orchestration -t vatt-orchestration .
+#   docker run --network host -v "$PWD:/app" vatt-orchestration
+
+FROM python:3.11-slim AS training
+# git: DVC works in a repository, and the code version is recorded with every model.
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
+    && pip install --no-cache-dir uv==0.13.8 \
+    && useradd --create-home --uid 1000 vatt
+WORKDIR /app
+# Dependencies first: a change of the code does not install them again. The lock holds the tested versions.
+COPY pyproject.toml requirements.lock ./
+RUN uv pip install --system --no-cache --constraint requirements.lock -r pyproject.toml --extra train
+COPY . .
+ENV PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
+USER vatt
+CMD ["python", "-m", "vatt", "--help"]
+
+FROM training AS orchestration
+USER root
+RUN uv pip install --system --no-cache --constraint requirements.lock -r pyproject.toml --extra orchestration
+USER vatt
+ENV DAGSTER_HOME=/home/vatt/dagster
+RUN mkdir -p "$DAGSTER_HOME" && cp orchestration/dagster.yaml "$DAGSTER_HOME/"
+CMD ["dagster", "dev", "--module-name", "orchestration.definitions", "--host", "127.0.0.1", "--port", "3000"]

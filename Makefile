@@ -1,0 +1,55 @@
+# The two commands of the project are `make demo` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DAGSTER_HOME := $(CURDIR)/.dagster
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check smoke dagster format clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "VATT needs Python 3.11: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv==0.13.8
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: .venv/.installed ## create .venv with everything that is needed
+
+demo: setup ## run the whole pipeline on the generated demo corpus, print the results
+	python -m dvc repro
+	@python -m vatt.evaluation.summary
+
+test: setup ## run the tests
+	python -m pytest
+
+test-slow: setup ## run the long campaigns: kills, fuzzing, faults
+	python -m pytest -m slow --timeout 3600
+
+check: setup ## lint, formatting, types, import contracts
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m pip check
+
+smoke: setup ## seconds: print the loss of a fixed seed to full precision
+	@python -m benchmarks.smoke
+
+dagster: setup ## open the Dagster UI on localhost
+	@mkdir -p $(DAGSTER_HOME) && cp orchestration/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
+	dagster dev --module-name orchestration.definitions --host 127.0.0.1 --port 3000
+
+format: setup ## format the code, mend what ruff can mend
+	ruff check --fix .
+	ruff format .
+
+clean: ## remove what the stages made; keeps .venv and data/inbox
+	rm -rf .cache metrics report.html .dagster
+	find data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md -exec rm -rf {} +
