@@ -1,0 +1,195 @@
+"""Captions of a video: WebVTT, SRT, HowTo100M JSON or CSV files become timed texts.
+
+What is done with odd captions: a start before 0 becomes 0; tags are removed, entities decoded and
+lines joined; captions without text are skipped. Captions whose times are no finite numbers, or that
+do not end after they start, are left out and counted in `Transcript.problem`. The rest is sorted;
+overlaps stay, as do captions beyond the end of the video, whose length is not known here.
+"""
+
+import csv
+import html
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vatt.data.manifest import CaptionsFormat
+
+COLUMNS = ("start", "end", "text")
+TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
+TAG = re.compile(r"</?[a-zA-Z0-9][^>]*>|\{\\[^}]*\}")
+"""<i>, <c.yellow>, <v Speaker>, the word times of automatic captions, and {\\an8} of SRT files."""
+
+
+class CaptionError(ValueError):
+    """A caption file cannot be read at all; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text and when it is said: 0 <= start_s < end_s, both finite; the text is not empty."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+class Transcript(NamedTuple):
+    """The captions of a file, sorted by time, and what was left out."""
+
+    captions: list[Caption]
+    problem: str | None
+
+
+class RawCaption(NamedTuple):
+    """A caption as it stands in the file."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
+    """Read a caption file in UTF-8, UTF-16 with a byte order mark, or else Latin-1.
+
+    Raises:
+        CaptionError: the file cannot be opened, is not text, or does not have the format.
+    """
+    readers = {
+        "vtt": _read_cues,
+        "srt": _read_cues,
+        "howto100m_json": _read_howto100m,
+        "csv": _read_csv,
+    }
+    try:
+        text = decode_text(path.read_bytes())
+        return _collect(readers[captions_format](text))
+    except OSError as error:
+        raise CaptionError(f"{path}: cannot be read: {error.strerror}") from error
+    except CaptionError as error:
+        raise CaptionError(f"{path}: {error}") from error
+
+
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8 (a byte order mark is dropped), UTF-16 with such a mark, or else Latin-1.
+
+    Line ends become newlines.
+
+    Raises:
+        CaptionError: the content is not text.
+    """
+    encodings = ["utf-8-sig", "latin-1"]
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise CaptionError("is not a text file")
+
+
+def _collect(raw_captions: Iterable[RawCaption]) -> Transcript:
+    """Clean, check and sort captions; see the rules in the head of this module."""
+    captions = []
+    lost: Counter[str] = Counter()
+    for raw in raw_captions:
+        text = " ".join(raw.text.encode("utf-8", "replace").decode().replace("\0", " ").split())
+        start_s = max(0.0, raw.start_s)
+        if not text:
+            continue
+        if not (math.isfinite(raw.start_s) and math.isfinite(raw.end_s)):
+            lost["with times that cannot be read"] += 1
+        elif raw.end_s <= start_s:
+            lost["not ending after their start"] += 1
+        else:
+            captions.append(Caption(start_s, raw.end_s, text))
+    if not lost:
+        problem = None
+    else:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
+        total = len(captions) + lost.total()
+        problem = f"{lost.total()} of {total} captions left out: {reasons}"
+    return Transcript(
+        sorted(captions, key=lambda caption: (caption.start_s, caption.end_s)), problem
+    )
+
+
+def _read_cues(text: str) -> Iterator[RawCaption]:
+    """Read WebVTT or SRT: blocks between empty lines, with times in the first or second line.
+
+    pysubs2 is not used: its WebVTT reader takes notes and the next cue's identifier for text, and
+    the word times inside automatic captions for cues.
+    """
+    blocks = [block.strip("\n").split("\n") for block in re.split(r"\n[ \t]*(?=\n)", text)]
+    found = False
+    for lines in blocks:
+        place = next((i for i, line in enumerate(lines[:2]) if "-->" in line), None)
+        if place is None:  # the header, a note, a style sheet
+            continue
+        found = True
+        times = CUE_TIMES.match(lines[place])
+        start_s, end_s = math.nan, math.nan
+        if times:
+            start_s, end_s = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
+        yield RawCaption(start_s, end_s, html.unescape(TAG.sub("", " ".join(lines[place + 1 :]))))
+    if not found and not text.startswith("WEBVTT"):
+        raise CaptionError("holds no caption: no line with `start --> end`")
+
+
+def _seconds(parts: tuple[str | None, ...]) -> float:
+    """Hours (or None), minutes, seconds and a decimal fraction of a second, in seconds."""
+    hours, minutes, seconds, fraction = parts
+    whole = int(hours or 0) * 3600 + int(minutes or 0) * 60
+    return round(whole + float(f"{seconds}.{fraction}"), 3)
+
+
+def _read_howto100m(text: str) -> Iterator[RawCaption]:
+    """Read {"start": [...], "end": [...], "text": [...]}, alone or as {video id: it}."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CaptionError(f"is not JSON: {error}") from error
+    if isinstance(content, dict) and len(content) == 1:
+        content = next(iter(content.values()))
+    columns = content if isinstance(content, dict) else {}
+    lists = [columns[name] for name in COLUMNS if isinstance(columns.get(name), list)]
+    if len(lists) < len(COLUMNS):
+        raise CaptionError('is not of the form {"start": [...], "end": [...], "text": [...]}')
+    if len({len(values) for values in lists}) > 1:
+        lengths = ", ".join(f"{len(v)} {name}" for name, v in zip(COLUMNS, lists, strict=True))
+        raise CaptionError(f"start, end and text differ in length: {lengths}")
+    for start, end, value in zip(*lists, strict=True):
+        yield RawCaption(_number(start), _number(end), value if isinstance(value, str) else "")
+
+
+def _read_csv(text: str) -> Iterator[RawCaption]:
+    """Read a CSV file with the columns start, end (seconds) and text; others are ignored."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        missing = [name for name in COLUMNS if name not in (rows.fieldnames or [])]
+        if missing:
+            raise CaptionError(
+                f"has no column {', '.join(missing)}; start, end and text are needed"
+            )
+        for row in rows:
+            yield RawCaption(_number(row["start"]), _number(row["end"]), row["text"] or "")
+    except csv.Error as error:
+        raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
+
+
+def _number(value: Any) -> float:
+    """A number of seconds; NaN for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
