@@ -1,0 +1,1 @@
+"""The Dagster side: dvc.yaml as assets, checks, jobs, a schedule and a sensor."""

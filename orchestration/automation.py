@@ -1,0 +1,66 @@
+"""When the pipeline runs by itself: jobs, a weekly schedule and a sensor, both off by default."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration.pipeline import Pipeline
+
+INBOX = Path("data/inbox")
+SENSOR_INTERVAL_S = 60
+
+
+def build_automation(pipeline: Pipeline) -> dg.Definitions:
+    """Return the jobs `everything` and `evaluation_only`, the schedule and the sensor.
+
+    The schedule runs everything on Mondays at three; DVC skips what did not change.
+    """
+    return dg.Definitions(
+        jobs=[
+            dg.define_asset_job("everything", dg.AssetSelection.assets(*pipeline.stages)),
+            dg.define_asset_job("evaluation_only", dg.AssetSelection.assets("evaluate")),
+        ],
+        schedules=[
+            dg.ScheduleDefinition(name="weekly", job_name="everything", cron_schedule="0 3 * * 1")
+        ],
+        sensors=[_build_sensor(pipeline)],
+    )
+
+
+def _build_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
+    """Return the sensor that runs everything when the inbox has new files."""
+
+    @dg.sensor(
+        name="new_files_in_inbox",
+        job_name="everything",
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        description=f"Runs everything when the files in {INBOX} changed and are complete.",
+    )
+    def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return watch_inbox(pipeline.root / INBOX, context.cursor)
+
+    return watch
+
+
+def watch_inbox(inbox: Path, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run once for each new state of the inbox.
+
+    A file may still be on its way, so a state counts when two ticks in a row saw the same names,
+    sizes and times. The cursor holds the state of the last tick; the state is the run key, with
+    which Dagster never starts a second run. Hidden files are ignored.
+    """
+    listing = [
+        (path.relative_to(inbox).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(inbox.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    if not listing:
+        return dg.SkipReason(f"{inbox} is empty")
+    state = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+    if state != cursor:
+        return dg.SensorResult(
+            skip_reason=f"{len(listing)} files; waiting until none of them changes", cursor=state
+        )
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=state)], cursor=state)

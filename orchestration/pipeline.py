@@ -1,0 +1,126 @@
+"""The stage graph of dvc.yaml and the data versions of dvc.lock, read as plain YAML."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+
+class PipelineError(Exception):
+    """dvc.yaml cannot be shown as a graph; the message names the stage and the key."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml; paths are relative to the folder of dvc.yaml."""
+
+    name: str
+    description: str
+    group: str
+    kinds: tuple[str, ...]
+    command: str
+    params: tuple[str, ...]  # sections of params.yaml
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]  # what DVC caches: the data
+    metrics: tuple[str, ...]
+    plots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All stages of the dvc.yaml in the folder `root`, in the order of the file."""
+
+    root: Path
+    stages: Mapping[str, Stage]
+
+    def producer(self, path: str) -> str | None:
+        """Return the name of the stage that writes `path`, or None."""
+        for stage in self.stages.values():
+            written = (*stage.outs, *stage.metrics, *stage.plots)
+            if any(PurePosixPath(path).is_relative_to(out) for out in written):
+                return stage.name
+        return None
+
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Return the stages whose output the stage reads, without repeats, in the order of deps."""
+        producers = (self.producer(path) for path in self.stages[name].deps)
+        return tuple(dict.fromkeys(producer for producer in producers if producer))
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """Return every stage that must have run before this one, in the order of the file."""
+        found = set(self.upstream(name))
+        for parent in self.upstream(name):
+            found.update(self.ancestors(parent))
+        return tuple(stage for stage in self.stages if stage in found)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Return the data that the stage reads and no stage writes, such as data/inbox."""
+        deps = self.stages[name].deps
+        return tuple(path for path in deps if _is_data(path) and not self.producer(path))
+
+    def data_version(self, name: str) -> str | None:
+        """Return the hash of the stage's data in dvc.lock; None if it never finished."""
+        path = self.root / "dvc.lock"
+        lock = _read_yaml(path) if path.exists() else {}
+        entry = lock.get("stages", {}).get(name, {"outs": []})
+        hashes = {out["path"]: out["md5"] for out in entry["outs"]}
+        known = [hashes[out] for out in self.stages[name].outs if out in hashes]
+        return "+".join(known) or None
+
+    def code_version(self, name: str) -> str:
+        """Return a digest of the stage's command, code files and parameter sections."""
+        stage = self.stages[name]
+        params = _read_yaml(self.root / "params.yaml") if stage.params else {}
+        digest = hashlib.sha256(stage.command.encode())
+        digest.update(repr([(section, params.get(section)) for section in stage.params]).encode())
+        for path in stage.deps:
+            if not _is_data(path) and not self.producer(path):
+                digest.update(path.encode() + (self.root / path).read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def load_pipeline(root: Path) -> Pipeline:
+    """Read the dvc.yaml in `root`.
+
+    Raises:
+        PipelineError: a stage has no command, or a key that is needed is missing.
+    """
+    content = _read_yaml(root / "dvc.yaml")
+    stages = {name: _parse_stage(name, entry) for name, entry in content["stages"].items()}
+    return Pipeline(root, stages)
+
+
+def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
+    try:
+        return Stage(
+            name=name,
+            description=entry["desc"],
+            group=entry["meta"]["group"],
+            kinds=tuple(entry["meta"]["kinds"]),
+            command=entry["cmd"],
+            params=tuple(entry.get("params", [])),
+            deps=tuple(entry.get("deps", [])),
+            outs=_paths(entry.get("outs", [])),
+            metrics=_paths(entry.get("metrics", [])),
+            plots=_paths(entry.get("plots", [])),
+        )
+    except (KeyError, TypeError) as error:
+        raise PipelineError(
+            f"dvc.yaml: stage {name}: key {error} is missing or not a mapping"
+        ) from error
+
+
+def _paths(entries: list[str | dict[str, Any]]) -> tuple[str, ...]:
+    """Return the paths of entries that are either `path` or `path: {options}`."""
+    return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
+
+
+def _is_data(path: str) -> bool:
+    return PurePosixPath(path).parts[0] == "data"
+
+
+def _read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
