@@ -1,0 +1,201 @@
+"""Generated media for all tests: clips whose picture and sound are known, and a zoo of bad input.
+
+A clip shows a bright square that moves to the right on a dark ground, with a quiet tone. At each
+`flash_s` the whole picture is white for one frame, and the sound clicks: loud for 10 ms.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+CLICK_S = 0.01
+AUDIO_CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".ogg": "libopus", ".webm": "libopus"}
+VIDEO_CODECS = {".webm": "libvpx-vp9"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What `write_clip` writes; the suffix of the path chooses container and codecs."""
+
+    duration_s: float = 3.0
+    frame_rate_hz: int = 25
+    width_px: int = 64
+    height_px: int = 48
+    sample_rate_hz: int = 44_100
+    num_channels: int = 2
+    flash_s: tuple[float, ...] = (1.0,)
+    video: bool = True
+    audio: bool = True
+    frame_times_s: tuple[float, ...] | None = None
+    """Times of the frames where they are not evenly spaced; `frame_rate_hz` is ignored then."""
+    title: str = ""
+
+
+def write_clip(path: Path, clip: Clip | None = None) -> Path:
+    """Write a clip (H.264 and AAC in MP4, MKV, MOV; VP9 and Opus in WebM) and return its path."""
+    clip = clip or Clip()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = clip.title
+        streams = []
+        if clip.video:
+            streams.append((_add_video(container, path, clip), make_frames(clip)))
+        if clip.audio:
+            streams.append((_add_audio(container, path, clip), _audio_frames(clip)))
+        for stream, frames in streams:
+            for frame in frames:
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def frame_times(clip: Clip) -> npt.NDArray[np.float64]:
+    """Times of the clip's frames, in seconds."""
+    if clip.frame_times_s is not None:
+        return np.array(clip.frame_times_s)
+    return np.arange(round(clip.duration_s * clip.frame_rate_hz)) / clip.frame_rate_hz
+
+
+def make_samples(clip: Clip) -> npt.NDArray[np.float32]:
+    """Return the mono sound of a clip in [-1, 1]: a quiet 440 Hz tone with loud 2 kHz clicks."""
+    times_s = np.arange(round(clip.duration_s * clip.sample_rate_hz)) / clip.sample_rate_hz
+    samples = 0.02 * np.sin(2 * np.pi * 440 * times_s)
+    for flash_s in clip.flash_s:
+        in_click = (times_s >= flash_s) & (times_s < flash_s + CLICK_S)
+        samples[in_click] = 0.8 * np.sin(2 * np.pi * 2000 * (times_s[in_click] - flash_s))
+    return samples.astype(np.float32)
+
+
+def make_frames(clip: Clip) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a clip; the first one at or after each flash time is white."""
+    times_s = frame_times(clip)
+    flashes = {int(np.searchsorted(times_s, flash_s - 1e-9)) for flash_s in clip.flash_s}
+    side_px = max(2, clip.height_px // 3)
+    for number, time_s in enumerate(times_s):
+        image = np.full((clip.height_px, clip.width_px, 3), 40, np.uint8)
+        left_px = int(time_s * 20) % max(1, clip.width_px - side_px)
+        image[side_px : 2 * side_px, left_px : left_px + side_px] = (200, 160, 60)
+        if number in flashes:
+            image[:] = 255
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
+        yield frame
+
+
+def _add_video(
+    container: av.container.OutputContainer, path: Path, clip: Clip
+) -> av.video.stream.VideoStream:
+    codec = VIDEO_CODECS.get(path.suffix, "libx264")
+    fast = {"preset": "ultrafast"} if codec == "libx264" else {"deadline": "realtime"}
+    stream = container.add_stream(codec, rate=clip.frame_rate_hz, options=fast)
+    stream.width, stream.height = clip.width_px, clip.height_px
+    odd = clip.width_px % 2 or clip.height_px % 2
+    stream.pix_fmt = "yuv444p" if odd else "yuv420p"
+    stream.codec_context.time_base = Fraction(1, 90_000)
+    return stream
+
+
+def _add_audio(
+    container: av.container.OutputContainer, path: Path, clip: Clip
+) -> av.audio.stream.AudioStream:
+    codec = AUDIO_CODECS.get(path.suffix, "libmp3lame" if path.suffix == ".mp3" else "aac")
+    rate_hz = 48_000 if codec == "libopus" else clip.sample_rate_hz
+    layout = "stereo" if clip.num_channels == 2 else "mono"
+    return container.add_stream(codec, rate=rate_hz, layout=layout)
+
+
+def _audio_frames(clip: Clip) -> Iterator[av.AudioFrame]:
+    samples = np.tile(make_samples(clip), (clip.num_channels, 1))
+    for start in range(0, samples.shape[1], 1024):
+        part = np.ascontiguousarray(samples[:, start : start + 1024])
+        layout = "stereo" if clip.num_channels == 2 else "mono"
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+        frame.sample_rate = clip.sample_rate_hz
+        frame.pts, frame.time_base = start, Fraction(1, clip.sample_rate_hz)
+        yield frame
+
+
+def rotate(path: Path) -> None:
+    """Turn the picture of an MP4 by 90 degrees in its display matrix; the stored frames stay."""
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    turned = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, signed=True) for value in turned)
+    path.write_bytes(content)
+
+
+def write_bad_metadata(path: Path) -> Path:
+    """Write a good clip whose title is not UTF-8."""
+    write_clip(path, Clip(title="TITLE"))
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"caf\xe9\xff"))
+    return path
+
+
+def write_truncated(path: Path) -> Path:
+    """Write a clip that breaks off: the index at the end of the file is missing."""
+    write_clip(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+VARIABLE_TIMES_S = tuple(np.cumsum([0.0] + [0.02, 0.05, 0.1, 0.03] * 15).tolist())
+"""Frames between 20 and 100 ms apart, over 3 s."""
+
+ODD_NAMES = (
+    "with spaces.mp4",
+    'it\'s "quoted".mp4',
+    "emoji \U0001f600 é.mp4",
+    "two..dots.mp4",
+    "per%20cent #1?.mp4",
+    "-dash;$(x)&.mp4",
+    "new\nline.mp4",
+)
+
+CAPTIONS = {
+    "captions_beyond_end": "WEBVTT\n\n00:00.500 --> 00:01.500\ninside\n\n00:09.000 --> 00:10.000\nbeyond\n",
+    "captions_overlapping": "WEBVTT\n\n00:00.000 --> 00:02.000\none\n\n00:01.000 --> 00:03.000\ntwo\n",
+    "captions_empty": "WEBVTT\n\n00:00.000 --> 00:02.000\n\n\n00:02.000 --> 00:03.000\nlast\n",
+    "captions_broken": "this is no caption file\n",
+}
+
+
+def write_zoo(folder: Path) -> dict[str, bool]:
+    """Fill a folder with one file of each kind of odd or bad input.
+
+    Returns:
+        For each media file: whether it holds a picture or sound that can be used. All captions
+        belong to usable clips; those of captions_broken.mp4 cannot be read.
+    """
+    good = Clip()
+    clips = {
+        "good.mp4": good,
+        "no_audio.mp4": replace(good, audio=False),
+        "no_video.mp4": replace(good, video=False),
+        "sound.wav": replace(good, video=False),
+        "variable_rate.mp4": replace(good, frame_times_s=VARIABLE_TIMES_S),
+        "odd_size.mp4": replace(good, width_px=63, height_px=47),
+        "tall.webm": replace(good, width_px=48, height_px=96),
+        "one_frame.mp4": replace(good, frame_times_s=(0.0,), audio=False),
+        "mono_8khz.mp4": replace(good, sample_rate_hz=8000, num_channels=1),
+        **{f"{name}.mp4": good for name in CAPTIONS},
+    }
+    for name, clip in clips.items():
+        write_clip(folder / name, clip)
+    for name, content in CAPTIONS.items():
+        (folder / f"{name}.vtt").write_text(content, encoding="utf-8")
+    rotate(write_clip(folder / "rotated.mp4"))
+    write_bad_metadata(folder / "bad_metadata.mp4")
+    for name in ODD_NAMES:
+        (folder / name).write_bytes((folder / "good.mp4").read_bytes())
+    write_truncated(folder / "truncated.mp4")
+    (folder / "zero_byte.mp4").touch()
+    (folder / "not_media.mp4").write_text("<html>404 not found</html>", encoding="utf-8")
+    usable = [*clips, "rotated.mp4", "bad_metadata.mp4", *ODD_NAMES]
+    bad = ["truncated.mp4", "zero_byte.mp4", "not_media.mp4"]
+    return dict.fromkeys(usable, True) | dict.fromkeys(bad, False)
