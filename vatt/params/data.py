@@ -70,7 +70,7 @@ class PreprocessParams(Section):
 
 
 class ValidateParams(Section):
-    """Thresholds of the Great Expectations suite; `mostly` is the share of rows that must hold."""
+    """Thresholds of the Great Expectations suite."""
 
     min_segments: int = Field(ge=1)
     min_segments_per_split: int = Field(ge=0)
@@ -80,7 +80,10 @@ class ValidateParams(Section):
     max_silent_rate: Rate
     max_black_rate: Rate
     max_quarantined_rate: Rate
-    mostly: Rate
+    mostly_warning: Rate
+    """A limit that holds in a smaller share of the segments than this is a warning."""
+    mostly_critical: Rate
+    """A limit that holds in a smaller share of the segments than this stops the pipeline."""
 
 
 class ClipParams(Section):

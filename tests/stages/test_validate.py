@@ -1,0 +1,82 @@
+"""The stage writes its page and verdict, and stops the command line on a critical rule."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.test_validation import clean_index
+from vatt.params import StageError, load_params
+from vatt.stages import validate
+
+ROOT = Path(__file__).parents[2]
+PARAMS = load_params(ROOT / "params.yaml").validation
+
+
+@pytest.fixture
+def preprocess_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a clean index and an empty quarantine list, below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data/preprocess"
+    folder.mkdir(parents=True)
+    clean_index().to_parquet(folder / "index.parquet")
+    (folder / "quarantine.jsonl").touch()
+    return folder
+
+
+def test_a_clean_corpus_passes_with_the_digest_of_its_index(preprocess_dir: Path) -> None:
+    metrics = validate.main(PARAMS)
+    content = (preprocess_dir / "index.parquet").read_bytes()
+    assert metrics["passed"]
+    assert metrics["index_digest"] == hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert [path.name for path in Path("data/validate").iterdir()] == ["index.html"]
+
+
+def test_a_warning_is_printed_and_does_not_stop(
+    preprocess_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = clean_index()
+    index.loc[:9, "silent_rate"] = 1.0
+    index.to_parquet(preprocess_dir / "index.parquet")
+    assert validate.main(PARAMS)["passed"]
+    error = capfd.readouterr().err
+    assert "silence_mostly" in error
+    assert index["key"][0] in error
+    assert len(error.splitlines()) == 1  # no progress bars
+
+
+def test_the_command_line_stops_on_a_critical_rule_and_keeps_the_verdict(
+    preprocess_dir: Path,
+) -> None:
+    index = clean_index()
+    index.loc[0, "split"] = "test"
+    index.to_parquet(preprocess_dir / "index.parquet")
+    command = [sys.executable, "-m", "vatt", "--params", str(ROOT / "params.yaml"), "validate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "leakage_of_videos" in done.stderr
+    assert index["key"][0] in done.stderr
+    assert "Traceback" not in done.stderr
+    verdict = json.loads(Path("metrics/validate.json").read_text(encoding="utf-8"))
+    assert not verdict["passed"]
+    assert Path("data/validate/index.html").is_file()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "not parquet", "quarantine"])
+def test_an_unreadable_corpus_is_refused_by_name(preprocess_dir: Path, damage: str) -> None:
+    path = preprocess_dir / "index.parquet"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "not parquet":
+        path.write_bytes(b"")
+    else:
+        path = preprocess_dir / "quarantine.jsonl"
+        path.write_text("{", encoding="utf-8")
+    with pytest.raises(StageError, match="data/preprocess") as raised:
+        validate.main(PARAMS)
+    assert raised.value.metrics == {"passed": False, "index_digest": None}

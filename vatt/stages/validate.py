@@ -1,0 +1,58 @@
+"""Stage `validate`: check that clips, sound and captions of the corpus agree."""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from vatt.atomic import atomic_path
+from vatt.data.validation import read_quarantine, validate_corpus
+from vatt.params import StageError, ValidateParams
+
+PREPROCESS_DIR = Path("data/preprocess")
+OUT_DIR = Path("data/validate")
+
+
+def main(validate: ValidateParams) -> Mapping[str, Any]:
+    """Judge data/preprocess and write the Data Docs; the verdict is the stage's metrics.
+
+    Raises:
+        StageError: the corpus cannot be read, or a critical rule failed.
+    """
+    index_path, quarantine_path = (
+        PREPROCESS_DIR / "index.parquet",
+        PREPROCESS_DIR / "quarantine.jsonl",
+    )
+    try:
+        content = index_path.read_bytes()
+        index = pd.read_parquet(index_path)
+        quarantine = read_quarantine(quarantine_path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StageError(
+            f"{PREPROCESS_DIR}: cannot be read: {error}; run the preprocess stage",
+            metrics={"passed": False, "index_digest": None},
+        ) from error
+    verdict, page = validate_corpus(index, quarantine, validate)
+    verdict["index_digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+    with atomic_path(OUT_DIR) as partial:
+        partial.mkdir()
+        (partial / "index.html").write_text(page, encoding="utf-8")
+    failed = [_describe(rule) for rule in verdict["expectations"] if not rule["success"]]
+    if not verdict["passed"]:
+        raise StageError("\n".join([f"see {OUT_DIR / 'index.html'}", *failed]), metrics=verdict)
+    for line in failed:
+        print(f"validate: {line}", file=sys.stderr)
+    return verdict
+
+
+def _describe(rule: Mapping[str, Any]) -> str:
+    """Say in one line which rule failed, what was found, and some of the rows that break it."""
+    examples = f"; for example {', '.join(rule['examples'])}" if rule["examples"] else ""
+    return (
+        f"{rule['severity']}: {rule['name']}: {rule['description']} "
+        f"Found {rule.get('error', rule['observed'])}, asked {rule['threshold']}{examples}"
+    )
