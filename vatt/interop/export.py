@@ -165,10 +165,7 @@ def read_export_params(path: Path) -> ExportedParams:
 
 
 def _read_tokenizer(file: Path, vocab_size: int) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer(file)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StageError(f"{file}: is not a SentencePiece model: {error}") from error
+    tokenizer = Tokenizer(file)
     if tokenizer.vocab_size != vocab_size:
         raise StageError(
             f"{file}: has {tokenizer.vocab_size} pieces, {PARAMS} says vocab_size: {vocab_size}"

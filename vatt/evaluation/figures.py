@@ -1,0 +1,119 @@
+"""Figures of the report, as SVG text with the same bytes for the same numbers."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vatt.evaluation.linear import Probe
+from vatt.evaluation.retrieval import Ranks, recall_at
+
+TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
+MAX_NAMED_CLASSES = 40
+MAX_COUNTED_CLASSES = 12
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vatt",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8c959f",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
+
+
+def draw_curves(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Draw losses, learning rate and gradient norm over the steps of pre-training."""
+    panels = {
+        "Loss": ["loss", "loss_va", "loss_vt"],
+        "Learning rate": ["learning_rate"],
+        "Gradient norm": ["gradient_norm"],
+    }
+    steps = [row["step"] for row in curve]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+        for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            for name, colour in zip(names, (TRAINED, UNTRAINED, "#2da44e"), strict=False):
+                values = [_number(row.get(name)) for row in curve]
+                axes.plot(steps, values, color=colour, linewidth=1.2, label=name)
+            axes.set(title=title, xlabel="step")
+            axes.margins(x=0)
+            if len(names) > 1:
+                axes.legend()
+        return _to_svg(figure)
+
+
+def draw_recall(ranks: Mapping[str, tuple[Ranks, Ranks]]) -> str:
+    """Draw recall at every k, a panel for each direction: trained, untrained and chance.
+
+    `ranks` holds those of the trained and of the untrained network by the title of the panel.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(ranks), squeeze=False)[0]
+        for axes, (title, (trained, untrained)) in zip(panels, ranks.items(), strict=True):
+            _draw_recall_panel(axes, trained, untrained)
+            axes.set(title=title, xlabel="k", ylabel="recall at k", ylim=(0, 1.02))
+            axes.legend(loc="lower right")
+        return _to_svg(figure)
+
+
+def draw_confusion(probe: Probe) -> str:
+    """Draw the confusion matrix of a probe; each row is a true class and sums to 1."""
+    counts = np.array(probe.confusion, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    num_classes = len(probe.classes)
+    size = min(2.0 + 0.3 * num_classes, 9.0)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(size, size * 0.92), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="predicted", ylabel="true")
+        if num_classes <= MAX_NAMED_CLASSES:
+            axes.set_xticks(range(num_classes), probe.classes, rotation=45, ha="right")
+            axes.set_yticks(range(num_classes), probe.classes)
+        if num_classes <= MAX_COUNTED_CLASSES:
+            _write_counts(axes, counts, shares)
+        return _to_svg(figure)
+
+
+def _draw_recall_panel(axes: Axes, trained: Ranks, untrained: Ranks) -> None:
+    num_pairs = len(trained.better)
+    ks = np.linspace(0, num_pairs, 201)
+    for name, ranks, colour in (
+        ("trained", trained, TRAINED),
+        ("untrained", untrained, UNTRAINED),
+    ):
+        axes.plot(ks, [recall_at(k, ranks) for k in ks], color=colour, label=name)
+    axes.plot(ks, ks / num_pairs, color=CHANCE, linestyle="--", label="chance")
+    axes.margins(x=0)
+
+
+def _write_counts(
+    axes: Axes, counts: Float[np.ndarray, "C C"], shares: Float[np.ndarray, "C C"]
+) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "#1f2328"
+            axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _to_svg(figure: Figure) -> str:
+    """Return the <svg> element alone, without the date and what HTML does not allow before it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

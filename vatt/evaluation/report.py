@@ -1,0 +1,148 @@
+"""The report of a run: one HTML page that needs no network."""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vatt.evaluation.examples import ExampleGroup
+from vatt.evaluation.summary import DIRECTIONS, MEASURES
+
+MAX_QUARANTINE_ROWS = 50
+LIBRARIES = ("vatt", "torch", "numpy", "scikit-learn")
+
+
+class Figures(NamedTuple):
+    """SVG elements; `curves` and `recall` are None where there is nothing to draw."""
+
+    curves: str | None
+    recall: str | None
+    confusion: Mapping[str, str]
+    """By title."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows.
+
+    metrics: the content of metrics/evaluate.json. verdict: that of metrics/validate.json, None
+    where there is none. index: a row per clip. quarantine: source, video_id and reason of each
+    input that did not make it. parameters: values by section and key.
+    """
+
+    metrics: Mapping[str, Any]
+    figures: Figures
+    examples: Sequence[ExampleGroup]
+    index: pd.DataFrame
+    quarantine: Sequence[Mapping[str, Any]]
+    verdict: Mapping[str, Any] | None
+    parameters: Mapping[str, Mapping[str, Any]]
+
+
+def render_report(report: Report) -> str:
+    """Return the page as HTML: the same text for the same content and versions."""
+    environment = Environment(
+        loader=PackageLoader("vatt", "evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        metrics=report.metrics,
+        num_test=int((report.index["split"] == "test").sum()),
+        tiles=_list_tiles(report.metrics),
+        retrieval=[_list_retrieval(report.metrics, direction) for direction in DIRECTIONS],
+        probes=list(_list_probes(report.metrics["probes"])),
+        figures=report.figures,
+        examples=report.examples,
+        counts=_count_clips(report.index),
+        num_quarantined=len(report.quarantine),
+        quarantine=report.quarantine[:MAX_QUARANTINE_ROWS],
+        verdict=report.verdict,
+        parameters=report.parameters,
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    )
+
+
+def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The numbers to see first: R@10 of both directions, and the probe that gained most."""
+    tiles = []
+    for direction, title in DIRECTIONS.items():
+        if metrics[f"{direction}_pairs"]:
+            key = f"{direction}_r10"
+            times = metrics[key] / metrics["chance"][key]
+            detail = f"{times:.1f} times chance, untrained {_percent(metrics['untrained'][key])}"
+            tiles.append(
+                {"title": f"R@10, {title}", "value": _percent(metrics[key]), "detail": detail}
+            )
+    measured = [row for row in _list_probes(metrics["probes"]) if not row["reason"]]
+    if measured:
+        best = max(measured, key=lambda row: float(row["gain"]))
+        tiles.append(
+            {
+                "title": f"Probe of {best['task']} from {best['modality']}",
+                "value": best["trained"],
+                "detail": f"{best['gain']} points over untrained",
+            }
+        )
+    return tiles
+
+
+def _list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]:
+    """The rows of the table for one direction, as text."""
+    rows = []
+    for measure, name in MEASURES.items() if metrics[f"{direction}_pairs"] else ():
+        key = f"{direction}_{measure}"
+        numbers = (metrics[key], metrics["untrained"][key], metrics["chance"][key])
+        is_rank = measure == "median_rank"
+        cells = [f"{number:.1f}" if is_rank else _percent(number) for number in numbers]
+        ratio = "" if is_rank else f"{numbers[0] / numbers[2]:.1f}"
+        labels = ("name", "trained", "untrained", "chance", "ratio")
+        rows.append(dict(zip(labels, (name, *cells, ratio), strict=True)))
+    title = DIRECTIONS[direction].capitalize()
+    return {"title": title, "num_pairs": metrics[f"{direction}_pairs"], "rows": rows}
+
+
+def _list_probes(probes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of the table of probes, as text; `reason` is None where there are numbers."""
+    for task, modalities in probes.items():
+        for modality, result in modalities.items():
+            row = {"task": task, "modality": modality, "reason": result.get("reason")}
+            if row["reason"] is None:
+                gain = 100 * (result["accuracy"] - result["untrained"])
+                row |= {
+                    "trained": _percent(result["accuracy"]),
+                    "untrained": _percent(result["untrained"]),
+                    "uniform": _percent(result["chance_uniform"]),
+                    "majority": _percent(result["chance_majority"]),
+                    "gain": f"{gain:+.1f}",
+                    "colour": "good" if gain > 0 else "bad",
+                    **{name: result[name] for name in ("num_classes", "num_train", "num_test")},
+                }
+            yield row
+
+
+def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
+    """Numbers of videos and clips by source and split."""
+    return [
+        {
+            "source": source,
+            "split": split,
+            "num_videos": clips["video_id"].nunique(),
+            "num_clips": len(clips),
+            "num_audio": int(clips["has_audio"].sum()),
+            "num_text": int(((clips["num_captions"] > 0) | clips["caption"].notna()).sum()),
+            "minutes": f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}",
+        }
+        for (source, split), clips in index.groupby(["source", "split"])
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
