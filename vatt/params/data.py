@@ -1,8 +1,8 @@
 """Parameters of the data stages: run, download, preprocess, validate and the training clip."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vatt.params.section import Section
 
@@ -35,12 +35,21 @@ class FolderSource(Section):
     url: str = Field(min_length=1)
     """A path, or any fsspec address: file, s3, gs, http."""
     labels_csv: str | None = None
-    """A CSV inside the folder with columns path,task,label[,start,end,text,split]."""
+    """A CSV inside the folder with columns path,task[,label,start,end,text,split]."""
     labels_from_folders: str | None = None
     """A task name: each file's label for that task is the name of the folder that holds it."""
     validation_rate: Rate = 0.1
     test_rate: Rate = 0.2
-    """Shares of the source videos, drawn by a hash of the video id, unless the CSV names a split."""
+    """Shares of the source videos, drawn by a hash of their names, unless the CSV names a split."""
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        if self.validation_rate + self.test_rate > 1:
+            raise ValueError(
+                f"validation_rate + test_rate = {self.validation_rate + self.test_rate}: "
+                "must be at most 1"
+            )
+        return self
 
 
 Source = Annotated[DemoSource | FolderSource, Field(discriminator="kind")]
@@ -66,7 +75,8 @@ class PreprocessParams(Section):
     caption_context_s: float = Field(ge=0)
     """Captions up to this far outside a segment are stored with it, as candidates for MIL-NCE."""
     segments_per_shard: int = Field(ge=1)
-    vocab_size: int = Field(ge=32)
+    vocab_size: int = Field(ge=300)
+    """Pieces of the tokenizer at most; 256 of them are bytes, for what it never saw."""
 
 
 class ValidateParams(Section):

@@ -1,0 +1,231 @@
+"""The folder source: any local or remote folder of videos or sound files, captions beside them.
+
+Every file of the folder ends as a media file of the manifest, as the captions of one, as the
+labels, as a failed row with its reason, or in the list of ignored files with the reason.
+"""
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from vatt.atomic import atomic_path
+from vatt.data.captions import CaptionError, read_captions
+from vatt.data.manifest import Annotation, CaptionsFormat, ManifestEntry, Split
+from vatt.data.sources.caption_files import captions_format, match_captions
+from vatt.data.sources.labels import FileLabels, read_labels
+from vatt.data.sources.storage import HIDDEN, Storage, StoredFile, remove_others
+from vatt.params import FolderSource, StageError
+
+VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
+AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
+MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
+NARRATION_DIR = ".captions"
+"""Captions made from the labels. Hidden files of a source are ignored, so that no name clashes."""
+
+
+class IgnoredFile(NamedTuple):
+    """A file that is no input."""
+
+    source: str
+    path: str
+    reason: str
+
+
+@dataclass
+class Collection:
+    """What a source holds: a row for each input, and the files that are none."""
+
+    entries: list[ManifestEntry] = field(default_factory=list)
+    ignored: list[IgnoredFile] = field(default_factory=list)
+    num_caption_files: int = 0
+    """Caption files in use."""
+
+
+class Captions(NamedTuple):
+    """The three caption fields of a manifest row."""
+
+    path: str | None = None
+    format: CaptionsFormat | None = None
+    problem: str | None = None
+
+
+def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
+    """Copy a folder to `download_dir/<name>` and describe every file of it.
+
+    Files that are there already are not copied again, and those that no longer belong are removed.
+
+    Raises:
+        StageError: the folder or its labels cannot be read, or the disk is full.
+    """
+    storage = Storage(source.url)
+    listed = storage.list_files()
+    files = {file.name: file for file in reversed(listed)}  # of equal names the first one counts
+    reader = _FolderReader(source, download_dir, _find_labels(source, storage, files))
+    media = sorted(name for name, file in files.items() if _is_media(file))
+    texts = [name for name in files if captions_format(name) and name != source.labels_csv]
+    matches = match_captions(media, [name for name in texts if not files[name].problem])
+    used = {names[0] for names in matches.values()}
+    wanted = [files[name] for name in sorted({*media, *used})]
+    folder = download_dir / source.name
+    remove_others(folder, {folder / file.name for file in wanted if not file.problem})
+    problems = storage.fetch_all(wanted, folder, source.name)
+    for name in media:
+        reader.add_media(name, matches.get(name, []), problems)
+    for name in sorted(files.keys() - problems.keys() - {source.labels_csv}):
+        reader.add_other(files[name], matches)
+    for number, file in enumerate(listed):
+        if file is not files[file.name]:
+            reader.fail(f"{file.name} (file {number})", f"another file is called {file.name} too")
+    reader.add_labels_without_media(used)
+    reader.collection.num_caption_files = len(used)
+    return reader.collection
+
+
+def draw_split(name: str, validation_rate: float, test_rate: float) -> Split:
+    """Draw a split from a file's name without suffix: other formats of a video go with it."""
+    stem = name.removesuffix(PurePosixPath(name).suffix)
+    digest = hashlib.blake2b(stem.encode(), digest_size=8).digest()
+    share = int.from_bytes(digest) / 2**64
+    if share < test_rate:
+        return "test"
+    return "validation" if share < test_rate + validation_rate else "train"
+
+
+class _FolderReader:
+    """Turns the files of a folder into manifest rows and a list of ignored files."""
+
+    def __init__(
+        self, source: FolderSource, download_dir: Path, labels: Mapping[str, FileLabels]
+    ) -> None:
+        self._source = source
+        self._download_dir = download_dir
+        self._labels = labels
+        self.collection = Collection()
+
+    def add_media(self, name: str, captions: list[str], problems: Mapping[str, str | None]) -> None:
+        """Add the row of a media file, with the first of its caption files or its narration."""
+        problem = problems[name]
+        if problem:
+            self.fail(name, problem)
+            return
+        found = Captions()
+        if captions:
+            found = self._check_captions(captions[0], problems[captions[0]])
+        elif name in self._labels:
+            found = self._write_narration(name, self._labels[name])
+        self.collection.entries.append(
+            ManifestEntry(
+                source=self._source.name,
+                video_id=name,
+                path=f"{self._source.name}/{name}",
+                captions_path=found.path,
+                captions_format=found.format,
+                caption_problem=found.problem,
+                split=self._split(name),
+                annotations=self._annotations(name),
+            )
+        )
+
+    def add_other(self, file: StoredFile, matches: Mapping[str, list[str]]) -> None:
+        """Account for a file that is neither media, nor captions in use, nor the labels."""
+        used_instead = [names[0] for names in matches.values() if file.name in names]
+        if file.problem and file.problem != HIDDEN and _may_hold_input(file.name):
+            self.fail(file.name, file.problem)
+        elif file.problem:
+            self._ignore(file.name, file.problem)
+        elif used_instead:
+            self._ignore(file.name, f"{used_instead[0]} is used instead")
+        elif captions_format(file.name) in ("vtt", "srt"):
+            self.fail(file.name, "no media file of the same name is beside this caption file")
+        else:
+            self._ignore(file.name, "neither a media file nor the captions of one")
+
+    def add_labels_without_media(self, captions: set[str]) -> None:
+        """Add a failed row for each path of the labels that is no media file of the folder.
+
+        A caption file in use may be listed, without label or text of its own.
+        """
+        known = {entry.video_id for entry in self.collection.entries}
+        for name in sorted(self._labels.keys() - known):
+            file = self._labels[name]
+            if name not in captions or file.annotations:
+                self.fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
+
+    def fail(self, name: str, reason: str) -> None:
+        """Add a failed row."""
+        self.collection.entries.append(
+            ManifestEntry(
+                source=self._source.name,
+                video_id=name,
+                status="failed",
+                reason=reason,
+                split=self._split(name),
+                annotations=self._annotations(name),
+            )
+        )
+
+    def _ignore(self, name: str, reason: str) -> None:
+        self.collection.ignored.append(IgnoredFile(self._source.name, name, reason))
+
+    def _split(self, name: str) -> Split:
+        source, labels = self._source, self._labels.get(name)
+        drawn = draw_split(name, source.validation_rate, source.test_rate)
+        return (labels.split if labels else None) or drawn
+
+    def _annotations(self, name: str) -> tuple[Annotation, ...]:
+        """Rows of the labels, and the name of the folder that holds the file, if asked for."""
+        labels = self._labels.get(name)
+        found = list(labels.annotations) if labels else []
+        folder = PurePosixPath(name).parent.name
+        if self._source.labels_from_folders and folder:
+            found.append(Annotation(self._source.labels_from_folders, folder))
+        return tuple(found)
+
+    def _check_captions(self, name: str, problem: str | None) -> Captions:
+        """Read a caption file once, so that what is lost is known."""
+        text_format = captions_format(name)
+        if problem or text_format is None:
+            return Captions(problem=f"{name}: {problem}")
+        try:
+            transcript = read_captions(self._download_dir / self._source.name / name, text_format)
+        except CaptionError as error:
+            return Captions(problem=str(error))
+        problem = f"{name}: {transcript.problem}" if transcript.problem else None
+        return Captions(f"{self._source.name}/{name}", text_format, problem)
+
+    def _write_narration(self, name: str, labels: FileLabels) -> Captions:
+        """Write what the labels say is spoken in a file as its captions."""
+        captions = labels.narration()
+        if not captions:
+            return Captions()
+        path = self._download_dir / self._source.name / NARRATION_DIR / f"{name}.csv"
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["start", "end", "text"])
+            writer.writerows([row.start_s, row.end_s, row.text] for row in captions)
+        return Captions(path.relative_to(self._download_dir).as_posix(), "csv")
+
+
+def _find_labels(
+    source: FolderSource, storage: Storage, files: Mapping[str, StoredFile]
+) -> dict[str, FileLabels]:
+    """Read the labels CSV that the parameters name, if any."""
+    if source.labels_csv is None:
+        return {}
+    if source.labels_csv not in files:
+        raise StageError(
+            f"download.sources: labels_csv = {source.labels_csv!r}: is not in {source.url}"
+        )
+    return read_labels(storage.read(files[source.labels_csv]), source.labels_csv)
+
+
+def _is_media(file: StoredFile) -> bool:
+    return PurePosixPath(file.name).suffix.lower() in MEDIA_SUFFIXES and file.problem != HIDDEN
+
+
+def _may_hold_input(name: str) -> bool:
+    """Whether a name that cannot be read may be a folder of media, or captions."""
+    return name.endswith("/") or captions_format(name) in ("vtt", "srt")

@@ -1,0 +1,70 @@
+"""Stage `download`: bring every configured source to data/download, with a manifest."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vatt.atomic import atomic_path
+from vatt.data.manifest import write_manifest
+from vatt.data.sources.demo import generate_demo
+from vatt.data.sources.folder import Collection, collect_folder
+from vatt.params import DemoSource, DownloadParams, RunParams, Source, StageError
+
+OUT_DIR = Path("data/download")
+
+
+def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
+    """Generate or copy all sources; count what became of their files.
+
+    Raises:
+        StageError: a source, its labels or the output folder cannot be used.
+    """
+    try:
+        OUT_DIR.mkdir(parents=True, exist_ok=True)
+        _remove_all_but({source.name for source in download.sources})
+        found = {source.name: _collect(source, run.seed) for source in download.sources}
+        _write_ignored(found)
+        write_manifest(OUT_DIR, [row for name in found for row in found[name].entries])
+    except OSError as error:
+        raise StageError(f"{error.filename or OUT_DIR}: {error.strerror or error}") from error
+    counts = {name: _count(collection) for name, collection in found.items()}
+    for name, numbers in counts.items():
+        print(f"download: {name}: " + ", ".join(f"{value} {key}" for key, value in numbers.items()))
+    return {"sources": counts}
+
+
+def _remove_all_but(names: set[str]) -> None:
+    """Remove what other sources left, and the lists: a killed run must not leave old ones."""
+    for path in OUT_DIR.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _collect(source: Source, seed: int) -> Collection:
+    if isinstance(source, DemoSource):
+        return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
+    return collect_folder(source, OUT_DIR)
+
+
+def _write_ignored(found: Mapping[str, Collection]) -> None:
+    """List the files of the sources that are no input, one JSON object a line."""
+    lines = [
+        json.dumps(file._asdict(), ensure_ascii=False) + "\n"
+        for name in sorted(found)
+        for file in sorted(found[name].ignored)
+    ]
+    with atomic_path(OUT_DIR / "ignored.jsonl") as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
+
+
+def _count(collection: Collection) -> dict[str, int]:
+    rows = collection.entries
+    return {
+        "ok": sum(row.status == "ok" for row in rows),
+        "failed": sum(row.status == "failed" for row in rows),
+        "with_captions": sum(row.captions_path is not None for row in rows),
+        "with_caption_problems": sum(row.caption_problem is not None for row in rows),
+        "ignored": len(collection.ignored),
+    }
