@@ -19,7 +19,7 @@ from contextlib import suppress
 import psutil
 
 POLL_S = 0.1
-GRACE_S = 10.0  # between SIGTERM and SIGKILL
+GRACE_S = 5.0  # between SIGTERM and SIGKILL
 CANCELLED = 128 + signal.SIGTERM  # the exit code of a shell whose command was terminated
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 

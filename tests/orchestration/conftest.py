@@ -1,0 +1,92 @@
+"""Scratch pipelines, and a real `dagster dev` for the tests that need a server."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.orchestration.miniature import REPO, create_miniature
+
+START_TIMEOUT_S = 90
+
+
+@pytest.fixture
+def miniature(tmp_path: Path) -> Path:
+    return create_miniature(tmp_path / "miniature")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `dagster dev` on the pipeline in `root`."""
+
+    root: Path
+    url: str
+
+    def query(self, query: str, **variables: object) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = create_miniature(tmp_path_factory.mktemp("server") / "miniature")
+    home = root / ".dagster"
+    home.mkdir()
+    shutil.copy(REPO / "orchestration/dagster.yaml", home)
+    port = _free_port()
+    log = (root / ".dagster/server.log").open("w")
+    dagster = [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions"]
+    process = subprocess.Popen(
+        [*dagster, "-h", "127.0.0.1", "-p", str(port)],
+        cwd=root,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        server = Server(root, f"http://127.0.0.1:{port}")
+        _wait_until_loaded(server, log.name)
+        yield server
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(timeout=60)
+        for child in psutil.wait_procs(children, timeout=20)[1]:
+            child.kill()
+        log.close()
+
+
+def _wait_until_loaded(server: Server, log: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if server.query("{ assetNodes { opName } }")["assetNodes"]:
+                return
+        except OSError:
+            pass
+        time.sleep(0.3)
+    pytest.fail(f"dagster dev did not start:\n{Path(log).read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

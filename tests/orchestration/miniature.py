@@ -1,0 +1,113 @@
+"""A pipeline with the real stage names whose stages take milliseconds, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPO = Path(__file__).parents[2]
+
+# What a stage does is said by its section of params.yaml.
+STAGE_SCRIPT = """
+import json, pathlib, subprocess, sys, time
+import yaml
+name = sys.argv[1]
+params = yaml.safe_load(open("params.yaml"))[name]
+out = pathlib.Path("data", name)
+out.mkdir(parents=True, exist_ok=True)
+(out / "report.html").write_text(f"<p>{params}</p>")
+if params.get("children"):
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+    if params["children"] == "polite":
+        code = "import time; time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", code])
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    subprocess.run(["sh", "-c", "sleep 600 & sleep 0.1"])  # its parent is gone
+    print("ready", flush=True)
+for number in range(params.get("progress", 0)):
+    print(number, end="\\r", flush=True)
+time.sleep(params.get("sleep_s", 0))
+print("stage", name, "says", params.get("says", "nothing"), flush=True)
+if params.get("crash"):
+    sys.exit("out of memory")
+pathlib.Path("metrics").mkdir(exist_ok=True)
+pathlib.Path("metrics", name + ".json").write_text(json.dumps(params.get("metrics", {})))
+sys.exit(params.get("exit", 0))
+"""
+
+VERDICT = {
+    "passed": True,
+    "index_digest": "00",
+    "expectations": [
+        {"name": "key_unique", "severity": "critical", "success": True, "observed": 1.0},
+        {"name": "words_mostly", "severity": "warning", "success": False, "observed": 0.5},
+    ],
+}
+
+INPUTS = {
+    "download": ["data/inbox"],
+    "preprocess": ["data/download"],
+    "validate": ["data/preprocess"],
+    "pretrain": ["data/preprocess", "metrics/validate.json"],
+    "evaluate": ["data/preprocess", "data/pretrain"],
+    "promote": ["data/pretrain", "metrics/evaluate.json"],
+}
+
+
+def create_miniature(root: Path) -> Path:
+    """Write the pipeline into the empty folder `root`, a git repository of its own."""
+    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    for file in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_bytes((REPO / file).read_bytes())
+    (root / "data/inbox").mkdir(parents=True)
+    (root / "data/inbox/.gitkeep").touch()
+    (root / "stage.py").write_text(STAGE_SCRIPT)
+    stages = {
+        name: {
+            "desc": f"Stage {name}.",
+            "meta": {"group": "data", "kinds": ["python"]},
+            "cmd": f"python stage.py {name}",
+            "params": [name],
+            "deps": [*inputs, "stage.py"],
+            "outs": [f"data/{name}"],
+            "metrics": [{f"metrics/{name}.json": {"cache": False}}],
+        }
+        for name, inputs in INPUTS.items()
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    params: dict[str, Any] = {name: {"metrics": {"loss": 0.5}} for name in INPUTS}
+    params["validate"] = {"metrics": VERDICT}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return root
+
+
+def set_params(root: Path, stage: str, **values: object) -> None:
+    """Change the section of one stage in params.yaml."""
+    path = root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[stage] |= values
+    path.write_text(yaml.safe_dump(params))
+
+
+def repro_by_hand(root: Path, *targets: str) -> None:
+    """Run `dvc repro` as a person does, with the environment's Python first on PATH."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["dvc", "repro", "--quiet", *targets]
+    subprocess.run(command, cwd=root, check=True, env=os.environ | {"PATH": path})
+
+
+def read_lock(root: Path) -> dict[str, object]:
+    """Return the stages of dvc.lock."""
+    stages: dict[str, object] = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    return stages
+
+
+def out_hash(root: Path, stage: str) -> str:
+    """Return the hash of data/<stage> as dvc.lock has it."""
+    entry: Any = read_lock(root)[stage]
+    hashes: dict[str, str] = {out["path"]: out["md5"] for out in entry["outs"]}
+    return hashes[f"data/{stage}"]

@@ -1,0 +1,61 @@
+"""The graph is read as DVC itself reads it."""
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from orchestration.pipeline import PipelineError, load_pipeline
+from tests.orchestration.miniature import REPO, set_params
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+@pytest.mark.parametrize("which", ["repository", "miniature"])
+def test_graph_equals_that_of_dvc(which: str, miniature: Path) -> None:
+    root = REPO if which == "repository" else miniature
+    pipeline = load_pipeline(root)
+    edges = {(name, before) for name in pipeline.stages for before in pipeline.upstream(name)}
+    graph = Repo(str(root)).index.graph
+    assert edges == {(after.name, before.name) for after, before in graph.edges}
+    assert set(pipeline.stages) == {stage.name for stage in graph.nodes}
+
+
+def test_ancestors_are_transitive_and_in_order(miniature: Path) -> None:
+    pipeline = load_pipeline(miniature)
+    assert pipeline.ancestors("download") == ()
+    assert pipeline.ancestors("evaluate") == ("download", "preprocess", "validate", "pretrain")
+
+
+def test_only_people_fill_the_inbox() -> None:
+    pipeline = load_pipeline(REPO)
+    assert {name: pipeline.sources(name) for name in pipeline.stages if pipeline.sources(name)} == {
+        "download": ("data/inbox",)
+    }
+
+
+def test_code_version_follows_command_code_and_params(miniature: Path) -> None:
+    def versions() -> dict[str, str]:
+        pipeline = load_pipeline(miniature)
+        return {name: pipeline.code_version(name) for name in pipeline.stages}
+
+    first = versions()
+    (miniature / "data/inbox/new.mp4").write_bytes(b"data is not code")
+    assert versions() == first
+    set_params(miniature, "pretrain", says="hello")
+    second = versions()
+    assert {name for name in first if first[name] != second[name]} == {"pretrain"}
+    with (miniature / "stage.py").open("a") as script:
+        script.write("\n# a change\n")
+    third = versions()
+    assert all(second[name] != third[name] for name in second)
+
+
+def test_no_data_version_before_the_first_run(miniature: Path) -> None:
+    assert load_pipeline(miniature).data_version("download") is None
+
+
+def test_missing_key_names_the_stage(miniature: Path) -> None:
+    path = miniature / "dvc.yaml"
+    path.write_text(path.read_text().replace("    cmd: python stage.py pretrain\n", ""))
+    with pytest.raises(PipelineError, match="stage pretrain: key 'cmd'"):
+        load_pipeline(miniature)
