@@ -3,10 +3,13 @@
 Without a process group there is one rank, and every function here returns what it was given.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed
 from jaxtyping import Shaped
 from torch import Tensor
+from torch.autograd import Function
 from torch.distributed.nn import functional
 
 
@@ -28,7 +31,8 @@ def all_gather_with_gradient(rows: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, 
     """
     if world_size() == 1:
         return rows
-    return torch.cat(functional.all_gather(rows))
+    gathered: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def all_reduce_sum_with_gradient(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
@@ -37,3 +41,20 @@ def all_reduce_sum_with_gradient(values: Shaped[Tensor, "*shape"]) -> Shaped[Ten
         return values
     total: Tensor = functional.all_reduce(values)
     return total
+
+
+class _AllGather(Function):
+    """Written here because torch's own, with gloo, mixes up gradients that are not contiguous."""
+
+    @staticmethod
+    def forward(_context: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        torch.distributed.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total.chunk(world_size())[rank()]

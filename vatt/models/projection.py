@@ -1,7 +1,6 @@
 """Projections to the shared spaces, from fine to coarse (VATT section 3.3, eq. 4), and their BatchNorm."""
 
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -52,7 +51,7 @@ class BatchNorm(nn.Module):
             self.running_variance.lerp_(variance, MOMENTUM)
         return mean, variance
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BatchNorm":
         """Keep the statistics in float32 when the module is cast, as to bf16."""
         statistics = self.running_mean, self.running_variance
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
