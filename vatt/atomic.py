@@ -14,19 +14,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write a file or a folder at; it takes the place of `path` at the end.
 
     What an earlier, killed attempt left is removed. On an exception nothing appears at `path`.
-    A folder that stands at `path` is replaced: for a moment there is none.
+    A folder that stands at `path` is replaced whole: for a moment there is none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial, replaced = (path.with_name(f"{path.name}.{end}") for end in ("partial", "replaced"))
     _remove(partial)
+    _remove(replaced)
     try:
         yield partial
         _sync(partial)
         if path.is_dir():
-            shutil.rmtree(path)
+            path.replace(replaced)  # deleting it in place could leave a half of it
         partial.replace(path)
     finally:
         _remove(partial)
+        _remove(replaced)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -134,45 +134,7 @@ def _constancy_expectations() -> list[Any]:
 
 
 def _alignment_expectations(params: ValidateParams) -> list[Any]:
-    """Picture, sound and captions of a segment belong together."""
-    limits = [
-        (
-            "duration_gap_s",
-            params.max_duration_gap_s,
-            "duration_gap",
-            "Stored picture and sound are equally long, within {limit} s",
-        ),
-        (
-            "start_gap_s",
-            params.max_start_offset_s,
-            "start_offset",
-            "In the source file, picture and sound start together, within {limit} s",
-        ),
-        (
-            "captions_outside",
-            0,
-            "captions_inside",
-            "No caption of the source video starts after its end",
-        ),
-        (
-            "caption_words_per_second",
-            params.max_words_per_second,
-            "speech_rate",
-            "Captions hold at most {limit} words per second",
-        ),
-        (
-            "silent_rate",
-            params.max_silent_rate,
-            "silence",
-            "At most {limit:.0%} of a segment's sound is silent (below -60 dBFS)",
-        ),
-        (
-            "black_rate",
-            params.max_black_rate,
-            "blackness",
-            "At most {limit:.0%} of a segment's frames are black",
-        ),
-    ]
+    """Picture, sound and captions of a segment belong together, in two tiers."""
     tiers = [
         ("", params.mostly_critical, CRITICAL),
         ("_mostly", params.mostly_warning, WARNING),
@@ -186,9 +148,45 @@ def _alignment_expectations(params: ValidateParams) -> list[Any]:
             description=f"{text.format(limit=limit)}: in at least {mostly:.0%} of the segments.",
             meta={"name": name + suffix},
         )
-        for column, limit, name, text in limits
+        for name, (column, limit, text) in _limits(params).items()
         for suffix, mostly, severity in tiers
     ]
+
+
+def _limits(params: ValidateParams) -> dict[str, tuple[str, float, str]]:
+    """Return column, highest value and description of each property of real recordings."""
+    return {
+        "duration_gap": (
+            "duration_gap_s",
+            params.max_duration_gap_s,
+            "Stored picture and sound are equally long, within {limit} s",
+        ),
+        "start_offset": (
+            "start_gap_s",
+            params.max_start_offset_s,
+            "In the source file, picture and sound start together, within {limit} s",
+        ),
+        "captions_inside": (
+            "captions_outside",
+            0,
+            "No caption of the source video starts after its end",
+        ),
+        "speech_rate": (
+            "caption_words_per_second",
+            params.max_words_per_second,
+            "Captions hold at most {limit} words per second",
+        ),
+        "silence": (
+            "silent_rate",
+            params.max_silent_rate,
+            "At most {limit:.0%} of a segment's sound is silent (below -60 dBFS)",
+        ),
+        "blackness": (
+            "black_rate",
+            params.max_black_rate,
+            "At most {limit:.0%} of a segment's frames are black",
+        ),
+    }
 
 
 def _never_above(column: str, limit: float, name: str, description: str) -> Any:

@@ -1,0 +1,61 @@
+"""The library imports without the tools of the pipeline, and the command line without torch."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OWNERS = {
+    "dagster": set(),
+    "dvc": set(),
+    "deepspeed": {"vatt.train.engine"},
+    "great_expectations": {"vatt.data.expectations", "vatt.data.validation"},
+}
+"""The modules that may not import without a tool; a module that uses them only in functions may."""
+
+# Imports every module with some packages hidden; prints those that fail.
+IMPORTER = """
+import importlib, json, pkgutil, sys
+hidden = set(sys.argv[1:])
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"hidden: {name}")
+sys.meta_path.insert(0, Blocker())
+import vatt
+failed = []
+for module in pkgutil.walk_packages(vatt.__path__, "vatt."):
+    if module.name != "vatt.__main__":
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            assert "hidden" in str(error), (module.name, error)
+            failed.append(module.name)
+print(json.dumps(failed))
+"""
+
+
+def test_the_library_imports_without_the_tools_of_the_pipeline() -> None:
+    command = [sys.executable, "-c", IMPORTER, *OWNERS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    owners = set().union(*OWNERS.values())
+    failed = set(json.loads(done.stdout))
+    assert owners <= failed  # the blocker works
+    assert {name for name in failed - owners if not name.startswith("vatt.stages.")} == set()
+    assert failed - owners <= {"vatt.stages.validate", "vatt.stages.pretrain"}
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "vatt", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "vatt.params" in imported
+    assert imported & {"torch", "pandas", "great_expectations", "av", "deepspeed"} == set()
+    assert "preprocess" in done.stdout
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent_s < 1.0

@@ -1,0 +1,172 @@
+"""The rules of CONTRIBUTING.md that a program can check: sizes, names, docstrings, the README."""
+
+import ast
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ["vatt", "orchestration", "tests", "benchmarks"]
+FORBIDDEN_MODULES = {"utils", "util", "common", "helpers", "misc"}
+FORBIDDEN_WORDS = {"vid", "vids", "aud", "auds", "txt", "txts", "img", "imgs"}
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_ARGUMENTS, MAX_MODULES = 300, 50, 6, 8
+LARGE_FOLDERS: dict[str, str] = {}
+"""Folders of more than MAX_MODULES modules, and why."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def python_files(*folders: str) -> list[Path]:
+    """All Python files of the project's folders, those not yet committed included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *folders]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in names.splitlines() if name.endswith(".py")]
+    return [path for path in paths if path.is_file()]
+
+
+def definitions(path: Path) -> Iterator[Function | ast.ClassDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, Function | ast.ClassDef):
+            yield node
+
+
+def place(path: Path, node: Function | ast.ClassDef) -> str:
+    return f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+
+
+def test_files_are_short() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in python_files(*FOLDERS)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_FILE_LINES
+    }
+    assert not long
+
+
+def test_functions_are_short_and_take_few_arguments() -> None:
+    problems = []
+    for path in python_files(*FOLDERS):
+        for node in definitions(path):
+            if isinstance(node, ast.ClassDef):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            num_arguments = sum(argument.arg not in {"self", "cls"} for argument in arguments)
+            if lines > MAX_FUNCTION_LINES:
+                problems.append(f"{place(path, node)}: {lines} lines")
+            if num_arguments > MAX_ARGUMENTS:
+                problems.append(f"{place(path, node)}: {num_arguments} arguments")
+    assert not problems, "\n".join(problems)
+
+
+def test_folders_hold_few_modules() -> None:
+    modules = defaultdict(list)
+    for path in python_files("vatt", "orchestration", "benchmarks"):
+        if path.name != "__init__.py":
+            modules[str(path.parent.relative_to(ROOT))].append(path.stem)
+    large = {folder for folder, names in modules.items() if len(names) > MAX_MODULES}
+    assert large == set(LARGE_FOLDERS), {folder: modules[folder] for folder in large}
+
+
+def test_modules_and_public_names_have_docstrings() -> None:
+    problems = []
+    for path in python_files("vatt", "orchestration", "benchmarks"):
+        source = path.read_text(encoding="utf-8")
+        if source.strip() and not ast.get_docstring(ast.parse(source)):
+            problems.append(str(path.relative_to(ROOT)))
+        problems += [
+            place(path, node)
+            for node in definitions(path)
+            if _is_public(path, node) and not ast.get_docstring(node)
+        ]
+    assert not problems, "\n".join(problems)
+
+
+def _is_public(path: Path, node: Function | ast.ClassDef) -> bool:
+    """Whether a definition at the top of a module, or of a class there, has a public name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [item for item in tree.body if isinstance(item, ast.ClassDef)]
+    bodies = [tree.body, *(item.body for item in classes if not item.name.startswith("_"))]
+    at_top = any(item.lineno == node.lineno for body in bodies for item in body)
+    return at_top and not node.name.startswith("_") and not _is_overload(node)
+
+
+def _is_overload(node: Function | ast.ClassDef) -> bool:
+    return any(isinstance(name, ast.Name) and name.id == "overload" for name in node.decorator_list)
+
+
+def test_modules_have_telling_names() -> None:
+    bad = [path for path in python_files(*FOLDERS) if path.stem in FORBIDDEN_MODULES]
+    assert not bad
+
+
+def test_words_are_written_out() -> None:
+    problems = []
+    for path in python_files(*FOLDERS):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = _bound_name(node)
+            if FORBIDDEN_WORDS & set(re.split(r"[_\d]+", name.lower())):
+                problems.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not problems, "\n".join(problems)
+
+
+def _bound_name(node: ast.AST) -> str:
+    """Return the name that a node gives to something of ours; empty for all other nodes."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+            return name
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            return name
+    return ""
+
+
+def readme_tree() -> dict[str, str]:
+    """Return path and text of each line of the tree under the README's heading Layout."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Layout$.*?^```\w*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert block, "README.md has no fenced block under the heading Layout"
+    tree, folder = {}, ""
+    for line in filter(str.strip, block[1].splitlines()):
+        name, _, text = line.strip().partition("#")
+        indented = line.startswith(" ")
+        path = folder + name.strip() if indented else name.strip()
+        folder = folder if indented else path
+        tree[path] = text.strip()
+    return tree
+
+
+def test_the_readme_tree_is_the_real_one() -> None:
+    tree = readme_tree()
+    assert [path for path in tree if not (ROOT / path).exists()] == []
+    assert [path for path, text in tree.items() if not text] == []
+    listed = {path.rstrip("/") for path in tree}
+    parts = [path.relative_to(ROOT).parts for path in python_files(".") if path.parent != ROOT]
+    folders = {names[0] for names in parts} | {
+        f"vatt/{names[1]}" for names in parts if names[0] == "vatt" and len(names) > 2
+    }
+    assert folders - listed == set()
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_commands_in_the_documentation_exist(page: str) -> None:
+    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+    text = path.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) - targets == set()
+    modules = re.findall(r"python -m ((?:vatt|orchestration|benchmarks)[\w.]*)", code)
+    places = [ROOT.joinpath(*module.split(".")) for module in modules]
+    missing = [
+        str(place)
+        for place in places
+        if not place.with_suffix(".py").is_file() and not (place / "__main__.py").is_file()
+    ]
+    assert not missing

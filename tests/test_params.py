@@ -1,0 +1,211 @@
+"""A wrong key, value or combination in params.yaml is refused by name, before anything starts."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from vatt.params import Params, ParamsError, load_params
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+DEFAULTS: dict[str, Any] = yaml.safe_load(TEXT)
+SECTIONS = {info.alias or field: info.annotation for field, info in Params.model_fields.items()}
+
+
+def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
+    """Return the message with which a params.yaml of this content is refused."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ParamsError) as raised:
+        load_params(path)
+    assert str(path) in str(raised.value)
+    return str(raised.value)
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults with the values at some `section.key` replaced."""
+    content = copy.deepcopy(DEFAULTS)
+    for name, value in changes.items():
+        section, key = name.split(".")
+        content[section][key] = value
+    return content
+
+
+def test_the_defaults_are_accepted_and_every_section_has_its_model() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert set(DEFAULTS) == set(SECTIONS)
+    for name, model in SECTIONS.items():
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        assert isinstance(params.section(name), model)
+        assert set(model.model_fields) == set(DEFAULTS[name])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: str(path.name)
+)
+def test_the_other_configurations_are_accepted(path: Path) -> None:
+    load_params(path)
+
+
+def test_every_key_of_params_yaml_is_explained() -> None:
+    keys = [line for line in TEXT.splitlines() if line.strip() and not line.startswith("#")]
+    assert [line for line in keys if " # " not in line] == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_unknown_key_is_named(tmp_path: Path, section: str) -> None:
+    message = refusal(tmp_path, changed({f"{section}.no_such_key": 1}))
+    assert f"{section}.no_such_key: unknown key" in message
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_missing_key_is_named(tmp_path: Path, section: str) -> None:
+    content = copy.deepcopy(DEFAULTS)
+    key = next(iter(content[section]))
+    del content[section][key]
+    assert f"{section}.{key}: is missing" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
+    content = copy.deepcopy(DEFAULTS)
+    del content[section]
+    assert f"{section}: is missing" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{section}.{key}" for section, keys in DEFAULTS.items() for key in keys]
+)
+def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, name: str) -> None:
+    message = refusal(tmp_path, changed({name: {"a": "mapping"}}))
+    assert f"{name} = " in message or f"{name}." in message
+
+
+# A value out of range, and what the message says is accepted.
+OUT_OF_RANGE = [
+    ("run.seed", -1, "greater than or equal to 0"),
+    ("download.sources", [], "at least 1 item"),
+    ("preprocess.frame_rate_hz", 0, "greater than 0"),
+    ("preprocess.frame_rate_hz", float("nan"), "finite number"),
+    ("preprocess.segment_s", float("inf"), "finite number"),
+    ("preprocess.video_crf", 52, "less than or equal to 51"),
+    ("validate.max_silent_rate", 1.5, "less than or equal to 1"),
+    ("clip.num_candidates", 0, "greater than or equal to 1"),
+    ("clip.num_frames", 7.5, "valid integer"),
+    ("model.video", "huge", "'tiny', 'base', 'medium' or 'large'"),
+    ("model.drop_token_rate", 1.0, "less than 1"),
+    ("loss.temperature", 0, "greater than 0"),
+    ("loss.valid_mean", "local", "'global' or 'replica'"),
+    ("pretrain.batch_size", 1, "greater than or equal to 2"),
+    ("pretrain.learning_rate", "fast", "valid number"),
+    ("launch.zero_stage", 4, "0, 1, 2 or 3"),
+    ("launch.precision", "fp16", "'fp32' or 'bf16'"),
+    ("evaluate.num_windows", 0, "greater than or equal to 1"),
+    ("promote.metric", "loss", "'text_to_video_r10'"),
+    ("promote.tolerance", -0.1, "greater than or equal to 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_named_with_what_is_accepted(
+    tmp_path: Path, name: str, value: Any, accepted: str
+) -> None:
+    message = refusal(tmp_path, changed({name: value}))
+    assert f"{name} = {value!r}" in message
+    assert accepted in message
+
+
+def test_every_section_has_a_value_that_is_refused() -> None:
+    assert {name.split(".")[0] for name, _, _ in OUT_OF_RANGE} == set(SECTIONS)
+
+
+BASE: dict[str, Any] = {
+    "preprocess.frame_rate_hz": 5,
+    "preprocess.short_side_px": 64,
+    "preprocess.segment_s": 4.0,
+    "preprocess.min_segment_s": 1.0,
+    "clip.num_frames": 8,
+    "clip.frame_size_px": 64,
+    "clip.num_samples": 76800,
+    "model.video_patch": [2, 8, 8],
+    "model.audio_patch": 512,
+}
+"""A possible combination, whatever the defaults are."""
+
+# Each is possible alone; together they are not. The message holds every part of `named`.
+COMBINATIONS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"model.video_patch": [3, 8, 8]}, ["clip.num_frames = 8", "model.video_patch[0] = 3"]),
+    ({"model.video_patch": [2, 7, 8]}, ["clip.frame_size_px = 64", "model.video_patch[1:] = 7, 8"]),
+    ({"model.video_patch": [2, 8, 24]}, ["clip.frame_size_px = 64", "8, 24"]),
+    ({"model.audio_patch": 500}, ["clip.num_samples = 76800", "model.audio_patch = 500"]),
+    ({"preprocess.short_side_px": 56}, ["clip.frame_size_px = 64", "short_side_px = 56"]),
+    ({"clip.num_samples": 25600}, ["clip.num_frames = 8", "1.600 s", "clip.num_samples = 25600"]),
+    (
+        {"preprocess.segment_s": 1.0, "preprocess.min_segment_s": 0.5},
+        ["preprocess.segment_s = 1.0", "1.600 s"],
+    ),
+    (
+        {"preprocess.min_segment_s": 5.0},
+        ["preprocess.min_segment_s = 5.0", "preprocess.segment_s = 4.0"],
+    ),
+    (
+        {"pretrain.warmup_steps": 601, "pretrain.num_steps": 600},
+        ["pretrain.warmup_steps = 601", "pretrain.num_steps = 600"],
+    ),
+    (
+        {"pretrain.batch_size": 63, "launch.num_processes": 2},
+        ["pretrain.batch_size = 63", "launch.num_processes = 2"],
+    ),
+    ({"loss.weight_va": 0, "loss.weight_vt": 0}, ["loss.weight_va", "loss.weight_vt"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), COMBINATIONS)
+def test_an_impossible_combination_is_refused(
+    tmp_path: Path, changes: dict[str, Any], named: list[str]
+) -> None:
+    message = refusal(tmp_path, changed(BASE | changes))
+    assert [part for part in named if part not in message] == []
+    assert ";" not in message  # one rule is broken, one is reported
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
+    source = {"kind": "folder", "name": "mine", "url": "videos"}
+    message = refusal(tmp_path, changed({"download.sources": [source, source]}))
+    assert "download.sources" in message
+    assert "mine" in message
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "with space", "ünï"])
+def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) -> None:
+    source = {"kind": "folder", "name": name, "url": "videos"}
+    assert "name" in refusal(tmp_path, changed({"download.sources": [source]}))
+
+
+@pytest.mark.parametrize("text", [b"", b"- a\n- b\n", b"a: [", b"\xff\xfe\x00", None])
+def test_a_file_that_is_no_mapping_of_sections_is_refused(
+    tmp_path: Path, text: bytes | None
+) -> None:
+    path = tmp_path / "params.yaml"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_the_command_line_refuses_before_the_stage_starts(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(changed({"clip.num_frames": 0})), encoding="utf-8")
+    command = [sys.executable, "-m", "vatt", "--params", str(path), "validate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"validate: {path}: clip.num_frames = 0: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]

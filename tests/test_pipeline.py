@@ -1,0 +1,47 @@
+"""dvc.yaml says what the code does: stages, parameters and the files that each stage uses."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.closure import ROOT, files_used_by
+from vatt.__main__ import STAGES
+from vatt.params import Params
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def test_every_stage_is_a_file_a_command_and_a_stage_of_dvc() -> None:
+    files = {path.stem for path in (ROOT / "vatt/stages").glob("*.py")} - {"__init__"}
+    assert files == set(STAGES) == set(PIPELINE)
+    assert {name: stage["cmd"] for name, stage in PIPELINE.items()} == {
+        name: f"python -m vatt {name}" for name in STAGES
+    }
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_sections_that_dvc_watches(name: str) -> None:
+    signature = inspect.signature(import_module(f"vatt.stages.{name}").main)
+    assert list(signature.parameters) == PIPELINE[name]["params"]
+
+
+def test_every_section_is_used_by_a_stage() -> None:
+    sections = {info.alias or field for field, info in Params.model_fields.items()}
+    assert sections == {section for stage in PIPELINE.values() for section in stage["params"]}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_files_that_it_uses(name: str) -> None:
+    """A missing file would leave stale results behind; one too many repeats work for nothing."""
+    used = {str(path.relative_to(ROOT)) for path in files_used_by(ROOT / f"vatt/stages/{name}.py")}
+    listed = [dep for dep in PIPELINE[name]["deps"] if dep.startswith("vatt/")]
+    lines = [
+        f"dvc.yaml: {name}: deps:",
+        *(f"  add       - {path}" for path in sorted(used - set(listed))),
+        *(f"  remove    - {path}" for path in sorted(set(listed) - used)),
+    ]
+    assert len(listed) == len(set(listed))
+    assert len(lines) == 1, "\n".join(lines)
