@@ -1,5 +1,6 @@
 """The folder source: every file of a folder ends in the manifest or in the list of ignored files."""
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -168,6 +169,44 @@ def test_odd_paths_in_the_labels_are_failed_rows(tmp_path: Path, path: str) -> N
     write_files(folder, {"a.mp4": "a", "labels.csv": f"path,task,label\n{path},action,run\n"})
     rows = collect(folder, labels_csv="labels.csv").entries
     assert Counter(row.status for row in rows) == {"ok": 1, "failed": 1}
+
+
+def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    captions = {
+        "a1": {"start": [1.5], "end": [3], "text": ["stir it"]},
+        "b2": {"start": [1], "end": [], "text": []},
+        "c3": {"start": [0], "end": [1], "text": ["not used"]},
+        "gone": {"start": [], "end": [], "text": []},
+    }
+    files = {"sub/a1.mp4": "a", "b2.webm": "b", "c3.mp4": "c", "c3.vtt": VTT, "d4.mp4": "d"}
+    write_files(folder, {**files, "caption.json": json.dumps(captions)})
+    collection = collect(folder)
+    rows = by_id(collection)
+    found = rows["sub/a1.mp4"]
+    assert found.captions_format == "howto100m_json"
+    path = tmp_path / "download" / str(found.captions_path)
+    assert read_captions(path, "howto100m_json").captions == [Caption(1.5, 3.0, "stir it")]
+    assert "differ in length: 1 start, 0 end, 0 text" in str(rows["b2.webm"].caption_problem)
+    assert rows["c3.mp4"].captions_path == "mine/c3.vtt"
+    assert rows["d4.mp4"].captions_path is None
+    assert [(file.path, file.reason) for file in collection.ignored] == [
+        ("caption.json", "1 of its 4 videos are not in the folder")
+    ]
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "{", "\0"])
+def test_broken_file_of_all_captions_is_named(tmp_path: Path, content: str) -> None:
+    write_files(tmp_path / "folder", {"a.mp4": "a", "raw_caption.json": content})
+    with pytest.raises(StageError, match=r"raw_caption\.json: is not"):
+        collect(tmp_path / "folder")
+
+
+def test_caption_json_beside_caption_mp4_is_of_that_video(tmp_path: Path) -> None:
+    captions = {"start": [1], "end": [2], "text": ["hello"]}
+    write_files(tmp_path / "folder", {"caption.mp4": "a", "caption.json": json.dumps(captions)})
+    (row,) = collect(tmp_path / "folder").entries
+    assert (row.captions_path, row.caption_problem) == ("mine/caption.json", None)
 
 
 def test_missing_labels_csv(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from vatt.data.captions import Caption
 from vatt.data.manifest import Annotation
 from vatt.data.sources.labels import read_labels
 from vatt.params import StageError
@@ -23,7 +22,7 @@ def test_rows_of_a_file_are_collected() -> None:
     ]
     assert labels["a b.mp4"].split == "test"
     assert labels["a b.mp4"].narration() == []
-    assert labels["talk.wav"].narration() == [Caption(0.5, 2.0, "oh zero")]
+    assert labels["talk.wav"].narration() == [(0.5, 2.0, "oh  zero")]
     assert labels["talk.wav"].split is None
     assert labels["listed.mp4"].annotations == []
 

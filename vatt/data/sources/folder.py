@@ -6,15 +6,22 @@ labels, as a failed row with its reason, or in the list of ignored files with th
 
 import csv
 import hashlib
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vatt.atomic import atomic_path
 from vatt.data.captions import CaptionError, read_captions
 from vatt.data.manifest import Annotation, CaptionsFormat, ManifestEntry, Split
-from vatt.data.sources.caption_files import captions_format, match_captions
+from vatt.data.sources.caption_files import (
+    CORPUS_CAPTIONS,
+    captions_format,
+    match_captions,
+    read_corpus_captions,
+)
 from vatt.data.sources.labels import FileLabels, read_labels
 from vatt.data.sources.storage import HIDDEN, Storage, StoredFile, remove_others
 from vatt.params import FolderSource, StageError
@@ -22,8 +29,8 @@ from vatt.params import FolderSource, StageError
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
 AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
 MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
-NARRATION_DIR = ".captions"
-"""Captions made from the labels. Hidden files of a source are ignored, so that no name clashes."""
+CAPTIONS_DIR = ".captions"
+"""Caption files made here. Hidden files of a source are ignored, so that no name clashes."""
 
 
 class IgnoredFile(NamedTuple):
@@ -40,8 +47,6 @@ class Collection:
 
     entries: list[ManifestEntry] = field(default_factory=list)
     ignored: list[IgnoredFile] = field(default_factory=list)
-    num_caption_files: int = 0
-    """Caption files in use."""
 
 
 class Captions(NamedTuple):
@@ -63,24 +68,29 @@ def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
     storage = Storage(source.url)
     listed = storage.list_files()
     files = {file.name: file for file in reversed(listed)}  # of equal names the first one counts
-    reader = _FolderReader(source, download_dir, _find_labels(source, storage, files))
     media = sorted(name for name, file in files.items() if _is_media(file))
     texts = [name for name in files if captions_format(name) and name != source.labels_csv]
     matches = match_captions(media, [name for name in texts if not files[name].problem])
     used = {names[0] for names in matches.values()}
+    corpus = {
+        name: read_corpus_captions(storage.read(files[name]), name)
+        for name in sorted(set(CORPUS_CAPTIONS) & set(texts) - used)
+    }
+    labels = _find_labels(source, storage, files)
+    reader = _FolderReader(source, download_dir, labels, corpus)
     wanted = [files[name] for name in sorted({*media, *used})]
     folder = download_dir / source.name
     remove_others(folder, {folder / file.name for file in wanted if not file.problem})
     problems = storage.fetch_all(wanted, folder, source.name)
     for name in media:
         reader.add_media(name, matches.get(name, []), problems)
-    for name in sorted(files.keys() - problems.keys() - {source.labels_csv}):
+    for name in sorted(files.keys() - problems.keys() - corpus.keys() - {source.labels_csv}):
         reader.add_other(files[name], matches)
     for number, file in enumerate(listed):
         if file is not files[file.name]:
             reader.fail(f"{file.name} (file {number})", f"another file is called {file.name} too")
     reader.add_labels_without_media(used)
-    reader.collection.num_caption_files = len(used)
+    reader.add_captions_without_media(media)
     return reader.collection
 
 
@@ -98,24 +108,28 @@ class _FolderReader:
     """Turns the files of a folder into manifest rows and a list of ignored files."""
 
     def __init__(
-        self, source: FolderSource, download_dir: Path, labels: Mapping[str, FileLabels]
+        self,
+        source: FolderSource,
+        download_dir: Path,
+        labels: Mapping[str, FileLabels],
+        corpus_captions: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._source = source
         self._download_dir = download_dir
         self._labels = labels
+        self._corpus_captions = corpus_captions
         self.collection = Collection()
 
     def add_media(self, name: str, captions: list[str], problems: Mapping[str, str | None]) -> None:
-        """Add the row of a media file, with the first of its caption files or its narration."""
+        """Add the row of a media file: the first of its caption files, else what others say of it."""
         problem = problems[name]
         if problem:
             self.fail(name, problem)
             return
-        found = Captions()
         if captions:
             found = self._check_captions(captions[0], problems[captions[0]])
-        elif name in self._labels:
-            found = self._write_narration(name, self._labels[name])
+        else:
+            found = self._write_captions(name)
         self.collection.entries.append(
             ManifestEntry(
                 source=self._source.name,
@@ -153,6 +167,14 @@ class _FolderReader:
             file = self._labels[name]
             if name not in captions or file.annotations:
                 self.fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
+
+    def add_captions_without_media(self, media: list[str]) -> None:
+        """Count the videos of HowTo100M's file of all captions that the folder does not hold."""
+        stems = {PurePosixPath(name).stem for name in media}
+        for name, captions in self._corpus_captions.items():
+            missing = len(captions.keys() - stems)
+            if missing:
+                self._ignore(name, f"{missing} of its {len(captions)} videos are not in the folder")
 
     def fail(self, name: str, reason: str) -> None:
         """Add a failed row."""
@@ -196,17 +218,25 @@ class _FolderReader:
         problem = f"{name}: {transcript.problem}" if transcript.problem else None
         return Captions(f"{self._source.name}/{name}", text_format, problem)
 
-    def _write_narration(self, name: str, labels: FileLabels) -> Captions:
-        """Write what the labels say is spoken in a file as its captions."""
-        captions = labels.narration()
-        if not captions:
+    def _write_captions(self, name: str) -> Captions:
+        """Write a caption file from HowTo100M's file of all captions, or from the labels' narration."""
+        folder = f"{CAPTIONS_DIR}/{name}"
+        stem = PurePosixPath(name).stem
+        captions = next((c[stem] for c in self._corpus_captions.values() if stem in c), None)
+        if captions is not None:
+            self._write(f"{folder}.json", json.dumps(captions))
+            return self._check_captions(f"{folder}.json", None)
+        narration = self._labels[name].narration() if name in self._labels else []
+        if not narration:
             return Captions()
-        path = self._download_dir / self._source.name / NARRATION_DIR / f"{name}.csv"
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["start", "end", "text"])
-            writer.writerows([row.start_s, row.end_s, row.text] for row in captions)
-        return Captions(path.relative_to(self._download_dir).as_posix(), "csv")
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("start", "end", "text"), *narration])
+        self._write(f"{folder}.csv", table.getvalue())
+        return self._check_captions(f"{folder}.csv", None)
+
+    def _write(self, name: str, content: str) -> None:
+        with atomic_path(self._download_dir / self._source.name / name) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 def _find_labels(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import get_args
 
-from vatt.data.captions import Caption, CaptionError, decode_text
+from vatt.data.captions import CaptionError, decode_text
 from vatt.data.manifest import Annotation, Split
 from vatt.params import StageError
 
@@ -27,10 +27,10 @@ class FileLabels:
     annotations: list[Annotation] = field(default_factory=list)
     split: Split | None = None
 
-    def narration(self) -> list[Caption]:
-        """Return the rows that hold what is said, and when."""
+    def narration(self) -> list[tuple[float, float, str]]:
+        """Return the rows that hold what is said: start and end in seconds, text."""
         return [
-            Caption(row.start_s, row.end_s, " ".join(row.text.split()))
+            (row.start_s, row.end_s, row.text)
             for row in self.annotations
             if row.task == NARRATION_TASK and row.text
             if row.start_s is not None and row.end_s is not None
