@@ -159,7 +159,7 @@ def _limits(params: ValidateParams) -> dict[str, tuple[str, float, str]]:
         "duration_gap": (
             "duration_gap_s",
             params.max_duration_gap_s,
-            "Stored picture and sound are equally long, within {limit} s",
+            "Picture and sound cover equally much of the segment, within {limit} s",
         ),
         "start_offset": (
             "start_gap_s",
