@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -10,8 +10,10 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vatt.evaluation.comparison import Comparison, RankedPair
 from vatt.evaluation.linear import Probe
-from vatt.evaluation.retrieval import Ranks, recall_at
+from vatt.evaluation.retrieval import recall_at
+from vatt.evaluation.summary import DIRECTIONS
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
 MAX_NAMED_CLASSES = 40
@@ -28,6 +30,30 @@ STYLE = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
 }
+
+
+class Figures(NamedTuple):
+    """SVG elements; `curves` and `recall` are None where there is nothing to draw."""
+
+    curves: str | None
+    recall: str | None
+    confusion: Mapping[str, str]
+    """By title, of the probes that were measured."""
+
+
+def draw_figures(comparison: Comparison, curve: Sequence[Mapping[str, Any]]) -> Figures:
+    """Draw everything for the report. `curve` holds a row of numbers for each logged step."""
+    ranks = {name: pair for name, pair in comparison.retrieval.items() if len(pair.trained.better)}
+    confusion = {
+        f"{pair.task}, from {pair.modality}": draw_confusion(pair.trained)
+        for pair in comparison.probes
+        if isinstance(pair.trained, Probe)
+    }
+    return Figures(
+        curves=draw_curves(curve) if curve else None,
+        recall=draw_recall(ranks) if ranks else None,
+        confusion=confusion,
+    )
 
 
 def draw_curves(curve: Sequence[Mapping[str, Any]]) -> str:
@@ -51,16 +77,14 @@ def draw_curves(curve: Sequence[Mapping[str, Any]]) -> str:
         return _to_svg(figure)
 
 
-def draw_recall(ranks: Mapping[str, tuple[Ranks, Ranks]]) -> str:
-    """Draw recall at every k, a panel for each direction: trained, untrained and chance.
-
-    `ranks` holds those of the trained and of the untrained network by the title of the panel.
-    """
+def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
+    """Draw recall at every k, a panel for each direction: trained, untrained and chance."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9), layout="constrained")
         panels = figure.subplots(1, len(ranks), squeeze=False)[0]
-        for axes, (title, (trained, untrained)) in zip(panels, ranks.items(), strict=True):
-            _draw_recall_panel(axes, trained, untrained)
+        for axes, (direction, pair) in zip(panels, ranks.items(), strict=True):
+            _draw_recall_panel(axes, pair)
+            title = DIRECTIONS[direction].capitalize()
             axes.set(title=title, xlabel="k", ylabel="recall at k", ylim=(0, 1.02))
             axes.legend(loc="lower right")
         return _to_svg(figure)
@@ -86,13 +110,11 @@ def draw_confusion(probe: Probe) -> str:
         return _to_svg(figure)
 
 
-def _draw_recall_panel(axes: Axes, trained: Ranks, untrained: Ranks) -> None:
-    num_pairs = len(trained.better)
+def _draw_recall_panel(axes: Axes, pair: RankedPair) -> None:
+    num_pairs = len(pair.trained.better)
     ks = np.linspace(0, num_pairs, 201)
-    for name, ranks, colour in (
-        ("trained", trained, TRAINED),
-        ("untrained", untrained, UNTRAINED),
-    ):
+    lines = (("trained", pair.trained, TRAINED), ("untrained", pair.untrained, UNTRAINED))
+    for name, ranks, colour in lines:
         axes.plot(ks, [recall_at(k, ranks) for k in ks], color=colour, label=name)
     axes.plot(ks, ks / num_pairs, color=CHANCE, linestyle="--", label="chance")
     axes.margins(x=0)

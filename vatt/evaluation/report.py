@@ -4,25 +4,18 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vatt.evaluation.examples import ExampleGroup
+from vatt.evaluation.figures import Figures
 from vatt.evaluation.summary import DIRECTIONS, MEASURES
 
 MAX_QUARANTINE_ROWS = 50
+SPLITS = ("train", "validation", "test")
 LIBRARIES = ("vatt", "torch", "numpy", "scikit-learn")
-
-
-class Figures(NamedTuple):
-    """SVG elements; `curves` and `recall` are None where there is nothing to draw."""
-
-    curves: str | None
-    recall: str | None
-    confusion: Mapping[str, str]
-    """By title."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,9 @@ def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
             "num_text": int(((clips["num_captions"] > 0) | clips["caption"].notna()).sum()),
             "minutes": f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}",
         }
-        for (source, split), clips in index.groupby(["source", "split"])
+        for source, of_source in index.groupby("source")
+        for split in SPLITS
+        if len(clips := of_source[of_source["split"] == split])
     ]
 
 

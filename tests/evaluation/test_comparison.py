@@ -1,0 +1,90 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluation.world import make_metrics, make_splits
+from vatt.atomic import write_json
+from vatt.evaluation import summary
+from vatt.evaluation.comparison import compare_networks, rank_direction, summarise
+from vatt.evaluation.features import Clips, Features
+from vatt.evaluation.summary import format_summary
+
+NUM_TEST = 60
+
+
+def test_only_clips_with_what_is_needed_are_counted() -> None:
+    comparison = compare_networks(make_splits(NUM_TEST))
+    metrics = summarise(comparison)
+    with_text = sum(number % 7 != 0 for number in range(NUM_TEST))
+    with_sound = sum(number % 5 != 0 for number in range(NUM_TEST))
+    assert metrics["text_to_video_pairs"] == with_text
+    assert metrics["audio_to_video_pairs"] == with_sound
+    assert metrics["chance"]["text_to_video_r10"] == pytest.approx(10 / with_text)
+    labelled = [number for number in range(NUM_TEST) if number % 9]
+    assert metrics["probes"]["colour"]["video"]["num_test"] == len(labelled)
+    heard = [number for number in labelled if number % 5]
+    assert metrics["probes"]["colour"]["audio"]["num_test"] == len(heard)
+
+
+def test_the_right_embeddings_are_compared() -> None:
+    """Text goes with video in one space, sound with video in the other."""
+    size = 6
+    same, other = np.eye(size), np.roll(np.eye(size), 1, axis=1)
+    clips = Clips(
+        names=["n"] * size,
+        labels=[{}] * size,
+        texts=["t"] * size,
+        has_video=np.ones(size, dtype=bool),
+        has_audio=np.ones(size, dtype=bool),
+    )
+    features = Features(
+        video=other, audio=other, video_va=other, audio_va=other, video_vt=same, text_vt=same
+    )
+    for direction in ("text_to_video", "audio_to_video"):
+        assert rank_direction(direction, clips, features).better.sum() == 0
+    swapped = features._replace(text_vt=other)
+    assert rank_direction("text_to_video", clips, swapped).better.tolist() == [1] * size
+
+
+def test_the_trained_network_is_above_the_untrained_in_its_own_fields() -> None:
+    metrics = summarise(compare_networks(make_splits(NUM_TEST)))
+    for name in ("text_to_video", "audio_to_video"):
+        assert metrics[f"{name}_r10"] > metrics["untrained"][f"{name}_r10"] + 0.2
+        assert metrics[f"{name}_median_rank"] < metrics["untrained"][f"{name}_median_rank"]
+    for modalities in metrics["probes"].values():
+        for result in modalities.values():
+            assert result["accuracy"] > result["untrained"] + 0.2
+
+
+def test_an_unlabelled_test_split_is_skipped_with_the_reason() -> None:
+    splits = make_splits(NUM_TEST)
+    clips = splits["test"].clips
+    bare = dataclasses.replace(clips, labels=[{} for _ in clips.labels])
+    splits["test"] = splits["test"]._replace(clips=bare)
+    probes = summarise(compare_networks(splits))["probes"]
+    assert probes["colour"]["audio"] == {"reason": "no clips in the test split"}
+
+
+def test_the_printed_table_is_aligned_and_holds_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = make_metrics(compare_networks(make_splits(NUM_TEST)))
+    write_json(tmp_path / "metrics" / "evaluate.json", metrics)
+    monkeypatch.chdir(tmp_path)
+    summary.main()
+    printed = capsys.readouterr().out
+    assert "Report: data/evaluate/report.html" in printed
+    lines = [line for line in printed.splitlines() if "%" in line]
+    assert len(lines) == 2 * 3 + 4
+    assert len({line.index("%") for line in lines}) == 1
+    assert f"{100 * metrics['text_to_video_r10']:.1f}%" in printed  # type: ignore[operator]
+    assert "times chance" in printed
+
+
+def test_the_table_of_an_empty_test_split_says_so() -> None:
+    metrics = make_metrics(compare_networks(make_splits(0)))
+    table = format_summary(metrics)
+    assert table.count("nothing to measure") == 2
+    assert table.count("skipped: no clips in the test split") == 4

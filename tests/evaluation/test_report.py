@@ -1,0 +1,132 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.evaluation.world import make_report, make_splits
+from vatt.evaluation.report import Report, render_report
+
+LOADING_ATTRIBUTES = {
+    "src",
+    "href",
+    "xlink:href",
+    "srcset",
+    "data",
+    "action",
+    "poster",
+    "background",
+}
+LOADING_TAGS = {"script", "link", "iframe", "object", "embed", "base", "form"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, the words of the page, and tags that are left open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in LOADING_ATTRIBUTES]
+        for _, value in attrs:
+            self.loads += re.findall(r"url\(([^)]*)\)", value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return make_report(make_splits())
+
+
+@pytest.fixture(scope="module")
+def html(report: Report) -> str:
+    return render_report(report)
+
+
+def test_it_loads_nothing_from_outside(html: str) -> None:
+    page = Page(html)
+    assert len(page.loads) > 50  # images of the examples, references inside the figures
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    assert not LOADING_TAGS & set(page.tags)
+    styles = "".join(re.findall(r"<style.*?</style>", html, re.DOTALL))
+    assert "@import" not in styles
+    assert "url(" not in styles
+
+
+def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
+    text = Page(html).text
+    for direction in ("text_to_video", "audio_to_video"):
+        for name in ("r1", "r5", "r10"):
+            for numbers in (report.metrics, report.metrics["untrained"], report.metrics["chance"]):
+                assert f"{100 * numbers[f'{direction}_{name}']:.1f}%" in text
+        assert f"{report.metrics[f'{direction}_median_rank']:.1f}" in text
+    for modalities in report.metrics["probes"].values():
+        for result in modalities.values():
+            assert f"{100 * result['accuracy']:.1f}%" in text
+            assert f"{100 * result['untrained']:.1f}%" in text
+    for shown in ("no video stream", "Durations agree.", "passed", "frame_size_px", "a1" * 32):
+        assert shown in text
+
+
+def test_texts_of_the_corpus_cannot_become_markup(html: str) -> None:
+    text = Page(html).text
+    assert "<b>fast</b>" not in html
+    assert "<b>fast</b>" in text  # as letters
+    assert "<i>odd</i>.mp4" in text
+
+
+def test_it_is_the_same_text_twice(html: str) -> None:
+    assert render_report(make_report(make_splits())) == html
+
+
+def test_examples_show_what_was_found(report: Report) -> None:
+    best, worst = report.examples
+    num_clips = report.metrics["text_to_video_pairs"]
+    assert [example.rank for example in best.examples] == ["1", "1", "1"]
+    assert all(example.clips[1].right for example in best.examples)
+    ranks = [float(example.rank) for example in worst.examples]
+    assert ranks == sorted(ranks, reverse=True)
+    assert num_clips >= ranks[0] > report.metrics["text_to_video_median_rank"]
+    for example in (*best.examples, *worst.examples):
+        assert example.clips[0].right
+        assert len(example.clips) == 4
+        assert all(len(clip.images) == 3 for clip in example.clips)
+
+
+@pytest.mark.parametrize("num_test", [0, 1, 2])
+def test_a_nearly_empty_test_split_gives_a_page_too(num_test: int) -> None:
+    report = make_report(make_splits(num_test))
+    page = Page(render_report(report))
+    if num_test == 0:
+        assert "Nothing to measure" in page.text
+        assert "skipped: no clips in the test split" in page.text
+        assert not report.examples
+        assert report.metrics["text_to_video_r10"] is None
+    if num_test == 2:
+        assert report.metrics["audio_to_video_r10"] == 1.0
+
+
+def test_without_labels_verdict_curve_and_quarantine_it_says_so(report: Report) -> None:
+    bare = dataclasses.replace(
+        report,
+        metrics={**report.metrics, "probes": {}},
+        figures=report.figures._replace(curves=None, confusion={}),
+        verdict=None,
+        quarantine=[],
+    )
+    text = Page(render_report(bare)).text
+    for sentence in (
+        "no clip has a label",
+        "No verdict was found",
+        "No training curve was found",
+        "Every input made it",
+    ):
+        assert sentence in text
