@@ -77,8 +77,8 @@ class RelativeBias(nn.Module):
 
 
 def relative_buckets(
-    offsets: Int[Tensor, "L L"], num_buckets: int, max_distance: int
-) -> Int[Tensor, "L L"]:
+    offsets: Int[Tensor, "*shape"], num_buckets: int, max_distance: int
+) -> Int[Tensor, "*shape"]:
     """Return the T5 bucket of each offset (place of the key minus place of the query).
 
     Half of the buckets serve each direction. Of a half, the first half hold one distance each,

@@ -1,0 +1,84 @@
+"""DropToken: how many, which, for whom, and what the dropped ones cost."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vatt.models.droptoken import draw_kept, select_kept
+from vatt.models.patches import AudioPatches
+from vatt.models.tower import Tower
+from vatt.models.transformer import Encoder
+from vatt.params import TowerSize
+
+CPU = torch.device("cpu")
+SIZE = TowerSize(num_layers=3, width=16, mlp_width=32, num_heads=2, head_width=8)
+NUM_PATCHES, PATCH = 40, 10
+
+
+def build_tower(drop_token_rate: float) -> Tower:
+    torch.manual_seed(0)
+    return Tower(AudioPatches(PATCH, 16), (NUM_PATCHES,), Encoder(SIZE, 0.0), 0.0, drop_token_rate)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "rate", "num_kept"),
+    [(1568, 0.5, 784), (1568, 0.75, 392), (1200, 0.25, 900), (10, 0.9, 1), (3, 0.99, 1)],
+)
+def test_number_kept(num_tokens: int, rate: float, num_kept: int) -> None:
+    kept = draw_kept(2, num_tokens, rate, CPU)
+    assert kept.shape == (2, num_kept)
+    assert all(len(set(row)) == num_kept for row in kept.tolist())
+
+
+def test_every_place_is_kept_equally_often_and_clips_draw_apart() -> None:
+    torch.manual_seed(1)
+    num_clips, num_tokens, share = 4000, 20, 0.25
+    kept = draw_kept(num_clips, num_tokens, 1 - share, CPU)
+    counts = torch.bincount(kept.flatten(), minlength=num_tokens)
+    deviation = (num_clips * share * (1 - share)) ** 0.5
+    assert (counts - num_clips * share).abs().max() < 4.5 * deviation
+    assert len({frozenset(row) for row in kept[:100].tolist()}) > 95
+
+
+def test_selects_each_clips_own_patches() -> None:
+    patches = torch.arange(24.0).view(2, 4, 3)
+    selected = select_kept(patches, torch.tensor([[3, 0], [1, 2]]))
+    assert torch.equal(selected, torch.stack([patches[0, [3, 0]], patches[1, [1, 2]]]))
+
+
+def test_training_encodes_exactly_the_kept_patches_with_their_own_positions() -> None:
+    """All that a dropped patch holds is without effect; a kept one has its full one."""
+    tower, audio = build_tower(0.5).train(), torch.randn(2, NUM_PATCHES * PATCH)
+    torch.manual_seed(5)
+    kept = draw_kept(2, NUM_PATCHES, 0.5, CPU)
+    torch.manual_seed(5)
+    encoded = tower(audio)
+    is_kept = torch.zeros(2, NUM_PATCHES, dtype=torch.bool).scatter(1, kept, value=True)
+    noise = torch.randn_like(audio).view(2, NUM_PATCHES, PATCH)
+    torch.manual_seed(5)
+    dropped_changed = tower(audio + (noise * ~is_kept[..., None]).flatten(1))
+    assert torch.equal(dropped_changed, encoded)
+
+    tokens = tower.patches(tower.patches.cut(audio)) + tower.positions((NUM_PATCHES,))
+    tokens = torch.stack([tokens[clip, is_kept[clip]] for clip in range(2)])
+    tokens = torch.cat([tower.agg_token.expand(2, 1, -1), tokens], dim=1)
+    torch.testing.assert_close(encoded, tower.encoder(tokens))
+
+
+def test_evaluation_drops_nothing() -> None:
+    dropping, whole = build_tower(0.5).eval(), build_tower(0.0).eval()
+    audio = torch.randn(2, NUM_PATCHES * PATCH)
+    assert torch.equal(dropping(audio, all_tokens=True), whole(audio, all_tokens=True))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.75])
+def test_dropped_tokens_cost_nothing(rate: float) -> None:
+    tower, audio = build_tower(rate).train(), torch.randn(3, NUM_PATCHES * PATCH)
+    # The counter does not know the fused attention of CPUs.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        tower(audio, all_tokens=True)
+    num_kept = round(NUM_PATCHES * (1 - rate))
+    tokens = num_kept + 1
+    layer = tokens * (4 * 16 * 16 + 2 * 16 * 32) + 2 * tokens * tokens * 16
+    assert counter.get_total_flops() == 2 * 3 * (num_kept * PATCH * 16 + SIZE.num_layers * layer)

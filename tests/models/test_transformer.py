@@ -1,0 +1,65 @@
+"""The encoder against slow loops, and its shortcut against the whole computation."""
+
+import pytest
+import torch
+
+from tests import reference
+from vatt.models.transformer import STANDARD, T5, Attention, Encoder, Style
+from vatt.params import TowerSize
+
+SIZE = TowerSize(num_layers=2, width=12, mlp_width=24, num_heads=3, head_width=8)
+
+
+@pytest.mark.parametrize(("style", "scale"), [(STANDARD, 8**-0.5), (T5, 1.0)])
+def test_attention_equals_slow_loops(style: Style, scale: float) -> None:
+    attention = Attention(SIZE, 0.0, style).requires_grad_(requires_grad=False)
+    tokens, bias = torch.randn(2, 5, 12), torch.randn(2, 3, 5, 5)
+    query = attention.query(tokens).view(2, 5, 3, 8)
+    key, value = attention.key_value(tokens).view(2, 5, 2, 3, 8).unbind(2)
+    expected = torch.empty(2, 5, 3, 8)
+    for clip in range(2):
+        for head in range(3):
+            expected[clip, :, head] = reference.attention(
+                query[clip, :, head],
+                key[clip, :, head],
+                value[clip, :, head],
+                bias[clip, head],
+                scale,
+            )
+    expected = attention.output(expected.flatten(2))
+    torch.testing.assert_close(attention(tokens, 5, bias), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", [STANDARD, T5])
+def test_the_first_token_alone_is_the_same_with_the_same_gradients(style: Style) -> None:
+    encoder = Encoder(SIZE, 0.0, style)
+    tokens, bias = torch.randn(2, 5, 12, requires_grad=True), torch.randn(2, 3, 5, 5)
+    weights = torch.randn(2, 12)
+    alone, whole = encoder(tokens, bias), encoder(tokens, bias, all_tokens=True)
+    assert alone.shape == (2, 1, 12)
+    assert whole.shape == (2, 5, 12)
+    torch.testing.assert_close(alone, whole[:, :1])
+    sources = [tokens, *encoder.parameters()]
+    short = torch.autograd.grad((alone[:, 0] * weights).sum(), sources)
+    full = torch.autograd.grad((whole[:, 0] * weights).sum(), sources)
+    for first, second in zip(short, full, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    encoder, tokens = Encoder(SIZE, 0.3), torch.randn(2, 5, 12)
+    encoder.train()
+    assert not torch.equal(encoder(tokens), encoder(tokens))
+    encoder.eval()
+    assert torch.equal(encoder(tokens), encoder(tokens))
+
+
+def test_initial_weights() -> None:
+    size = TowerSize(num_layers=1, width=200, mlp_width=400, num_heads=5, head_width=40)
+    attention = Attention(size, 0.0, STANDARD)
+    for layer in (attention.query, attention.key_value, attention.output):
+        assert layer.bias.abs().max() == 0
+    for weight in (attention.query.weight, *attention.key_value.weight.chunk(2)):
+        bound = (6 / 400) ** 0.5
+        assert weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
