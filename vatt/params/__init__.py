@@ -2,6 +2,7 @@
 
 from vatt.params.data import (
     AUDIO_RATE_HZ,
+    AugmentParams,
     ClipParams,
     DemoSource,
     DownloadParams,
@@ -21,6 +22,7 @@ from vatt.params.train import LaunchParams, PretrainParams
 __all__ = [
     "AUDIO_RATE_HZ",
     "TOWER_SIZES",
+    "AugmentParams",
     "ClipParams",
     "DemoSource",
     "DownloadParams",

@@ -96,6 +96,19 @@ class ValidateParams(Section):
     """A limit that holds in a smaller share of the segments than this stops the pipeline."""
 
 
+class AugmentParams(Section):
+    """Random changes of training clips (as released; VATT section 4.2)."""
+
+    scale_jitter_rate: Rate
+    """How often height and width are scaled by independent factors of 0.8 to 1.2; 0.8 in the paper."""
+    flip_rate: Rate
+    """How often left and right are swapped; 0.5 in the paper."""
+    colour_jitter_rate: Rate
+    """How often brightness, saturation, contrast and hue are changed; 0.8 in the paper."""
+    audio_noise: float = Field(ge=0)
+    """Standard deviation of the noise added, relative to the loudest sample; 0.01 in the paper."""
+
+
 class ClipParams(Section):
     """The clip that the model sees."""
 
@@ -107,3 +120,7 @@ class ClipParams(Section):
     """Word pieces of one caption; longer captions are cut, shorter ones padded with id 0."""
     num_candidates: int = Field(ge=1)
     """Captions of a clip that MIL-NCE may choose from (VATT section 3.4: five nearest in time)."""
+    augment: AugmentParams = AugmentParams(
+        scale_jitter_rate=0.8, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.01
+    )
+    """In training only."""

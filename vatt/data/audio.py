@@ -1,0 +1,165 @@
+"""Sound: from source frames to 48 kHz mono on the picture's time line, to and from stored FLAC."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from jaxtyping import Int16
+
+from vatt.data.media import MediaError
+from vatt.params import AUDIO_RATE_HZ
+
+Samples = Int16[np.ndarray, "S"]
+
+GAP_TOLERANCE_S = 0.01
+"""Time stamps are rounded and jitter; sound is moved only where they are further off than this."""
+FLAC_COMPRESSION = "3"
+
+
+class Sound(NamedTuple):
+    """Samples, and how many of them come from the source; the others are silence in its gaps."""
+
+    samples: Samples
+    num_covered: int
+
+
+NO_SOUND = Sound(np.zeros(0, np.int16), 0)
+
+
+class AudioReader:
+    """Reads the sound of a stream forwards; sample 0 is at `origin_s` of the file's time line."""
+
+    def __init__(self, frames: Iterator[tuple[float, Any]], origin_s: float) -> None:
+        self._pieces = _place(frames, origin_s)
+        self._rest = NO_SOUND.samples
+        self._is_covered = False
+
+    def read(self, num_samples: int) -> Sound:
+        """Return the next `num_samples`, fewer only at the end of the stream."""
+        parts = []
+        num_covered = 0
+        missing = num_samples
+        while missing:
+            if not len(self._rest):
+                self._rest, self._is_covered = next(self._pieces, (self._rest, False))
+                if not len(self._rest):
+                    break
+            part, self._rest = self._rest[:missing], self._rest[missing:]
+            parts.append(part)
+            num_covered += len(part) * self._is_covered
+            missing -= len(part)
+        return Sound(np.concatenate(parts), num_covered) if parts else NO_SOUND
+
+
+def _place(frames: Iterator[tuple[float, Any]], origin_s: float) -> Iterator[tuple[Samples, bool]]:
+    """Yield non-empty pieces of sound that follow each other, and whether the source holds them.
+
+    Silence fills the gaps; of sound that overlaps what is already there the later is cut.
+    """
+    position = 0  # of the next sample to yield
+    for start, samples in _resample(frames, origin_s):
+        while position < start:
+            num_samples = min(start - position, AUDIO_RATE_HZ)
+            yield np.zeros(num_samples, np.int16), False
+            position += num_samples
+        kept = samples[position - start :]
+        if len(kept):
+            yield kept, True
+            position += len(kept)
+
+
+def _resample(
+    frames: Iterator[tuple[float, Any]], origin_s: float
+) -> Iterator[tuple[int, Samples]]:
+    """Yield pieces at 48 kHz mono with the position of their first sample."""
+    run: _Run | None = None
+    for time_s, frame in frames:
+        start_s = time_s - origin_s
+        if run is None or not run.is_continued_by(start_s, frame):
+            if run is not None:
+                yield run.resample(None)
+            run = _Run(start_s, frame)
+        yield run.resample(frame)
+    if run is not None:
+        yield run.resample(None)
+
+
+class _Run:
+    """Frames of one format without a gap, resampled together."""
+
+    def __init__(self, start_s: float, first_frame: Any) -> None:
+        self._resampler = av.AudioResampler("fltp", "mono", AUDIO_RATE_HZ)
+        self._kind = _kind_of(first_frame)
+        self._end_s = start_s
+        self._position = round(start_s * AUDIO_RATE_HZ)
+
+    def is_continued_by(self, start_s: float, frame: Any) -> bool:
+        return self._kind == _kind_of(frame) and abs(start_s - self._end_s) <= GAP_TOLERANCE_S
+
+    def resample(self, frame: Any | None) -> tuple[int, Samples]:
+        """Return what is ready and its position; None as frame returns all that is left."""
+        if frame is not None:
+            self._end_s += frame.samples / frame.sample_rate
+            frame.pts = None  # the resampler must not move sound by time stamps; we do
+        parts = [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        start = self._position
+        self._position += len(samples)
+        scaled = np.rint(np.nan_to_num(samples) * 32768.0)
+        return start, np.clip(scaled, -32768, 32767).astype(np.int16)
+
+
+def _kind_of(frame: Any) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def encode_audio(samples: Samples) -> bytes:
+    """Return a FLAC file, 48 kHz mono 16 bit, of exactly these samples."""
+    file = BytesIO()
+    with av.open(file, "w", format="flac", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(
+            "flac",
+            rate=AUDIO_RATE_HZ,
+            layout="mono",
+            options={"compression_level": FLAC_COMPRESSION},
+        )
+        frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = (
+            AUDIO_RATE_HZ,
+            0,
+            Fraction(1, AUDIO_RATE_HZ),
+        )
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def decode_audio(data: bytes, first_sample: int, num_samples: int) -> Samples:
+    """Return samples of a stored FLAC file, decoding little more than them.
+
+    Raises:
+        MediaError: the sound is damaged or ends too early.
+    """
+    parts: list[Samples] = []
+    position = first_sample
+    last_sample = first_sample + num_samples
+    try:
+        with av.open(BytesIO(data), format="flac") as container:
+            stream = container.streams.audio[0]
+            if first_sample:
+                container.seek(first_sample, stream=stream)
+            for frame in container.decode(stream):
+                part = frame.to_ndarray()[0, max(0, position - frame.pts) : last_sample - frame.pts]
+                parts.append(part)
+                position += len(part)
+                if position == last_sample:
+                    break
+    except (FFmpegError, IndexError) as error:
+        raise MediaError(f"the sound cannot be decoded: {error}") from error
+    if position < last_sample:
+        raise MediaError(f"the sound ends at sample {position}")
+    return np.concatenate(parts)

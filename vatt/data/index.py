@@ -1,0 +1,155 @@
+"""The index: one row for each segment of the corpus, with where it is and how well it is aligned."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vatt.params import StageError
+
+INDEX_NAME = "index.parquet"
+SHARDS_NAME = "shards"
+TOKENIZER_NAME = "tokenizer.model"
+QUARANTINE_NAME = "quarantine.jsonl"
+ROWS_PER_GROUP = 50_000
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One row of the index. Offsets and sizes are bytes of the shard; size 0: there is no such member.
+
+    NaN stands for what does not exist, such as the length of the sound of a silent film.
+    """
+
+    key: str
+    """Unique, of [0-9a-z_]: a hash of the source and the video id, and the segment's number."""
+    source: str
+    video_id: str
+    split: str
+    start_s: float
+    end_s: float
+    """Times in the source file, which begins at 0."""
+    has_video: bool
+    has_audio: bool
+    num_captions: int
+    """Captions that overlap the segment."""
+    num_frames: int
+    frame_rate_hz: float
+    width_px: int
+    height_px: int
+    num_samples: int
+    video_duration_s: float
+    audio_duration_s: float
+    """How much of the segment the picture and the sound of the source cover."""
+    start_offset_s: float
+    """Where the sound starts in the source file minus where the picture does."""
+    caption_words_per_second: float
+    silent_rate: float
+    """Share of windows of 20 ms below -60 dBFS."""
+    black_rate: float
+    """Share of frames whose mean luma is below 16 of 255."""
+    labels: str
+    """JSON: task to label."""
+    caption: str | None
+    """The annotated description, a query of the evaluation."""
+    num_context_captions: int = 0
+    """Captions stored with it: those up to caption_context_s away, too."""
+    captions_outside: int = 0
+    """Captions of the source that start beyond the end of the file."""
+    source_digest: str = ""
+    """BLAKE2b of the source file, hexadecimal."""
+    problem: str | None = None
+    """What of the source file or of its captions could not be read."""
+    shard: str = ""
+    """File name below shards/."""
+    video_offset: int = 0
+    video_bytes: int = 0
+    audio_offset: int = 0
+    audio_bytes: int = 0
+    meta_offset: int = 0
+    meta_bytes: int = 0
+
+
+_ARROW_TYPES = {
+    str: (pa.string(), False),
+    str | None: (pa.string(), True),
+    int: (pa.int64(), False),
+    float: (pa.float64(), False),
+    bool: (pa.bool_(), False),
+}
+
+
+def _schema() -> pa.Schema:
+    columns = []
+    for field in dataclasses.fields(Segment):
+        arrow_type, nullable = _ARROW_TYPES[field.type]  # type: ignore[index]
+        columns.append(pa.field(field.name, arrow_type, nullable=nullable))
+    return pa.schema(columns)
+
+
+class IndexWriter:
+    """Writes an index row group by row group; segments come in the order of their keys."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, _schema())
+        self._rows: list[Segment] = []
+        self._last_key = ""
+
+    def extend(self, segments: Iterable[Segment]) -> None:
+        """Append rows."""
+        for segment in segments:
+            if segment.key <= self._last_key:
+                raise ValueError(f"{segment.key} does not come after {self._last_key}")
+            self._last_key = segment.key
+            self._rows.append(segment)
+            if len(self._rows) == ROWS_PER_GROUP:
+                self._write_group()
+
+    def _write_group(self) -> None:
+        rows = [vars(segment) for segment in self._rows]
+        self._writer.write_table(pa.Table.from_pylist(rows, schema=_schema()))
+        self._rows.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._write_group()
+        self._writer.close()
+
+
+def read_index(preprocess_dir: Path) -> pd.DataFrame:
+    """Read the index of a preprocessed corpus: the columns of `Segment`, sorted by key.
+
+    Raises:
+        StageError: the file is missing, damaged or of another version of this program.
+    """
+    path = preprocess_dir / INDEX_NAME
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{path}: does not exist; run `python -m vatt preprocess` first"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise StageError(f"{path}: cannot be read: {error}") from error
+    if not table.schema.equals(_schema()):
+        missing = sorted({*_schema().names} - {*table.schema.names})
+        raise StageError(
+            f"{path}: has other columns than this version of vatt writes (missing: {missing}); "
+            "run `python -m vatt preprocess` again"
+        )
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

@@ -1,0 +1,201 @@
+"""Pictures: from source frames to a constant frame rate, to and from stored H.264 (VATT section 4.1)."""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from jaxtyping import UInt8
+
+from vatt.data.media import MediaError
+from vatt.params import PreprocessParams
+
+Picture = UInt8[np.ndarray, "H W 3"]
+
+MAX_HELD_S = 10.0
+"""A frame is shown until the next one, but not longer than this: after it there is no picture."""
+MAX_ASPECT = 8.0
+TOLERANCE_S = 0.001
+"""Containers round time stamps to milliseconds."""
+DOWNSCALE = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+UPSCALE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+BILINEAR = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+BT601 = 6  # AVCOL_SPC_SMPTE170M
+UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
+HD_HEIGHT_PX = 720
+
+
+class FrameScaler:
+    """Turns frames of one stream upright, to square pixels, to RGB and to one size.
+
+    The first frame decides: the short side becomes `short_side_px` (or one more, to be even),
+    the long side keeps the proportion, rounded to even.
+    """
+
+    def __init__(self, stream: Any, first_frame: Any, short_side_px: int) -> None:
+        self._turn = _read_display_matrix(first_frame)
+        width = first_frame.width * float(stream.sample_aspect_ratio or 1)
+        height = float(first_frame.height)
+        if not 1 / MAX_ASPECT <= width / height <= MAX_ASPECT:
+            raise MediaError(
+                f"the picture is {width:.0f} x {height:.0f}: a side is {MAX_ASPECT:.0f} times the other"
+            )
+        scale = short_side_px / min(width, height)
+        self._width, self._height = (
+            2 * math.ceil(side * scale / 2 - 0.25) for side in (width, height)
+        )
+        self._interpolation = DOWNSCALE if scale < 1 else UPSCALE
+        # Untagged high definition is BT.709 by convention; swscale takes BT.601 for it.
+        is_untagged_hd = first_frame.colorspace == UNTAGGED and first_frame.height >= HD_HEIGHT_PX
+        self._colorspace = Colorspace.ITU709 if is_untagged_hd else None
+
+    def scale(self, frame: Any) -> Picture:
+        """Return the upright picture of a frame."""
+        scaled = frame.reformat(
+            self._width,
+            self._height,
+            "rgb24",
+            src_colorspace=self._colorspace,
+            interpolation=self._interpolation,
+            threads=1,
+        )
+        picture: Picture = scaled.to_ndarray()
+        transposed, flip_rows, flip_columns = self._turn
+        if transposed:
+            picture = picture.transpose(1, 0, 2)
+        picture = picture[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+        return np.ascontiguousarray(picture)
+
+
+def _read_display_matrix(frame: Any) -> tuple[bool, bool, bool]:
+    """Return whether to transpose, then to flip rows and columns, to nearest quarter turn."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
+    # The matrix takes a source point (x, y) to (a x + c y, b x + d y).
+    if abs(a) >= abs(b):
+        return False, d < 0, a < 0
+    return True, b < 0, c < 0
+
+
+def sample_frames(
+    frames: Iterator[tuple[float, Any]], scaler: FrameScaler, origin_s: float, frame_rate_hz: float
+) -> Iterator[Picture | None]:
+    """Yield the picture shown at origin_s, origin_s + 1 / frame_rate_hz, ... until the stream ends.
+
+    None where nothing is shown. The first frame is shown one such time early, so that a single
+    frame cannot fall between two of them.
+    """
+
+    def first_slot_after(time_s: float) -> int:
+        return math.ceil((time_s - TOLERANCE_S - origin_s) * frame_rate_hz)
+
+    slot = 0
+    picture: Picture | None = None
+    for is_first, frame, time_s, end_s in _with_ends(frames, 1 / frame_rate_hz):
+        begin, end = first_slot_after(time_s), first_slot_after(end_s)
+        if is_first:
+            begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
+            end = max(end, begin + 1)
+        while slot < begin:
+            yield None
+            slot += 1
+        picture = scaler.scale(frame) if slot < end else None
+        while slot < end:
+            yield picture
+            slot += 1
+
+
+def _with_ends(
+    frames: Iterator[tuple[float, Any]], default_s: float
+) -> Iterator[tuple[bool, Any, float, float]]:
+    """Yield whether it is the first, the frame, its time and when it is no longer shown.
+
+    A frame that is not later than the one before it is left out.
+    """
+    shown = next(frames, None)
+    is_first = True
+    while shown is not None:
+        time_s, frame = shown
+        shown = next((later for later in frames if later[0] > time_s), None)
+        if shown is not None:
+            end_s = shown[0]
+        else:
+            end_s = time_s + (
+                float(frame.duration * frame.time_base) if frame.duration else default_s
+            )
+        yield is_first, frame, time_s, min(end_s, time_s + MAX_HELD_S)
+        is_first = False
+
+
+def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParams) -> bytes:
+    """Return an MP4 with H.264 only; frame k is shown at k / frame_rate_hz. H and W are even."""
+    rate = Fraction(params.frame_rate_hz).limit_denominator(1001)
+    options = {
+        "crf": str(params.video_crf),
+        "g": str(params.key_frame_interval),
+        "preset": "veryfast",
+        "bf": "0",
+        "sc_threshold": "0",
+    }
+    file = BytesIO()
+    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        # With several threads the bytes would depend on the machine.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.colorspace = BT601
+        stream.codec_context.color_range = ColorRange.MPEG
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=UPSCALE,
+                threads=1,
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def decode_video(
+    data: bytes, first_frame: int, num_frames: int, size_px: tuple[int, int]
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Return frames of a stored video, scaled to `size_px` (height, width), in RGB.
+
+    Only what these frames need is decoded: from the key frame before them.
+
+    Raises:
+        MediaError: the video is damaged or ends too early.
+    """
+    height_px, width_px = size_px
+    pictures: list[Picture] = []
+    try:
+        with av.open(BytesIO(data), format="mp4") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            frame_rate_hz = stream.average_rate
+            if first_frame:
+                container.seek(int(first_frame / frame_rate_hz / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                if round(frame.pts * stream.time_base * frame_rate_hz) < first_frame:
+                    continue
+                scaled = frame.reformat(
+                    width_px, height_px, "rgb24", interpolation=BILINEAR, threads=1
+                )
+                pictures.append(scaled.to_ndarray())
+                if len(pictures) == num_frames:
+                    break
+    except (FFmpegError, IndexError) as error:
+        raise MediaError(f"the video cannot be decoded: {error}") from error
+    if len(pictures) < num_frames:
+        raise MediaError(f"the video ends at frame {first_frame + len(pictures)}")
+    return np.stack(pictures)
