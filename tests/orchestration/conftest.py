@@ -18,7 +18,7 @@ import pytest
 
 from tests.orchestration.miniature import REPO, create_miniature
 
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 200  # 15 on an idle machine
 
 
 @pytest.fixture
