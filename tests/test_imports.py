@@ -11,7 +11,7 @@ OWNERS = {
     "dagster": set(),
     "dvc": set(),
     "deepspeed": {"vatt.train.engine"},
-    "great_expectations": {"vatt.data.expectations", "vatt.data.validation"},
+    "great_expectations": {"vatt.data.validation.expectations", "vatt.data.validation.verdict"},
 }
 """The modules that may not import without a tool; a module that uses them only in functions may."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_validation import clean_index
+from tests.data.validation.test_verdict import clean_index
 from vatt.params import StageError, load_params
 from vatt.stages import validate
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from vatt.atomic import atomic_path
-from vatt.data.validation import read_quarantine, validate_corpus
+from vatt.data.validation.verdict import read_quarantine, validate_corpus
 from vatt.params import StageError, ValidateParams
 
 PREPROCESS_DIR = Path("data/preprocess")

@@ -14,7 +14,7 @@ from great_expectations.render.renderer.page_renderer import ValidationResultsPa
 from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import pass_context
 
-from vatt.data import expectations
+from vatt.data.validation import expectations
 from vatt.params import ValidateParams
 
 MAX_EXAMPLES = 5
@@ -193,4 +193,4 @@ def _render(results: list[Any], verdict: Mapping[str, Any]) -> str:
     documents = [ValidationResultsPageRenderer().render(result) for result in results]
     page = documents[0]
     page.sections = [section for document in documents for section in document.sections[1:]]
-    return str(_PageView().render(page, template="validation.html", verdict=verdict))
+    return str(_PageView().render(page, template="verdict.html", verdict=verdict))
