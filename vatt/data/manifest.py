@@ -52,7 +52,7 @@ class ManifestEntry:
     captions_path: str | None = None
     captions_format: CaptionsFormat | None = None
     caption_problem: str | None = None
-    """Why the captions, or some of them, were lost; the video itself is fine."""
+    """Why the captions could not be fetched; the video itself is fine."""
     annotations: tuple[Annotation, ...] = ()
 
     @model_validator(mode="after")

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from tests.media import CAPTIONS, write_zoo
-from vatt.data.captions import Caption, read_captions
+from vatt.data.captions import Caption, CaptionError, read_captions
 from vatt.data.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.data.sources.folder import Collection, collect_folder, draw_split
 from vatt.params import FolderSource, StageError
@@ -49,7 +51,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     rows = by_id(collection)
     assert {name: row.captions_path for name, row in rows.items() if row.status == "ok"} == {
         "a.mp4": "mine/a.vtt",
-        "b.wav": None,  # b.json is broken
+        "b.wav": "mine/b.json",
         "sub/c.MKV": "mine/sub/c.srt",
     }
     reason = "no media file of the same name is beside this caption file"
@@ -82,10 +84,7 @@ def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
         assert row.path == f"mine/{name}"
         assert (tmp_path / "download" / row.path).read_bytes() == (folder / name).read_bytes()
     with_captions = {name for name, row in rows.items() if row.captions_path}
-    assert with_captions == {f"{name}.mp4" for name in CAPTIONS} - {"captions_broken.mp4"}
-    problems = {name: row.caption_problem for name, row in rows.items() if row.caption_problem}
-    assert list(problems) == ["captions_broken.mp4"]
-    assert "captions_broken.vtt: holds no caption" in str(problems["captions_broken.mp4"])
+    assert with_captions == {f"{name}.mp4" for name in CAPTIONS}
 
 
 def test_names_that_become_equal_are_not_lost(tmp_path: Path) -> None:
@@ -111,14 +110,19 @@ def test_what_disappears_from_the_source_disappears_from_the_copy(tmp_path: Path
     assert [path.name for path in copy.rglob("*")] == ["a.mp4"]
 
 
-def test_partly_lost_captions_are_reported(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    write_files(folder, {"a.mp4": "a", "a.csv": "start,end,text\n1,2,good\n3,x,bad\n"})
-    (row,) = collect(folder).entries
-    assert row.captions_format == "csv"
-    assert row.caption_problem == (
-        "a.csv: 1 of 2 captions left out: 1 with times that cannot be read"
-    )
+def test_captions_that_cannot_be_fetched_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_captions(self: LocalFileSystem, address: str, target: str) -> None:
+        if address.endswith(".vtt"):
+            raise PermissionError(13, "Permission denied")
+        shutil.copyfile(address, target)
+
+    monkeypatch.setattr(LocalFileSystem, "get_file", refuse_captions)
+    write_files(tmp_path / "folder", {"a.mp4": "a", "a.vtt": VTT})
+    (row,) = collect(tmp_path / "folder").entries
+    assert (row.status, row.captions_path) == ("ok", None)
+    assert row.caption_problem == "a.vtt: cannot be fetched: Permission denied"
 
 
 def test_labels_narration_and_splits(tmp_path: Path) -> None:
@@ -187,7 +191,8 @@ def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
     assert found.captions_format == "howto100m_json"
     path = tmp_path / "download" / str(found.captions_path)
     assert read_captions(path, "howto100m_json").captions == [Caption(1.5, 3.0, "stir it")]
-    assert "differ in length: 1 start, 0 end, 0 text" in str(rows["b2.webm"].caption_problem)
+    with pytest.raises(CaptionError, match="differ in length: 1 start, 0 end, 0 text"):
+        read_captions(tmp_path / "download" / str(rows["b2.webm"].captions_path), "howto100m_json")
     assert rows["c3.mp4"].captions_path == "mine/c3.vtt"
     assert rows["d4.mp4"].captions_path is None
     assert [(file.path, file.reason) for file in collection.ignored] == [

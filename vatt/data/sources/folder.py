@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vatt.atomic import atomic_path
-from vatt.data.captions import CaptionError, read_captions
 from vatt.data.manifest import Annotation, CaptionsFormat, ManifestEntry, Split
 from vatt.data.sources.caption_files import (
     CORPUS_CAPTIONS,
@@ -126,10 +125,12 @@ class _FolderReader:
         if problem:
             self.fail(name, problem)
             return
-        if captions:
-            found = self._check_captions(captions[0], problems[captions[0]])
-        else:
+        if not captions:
             found = self._write_captions(name)
+        elif problems[captions[0]]:
+            found = Captions(problem=f"{captions[0]}: {problems[captions[0]]}")
+        else:
+            found = self._captions(captions[0])
         self.collection.entries.append(
             ManifestEntry(
                 source=self._source.name,
@@ -206,17 +207,8 @@ class _FolderReader:
             found.append(Annotation(self._source.labels_from_folders, folder))
         return tuple(found)
 
-    def _check_captions(self, name: str, problem: str | None) -> Captions:
-        """Read a caption file once, so that what is lost is known."""
-        text_format = captions_format(name)
-        if problem or text_format is None:
-            return Captions(problem=f"{name}: {problem}")
-        try:
-            transcript = read_captions(self._download_dir / self._source.name / name, text_format)
-        except CaptionError as error:
-            return Captions(problem=str(error))
-        problem = f"{name}: {transcript.problem}" if transcript.problem else None
-        return Captions(f"{self._source.name}/{name}", text_format, problem)
+    def _captions(self, name: str) -> Captions:
+        return Captions(f"{self._source.name}/{name}", captions_format(name))
 
     def _write_captions(self, name: str) -> Captions:
         """Write a caption file from HowTo100M's file of all captions, or from the labels' narration."""
@@ -225,14 +217,14 @@ class _FolderReader:
         captions = next((c[stem] for c in self._corpus_captions.values() if stem in c), None)
         if captions is not None:
             self._write(f"{folder}.json", json.dumps(captions))
-            return self._check_captions(f"{folder}.json", None)
+            return self._captions(f"{folder}.json")
         narration = self._labels[name].narration() if name in self._labels else []
         if not narration:
             return Captions()
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("start", "end", "text"), *narration])
         self._write(f"{folder}.csv", table.getvalue())
-        return self._check_captions(f"{folder}.csv", None)
+        return self._captions(f"{folder}.csv")
 
     def _write(self, name: str, content: str) -> None:
         with atomic_path(self._download_dir / self._source.name / name) as partial:
