@@ -66,7 +66,7 @@ def create_miniature(root: Path) -> Path:
     (root / "data/inbox").mkdir(parents=True)
     (root / "data/inbox/.gitkeep").touch()
     (root / "stage.py").write_text(STAGE_SCRIPT)
-    stages = {
+    stages: dict[str, dict[str, Any]] = {
         name: {
             "desc": f"Stage {name}.",
             "meta": {"group": "data", "kinds": ["python"]},
@@ -74,10 +74,11 @@ def create_miniature(root: Path) -> Path:
             "params": [name],
             "deps": [*inputs, "stage.py"],
             "outs": [f"data/{name}"],
-            "metrics": [{f"metrics/{name}.json": {"cache": False}}],
+            "metrics": [f"metrics/{name}.json"],
         }
         for name, inputs in INPUTS.items()
     }
+    stages["promote"]["outs"] = [{"data/promote": {"persist": True}}]
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     params: dict[str, Any] = {name: {"metrics": {"loss": 0.5}} for name in INPUTS}
     params["validate"] = {"metrics": VERDICT}
