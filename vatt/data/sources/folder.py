@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vatt.atomic import atomic_path
 from vatt.data.manifest import Annotation, CaptionsFormat, ManifestEntry, Split
@@ -56,6 +57,22 @@ class Captions(NamedTuple):
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of a folder by what they are."""
+
+    all: dict[str, StoredFile]
+    media: list[str]
+    captions: dict[str, list[str]]
+    """Caption files of a media file; the first one is used."""
+    corpus_captions: list[str]
+
+    def wanted(self) -> list[StoredFile]:
+        """Return the files to fetch."""
+        used = {names[0] for names in self.captions.values()}
+        return [self.all[name] for name in sorted({*self.media, *used})]
+
+
 def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
     """Copy a folder to `download_dir/<name>` and describe every file of it.
 
@@ -66,30 +83,17 @@ def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
     """
     storage = Storage(source.url)
     listed = storage.list_files()
-    files = {file.name: file for file in reversed(listed)}  # of equal names the first one counts
-    media = sorted(name for name, file in files.items() if _is_media(file))
-    texts = [name for name in files if captions_format(name) and name != source.labels_csv]
-    matches = match_captions(media, [name for name in texts if not files[name].problem])
-    used = {names[0] for names in matches.values()}
-    corpus = {
-        name: read_corpus_captions(storage.read(files[name]), name)
-        for name in sorted(set(CORPUS_CAPTIONS) & set(texts) - used)
-    }
-    labels = _find_labels(source, storage, files)
-    reader = _FolderReader(source, download_dir, labels, corpus)
-    wanted = [files[name] for name in sorted({*media, *used})]
-    folder = download_dir / source.name
+    files = _sort_files(source, listed)
+    reader = _FolderReader(source, download_dir, storage, files)
+    wanted, folder = files.wanted(), download_dir / source.name
     remove_others(folder, {folder / file.name for file in wanted if not file.problem})
     problems = storage.fetch_all(wanted, folder, source.name)
-    for name in media:
-        reader.add_media(name, matches.get(name, []), problems)
-    for name in sorted(files.keys() - problems.keys() - corpus.keys() - {source.labels_csv}):
-        reader.add_other(files[name], matches)
-    for number, file in enumerate(listed):
-        if file is not files[file.name]:
-            reader.fail(f"{file.name} (file {number})", f"another file is called {file.name} too")
-    reader.add_labels_without_media(used)
-    reader.add_captions_without_media(media)
+    for name in files.media:
+        reader.add_media(name, problems)
+    reader.add_others(files.all.keys() - problems.keys())
+    reader.add_equal_names(listed)
+    reader.add_labels_without_media(problems.keys())
+    reader.add_captions_without_media()
     return reader.collection
 
 
@@ -107,30 +111,36 @@ class _FolderReader:
     """Turns the files of a folder into manifest rows and a list of ignored files."""
 
     def __init__(
-        self,
-        source: FolderSource,
-        download_dir: Path,
-        labels: Mapping[str, FileLabels],
-        corpus_captions: Mapping[str, Mapping[str, Any]],
+        self, source: FolderSource, download_dir: Path, storage: Storage, files: _Files
     ) -> None:
+        """Read the labels and the file of all captions.
+
+        Raises:
+            StageError: one of them cannot be read.
+        """
         self._source = source
         self._download_dir = download_dir
-        self._labels = labels
-        self._corpus_captions = corpus_captions
+        self._files = files
+        self._labels = _find_labels(source, storage, files.all)
+        self._corpus_captions = {
+            name: read_corpus_captions(storage.read(files.all[name]), name)
+            for name in files.corpus_captions
+        }
         self.collection = Collection()
 
-    def add_media(self, name: str, captions: list[str], problems: Mapping[str, str | None]) -> None:
+    def add_media(self, name: str, problems: Mapping[str, str | None]) -> None:
         """Add the row of a media file: the first of its caption files, else what others say of it."""
         problem = problems[name]
         if problem:
-            self.fail(name, problem)
+            self._fail(name, problem)
             return
-        if not captions:
+        beside = self._files.captions.get(name)
+        if not beside:
             found = self._write_captions(name)
-        elif problems[captions[0]]:
-            found = Captions(problem=f"{captions[0]}: {problems[captions[0]]}")
+        elif problems[beside[0]]:
+            found = Captions(problem=f"{beside[0]}: {problems[beside[0]]}")
         else:
-            found = self._captions(captions[0])
+            found = self._captions(beside[0])
         self.collection.entries.append(
             ManifestEntry(
                 source=self._source.name,
@@ -144,21 +154,32 @@ class _FolderReader:
             )
         )
 
-    def add_other(self, file: StoredFile, matches: Mapping[str, list[str]]) -> None:
-        """Account for a file that is neither media, nor captions in use, nor the labels."""
-        used_instead = [names[0] for names in matches.values() if file.name in names]
-        if file.problem and file.problem != HIDDEN and _may_hold_input(file.name):
-            self.fail(file.name, file.problem)
-        elif file.problem:
-            self._ignore(file.name, file.problem)
-        elif used_instead:
-            self._ignore(file.name, f"{used_instead[0]} is used instead")
-        elif captions_format(file.name) in ("vtt", "srt"):
-            self.fail(file.name, "no media file of the same name is beside this caption file")
-        else:
-            self._ignore(file.name, "neither a media file nor the captions of one")
+    def add_others(self, names: AbstractSet[str]) -> None:
+        """Account for files that are neither media nor captions in use."""
+        used = {
+            other: beside[0] for beside in self._files.captions.values() for other in beside[1:]
+        }
+        for name in sorted(names - self._corpus_captions.keys() - {self._source.labels_csv}):
+            problem = self._files.all[name].problem
+            if problem and problem != HIDDEN and _may_hold_input(name):
+                self._fail(name, problem)
+            elif problem:
+                self._ignore(name, problem)
+            elif name in used:
+                self._ignore(name, f"{used[name]} is used instead")
+            elif captions_format(name) in ("vtt", "srt"):
+                self._fail(name, "no media file of the same name is beside this caption file")
+            else:
+                self._ignore(name, "neither a media file nor the captions of one")
 
-    def add_labels_without_media(self, captions: set[str]) -> None:
+    def add_equal_names(self, listed: list[StoredFile]) -> None:
+        """Add a failed row for each file whose name another one has."""
+        for number, file in enumerate(listed):
+            if file is not self._files.all[file.name]:
+                reason = f"another file is called {file.name} too"
+                self._fail(f"{file.name} (file {number})", reason)
+
+    def add_labels_without_media(self, fetched: AbstractSet[str]) -> None:
         """Add a failed row for each path of the labels that is no media file of the folder.
 
         A caption file in use may be listed, without label or text of its own.
@@ -166,18 +187,18 @@ class _FolderReader:
         known = {entry.video_id for entry in self.collection.entries}
         for name in sorted(self._labels.keys() - known):
             file = self._labels[name]
-            if name not in captions or file.annotations:
-                self.fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
+            if name not in fetched or file.annotations:
+                self._fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
 
-    def add_captions_without_media(self, media: list[str]) -> None:
+    def add_captions_without_media(self) -> None:
         """Count the videos of HowTo100M's file of all captions that the folder does not hold."""
-        stems = {PurePosixPath(name).stem for name in media}
+        stems = {PurePosixPath(name).stem for name in self._files.media}
         for name, captions in self._corpus_captions.items():
             missing = len(captions.keys() - stems)
             if missing:
                 self._ignore(name, f"{missing} of its {len(captions)} videos are not in the folder")
 
-    def fail(self, name: str, reason: str) -> None:
+    def _fail(self, name: str, reason: str) -> None:
         """Add a failed row."""
         self.collection.entries.append(
             ManifestEntry(
@@ -229,6 +250,20 @@ class _FolderReader:
     def _write(self, name: str, content: str) -> None:
         with atomic_path(self._download_dir / self._source.name / name) as partial:
             partial.write_text(content, encoding="utf-8")
+
+
+def _sort_files(source: FolderSource, listed: list[StoredFile]) -> _Files:
+    """Tell media and captions by their names; of equal names the first one counts."""
+    files = {file.name: file for file in reversed(listed)}
+    media = sorted(name for name, file in files.items() if _is_media(file))
+    texts = {
+        name
+        for name, file in files.items()
+        if captions_format(name) and not file.problem and name != source.labels_csv
+    }
+    captions = match_captions(media, texts)
+    matched = {name for names in captions.values() for name in names}
+    return _Files(files, media, captions, sorted(texts & set(CORPUS_CAPTIONS) - matched))
 
 
 def _find_labels(
