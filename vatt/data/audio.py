@@ -77,12 +77,14 @@ def _resample(
 ) -> Iterator[tuple[int, Samples]]:
     """Yield pieces at 48 kHz mono with the position of their first sample."""
     run: _Run | None = None
-    for time_s, frame in frames:
-        start_s = time_s - origin_s
-        if run is None or not run.is_continued_by(start_s, frame):
+    ahead = next(frames, None)
+    while ahead is not None:
+        (time_s, frame), ahead = ahead, next(frames, None)
+        next_s = None if ahead is None else ahead[0] - origin_s
+        if run is None or not run.is_continued_by(frame, time_s - origin_s, next_s):
             if run is not None:
                 yield run.resample(None)
-            run = _Run(start_s, frame)
+            run = _Run(time_s - origin_s, frame)
         yield run.resample(frame)
     if run is not None:
         yield run.resample(None)
@@ -97,8 +99,17 @@ class _Run:
         self._end_s = start_s
         self._position = round(start_s * AUDIO_RATE_HZ)
 
-    def is_continued_by(self, start_s: float, frame: Any) -> bool:
-        return self._kind == _kind_of(frame) and abs(start_s - self._end_s) <= GAP_TOLERANCE_S
+    def is_continued_by(self, frame: Any, start_s: float, next_s: float | None) -> bool:
+        """Whether a frame follows; `next_s` is the time stamp of the one after it.
+
+        One time stamp that is off alone, as Vorbis in Ogg has them, is no gap.
+        """
+        if self._kind != _kind_of(frame):
+            return False
+        if abs(start_s - self._end_s) <= GAP_TOLERANCE_S or next_s is None:
+            return True
+        end_s = self._end_s + frame.samples / frame.sample_rate
+        return abs(next_s - end_s) <= GAP_TOLERANCE_S
 
     def resample(self, frame: Any | None) -> tuple[int, Samples]:
         """Return what is ready and its position; None as frame returns all that is left."""

@@ -19,6 +19,7 @@ CONTRAST = (0.6, 1.4)
 SATURATION = (0.6, 1.4)
 HUE = 0.2
 """In turns of the colour circle."""
+SMALL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,40 +69,39 @@ def jitter_colour(
     hue = rng.uniform(-HUE, HUE)
     if rng.random() >= params.colour_jitter_rate:
         return video
-    video = scale_saturation(video + brightness, saturation)
-    means = video.mean(dim=(1, 2), keepdim=True)
-    video = torch.lerp(means, video, contrast)
-    return turn_hue(video, hue).clamp(0, 1)
+    planes = video.permute(3, 0, 1, 2).contiguous()  # several times faster
+    planes = scale_saturation(planes + brightness, saturation)
+    means = planes.mean(dim=(2, 3), keepdim=True)
+    planes = turn_hue(torch.lerp(means, planes, contrast), hue)
+    return planes.clamp(0, 1).permute(1, 2, 3, 0)
 
 
-def scale_saturation(video: Float[Tensor, "T H W 3"], factor: float) -> Float[Tensor, "T H W 3"]:
-    """Multiply the saturation (of HSV) of RGB pixels, at most to full saturation."""
-    value = video.amax(-1, keepdim=True)
-    chroma = value - video.amin(-1, keepdim=True)
-    # Saturation is chroma / value; it may not pass 1.
-    factors = torch.minimum(value / chroma.clamp_min(1e-6), torch.tensor(factor)).clamp_min(0)
-    return value - (value - video) * factors
+def scale_saturation(planes: Float[Tensor, "3 T H W"], factor: float) -> Float[Tensor, "3 T H W"]:
+    """Multiply the saturation (of HSV) of RGB planes, at most to full saturation."""
+    value = planes.amax(0)
+    chroma = value - planes.amin(0)
+    # Saturation is chroma / value, and may not pass 1.
+    factors = (value / chroma.clamp_min(SMALL)).clamp(0, factor)
+    return value - (value - planes) * factors
 
 
-def turn_hue(video: Float[Tensor, "T H W 3"], turns: float) -> Float[Tensor, "T H W 3"]:
-    """Turn the hue (of HSV) of RGB pixels; value and saturation stay."""
-    value = video.amax(-1)
-    chroma = value - video.amin(-1)
-    red, green, blue = video.unbind(-1)
-    scale = 1 / chroma.clamp_min(1e-6)
-    hue = torch.where(
+def turn_hue(planes: Float[Tensor, "3 T H W"], turns: float) -> Float[Tensor, "3 T H W"]:
+    """Turn the hue (of HSV) of RGB planes; value and saturation stay."""
+    red, green, blue = planes
+    value = planes.amax(0)
+    chroma = value - planes.amin(0)
+    differences = torch.where(
         value == red,
-        (green - blue) * scale,
-        torch.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
+        green - blue,
+        torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
     )
-    hue = hue + 6 * turns
+    sixths = differences / chroma.clamp_min(SMALL) + 6 * turns
     # The closed form of HSV to RGB: each channel falls and rises along the circle of hues.
-    channels = []
+    turned = []
     for offset in (5, 3, 1):
-        place = (hue + offset) % 6
-        share = torch.minimum(place, 4 - place).clamp(0, 1)
-        channels.append(value - chroma * share)
-    return torch.stack(channels, -1)
+        place = (sixths + offset) % 6
+        turned.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
+    return torch.stack(turned)
 
 
 def add_noise(

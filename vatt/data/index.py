@@ -1,8 +1,7 @@
-"""The index: one row for each segment of the corpus, with where it is and how well it is aligned."""
+"""The index of a preprocessed corpus: a Parquet file with a row for each segment."""
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vatt.data.segment import Segment
 from vatt.params import StageError
 
 INDEX_NAME = "index.parquet"
@@ -18,62 +18,6 @@ SHARDS_NAME = "shards"
 TOKENIZER_NAME = "tokenizer.model"
 QUARANTINE_NAME = "quarantine.jsonl"
 ROWS_PER_GROUP = 50_000
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One row of the index. Offsets and sizes are bytes of the shard; size 0: there is no such member.
-
-    NaN stands for what does not exist, such as the length of the sound of a silent film.
-    """
-
-    key: str
-    """Unique, of [0-9a-z_]: a hash of the source and the video id, and the segment's number."""
-    source: str
-    video_id: str
-    split: str
-    start_s: float
-    end_s: float
-    """Times in the source file, which begins at 0."""
-    has_video: bool
-    has_audio: bool
-    num_captions: int
-    """Captions that overlap the segment."""
-    num_frames: int
-    frame_rate_hz: float
-    width_px: int
-    height_px: int
-    num_samples: int
-    video_duration_s: float
-    audio_duration_s: float
-    """How much of the segment the picture and the sound of the source cover."""
-    start_offset_s: float
-    """Where the sound starts in the source file minus where the picture does."""
-    caption_words_per_second: float
-    silent_rate: float
-    """Share of windows of 20 ms below -60 dBFS."""
-    black_rate: float
-    """Share of frames whose mean luma is below 16 of 255."""
-    labels: str
-    """JSON: task to label."""
-    caption: str | None
-    """The annotated description, a query of the evaluation."""
-    num_context_captions: int = 0
-    """Captions stored with it: those up to caption_context_s away, too."""
-    captions_outside: int = 0
-    """Captions of the source that start beyond the end of the file."""
-    source_digest: str = ""
-    """BLAKE2b of the source file, hexadecimal."""
-    problem: str | None = None
-    """What of the source file or of its captions could not be read."""
-    shard: str = ""
-    """File name below shards/."""
-    video_offset: int = 0
-    video_bytes: int = 0
-    audio_offset: int = 0
-    audio_bytes: int = 0
-    meta_offset: int = 0
-    meta_bytes: int = 0
 
 
 _ARROW_TYPES = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vatt.data.index import Segment
+from vatt.data.segment import Segment
 from vatt.params import StageError
 
 HEADER_BYTES = 512

@@ -17,7 +17,7 @@ from vatt.data.index import (
     IndexWriter,
 )
 from vatt.data.manifest import ManifestEntry, read_manifest
-from vatt.data.preprocessing.segments import Outcome, key_of, write_segments
+from vatt.data.preprocessing.fragments import Outcome, key_of, write_fragment
 from vatt.data.preprocessing.workers import run_in_workers
 from vatt.data.shards import ShardWriter
 from vatt.data.tokenizer import MAX_SENTENCES, train_tokenizer
@@ -38,7 +38,7 @@ def write_corpus(
     entries = sorted(read_manifest(download_dir), key=key_of)
     fragments_dir = out_dir / "fragments"
     fragments_dir.mkdir()
-    work = partial(_write_fragment, download_dir, fragments_dir, params)
+    work = partial(write_fragment, download_dir, fragments_dir, params)
     outcomes = run_in_workers(work, entries, num_workers)
     shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
     counts: Counter[str] = Counter(inputs=len(entries))
@@ -62,12 +62,6 @@ def write_corpus(
     counts["quarantined"] = len(quarantine)
     counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
     return dict(counts)
-
-
-def _write_fragment(
-    download_dir: Path, fragments_dir: Path, params: PreprocessParams, entry: ManifestEntry
-) -> Outcome:
-    return write_segments(entry, download_dir, params, fragments_dir / key_of(entry))
 
 
 def _write_quarantine(path: Path, rows: Iterable[tuple[ManifestEntry, str]]) -> None:

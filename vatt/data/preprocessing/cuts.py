@@ -16,7 +16,7 @@ from vatt.data.media import MediaError, best_stream, decode, open_media
 from vatt.data.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
-TOLERANCE_SAMPLES = 48
+TOLERANCE_S = 0.01
 """So little sound beyond the last frame does not begin another frame."""
 LOST_END_S = 1.0
 """A file that ends this much before its declared length has lost its end."""
@@ -135,7 +135,7 @@ class _CutReader:
         begin = self._sample_at(0)
         pictures = list(islice(self._pictures, num_frames))
         samples, num_covered = self._sound.read(self._sample_at(num_frames) - begin)
-        sound_s = (len(samples) - TOLERANCE_SAMPLES) / AUDIO_RATE_HZ
+        sound_s = len(samples) / AUDIO_RATE_HZ - TOLERANCE_S
         num_read = max(len(pictures), min(num_frames, math.ceil(sound_s * self._frame_rate_hz)))
         length = self._sample_at(num_read) - begin
         samples = np.pad(samples[:length], (0, max(0, length - len(samples))))

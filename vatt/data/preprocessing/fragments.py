@@ -1,4 +1,4 @@
-"""Segments: a source file becomes encoded pieces and their rows of the index."""
+"""Fragments: a source file becomes encoded segments, as a piece of a shard, and their index rows."""
 
 import dataclasses
 import errno
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from vatt.data.audio import encode_audio
 from vatt.data.captions import Caption, CaptionError, read_captions
-from vatt.data.index import Segment
 from vatt.data.manifest import ManifestEntry
 from vatt.data.media import MediaError
 from vatt.data.preprocessing.alignment import (
@@ -22,6 +21,7 @@ from vatt.data.preprocessing.alignment import (
     select_context,
 )
 from vatt.data.preprocessing.cuts import Cut, cut_file
+from vatt.data.segment import Segment
 from vatt.data.shards import write_members
 from vatt.data.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
@@ -45,10 +45,10 @@ def key_of(entry: ManifestEntry) -> str:
     return hashlib.blake2b(name, digest_size=8).hexdigest()
 
 
-def write_segments(
-    entry: ManifestEntry, download_dir: Path, params: PreprocessParams, fragment_path: Path
+def write_fragment(
+    download_dir: Path, fragments_dir: Path, params: PreprocessParams, entry: ManifestEntry
 ) -> Outcome:
-    """Cut one file and write its segments as tar members to a fragment of a shard.
+    """Cut one file and write its segments as tar members to `fragments_dir`, under its key.
 
     Whatever is wrong with the file becomes the reason of the outcome. Only a full or broken disk
     is an error, because it is none of the file.
@@ -56,7 +56,7 @@ def write_segments(
     if entry.path is None:
         return Outcome([], [], entry.reason)
     try:
-        return _write(entry, download_dir, params, fragment_path)
+        return _write(entry, download_dir, params, fragments_dir / key_of(entry))
     except MediaError as error:
         reason = str(error)
     except Exception as error:  # decoders raise all kinds of errors on broken files

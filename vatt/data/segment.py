@@ -1,0 +1,59 @@
+"""A segment: what the index says of one piece of a source file."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One row of the index. Offsets and sizes are bytes of the shard; size 0: there is no such member.
+
+    NaN stands for what does not exist, such as the length of the sound of a silent film.
+    """
+
+    key: str
+    """Unique, of [0-9a-z_]: a hash of the source and the video id, and the segment's number."""
+    source: str
+    video_id: str
+    split: str
+    start_s: float
+    end_s: float
+    """Times in the source file, which begins at 0."""
+    has_video: bool
+    has_audio: bool
+    num_captions: int
+    """Captions that overlap the segment."""
+    num_frames: int
+    frame_rate_hz: float
+    width_px: int
+    height_px: int
+    num_samples: int
+    video_duration_s: float
+    audio_duration_s: float
+    """How much of the segment the picture and the sound of the source cover."""
+    start_offset_s: float
+    """Where the sound starts in the source file minus where the picture does."""
+    caption_words_per_second: float
+    silent_rate: float
+    """Share of windows of 20 ms below -60 dBFS."""
+    black_rate: float
+    """Share of frames whose mean luma is below 16 of 255."""
+    labels: str
+    """JSON: task to label."""
+    caption: str | None
+    """The annotated description, a query of the evaluation."""
+    num_context_captions: int = 0
+    """Captions stored with it: those up to caption_context_s away, too."""
+    captions_outside: int = 0
+    """Captions of the source that start beyond the end of the file."""
+    source_digest: str = ""
+    """BLAKE2b of the source file, hexadecimal."""
+    problem: str | None = None
+    """What of the source file or of its captions could not be read."""
+    shard: str = ""
+    """File name below shards/."""
+    video_offset: int = 0
+    video_bytes: int = 0
+    audio_offset: int = 0
+    audio_bytes: int = 0
+    meta_offset: int = 0
+    meta_bytes: int = 0
