@@ -1,4 +1,4 @@
-"""The contrastive loss: NCE for video-audio, MIL-NCE for video-text (VATT section 3.4, eq. 5 to 7)."""
+"""The contrastive loss: NCE for video-audio, MIL-NCE for video-text (VATT section 3.4, eq. 4 to 6)."""
 
 from dataclasses import dataclass
 from typing import Literal

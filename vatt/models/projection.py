@@ -1,4 +1,4 @@
-"""Projections to the shared spaces, from fine to coarse (VATT section 3.3, eq. 4), and their BatchNorm."""
+"""Projections to the shared spaces, from fine to coarse (VATT section 3.3, eq. 3), and their BatchNorm."""
 
 from collections.abc import Callable
 
