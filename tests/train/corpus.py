@@ -1,0 +1,83 @@
+"""A tiny model and tiny random clips for tests of training."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+
+from vatt.batch import Batch
+from vatt.models.vatt import Vatt
+from vatt.params import ClipParams, LaunchParams, LossParams, ModelParams, PretrainParams
+from vatt.train.engine import Engine
+from vatt.train.objective import Objective
+from vatt.train.optimizer import build_optimizer
+
+CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=2)
+MODEL = ModelParams(
+    video="tiny",
+    audio="tiny",
+    text="tiny",
+    video_patch=(1, 8, 8),
+    audio_patch=256,
+    word_width=16,
+    train_word_table=True,
+    space_va_width=32,
+    space_vt_width=16,
+    dropout_rate=0.0,
+    drop_token_rate=0.0,
+)
+LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="global")
+PRETRAIN = PretrainParams(
+    num_steps=20,
+    batch_size=8,
+    learning_rate=1e-4,
+    warmup_steps=5,
+    adam_epsilon=1e-3,  # large: rounding noise of zero gradients (key biases) must not grow
+    gradient_clip_norm=0.0,
+    checkpoint_every_steps=5,
+    keep_checkpoints=2,
+    log_every_steps=4,
+    initial_weights=None,
+)
+LAUNCH = LaunchParams(
+    num_processes=1, threads_per_process=1, loader_workers=0, zero_stage=1, precision="fp32"
+)
+VOCAB_SIZE = 32
+
+
+def build_objective(model: ModelParams = MODEL) -> Objective:
+    torch.manual_seed(0)
+    return Objective(Vatt(model, CLIP, VOCAB_SIZE), LOSS)
+
+
+def make_batch(step: int, size: int = PRETRAIN.batch_size) -> Batch:
+    """Return the batch after `step` steps: some clips without sound, some without text."""
+    generator = torch.Generator().manual_seed(step)
+    text = torch.randint(1, VOCAB_SIZE, (size, 2, CLIP.num_tokens), generator=generator)
+    text_mask = torch.rand(size, 2, generator=generator) > 0.3
+    return Batch(
+        video=torch.rand(size, CLIP.num_frames, 16, 16, 3, generator=generator) * 2 - 1,
+        audio=torch.rand(size, CLIP.num_samples, generator=generator) * 2 - 1,
+        text=text * text_mask[..., None],
+        audio_mask=torch.rand(size, generator=generator) > 0.3,
+        text_mask=text_mask,
+    )
+
+
+def take_rows(batch: Batch, rows: slice) -> Batch:
+    return Batch(
+        batch.video[rows],
+        batch.audio[rows],
+        batch.text[rows],
+        batch.audio_mask[rows],
+        batch.text_mask[rows],
+    )
+
+
+def build_engine(model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN) -> Engine:
+    objective = build_objective(model)
+    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH)
+
+
+def open_batches(start_step: int) -> Iterator[Batch]:
+    return (make_batch(step) for step in count(start_step + 1))

@@ -1,0 +1,101 @@
+"""DeepSpeed through the engine against a plain PyTorch loop, on one process and on two."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
+from vatt.train.engine import Engine
+from vatt.train.optimizer import build_optimizer, learning_rate
+
+NUM_STEPS = 20
+
+
+def train_plainly(num_steps: int) -> tuple[list[list[float]], dict[str, Tensor]]:
+    """Return losses and gradient norm of each step, and the weights, without DeepSpeed."""
+    torch.set_num_threads(LAUNCH.threads_per_process)
+    objective = build_objective()
+    optimizer = build_optimizer(objective.parameters(), PRETRAIN)
+    rows = []
+    for step in range(1, num_steps + 1):
+        losses = objective(make_batch(step))
+        optimizer.zero_grad()
+        losses[0].backward()
+        norm = nn.utils.get_total_norm(
+            [p.grad for p in objective.parameters() if p.grad is not None]
+        )
+        optimizer.param_groups[0]["lr"] = learning_rate(step, PRETRAIN)
+        optimizer.step()
+        rows.append([*losses.tolist(), norm.item()])
+    return rows, objective.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "tolerance"),
+    [(0, 0.0), (1, 0.0), (2, 0.0), (3, 1e-4)],  # stage 3 multiplies matrices in another order
+)
+def test_one_process_is_a_plain_loop(zero_stage: int, tolerance: float) -> None:
+    rows, weights = train_plainly(NUM_STEPS)
+    objective = build_objective()
+    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage})
+    engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
+    for step, expected in enumerate(rows, start=1):
+        losses = engine.compute_losses(make_batch(step))
+        norm = engine.update(losses[0], learning_rate(step, PRETRAIN))
+        assert [*losses.tolist(), norm.item()] == pytest.approx(expected, rel=max(tolerance, 1e-6))
+    trained = engine.gather_weights()
+    assert trained.keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(trained[name], weight, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
+    rows, _ = train_plainly(3)
+    objective = build_objective()
+    launch = LAUNCH.model_copy(update={"precision": "bf16"})
+    engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
+    losses = engine.compute_losses(make_batch(1))
+    engine.update(losses[0], 1e-3)
+    assert losses.tolist() == pytest.approx(rows[0][:3], rel=0.05)
+    assert losses.tolist() != rows[0][:3]
+    assert {weight.dtype for weight in engine.gather_weights().values()} == {torch.float32}
+
+
+def test_gradients_are_clipped_only_when_asked() -> None:
+    """DeepSpeed's own default clips at 1; Adam's first step hides the scale, its second does not."""
+
+    def second_step(clip_norm: float) -> Tensor:
+        pretrain = PRETRAIN.model_copy(update={"gradient_clip_norm": clip_norm})
+        objective = build_objective()
+        engine = Engine(
+            objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH
+        )
+        for step in (1, 2):
+            engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, 1e-3)
+        return engine.gather_weights()["model.audio_projection.weight"]
+
+    free, loose, tight = second_step(0.0), second_step(1e6), second_step(1e-2)
+    torch.testing.assert_close(free, loose, rtol=0, atol=0)
+    assert (free - tight).abs().max() > 1e-5
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
+    """Each rank has other clips, some without sound or text, under each ZeRO stage."""
+    num_steps = 4
+    rows, weights = train_plainly(num_steps)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*command, "-m", "tests.train.two_ranks", str(tmp_path), str(num_steps)], check=True
+    )
+    for zero_stage in range(4):
+        found = json.loads((tmp_path / f"{zero_stage}.json").read_text())
+        for row, expected in zip(found, rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4), zero_stage
+        trained = torch.load(tmp_path / f"{zero_stage}.pt", weights_only=True)
+        for name, weight in weights.items():
+            torch.testing.assert_close(trained[name], weight, rtol=1e-4, atol=1e-5, msg=name)

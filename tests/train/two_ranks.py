@@ -1,0 +1,35 @@
+"""One of two ranks that train on halves of the same batches, under each ZeRO stage in turn."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
+from vatt.train.engine import Engine
+from vatt.train.optimizer import build_optimizer, learning_rate
+
+
+def train_half(zero_stage: int, num_steps: int, directory: Path) -> None:
+    objective = build_objective()
+    launch = LAUNCH.model_copy(update={"num_processes": 2, "zero_stage": zero_stage})
+    engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
+    rank, half = torch.distributed.get_rank(), PRETRAIN.batch_size // 2
+    rows = []
+    for step in range(1, num_steps + 1):
+        batch = take_rows(make_batch(step), slice(rank * half, rank * half + half))
+        losses = engine.compute_losses(batch)
+        norm = engine.update(losses[0], learning_rate(step, PRETRAIN))
+        mean = losses.detach().clone()
+        torch.distributed.all_reduce(mean)
+        rows.append([*(mean / 2).tolist(), norm.item()])
+    weights = engine.gather_weights()
+    if rank == 0:
+        (directory / f"{zero_stage}.json").write_text(json.dumps(rows))
+        torch.save(weights, directory / f"{zero_stage}.pt")
+
+
+if __name__ == "__main__":
+    for stage in range(4):
+        train_half(stage, int(sys.argv[2]), Path(sys.argv[1]))

@@ -1,0 +1,85 @@
+"""Stage `pretrain`: self-supervised training, and the export of its weights."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from vatt.data.index import TOKENIZER_NAME, read_index
+from vatt.data.tokenizer import Tokenizer
+from vatt.data.validation.gate import require_passed
+from vatt.interop.export import ExportedParams, build_untrained, save_export
+from vatt.interop.initial import write_initial_weights
+from vatt.params import (
+    ClipParams,
+    LaunchParams,
+    LossParams,
+    ModelParams,
+    PretrainParams,
+    RunParams,
+)
+from vatt.train.launcher import launch as launch_job
+from vatt.train.worker import Job
+
+PREPROCESS_DIR = Path("data/preprocess")
+OUT_DIR = Path("data/pretrain")
+VERDICT_PATH = Path("metrics/validate.json")
+CURVE_PATH = Path("metrics/pretrain_curve.jsonl")
+RUNS_DIR = Path(".cache/pretrain")
+INITIAL_PATH = RUNS_DIR / "initial.safetensors"
+
+
+def main(
+    run: RunParams,
+    clip: ClipParams,
+    model: ModelParams,
+    loss: LossParams,
+    pretrain: PretrainParams,
+    launch: LaunchParams,
+) -> Mapping[str, Any]:
+    """Train on data/preprocess, from the newest checkpoint of the same run, and write the export.
+
+    Raises:
+        StageError: the corpus was not validated, has nothing to learn from, or training failed.
+    """
+    index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
+    tokenizer = Tokenizer(PREPROCESS_DIR / TOKENIZER_NAME)
+    params = ExportedParams(
+        clip=clip,
+        model=model,
+        frame_rate_hz=read_index(PREPROCESS_DIR)["frame_rate_hz"].max(),
+        vocab_size=tokenizer.vocab_size,
+        seed=run.seed,
+        code_version=version("vatt"),
+        loss=loss,
+        pretrain=pretrain,
+    )
+    if pretrain.initial_weights:
+        write_initial_weights(pretrain.initial_weights, params, tokenizer, INITIAL_PATH)
+    job = Job(
+        run=run,
+        clip=clip,
+        model=model,
+        loss=loss,
+        pretrain=pretrain,
+        launch=launch,
+        vocab_size=tokenizer.vocab_size,
+        preprocess_dir=PREPROCESS_DIR,
+        index_digest=index_digest,
+        initial_weights=INITIAL_PATH if pretrain.initial_weights else None,
+        runs_dir=RUNS_DIR,
+        curve_path=CURVE_PATH,
+    )
+    launch_job(job)
+    trained = build_untrained(params)
+    trained.load_state_dict(load_file(job.weights_path))
+    save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
+    last_row = json.loads(CURVE_PATH.read_text(encoding="utf-8").splitlines()[-1])
+    return {
+        **last_row,
+        "num_clips": pretrain.num_steps * pretrain.batch_size,
+        "num_parameters": sum(parameter.numel() for parameter in trained.parameters()),
+    }

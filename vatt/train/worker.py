@@ -1,0 +1,147 @@
+"""One rank of a training run: builds model, loss, data and engine, trains, leaves the weights."""
+
+import ctypes
+import hashlib
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from vatt.atomic import atomic_path
+from vatt.batch import Batch
+from vatt.data.loader import TrainingOrder, open_pretraining_loader
+from vatt.models.vatt import Vatt
+from vatt.params import (
+    ClipParams,
+    LaunchParams,
+    LossParams,
+    ModelParams,
+    PretrainParams,
+    RunParams,
+    Section,
+)
+from vatt.train.engine import Engine
+from vatt.train.loop import Plan, train
+from vatt.train.objective import Objective
+from vatt.train.optimizer import build_optimizer
+
+PACKAGE_DIR = Path(__file__).parents[1]
+CODE = (
+    *("batch.py", "distributed.py", "data/*.py", "losses/*.py", "models/*.py"),
+    *("train/loop.py", "train/objective.py", "train/optimizer.py"),
+)
+NO_EFFECT: Any = {
+    "preprocess_dir": True,
+    "initial_weights": True,
+    "runs_dir": True,
+    "curve_path": True,
+    "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights"},
+    "launch": {"loader_workers"},
+}
+"""What is left out of the name of a run's folder."""
+
+
+class Job(Section):
+    """All that a rank must know; travels to the processes of torchrun as a JSON file."""
+
+    run: RunParams
+    clip: ClipParams
+    model: ModelParams
+    loss: LossParams
+    pretrain: PretrainParams
+    launch: LaunchParams
+    vocab_size: int
+    preprocess_dir: Path
+    index_digest: str
+    """Of the index of the corpus: the version of the data."""
+    initial_weights: Path | None
+    """The safetensors file to start from, None for random weights."""
+    runs_dir: Path
+    curve_path: Path
+
+    @property
+    def directory(self) -> Path:
+        """The folder of this run: one for each combination of what decides its result.
+
+        That is the parameters, the data, the first weights and the code of model, loss, loader and
+        loop: after a change of any of them, nothing of an earlier run is taken up.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(self.model_dump_json(exclude=NO_EFFECT).encode())
+        code = (path for pattern in CODE for path in PACKAGE_DIR.glob(pattern))
+        weights = [] if self.initial_weights is None else [self.initial_weights]
+        for path in [*sorted(code), *weights]:
+            digest.update(path.read_bytes())
+        return self.runs_dir / digest.hexdigest()
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the first rank leaves the trained weights."""
+        return self.directory / "weights.safetensors"
+
+
+def run_job(job: Job) -> None:
+    """Train as this rank, and leave the weights at `job.weights_path`."""
+    objective = build_objective(job)
+    optimizer = build_optimizer(objective.parameters(), job.pretrain)
+    engine = Engine(objective, optimizer, job.pretrain, job.launch)
+
+    def open_batches(start_step: int) -> Iterable[Batch]:
+        order = TrainingOrder(
+            seed=job.run.seed,
+            batch_size=job.pretrain.batch_size,
+            start_step=start_step,
+            num_steps=job.pretrain.num_steps,
+            rank=torch.distributed.get_rank(),
+            world_size=job.launch.num_processes,
+        )
+        return open_pretraining_loader(
+            job.preprocess_dir, job.clip, order, job.launch.loader_workers
+        )
+
+    train(engine, open_batches, Plan(job.run.seed, job.pretrain, job.directory, job.curve_path))
+    weights = engine.gather_weights()
+    if torch.distributed.get_rank() == 0:
+        _save_weights(job.weights_path, weights)
+
+
+def build_objective(job: Job) -> Objective:
+    """Return model and loss with the weights that training starts from."""
+    torch.manual_seed(job.run.seed)
+    model = Vatt(job.model, job.clip, job.vocab_size)
+    if job.initial_weights is not None:
+        model.load_state_dict(load_file(job.initial_weights))
+    return Objective(model, job.loss)
+
+
+def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    named = {name.removeprefix("model."): tensor.contiguous() for name, tensor in weights.items()}
+    with atomic_path(path) as partial:
+        save_file(named, partial)
+
+
+def die_with_parent(with_signal: signal.Signals) -> None:
+    """Ask Linux to send this process `with_signal` when its parent dies, however it dies."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, with_signal)
+
+
+def main() -> int:
+    """Run the job of the file named on the command line, as a rank that torchrun started."""
+    die_with_parent(signal.SIGKILL)
+    try:
+        run_job(Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except Exception as error:  # noqa: BLE001 - the launcher tells it
+        get_error_handler().record_exception(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
