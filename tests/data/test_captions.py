@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -146,6 +147,21 @@ def test_broken_file_is_named_with_what_is_wrong(
     assert str(tmp_path / "captions") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "piece", ["<a", "{\\a", "&#", "\n ", " \n", "00:01.000 ", "-->", "\n\n--> "]
+)
+def test_long_hostile_file_is_read_in_linear_time(tmp_path: Path, piece: str) -> None:
+    content = "WEBVTT\n\n00:01.000 --> 00:02.000\n" + piece * (1_000_000 // len(piece))
+    start_s = time.process_time()
+    read(tmp_path, "vtt", content)
+    assert time.process_time() - start_s < 5  # quadratic time would be hours
+
+
+def test_entity_of_thousands_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match="Exceeds the limit"):
+        read(tmp_path, "vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\n&#{'9' * 5000};\n")
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CaptionError, match=r"none\.vtt: cannot be read: No such file"):
         read_captions(tmp_path / "none.vtt", "vtt")
@@ -191,12 +207,21 @@ PIECES += [
     "\0",
     "\ufeff",
 ]
-PIECES += ['"start"', '"end"', '"text"', '"\\ud800"', "9" * 5000, "١", "é", "\u2028"]
+PIECES += ['"start"', '"end"', '"text"', '"\\ud800"', "9" * 5000, "&#", "<a", "١", "é", "\u2028"]
 
 
 @relaxed
 @given(st.sampled_from(FORMATS), st.lists(st.sampled_from(PIECES), max_size=30))
 def test_pieces_of_the_formats_give_captions_or_a_caption_error(
+    tmp_path: Path, captions_format: CaptionsFormat, pieces: list[str]
+) -> None:
+    check_promises(tmp_path, captions_format, "".join(pieces).encode())
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=20_000)
+@given(st.sampled_from(FORMATS), st.lists(st.one_of(st.sampled_from(PIECES), st.text())))
+def test_many_pieces_give_captions_or_a_caption_error(
     tmp_path: Path, captions_format: CaptionsFormat, pieces: list[str]
 ) -> None:
     check_promises(tmp_path, captions_format, "".join(pieces).encode())

@@ -23,7 +23,7 @@ from vatt.data.manifest import CaptionsFormat
 COLUMNS = ("start", "end", "text")
 TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
-TAG = re.compile(r"</?[a-zA-Z0-9][^>]*>|\{\\[^}]*\}")
+TAG = re.compile(r"</?[a-zA-Z0-9][^<>]*>|\{\\[^{}]*\}")
 """<i>, <c.yellow>, <v Speaker>, the word times of automatic captions, and {\\an8} of SRT files."""
 
 
@@ -72,7 +72,7 @@ def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
         return _collect(readers[captions_format](text))
     except OSError as error:
         raise CaptionError(f"{path}: cannot be read: {error.strerror}") from error
-    except CaptionError as error:
+    except ValueError as error:  # also an entity of thousands of digits
         raise CaptionError(f"{path}: {error}") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.atomic import atomic_path
-from vatt.data.manifest import write_manifest
+from vatt.data.manifest import MANIFEST_NAME, write_manifest
 from vatt.data.sources.demo import generate_demo
 from vatt.data.sources.folder import Collection, collect_folder
 from vatt.params import DemoSource, DownloadParams, RunParams, Source, StageError
@@ -23,8 +23,9 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
     """
     try:
         OUT_DIR.mkdir(parents=True, exist_ok=True)
-        _remove_all_but({source.name for source in download.sources})
+        (OUT_DIR / MANIFEST_NAME).unlink(missing_ok=True)  # a killed run leaves none
         found = {source.name: _collect(source, run.seed) for source in download.sources}
+        _remove_all_but(set(found))
         _write_ignored(found)
         write_manifest(OUT_DIR, [row for name in found for row in found[name].entries])
     except OSError as error:
@@ -36,7 +37,7 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
 
 
 def _remove_all_but(names: set[str]) -> None:
-    """Remove what other sources left, and the lists: a killed run must not leave old ones."""
+    """Remove what belongs to no source any more."""
     for path in OUT_DIR.iterdir():
         if path.name not in names:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
