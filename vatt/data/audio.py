@@ -108,7 +108,7 @@ class _Run:
             return False
         if abs(start_s - self._end_s) <= GAP_TOLERANCE_S or next_s is None:
             return True
-        end_s = self._end_s + frame.samples / frame.sample_rate
+        end_s: float = self._end_s + frame.samples / frame.sample_rate
         return abs(next_s - end_s) <= GAP_TOLERANCE_S
 
     def resample(self, frame: Any | None) -> tuple[int, Samples]:

@@ -3,10 +3,12 @@
 Differs from the paper: its 65536 English words with one id for all others (VATT section 4.1).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from string import ascii_lowercase
 
 import sentencepiece
 import torch
@@ -17,28 +19,33 @@ from vatt.params import StageError
 
 PAD_ID = 0
 UNKNOWN_ID = 1
+NUM_BYTES = 256
 MAX_SENTENCES = 1_000_000
 """The tokenizer is trained on the first ones; more would not change it and need much memory."""
-NO_TEXT = "abcdefghijklmnopqrstuvwxyz"
+MAX_CHARACTERS = 1000
+"""Of one sentence; SentencePiece leaves out sentences above 4192 bytes."""
+ALPHABET = " ".join(ascii_lowercase)
+"""Always among the sentences, so that a corpus without text has a tokenizer, too."""
+RULE = "nmt_nfkc_cf"
+"""Unicode compatibility forms, lower case."""
 
 
 def train_tokenizer(path: Path, texts: Iterable[str], vocab_size: int) -> int:
     """Train on texts and write the model; returns its number of pieces.
 
-    The same texts give the same bytes.
-
-    A corpus with few words gets fewer than `vocab_size` pieces; one without text, an alphabet.
+    The same texts give the same bytes. A corpus with few words gets fewer than `vocab_size` pieces.
     """
-    sentences = list(islice((text for text in texts if text.strip()), MAX_SENTENCES))
+    sentences = [ALPHABET, *(text[:MAX_CHARACTERS] for text in islice(texts, MAX_SENTENCES))]
     file = BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences or [NO_TEXT]),
+        sentence_iterator=iter(_drop_rare_characters(sentences, vocab_size)),
         model_writer=file,
         model_type="unigram",
         vocab_size=vocab_size,
         hard_vocab_limit=False,
+        character_coverage=1.0,
         byte_fallback=True,
-        normalization_rule_name="nmt_nfkc_cf",
+        normalization_rule_name=RULE,
         pad_id=PAD_ID,
         unk_id=UNKNOWN_ID,
         bos_id=-1,
@@ -48,6 +55,18 @@ def train_tokenizer(path: Path, texts: Iterable[str], vocab_size: int) -> int:
     )
     path.write_bytes(file.getvalue())
     return Tokenizer(path).vocab_size
+
+
+def _drop_rare_characters(sentences: list[str], vocab_size: int) -> list[str]:
+    """Leave to the bytes what would take more than half of the pieces that are not bytes.
+
+    SentencePiece refuses a corpus that has more different characters than pieces.
+    """
+    normal = sentencepiece.SentencePieceNormalizer(rule_name=RULE).normalize(sentences)
+    counts = Counter(chain.from_iterable(normal))
+    ordered = sorted(counts, key=lambda character: (-counts[character], character))
+    kept = {*ordered[: (vocab_size - NUM_BYTES) // 2]}
+    return ["".join(c if c in kept else " " for c in sentence) for sentence in normal]
 
 
 class Tokenizer:

@@ -75,7 +75,7 @@ class PreprocessParams(Section):
     caption_context_s: float = Field(ge=0)
     """Captions up to this far outside a segment are stored with it, as candidates for MIL-NCE."""
     segments_per_shard: int = Field(ge=1)
-    vocab_size: int = Field(ge=300)
+    vocab_size: int = Field(ge=400)
     """Pieces of the tokenizer at most; 256 of them are bytes, for what it never saw."""
 
 
