@@ -89,6 +89,11 @@ class Tokenizer:
         """Number of ids; all ids are below it."""
         return int(self._processor.vocab_size())
 
+    @property
+    def pieces(self) -> list[str]:
+        """The word pieces, in the order of their ids."""
+        return [str(self._processor.id_to_piece(number)) for number in range(self.vocab_size)]
+
     def encode(self, texts: Sequence[str], num_tokens: int) -> Int[Tensor, "P L"]:
         """Return the ids of texts, cut or padded with 0 to `num_tokens`; an empty text is all 0."""
         rows = torch.full((len(texts), num_tokens), PAD_ID)
