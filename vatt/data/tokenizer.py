@@ -40,7 +40,7 @@ def train_tokenizer(path: Path, texts: Iterable[str], vocab_size: int) -> int:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(_drop_rare_characters(sentences, vocab_size)),
         model_writer=file,
-        model_type="unigram",
+        model_type="bpe",  # keeps frequent words whole, of small corpora too
         vocab_size=vocab_size,
         hard_vocab_limit=False,
         character_coverage=1.0,

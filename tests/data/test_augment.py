@@ -1,0 +1,133 @@
+import colorsys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from vatt.data.augment import (
+    View,
+    add_noise,
+    centre_view,
+    draw_view,
+    jitter_colour,
+    scale_saturation,
+    turn_hue,
+)
+from vatt.params import AugmentParams
+
+ALWAYS = AugmentParams(
+    scale_jitter_rate=1.0, flip_rate=1.0, colour_jitter_rate=1.0, audio_noise=0.01
+)
+NEVER = AugmentParams(scale_jitter_rate=0.0, flip_rate=0.0, colour_jitter_rate=0.0, audio_noise=0.0)
+
+
+def change_saturation(hsv: tuple[float, float, float], amount: float) -> tuple[float, float, float]:
+    return hsv[0], min(1.0, hsv[1] * amount), hsv[2]
+
+
+def change_hue(hsv: tuple[float, float, float], amount: float) -> tuple[float, float, float]:
+    return (hsv[0] + amount) % 1, hsv[1], hsv[2]
+
+
+@pytest.mark.parametrize(
+    ("ours", "change", "amount"),
+    [
+        *((scale_saturation, change_saturation, amount) for amount in (0.6, 1.0, 1.4)),
+        *((turn_hue, change_hue, amount) for amount in (-0.2, 0.0, 0.05, 0.2)),
+    ],
+)
+def test_colours_change_as_in_hsv(
+    ours: Callable[[torch.Tensor, float], torch.Tensor],
+    change: Callable[[tuple[float, float, float], float], tuple[float, float, float]],
+    amount: float,
+) -> None:
+    planes = torch.rand(3, 2, 5, 7, generator=torch.Generator().manual_seed(1))
+    planes[:, 0, 0, 0] = torch.tensor([0.4, 0.4, 0.4])  # grey has no hue
+    planes[:, 0, 0, 1] = 0.0
+    pixels = planes.flatten(1).T.tolist()
+    expected = [colorsys.hsv_to_rgb(*change(colorsys.rgb_to_hsv(*rgb), amount)) for rgb in pixels]
+    torch.testing.assert_close(
+        ours(planes, amount).flatten(1).T, torch.tensor(expected), atol=1e-5, rtol=0
+    )
+
+
+def test_colour_jitter_is_the_same_for_all_frames_and_stays_in_range() -> None:
+    frame = torch.rand(1, 6, 6, 3, generator=torch.Generator().manual_seed(2))
+    for seed in range(20):
+        video = jitter_colour(frame.expand(3, -1, -1, -1), ALWAYS, np.random.default_rng(seed))
+        torch.testing.assert_close(video[0], video[2])
+        assert 0 <= video.min()
+        assert video.max() <= 1
+
+
+def test_brightness_moves_by_at_most_32_of_255() -> None:
+    grey = torch.full((1, 2, 2, 3), 0.5)  # saturation, contrast and hue leave a grey frame alone
+    levels = [
+        float(jitter_colour(grey, ALWAYS, np.random.default_rng(seed)).mean()) - 0.5
+        for seed in range(300)
+    ]
+    assert max(map(abs, levels)) <= 32 / 255 + 1e-6
+    assert min(levels) < -0.9 * 32 / 255
+    assert max(levels) > 0.9 * 32 / 255
+
+
+def test_contrast_changes_by_0_6_to_1_4() -> None:
+    video = torch.full((1, 2, 2, 3), 0.4)
+    video[0, 0] = 0.6
+    spreads = [
+        float(np.ptp(jitter_colour(video, ALWAYS, np.random.default_rng(seed)).numpy())) / 0.2
+        for seed in range(300)
+    ]
+    assert 0.6 - 1e-4 <= min(spreads) < 0.65
+    assert 1.35 < max(spreads) <= 1.4 + 1e-4
+
+
+@pytest.mark.parametrize("size_px", [(64, 64), (64, 114), (114, 64), (70, 70)])
+def test_views_fill_the_frame_with_the_short_side(size_px: tuple[int, int]) -> None:
+    flips = 0
+    for seed in range(200):
+        view = draw_view(size_px, 64, ALWAYS, np.random.default_rng(seed))
+        assert min(view.height_px, view.width_px) == 64
+        assert 0 <= view.top_px <= view.height_px - 64
+        assert 0 <= view.left_px <= view.width_px - 64
+        stretch = view.height_px / view.width_px * size_px[1] / size_px[0]
+        assert 0.8 / 1.2 - 0.03 <= stretch <= 1.2 / 0.8 + 0.03
+        flips += view.is_flipped
+    assert flips == 200
+
+
+def test_no_jitter_keeps_the_proportions_and_sides() -> None:
+    views = {draw_view((64, 128), 64, NEVER, np.random.default_rng(seed)) for seed in range(400)}
+    assert {(view.height_px, view.width_px, view.top_px) for view in views} == {(64, 128, 0)}
+    assert {view.left_px for view in views} == set(range(65))
+    assert not any(view.is_flipped for view in views)
+
+
+def test_rates_are_shares() -> None:
+    params = AugmentParams(
+        scale_jitter_rate=0.3, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.0
+    )
+    views = [draw_view((64, 64), 64, params, np.random.default_rng(seed)) for seed in range(1000)]
+    assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.05)
+    square = np.mean([view.height_px == view.width_px for view in views])
+    assert square == pytest.approx(0.7, abs=0.06)
+    video = torch.rand(1, 2, 2, 3)
+    changed = [
+        not torch.equal(jitter_colour(video, params, np.random.default_rng(seed)), video)
+        for seed in range(1000)
+    ]
+    assert np.mean(changed) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_middle_is_the_middle() -> None:
+    assert centre_view((64, 114), 64) == View(64, 114, 0, 25, is_flipped=False)
+    assert centre_view((256, 128), 64) == View(128, 64, 32, 0, is_flipped=False)
+
+
+def test_noise_is_a_hundredth_of_the_loudest_sample() -> None:
+    audio = torch.zeros(100_000)
+    audio[7] = -0.5
+    noise = add_noise(audio, ALWAYS, np.random.default_rng(3)) - audio
+    assert float(noise.std()) == pytest.approx(0.005, rel=0.02)
+    assert torch.equal(add_noise(torch.zeros(9), ALWAYS, np.random.default_rng(3)), torch.zeros(9))
