@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+
+from vatt.data.captions import Caption
+from vatt.data.manifest import Annotation
+from vatt.data.preprocessing.alignment import (
+    annotate,
+    measure_black,
+    measure_silence,
+    measure_words,
+    select_context,
+)
+
+CAPTIONS = [
+    Caption(0.0, 2.0, "one two"),
+    Caption(3.0, 5.0, "three four five six"),
+    Caption(9.0, 10.0, "seven"),
+    Caption(30.0, 31.0, "far"),
+]
+
+
+def test_context_reaches_beyond_the_segment_and_is_relative_to_it() -> None:
+    assert select_context(CAPTIONS, 4.0, 8.0, 2.5) == [
+        Caption(-4.0, -2.0, "one two"),
+        Caption(-1.0, 1.0, "three four five six"),
+        Caption(5.0, 6.0, "seven"),
+    ]
+    assert select_context(CAPTIONS, 4.0, 8.0, 0.0) == [Caption(-1.0, 1.0, "three four five six")]
+
+
+def test_words_of_a_caption_count_by_its_share() -> None:
+    # Half of the caption from 3 to 5 s, four words long, lies in the segment of 4 s.
+    for start_s, expected in [(4.0, (1, 2 / 4)), (0.0, (2, (2 + 2) / 4))]:
+        np.testing.assert_allclose(measure_words(CAPTIONS, start_s, start_s + 4), expected)
+    count, words_per_second = measure_words(CAPTIONS, 12.0, 16.0)
+    assert count == 0
+    assert math.isnan(words_per_second)
+
+
+def test_labels_hold_where_they_cover_half_of_the_segment() -> None:
+    annotations = [
+        Annotation("place", "kitchen"),
+        Annotation("action", "cut", 0.0, 5.0),
+        Annotation("action", "stir", 5.0, 9.0),
+        Annotation("caption", None, 0.0, 6.1, "A person cuts."),
+        Annotation("caption", None, 6.1, 20.0, "A person stirs."),
+        Annotation("event", "bang", 4.0, 4.5),
+    ]
+    labels, caption = annotate(annotations, 4.0, 8.0)
+    assert labels == {"place": "kitchen", "action": "stir"}
+    assert caption == "A person cuts."
+    assert annotate(annotations, 12.0, 16.0) == ({"place": "kitchen"}, "A person stirs.")
+    assert annotate([], 0.0, 4.0) == ({}, None)
+
+
+def test_of_equal_labels_the_first_holds() -> None:
+    annotations = [Annotation("action", "b"), Annotation("action", "a")]
+    assert annotate(annotations, 0.0, 1.0)[0] == {"action": "b"}
+
+
+def test_silence_is_below_60_decibels() -> None:
+    time_s = np.arange(48_000) / 48_000
+    tone = np.sin(2 * np.pi * 500 * time_s)
+    quiet = (tone * 32768 * 10 ** (-61 / 20) * math.sqrt(2)).round().astype(np.int16)
+    audible = (tone * 32768 * 10 ** (-59 / 20) * math.sqrt(2)).round().astype(np.int16)
+    assert measure_silence(quiet) == 1.0
+    assert measure_silence(audible) == 0.0
+    assert measure_silence(np.concatenate([quiet, audible])) == 0.5
+    assert measure_silence(np.zeros(10, np.int16)) == 1.0
+    assert math.isnan(measure_silence(np.zeros(0, np.int16)))
+
+
+def test_black_is_below_luma_16() -> None:
+    blue = np.zeros((4, 6, 3), np.uint8)
+    blue[..., 2] = 130  # luma 14.8
+    green = np.zeros((4, 6, 3), np.uint8)
+    green[..., 1] = 30  # luma 17.6
+    assert measure_black([blue, green, green, green]) == 0.25
+    assert math.isnan(measure_black([]))
