@@ -33,6 +33,7 @@ def test_the_right_embeddings_are_compared() -> None:
     size = 6
     same, other = np.eye(size), np.roll(np.eye(size), 1, axis=1)
     clips = Clips(
+        digest="",
         names=["n"] * size,
         labels=[{}] * size,
         texts=["t"] * size,

@@ -29,6 +29,7 @@ def make_split(name: str, num_clips: int, seed: int) -> Split:
         for number, colour, motion in zip(numbers, colours, motions, strict=True)
     ]
     clips = Clips(
+        digest=name,
         names=[f"demo/{name} {number}.mp4, 0.0 to 4.0 s" for number in numbers],
         labels=labels,
         texts=texts,

@@ -127,7 +127,10 @@ def open_pretraining_loader(
 
 
 class EvaluationWindows(Dataset[list[Clip]]):
-    """For each segment of a split, windows that are evenly spaced over it, the middle of the picture."""
+    """For each segment of a split, windows that are evenly spaced over it, the middle of the picture.
+
+    One window is the middle one.
+    """
 
     def __init__(self, reader: ClipReader, split: str, num_windows: int) -> None:
         self.rows = np.flatnonzero((reader.index["split"] == split).to_numpy())
@@ -143,7 +146,8 @@ class EvaluationWindows(Dataset[list[Clip]]):
         reader, clip = self.reader, self.reader.clip
         segment = reader.index.iloc[self.rows[sample]]
         last_start = max(0, segment.num_frames - clip.num_frames)
-        starts = np.linspace(0, last_start, self._num_windows).round().astype(int).tolist()
+        places = np.linspace(0, 1, self._num_windows) if self._num_windows > 1 else np.array([0.5])
+        starts = (places * last_start).round().astype(int).tolist()
         size_px = (segment.height_px, segment.width_px)
         view = centre_view(size_px, clip.frame_size_px)
         return [self._read(segment, start, view) for start in starts]

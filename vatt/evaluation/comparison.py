@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vatt.evaluation.features import Clips, Features
+from threadpoolctl import threadpool_limits
+
+from vatt.evaluation.features import Clips, Features, SplitReader
 from vatt.evaluation.linear import Labelled, Probe, Skipped, probe, select_labelled
 from vatt.evaluation.retrieval import (
     Ranks,
@@ -13,6 +15,7 @@ from vatt.evaluation.retrieval import (
     measure_retrieval,
     rank_pairs,
 )
+from vatt.models.vatt import Vatt
 
 DIRECTIONS = ("text_to_video", "audio_to_video")
 MODALITIES = ("video", "audio")
@@ -62,7 +65,8 @@ def compare_networks(splits: Mapping[str, Split]) -> Comparison:
     tasks = sorted(
         {task for split in splits.values() for row in split.clips.labels for task in row}
     )
-    probes = [_probe_both(task, modality, splits) for task in tasks for modality in MODALITIES]
+    with threadpool_limits(1):  # small fits: threads cost far more than they give
+        probes = [_probe_both(task, modality, splits) for task in tasks for modality in MODALITIES]
     return Comparison(retrieval, probes)
 
 
@@ -74,6 +78,14 @@ def rank_direction(direction: str, clips: Clips, features: Features) -> Ranks:
     else:
         queries, items = features.audio_va, features.video_va
     return rank_pairs(compare_by_cosine(queries[pairs], items[pairs]))
+
+
+def measure_test_split(reader: SplitReader, network: Vatt) -> dict[str, float | None]:
+    """Return the retrieval results of one network, without probes."""
+    clips, (features,) = reader.read("test", [network])
+    return summarise_retrieval(
+        {direction: rank_direction(direction, clips, features) for direction in DIRECTIONS}
+    )
 
 
 def summarise_retrieval(ranks: Mapping[str, Ranks]) -> dict[str, float | None]:

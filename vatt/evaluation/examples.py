@@ -3,14 +3,18 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.image import imsave
 
+from vatt.data.augment import centre_view
+from vatt.data.clips import ClipReader
 from vatt.evaluation.features import Clips, Features
 from vatt.evaluation.retrieval import Ranks, compare_by_cosine, rank_pairs
+from vatt.params import ClipParams
 
 NUM_EXAMPLES = 3
 NUM_FOUND = 3
@@ -18,6 +22,23 @@ NUM_FRAMES = 3
 
 FrameReader = Callable[[int], UInt8[np.ndarray, "T H W 3"]]
 """Reads the RGB frames of the clip with this number in its split."""
+
+
+def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> FrameReader:
+    """Return a reader of the middle window of any clip of a split."""
+    reader = ClipReader(preprocess_dir, clip)
+    rows = reader.index[reader.index["split"] == split]
+
+    def read_frames(number: int) -> UInt8[np.ndarray, "T H W 3"]:
+        segment = rows.iloc[number]
+        start = max(0, segment.num_frames - clip.num_frames) // 2
+        view = centre_view((segment.height_px, segment.width_px), clip.frame_size_px)
+        frames: UInt8[np.ndarray, "T H W 3"] = (
+            (reader.read_video(segment, start, view) * 255).round().byte().numpy()
+        )
+        return frames
+
+    return read_frames
 
 
 class ExampleClip(NamedTuple):

@@ -1,8 +1,11 @@
 """What a network makes of the clips of a split: features for probes, embeddings for retrieval."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,17 +13,25 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vatt.batch import Batch
+from vatt.data.clips import ClipReader
+from vatt.data.loader import open_evaluation_loader
+from vatt.data.tokenizer import Tokenizer
 from vatt.models.vatt import Vatt
+from vatt.params import ClipParams, EvaluateParams, StageError
+
+NUM_WORKERS = 1  # decodes while the networks compute
 
 
 @dataclass(frozen=True)
 class Clips:
     """The clips of a split, in the order of the index.
 
-    labels: label by task. texts: the annotated caption, else the nearest narration, else None.
-    names: what a person may call them.
+    names: what a person may call them. labels: label by task. texts: the annotated caption, else
+    the narration nearest to the middle, else None. digest: of the index, the texts and the number
+    of windows, so that results on equal digests can be compared.
     """
 
+    digest: str
     names: Sequence[str]
     labels: Sequence[dict[str, str]]
     texts: Sequence[str | None]
@@ -47,6 +58,79 @@ class Features(NamedTuple):
     audio_va: Float[np.ndarray, "N E"]
     video_vt: Float[np.ndarray, "N F"]
     text_vt: Float[np.ndarray, "N F"]
+
+
+class MisfitError(StageError):
+    """A network and a corpus that cannot go together."""
+
+
+@dataclass(frozen=True)
+class SplitReader:
+    """Reads the splits of a corpus for networks of one shape of clip and one tokenizer."""
+
+    preprocess_dir: Path
+    clip: ClipParams
+    frame_rate_hz: float
+    """Of the video that the networks were trained on."""
+    tokenizer: Tokenizer
+    params: EvaluateParams
+
+    def read(self, split: str, networks: Sequence[Vatt]) -> tuple[Clips, list[Features]]:
+        """Return the clips of a split and what each of the networks makes of them.
+
+        Of the split train only the middle window is seen, as in the paper.
+
+        Raises:
+            StageError: the corpus cannot be read.
+            MisfitError: it has another frame rate than the networks were trained on.
+        """
+        reader = ClipReader(self.preprocess_dir, self.clip)
+        self._check_frame_rate(reader)
+        clips = self._read_clips(reader, split)
+        tokens = self.tokenizer.encode([text or "" for text in clips.texts], self.clip.num_tokens)
+        num_windows, batch_size = self.params.num_windows, self.params.batch_size
+        if split == "train":
+            num_windows = 1
+        loader = open_evaluation_loader(
+            self.preprocess_dir, self.clip, split, num_windows, batch_size, NUM_WORKERS
+        )
+        batches = (batch for _, batch in loader)
+        return clips, extract_features(networks, batches, tokens, num_windows)
+
+    def _read_clips(self, reader: ClipReader, split: str) -> Clips:
+        rows = reader.index[reader.index["split"] == split]
+        segments = [segment for _, segment in rows.iterrows()]
+        texts = [_find_text(reader, segment) for segment in segments]
+        content = rows.to_csv(index=False) + json.dumps([texts, self.params.num_windows])
+        return Clips(
+            digest=hashlib.sha256(content.encode()).hexdigest(),
+            names=[_name(segment) for segment in segments],
+            labels=[json.loads(segment.labels) for segment in segments],
+            texts=texts,
+            has_video=rows["has_video"].to_numpy(dtype=bool),
+            has_audio=rows["has_audio"].to_numpy(dtype=bool),
+        )
+
+    def _check_frame_rate(self, reader: ClipReader) -> None:
+        rates = reader.index.loc[reader.index["has_video"], "frame_rate_hz"].unique()
+        wrong = [rate for rate in rates if rate != self.frame_rate_hz]
+        if wrong:
+            raise MisfitError(
+                f"{self.preprocess_dir}: has video at {wrong[0]:g} frames per second, the network "
+                f"was trained at {self.frame_rate_hz:g}"
+            )
+
+
+def _name(segment: Any) -> str:
+    return f"{segment.source}/{segment.video_id}, {segment.start_s:.1f} to {segment.end_s:.1f} s"
+
+
+def _find_text(reader: ClipReader, segment: Any) -> str | None:
+    if isinstance(segment.caption, str):
+        return str(segment.caption)
+    middle_start = (segment.num_frames - reader.clip.num_frames) // 2
+    narration = reader.read_narration(segment, middle_start, 1)
+    return narration[0] if narration else None
 
 
 def extract_features(

@@ -1,7 +1,8 @@
 """Linear probes: how well a linear classifier reads a label from frozen features (VATT section 4.2.5).
 
 Differs from the paper: logistic regression in place of a linear support vector machine or the
-factorised classifier, and the training clips' windows are averaged like those of the test clips.
+factorised classifier. Features are averaged over the windows of a test clip, which for a linear
+classifier is the same as averaging its decision values.
 """
 
 from collections.abc import Sequence

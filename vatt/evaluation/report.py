@@ -4,11 +4,13 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vatt.atomic import atomic_path
 from vatt.evaluation.examples import ExampleGroup
 from vatt.evaluation.figures import Figures
 from vatt.evaluation.summary import DIRECTIONS, MEASURES
@@ -24,7 +26,7 @@ class Report:
 
     metrics: the content of metrics/evaluate.json. verdict: that of metrics/validate.json, None
     where there is none. index: a row per clip. quarantine: source, video_id and reason of each
-    input that did not make it. parameters: values by section and key.
+    input that did not make it. parameters: sections of values, and values without a section.
     """
 
     metrics: Mapping[str, Any]
@@ -33,7 +35,21 @@ class Report:
     index: pd.DataFrame
     quarantine: Sequence[Mapping[str, Any]]
     verdict: Mapping[str, Any] | None
-    parameters: Mapping[str, Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write report.html and, as files of their own, its figures: whole or not at all."""
+    named = {"curves": report.figures.curves, "recall": report.figures.recall}
+    named |= {
+        f"confusion_{number}": svg for number, svg in enumerate(report.figures.confusion.values())
+    }
+    with atomic_path(folder) as partial:
+        (partial / "figures").mkdir(parents=True)
+        (partial / "report.html").write_text(render_report(report), encoding="utf-8")
+        for name, svg in named.items():
+            if svg is not None:
+                (partial / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def render_report(report: Report) -> str:
@@ -57,7 +73,7 @@ def render_report(report: Report) -> str:
         num_quarantined=len(report.quarantine),
         quarantine=report.quarantine[:MAX_QUARANTINE_ROWS],
         verdict=report.verdict,
-        parameters=report.parameters,
+        parameters=_list_parameters(report.parameters),
         versions={"python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
     )
@@ -137,6 +153,25 @@ def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
         for split in SPLITS
         if len(clips := of_source[of_source["split"] == split])
     ]
+
+
+def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values by section; those of a section within a section get both names."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            sections[name] = dict(_flatten(value))
+        elif value is not None:
+            sections.setdefault("model as exported", {})[name] = value
+    return sections
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _percent(share: float) -> str:

@@ -7,6 +7,7 @@ at data/promote/champion.next and counts: so there is one champion at every mome
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +28,9 @@ class Decision(Section):
     promoted: bool
     reason: str
     metric: str
-    challenger: float | None
-    champion: float | None
-    """None where there was no champion, or the test split had nothing to measure."""
+    challenger: float | None = None
+    champion: float | None = None
+    """None where it could not be measured."""
 
 
 class Record(Section):
@@ -86,6 +87,21 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
         raise StageError(f"{file}: is not the record of a champion: {error}") from error
 
 
+def read_evaluation(path: Path, export_digest: str) -> dict[str, Any]:
+    """Read metrics/evaluate.json of the export with this digest.
+
+    Raises:
+        StageError: it is missing, damaged or of another export.
+    """
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path}: cannot be read: {error}; run the evaluate stage") from error
+    if metrics.get("export") != export_digest:
+        raise StageError(f"{path}: is of another model; run the evaluate stage")
+    return metrics
+
+
 def decide(params: PromoteParams, challenger: float | None, champion: float | None) -> Decision:
     """Compare a new export with the standing champion, both measured on the same test data.
 
@@ -130,13 +146,27 @@ def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
 
 def digest_export(export_dir: Path) -> str:
     """Return a digest of the names and bytes of all files of an export, apart from the record."""
-    digests = {}
-    for file in export_dir.rglob("*"):
-        if file.is_file() and file != export_dir / RECORD:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            digests[file.relative_to(export_dir).as_posix()] = digest
+    digests = {
+        file.relative_to(export_dir).as_posix(): digest_file(file)
+        for file in export_dir.rglob("*")
+        if file.is_file() and file != export_dir / RECORD
+    }
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def read_code_version() -> str:
+    """Return the git commit of the current folder, "unknown" outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _next_path(registry_dir: Path) -> Path:

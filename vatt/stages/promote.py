@@ -1,0 +1,71 @@
+"""Stage `promote`: make the new model the champion if it is not worse."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vatt.data.index import INDEX_NAME
+from vatt.evaluation.comparison import measure_test_split
+from vatt.evaluation.features import MisfitError, SplitReader
+from vatt.interop import registry
+from vatt.interop.export import load, read_export_params
+from vatt.params import EvaluateParams, PromoteParams
+
+PREPROCESS_DIR = Path("data/preprocess")
+EXPORT_DIR = Path("data/pretrain")
+EVALUATION_PATH = Path("metrics/evaluate.json")
+
+
+def main(evaluate: EvaluateParams, promote: PromoteParams) -> Mapping[str, Any]:
+    """Compare data/pretrain with the champion; the decision is the stage's metrics.
+
+    An export that is the champion already changes nothing.
+
+    Raises:
+        StageError: the evaluation is missing or of another export, or the champion is damaged.
+    """
+    registry.settle_champion()
+    digest, champion = registry.digest_export(EXPORT_DIR), registry.read_champion()
+    if champion is not None and champion.record.export_digest == digest:
+        print("promote: this model is the champion already")
+        return champion.record.decision.model_dump()
+    metrics = registry.read_evaluation(EVALUATION_PATH, digest)
+    decision = _compare(metrics, champion, evaluate, promote)
+    if decision.promoted:
+        record = registry.Record(
+            export_digest=digest,
+            data_version=registry.digest_file(PREPROCESS_DIR / INDEX_NAME),
+            test_data=metrics["test_data"],
+            code_version=registry.read_code_version(),
+            parameters=read_export_params(EXPORT_DIR).model_dump(mode="json"),
+            metrics=metrics,
+            decision=decision,
+        )
+        registry.replace_champion(EXPORT_DIR, record)
+    print(f"promote: {'promoted' if decision.promoted else 'not promoted'}: {decision.reason}")
+    return decision.model_dump()
+
+
+def _compare(
+    metrics: Mapping[str, Any],
+    champion: registry.Champion | None,
+    evaluate: EvaluateParams,
+    promote: PromoteParams,
+) -> registry.Decision:
+    """Compare on the current test split, on which the champion is measured again if it changed."""
+    name, challenger = promote.metric, metrics[promote.metric]
+    if champion is None:
+        reason = "there was no champion"
+        return registry.Decision(promoted=True, reason=reason, metric=name, challenger=challenger)
+    if champion.record.test_data == metrics["test_data"]:
+        return registry.decide(promote, challenger, champion.record.metrics[name])
+    exported = load(champion.path)
+    clip, rate = exported.params.clip, exported.params.frame_rate_hz
+    reader = SplitReader(PREPROCESS_DIR, clip, rate, exported.tokenizer, evaluate)
+    try:
+        return registry.decide(
+            promote, challenger, measure_test_split(reader, exported.model)[name]
+        )
+    except MisfitError as error:
+        reason = f"the champion cannot be measured: {error}; remove {champion.path} to start anew"
+        return registry.Decision(promoted=False, reason=reason, metric=name, challenger=challenger)
