@@ -22,7 +22,6 @@ class Stage:
     group: str
     kinds: tuple[str, ...]
     command: str
-    params: tuple[str, ...]  # sections of params.yaml
     deps: tuple[str, ...]
     outs: tuple[str, ...]  # what DVC caches: the data
     metrics: tuple[str, ...]
@@ -71,11 +70,12 @@ class Pipeline:
         return "+".join(known) or None
 
     def code_version(self, name: str) -> str:
-        """Return a digest of the stage's command, code files and parameter sections."""
+        """Return a digest of the stage's command and code files.
+
+        Parameters are left out: Dagster reads definitions once, and people edit params.yaml after.
+        """
         stage = self.stages[name]
-        params = _read_yaml(self.root / "params.yaml") if stage.params else {}
         digest = hashlib.sha256(stage.command.encode())
-        digest.update(repr([(section, params.get(section)) for section in stage.params]).encode())
         for path in stage.deps:
             if not _is_data(path) and not self.producer(path):
                 digest.update(path.encode() + (self.root / path).read_bytes())
@@ -101,7 +101,6 @@ def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
             group=entry["meta"]["group"],
             kinds=tuple(entry["meta"]["kinds"]),
             command=entry["cmd"],
-            params=tuple(entry.get("params", [])),
             deps=tuple(entry.get("deps", [])),
             outs=_paths(entry.get("outs", [])),
             metrics=_paths(entry.get("metrics", [])),
