@@ -36,7 +36,7 @@ check: setup ## lint, formatting, types, import contracts
 	ruff check .
 	ruff format --check .
 	mypy
-	lint-imports
+	lint-imports --no-cache
 	python -m pip check
 
 smoke: setup ## seconds: print the loss of a fixed seed to full precision
