@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ def run_stage(name: str, params: Params) -> Mapping[str, Any]:
 def main() -> int:
     """Run the stage of the command line; the exit code is 0 only if it finished."""
     arguments = parse_arguments()
+    # Idle threads of torch would spin and take the cores from those that work: several times
+    # slower wherever cores are shared, as with the processes that decode clips.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     metrics_path = Path("metrics") / f"{arguments.stage}.json"
     try:
         params = load_params(arguments.params)

@@ -22,7 +22,7 @@ from vatt.params import (
     RunParams,
 )
 from vatt.train.launcher import launch as launch_job
-from vatt.train.worker import Job
+from vatt.train.worker import Job, Recipe, name_run
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")
@@ -59,7 +59,7 @@ def main(
     )
     if pretrain.initial_weights:
         write_initial_weights(pretrain.initial_weights, params, tokenizer, INITIAL_PATH)
-    job = Job(
+    recipe = Recipe(
         run=run,
         clip=clip,
         model=model,
@@ -67,10 +67,14 @@ def main(
         pretrain=pretrain,
         launch=launch,
         vocab_size=tokenizer.vocab_size,
-        preprocess_dir=PREPROCESS_DIR,
         index_digest=index_digest,
-        initial_weights=INITIAL_PATH if pretrain.initial_weights else None,
-        runs_dir=RUNS_DIR,
+    )
+    initial_weights = INITIAL_PATH if pretrain.initial_weights else None
+    job = Job(
+        recipe=recipe,
+        initial_weights=initial_weights,
+        preprocess_dir=PREPROCESS_DIR,
+        directory=RUNS_DIR / name_run(recipe, initial_weights),
         curve_path=CURVE_PATH,
     )
     launch_job(job)

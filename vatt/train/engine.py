@@ -26,6 +26,8 @@ def join_processes(launch: LaunchParams) -> torch.device:
     local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed asks for it
     torch.set_num_threads(launch.threads_per_process)
     device = torch.device("cpu")
+    # Several threads add the gradients of an indexed table in any order, unless told not to.
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     if torch.cuda.is_available():
         if launch.num_processes > torch.cuda.device_count():
             raise StageError(

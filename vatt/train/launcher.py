@@ -34,7 +34,7 @@ def launch(job: Job) -> None:
         StageError: the job cannot go on, or a process died; the message holds its last output.
     """
     with _sigterm_raises():
-        if job.launch.num_processes == 1:
+        if job.recipe.launch.num_processes == 1:
             run_job(job)
         else:
             _run_torchrun(job)
@@ -46,10 +46,10 @@ def _run_torchrun(job: Job) -> None:
     shutil.rmtree(log_dir, ignore_errors=True)
     write_json(job_path, job.model_dump(mode="json"))
     write_json(failure_path, {"message": "the launcher was killed"})
-    others = ",".join(f"{rank}:3" for rank in range(1, job.launch.num_processes))
+    others = ",".join(f"{rank}:3" for rank in range(1, job.recipe.launch.num_processes))
     command = [
         *(sys.executable, "-m", "vatt.train.launcher", str(failure_path)),
-        *("--standalone", f"--nproc-per-node={job.launch.num_processes}"),
+        *("--standalone", f"--nproc-per-node={job.recipe.launch.num_processes}"),
         *(f"--log-dir={log_dir}", f"--redirects={others}"),
         *("-m", "vatt.train.worker", str(job_path)),
     ]
@@ -66,7 +66,7 @@ def _build_environment(job: Job) -> dict[str, str]:
     return os.environ | {
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": str(job.launch.threads_per_process),
+        "OMP_NUM_THREADS": str(job.recipe.launch.threads_per_process),
     }
 
 

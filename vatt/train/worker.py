@@ -37,18 +37,14 @@ CODE = (
     *("train/loop.py", "train/objective.py", "train/optimizer.py"),
 )
 NO_EFFECT: Any = {
-    "preprocess_dir": True,
-    "initial_weights": True,
-    "runs_dir": True,
-    "curve_path": True,
     "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights"},
     "launch": {"loader_workers"},
 }
-"""What is left out of the name of a run's folder."""
+"""Parameters that may change between a killed run and the one that takes it up."""
 
 
-class Job(Section):
-    """All that a rank must know; travels to the processes of torchrun as a JSON file."""
+class Recipe(Section):
+    """What decides the result of a run, besides its first weights and the code."""
 
     run: RunParams
     clip: ClipParams
@@ -57,28 +53,20 @@ class Job(Section):
     pretrain: PretrainParams
     launch: LaunchParams
     vocab_size: int
-    preprocess_dir: Path
     index_digest: str
     """Of the index of the corpus: the version of the data."""
+
+
+class Job(Section):
+    """All that a rank must know; travels to the processes of torchrun as a JSON file."""
+
+    recipe: Recipe
     initial_weights: Path | None
     """The safetensors file to start from, None for random weights."""
-    runs_dir: Path
+    preprocess_dir: Path
+    directory: Path
+    """The folder of this run: checkpoints, speed log, and at the end the weights."""
     curve_path: Path
-
-    @property
-    def directory(self) -> Path:
-        """The folder of this run: one for each combination of what decides its result.
-
-        That is the parameters, the data, the first weights and the code of model, loss, loader and
-        loop: after a change of any of them, nothing of an earlier run is taken up.
-        """
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(self.model_dump_json(exclude=NO_EFFECT).encode())
-        code = (path for pattern in CODE for path in PACKAGE_DIR.glob(pattern))
-        weights = [] if self.initial_weights is None else [self.initial_weights]
-        for path in [*sorted(code), *weights]:
-            digest.update(path.read_bytes())
-        return self.runs_dir / digest.hexdigest()
 
     @property
     def weights_path(self) -> Path:
@@ -86,26 +74,43 @@ class Job(Section):
         return self.directory / "weights.safetensors"
 
 
+def name_run(recipe: Recipe, initial_weights: Path | None) -> str:
+    """Return the name of a run's folder, another one whenever its result may be another one.
+
+    It covers the recipe, the first weights and the code of model, loss, loader and loop, so that
+    after a change of any of them nothing of an earlier run is taken up.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(recipe.model_dump_json(exclude=NO_EFFECT).encode())
+    code = sorted(path for pattern in CODE for path in PACKAGE_DIR.glob(pattern))
+    for path in [*code, initial_weights]:
+        if path is not None:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def run_job(job: Job) -> None:
     """Train as this rank, and leave the weights at `job.weights_path`."""
+    recipe = job.recipe
     objective = build_objective(job)
-    optimizer = build_optimizer(objective.parameters(), job.pretrain)
-    engine = Engine(objective, optimizer, job.pretrain, job.launch)
+    optimizer = build_optimizer(objective.parameters(), recipe.pretrain)
+    engine = Engine(objective, optimizer, recipe.pretrain, recipe.launch)
 
     def open_batches(start_step: int) -> Iterable[Batch]:
         order = TrainingOrder(
-            seed=job.run.seed,
-            batch_size=job.pretrain.batch_size,
+            seed=recipe.run.seed,
+            batch_size=recipe.pretrain.batch_size,
             start_step=start_step,
-            num_steps=job.pretrain.num_steps,
+            num_steps=recipe.pretrain.num_steps,
             rank=torch.distributed.get_rank(),
-            world_size=job.launch.num_processes,
+            world_size=recipe.launch.num_processes,
         )
         return open_pretraining_loader(
-            job.preprocess_dir, job.clip, order, job.launch.loader_workers
+            job.preprocess_dir, recipe.clip, order, recipe.launch.loader_workers
         )
 
-    train(engine, open_batches, Plan(job.run.seed, job.pretrain, job.directory, job.curve_path))
+    plan = Plan(recipe.run.seed, recipe.pretrain, job.directory, job.curve_path)
+    train(engine, open_batches, plan)
     weights = engine.gather_weights()
     if torch.distributed.get_rank() == 0:
         _save_weights(job.weights_path, weights)
@@ -113,11 +118,12 @@ def run_job(job: Job) -> None:
 
 def build_objective(job: Job) -> Objective:
     """Return model and loss with the weights that training starts from."""
-    torch.manual_seed(job.run.seed)
-    model = Vatt(job.model, job.clip, job.vocab_size)
+    recipe = job.recipe
+    torch.manual_seed(recipe.run.seed)
+    model = Vatt(recipe.model, recipe.clip, recipe.vocab_size)
     if job.initial_weights is not None:
         model.load_state_dict(load_file(job.initial_weights))
-    return Objective(model, job.loss)
+    return Objective(model, recipe.loss)
 
 
 def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
