@@ -46,7 +46,7 @@ class ClipReader:
     def __init__(self, preprocess_dir: Path, clip: ClipParams) -> None:
         self.index = read_index(preprocess_dir)
         self.clip = clip
-        self._shards_dir = preprocess_dir / SHARDS_NAME
+        self.preprocess_dir = preprocess_dir
         self._tokenizer = Tokenizer(preprocess_dir / TOKENIZER_NAME)
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
@@ -115,7 +115,7 @@ class ClipReader:
 
     def _member(self, segment: Any, kind: str) -> Member:
         return Member(
-            shard_path=self._shards_dir / segment.shard,
+            shard_path=self.preprocess_dir / SHARDS_NAME / segment.shard,
             name=segment.key + SUFFIXES[kind],
             offset=int(segment[f"{kind}_offset"]),
             num_bytes=int(segment[f"{kind}_bytes"]),

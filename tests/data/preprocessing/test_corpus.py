@@ -1,0 +1,142 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import webdataset
+
+from tests.data.conftest import CLIPS, CORPUS_PARAMS
+from tests.data.preprocess_params import PARAMS
+from tests.media import write_zoo
+from vatt.data.index import read_index
+from vatt.data.manifest import write_manifest
+from vatt.data.preprocessing.corpus import write_corpus
+from vatt.data.shards import SUFFIXES, Member, read_member
+from vatt.data.sources.folder import collect_folder
+from vatt.params import FolderSource
+
+
+def read_quarantine(folder: Path) -> dict[str, str]:
+    lines = (folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["video_id"]: row["reason"] for row in map(json.loads, lines)}
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_same_bytes_with_one_and_two_workers(
+    corpus_dir: Path, download_dir: Path, tmp_path: Path
+) -> None:
+    write_corpus(download_dir, tmp_path, CORPUS_PARAMS, num_workers=1)
+    digests = digest_files(tmp_path)
+    assert digests == digest_files(corpus_dir)
+    assert {"index.parquet", "quarantine.jsonl", "tokenizer.model"} < digests.keys()
+
+
+def test_every_input_is_in_the_index_or_in_quarantine(corpus_dir: Path) -> None:
+    index = read_index(corpus_dir)
+    assert set(index["video_id"]) == set(CLIPS)
+    assert read_quarantine(corpus_dir) == {"gone.mp4": "HTTP 404"}
+
+
+def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
+    index = read_index(corpus_dir)
+    assert index["key"].is_monotonic_increasing
+    assert index["key"].is_unique
+    assert index["key"].str.fullmatch("[0-9a-z_]+").all()
+    flashes = index[index["video_id"] == "flashes.mp4"].sort_values("start_s")
+    np.testing.assert_allclose(flashes["start_s"], [0, 4, 8])
+    np.testing.assert_allclose(flashes["end_s"], [4, 8, 12.6], atol=0.041)
+    assert (flashes["num_samples"] == flashes["num_frames"] * 1920).all()
+    assert set(zip(flashes["width_px"], flashes["height_px"], strict=True)) == {(128, 64)}
+    assert flashes["num_captions"].tolist() == [4, 4, 5]
+    assert flashes["num_context_captions"].tolist() == [14, 18, 20]
+    assert set(flashes["captions_outside"]) == {7}
+    np.testing.assert_allclose(flashes["caption_words_per_second"], [2, 2, 2], atol=0.2)
+    assert set(flashes["labels"]) == {'{"group": "flashes.mp4"}'}
+    silent = index[index["video_id"] == "silent.mp4"].iloc[0]
+    assert not silent["has_audio"]
+    assert np.isnan(silent["audio_duration_s"])
+    assert np.isnan(silent["silent_rate"])
+    sound = index[index["video_id"] == "sound.wav"].iloc[0]
+    assert not sound["has_video"]
+    assert sound["audio_duration_s"] == 4.0
+    described = index[index["video_id"] == "test/described.mp4"].iloc[0]
+    assert described["caption"] == "a square that moves"
+
+
+def test_digests_are_those_of_the_files(corpus_dir: Path, download_dir: Path) -> None:
+    for name, rows in read_index(corpus_dir).groupby("video_id"):
+        content = (download_dir / "known" / str(name)).read_bytes()
+        assert set(rows["source_digest"]) == {hashlib.blake2b(content, digest_size=16).hexdigest()}
+
+
+def test_webdataset_reads_what_the_index_says(corpus_dir: Path) -> None:
+    index = read_index(corpus_dir).set_index("key")
+    shards = sorted((corpus_dir / "shards").iterdir())
+    assert [shard.name for shard in shards] == [
+        "test-000000.tar",  # 4 segments
+        *("train-000000.tar", "train-000001.tar", "train-000002.tar"),  # 4 + 4 + 1
+    ]
+    samples = list(webdataset.WebDataset([str(shard) for shard in shards], shardshuffle=False))
+    assert {sample["__key__"] for sample in samples} == set(index.index)
+    for sample in samples:
+        row = index.loc[sample["__key__"]]
+        assert sample["__url__"].endswith(row["shard"])
+        assert row["shard"].startswith(row["split"])
+        for kind, suffix in SUFFIXES.items():
+            content = sample.get(suffix[1:], b"")
+            assert len(content) == row[f"{kind}_bytes"]
+            if content:
+                member = Member(
+                    shard_path=corpus_dir / "shards" / row["shard"],
+                    name=sample["__key__"] + suffix,
+                    offset=row[f"{kind}_offset"],
+                    num_bytes=row[f"{kind}_bytes"],
+                )
+                assert read_member(member) == content
+        meta = json.loads(sample["json"])
+        assert meta["video_id"] == row["video_id"]
+        assert len(meta["captions"]) == row["num_context_captions"]
+
+
+def test_bad_inputs_end_in_quarantine_and_stop_nothing(tmp_path: Path) -> None:
+    download_dir, out_dir = tmp_path / "download", tmp_path / "out"
+    usable = write_zoo(tmp_path / "zoo")
+    download_dir.mkdir()
+    out_dir.mkdir()
+    source = FolderSource(kind="folder", name="zoo", url=str(tmp_path / "zoo"))
+    entries = collect_folder(source, download_dir).entries
+    write_manifest(download_dir, entries)
+    counts = write_corpus(download_dir, out_dir, PARAMS, num_workers=2)
+    index, quarantine = read_index(out_dir), read_quarantine(out_dir)
+    # A new line in a name is written in another way in the manifest.
+    inputs = {entry.video_id for entry in entries}
+    assert set(index["video_id"]) | quarantine.keys() == inputs
+    assert not set(index["video_id"]) & quarantine.keys()
+    assert quarantine.keys() == {name for name, is_usable in usable.items() if not is_usable}
+    assert all(quarantine.values())
+    assert quarantine["zero_byte.mp4"] == "the file is empty"
+    assert counts["inputs"] == len(usable)
+    assert counts["quarantined"] == len(quarantine)
+    problems = index.set_index("video_id")["problem"].dropna()
+    assert list(problems.index) == ["captions_broken.mp4"]
+    rows = index.set_index("video_id").to_dict("index")
+    assert rows["captions_beyond_end.mp4"]["captions_outside"] == 1
+    assert rows["captions_overlapping.mp4"]["num_captions"] == 2
+    assert rows["captions_empty.mp4"]["num_captions"] == 1
+    assert rows["one_frame.mp4"]["num_frames"] == 1
+    assert rows["rotated.mp4"]["height_px"] == 86
+
+
+def test_an_empty_corpus_has_all_files(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [])
+    (tmp_path / "out").mkdir()
+    write_corpus(tmp_path, tmp_path / "out", PARAMS, num_workers=1)
+    assert len(read_index(tmp_path / "out")) == 0
+    assert read_quarantine(tmp_path / "out") == {}

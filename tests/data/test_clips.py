@@ -1,0 +1,147 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.conftest import FLASHES_S
+from vatt.data.augment import View, centre_view
+from vatt.data.clips import ClipReader, select_nearest
+from vatt.data.shards import ShardError
+from vatt.params import ClipParams
+
+CLIP = ClipParams(
+    num_frames=16, frame_size_px=64, num_samples=30_720, num_tokens=8, num_candidates=5
+)
+VIEW = View(64, 128, 0, 32, is_flipped=False)
+
+
+@pytest.fixture(scope="module")
+def reader(corpus_dir: Path) -> ClipReader:
+    return ClipReader(corpus_dir, CLIP)
+
+
+def row_of(reader: ClipReader, video_id: str, number: int = 0) -> Any:
+    rows = reader.index[reader.index["video_id"] == video_id].sort_values("start_s")
+    return rows.iloc[number]
+
+
+@pytest.mark.parametrize("start_frame", [0, 3, 11, 17, 24, 29])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_flash_and_click_are_at_the_same_place_of_a_window(
+    reader: ClipReader, number: int, start_frame: int
+) -> None:
+    segment = row_of(reader, "flashes.mp4", number)
+    start_s = segment.start_s + start_frame / 25
+    video = reader.read_video(segment, start_frame, VIEW)
+    audio = reader.read_audio(segment, start_frame)
+    assert video.shape == (16, 64, 64, 3)
+    assert audio.shape == (30_720,)
+    white = torch.nonzero(video.mean((1, 2, 3)) > 0.7).flatten() / 25
+    loud = torch.nonzero(audio.abs() > 0.2).flatten() / 48_000
+    expected = [time - start_s for time in FLASHES_S if 0 <= time - start_s < 0.64]
+    if not expected:
+        assert len(white) == len(loud) == 0
+    else:
+        assert float(white[0]) == pytest.approx(expected[0], abs=1 / 25)
+        assert float(loud[0]) == pytest.approx(expected[0], abs=0.01)
+
+
+@pytest.mark.parametrize("start_frame", [1, 4, 5, 6, 50, 84])
+def test_a_window_is_a_part_of_the_whole(reader: ClipReader, start_frame: int) -> None:
+    segment = row_of(reader, "flashes.mp4")
+    whole = ClipReader.read_video(_with_frames(reader, 100), segment, 0, VIEW)
+    part = reader.read_video(segment, start_frame, VIEW)
+    torch.testing.assert_close(part, whole[start_frame : start_frame + 16])
+    sound = ClipReader.read_audio(_with_samples(reader, 192_000), segment, 0)
+    first = start_frame * 1920
+    torch.testing.assert_close(
+        reader.read_audio(segment, start_frame), sound[first : first + 30_720]
+    )
+
+
+def _with_frames(reader: ClipReader, num_frames: int) -> ClipReader:
+    return _changed(reader, {"num_frames": num_frames})
+
+
+def _with_samples(reader: ClipReader, num_samples: int) -> ClipReader:
+    return _changed(reader, {"num_samples": num_samples})
+
+
+def _changed(reader: ClipReader, values: dict[str, int]) -> ClipReader:
+    return ClipReader(reader.preprocess_dir, CLIP.model_copy(update=values))
+
+
+def test_what_is_short_repeats(reader: ClipReader) -> None:
+    segment = row_of(reader, "short.mp4")  # 0.64 s with the sound: exactly as long as a window
+    longer = _changed(reader, {"num_frames": 40, "num_samples": 76_800})
+    video, audio = longer.read_video(segment, 0, VIEW), longer.read_audio(segment, 0)
+    num_frames, num_samples = int(segment.num_frames), int(segment.num_samples)
+    assert num_frames < 40
+    rest = 40 - num_frames
+    torch.testing.assert_close(video[num_frames:], video[:num_frames].repeat(3, 1, 1, 1)[:rest])
+    torch.testing.assert_close(
+        audio[num_samples:], audio[:num_samples].repeat(3)[: 76_800 - num_samples]
+    )
+
+
+def test_views_cut_scale_and_flip(reader: ClipReader) -> None:
+    segment = row_of(reader, "flashes.mp4")
+    left = reader.read_video(segment, 0, View(64, 128, 0, 0, is_flipped=False))
+    right = reader.read_video(segment, 0, View(64, 128, 0, 64, is_flipped=False))
+    middle = reader.read_video(segment, 0, VIEW)
+    whole = torch.cat([left, right], dim=2)
+    torch.testing.assert_close(middle, whole[:, :, 32:96])
+    flipped = reader.read_video(segment, 0, View(64, 128, 0, 32, is_flipped=True))
+    torch.testing.assert_close(flipped, middle.flip(2))
+    small = reader.read_video(segment, 0, centre_view((64, 128), 64))
+    torch.testing.assert_close(small, middle)
+
+
+def test_what_is_missing_is_grey_or_silent(reader: ClipReader) -> None:
+    grey = reader.read_video(row_of(reader, "sound.wav"), 0, VIEW)
+    assert torch.equal(grey, torch.full((16, 64, 64, 3), 0.5))
+    silent = reader.read_audio(row_of(reader, "silent.mp4"), 0)
+    assert torch.equal(silent, torch.zeros(30_720))
+    assert reader.read_narration(row_of(reader, "untold.mp4"), 0, 5) == []
+
+
+def test_captions_are_those_nearest_to_the_middle(reader: ClipReader) -> None:
+    segment = row_of(reader, "flashes.mp4", 1)  # from 4 to 8 s; a caption each second
+    texts = reader.read_narration(segment, 50, 5)  # 6.0 to 6.64 s: the middle is 6.32 s
+    assert texts == ["second 6", "second 5", "second 7", "second 4", "second 8"]
+
+
+def test_ties_have_an_order() -> None:
+    captions = [
+        {"start_s": 4.0, "end_s": 5.0, "text": "right"},
+        {"start_s": 1.0, "end_s": 2.0, "text": "left"},
+        {"start_s": 2.5, "end_s": 5.0, "text": "around, long"},
+        {"start_s": 2.5, "end_s": 3.6, "text": "around, short"},
+    ]
+    expected = ["around, short", "around, long", "left", "right"]
+    assert select_nearest(captions, 3.0, 4) == expected
+    assert select_nearest(captions, 3.0, 2) == expected[:2]
+
+
+def test_texts_are_padded_and_masked(reader: ClipReader) -> None:
+    ids, mask = reader.encode_texts(["second 6", "\u200b"], 4)
+    assert ids.shape == (4, 8)
+    assert mask.tolist() == [True, False, False, False]  # one text is invisible
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_damaged_member_is_named(reader: ClipReader, tmp_path: Path, kind: str) -> None:
+    segment = row_of(reader, "flashes.mp4")
+    content = bytearray((reader.preprocess_dir / "shards" / segment.shard).read_bytes())
+    offset, size = segment[f"{kind}_offset"], segment[f"{kind}_bytes"]
+    content[offset : offset + size] = np.random.default_rng(0).bytes(size)
+    for name in ("index.parquet", "tokenizer.model"):
+        (tmp_path / name).write_bytes((reader.preprocess_dir / name).read_bytes())
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / segment.shard).write_bytes(content)
+    damaged = ClipReader(tmp_path, CLIP)
+    message = f"{segment.shard}: {segment.key}.* at byte {offset}: "
+    with pytest.raises(ShardError, match=message):
+        damaged.read_video(segment, 3, VIEW) if kind == "video" else damaged.read_audio(segment, 3)

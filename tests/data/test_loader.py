@@ -1,0 +1,167 @@
+import dataclasses
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from vatt.batch import Batch
+from vatt.data.index import read_index
+from vatt.data.loader import TrainingOrder, open_evaluation_loader, open_pretraining_loader
+from vatt.params import ClipParams, StageError
+
+CLIP = ClipParams(
+    num_frames=8, frame_size_px=32, num_samples=15_360, num_tokens=8, num_candidates=5
+)
+NUM_TRAINING = 8  # segments of split train with a picture; all have sound or captions
+ORDER = TrainingOrder(seed=3, batch_size=6, start_step=0, num_steps=5)
+
+
+def load(corpus_dir: Path, order: TrainingOrder, num_workers: int = 0) -> list[Batch]:
+    return list(open_pretraining_loader(corpus_dir, CLIP, order, num_workers))
+
+
+def assert_same(batches: list[Batch], expected: list[Batch]) -> None:
+    assert len(batches) == len(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        for field in dataclasses.fields(Batch):
+            assert torch.equal(getattr(batch, field.name), getattr(other, field.name)), field.name
+
+
+@pytest.fixture(scope="module")
+def batches(corpus_dir: Path) -> list[Batch]:
+    return load(corpus_dir, ORDER)
+
+
+def test_batches_have_the_shapes_and_ranges_of_the_contract(batches: list[Batch]) -> None:
+    assert len(batches) == 5
+    for batch in batches:
+        assert batch.video.shape == (6, 8, 32, 32, 3)
+        assert batch.audio.shape == (6, 15_360)
+        assert batch.text.shape == (6, 5, 8)
+        assert batch.video.dtype == batch.audio.dtype == torch.float32
+        assert batch.text.dtype == torch.int64
+        assert -1 <= batch.video.min() < -0.5
+        assert batch.video.max() <= 1
+        assert torch.equal(batch.text_mask, (batch.text != 0).any(-1))
+        assert torch.equal(batch.audio_mask, (batch.audio != 0).any(-1))
+    assert not all(batch.audio_mask.all() for batch in batches)
+    assert not all(batch.text_mask.all() for batch in batches)
+
+
+def test_the_order_does_not_depend_on_workers(corpus_dir: Path, batches: list[Batch]) -> None:
+    assert_same(load(corpus_dir, ORDER, num_workers=2), batches)
+
+
+def test_ranks_share_the_batches_of_one_process(corpus_dir: Path, batches: list[Batch]) -> None:
+    ranks = [
+        load(corpus_dir, dataclasses.replace(ORDER, rank=rank, world_size=3)) for rank in range(3)
+    ]
+    joined = [
+        Batch(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields))
+        for parts in zip(*ranks, strict=True)
+        for fields in [dataclasses.fields(Batch)]
+    ]
+    assert_same(joined, batches)
+
+
+def test_resuming_gives_the_rest(corpus_dir: Path, batches: list[Batch]) -> None:
+    assert_same(load(corpus_dir, dataclasses.replace(ORDER, start_step=3)), batches[3:])
+    assert load(corpus_dir, dataclasses.replace(ORDER, start_step=5)) == []
+
+
+def test_another_seed_gives_other_clips(corpus_dir: Path, batches: list[Batch]) -> None:
+    others = load(corpus_dir, dataclasses.replace(ORDER, seed=4))
+    assert not torch.equal(others[0].video, batches[0].video)
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(7, 3), (10, 5), (3, 8), (1000, 64)])
+def test_every_sample_comes_once_in_an_epoch(num_samples: int, batch_size: int) -> None:
+    order = TrainingOrder(seed=1, batch_size=batch_size, start_step=0, num_steps=40)
+    drawn = list(chain.from_iterable(order.batches(num_samples)))
+    assert len(drawn) == 40 * batch_size
+    epochs = [epoch for epoch, _ in drawn]
+    assert epochs == sorted(epochs)
+    for epoch in range(len(drawn) // num_samples):
+        samples = Counter(sample for number, sample in drawn if number == epoch)
+        assert samples == Counter(range(num_samples))
+
+
+def test_epochs_are_shuffled_differently() -> None:
+    [[*drawn]] = TrainingOrder(seed=1, batch_size=200, start_step=0, num_steps=1).batches(100)
+    first, second = ([sample for number, sample in drawn if number == epoch] for epoch in (0, 1))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_a_sample_differs_from_epoch_to_epoch(corpus_dir: Path) -> None:
+    order = TrainingOrder(seed=3, batch_size=NUM_TRAINING, start_step=0, num_steps=2)
+    first, second = load(corpus_dir, order)
+    assert len({float(audio.sum()) for audio in torch.cat([first.audio, second.audio])}) > 8
+    [(drawn_first), (drawn_second)] = order.batches(NUM_TRAINING)
+    place = [sample for _, sample in drawn_second].index(drawn_first[0][1])
+    assert not torch.equal(first.video[0], second.video[place])
+
+
+def test_the_loader_leaves_the_global_generator_alone(corpus_dir: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    load(corpus_dir, ORDER)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_corpus_without_training_segments_is_refused(corpus_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes((corpus_dir / "tokenizer.model").read_bytes())
+    table = pq.read_table(corpus_dir / "index.parquet")
+    pq.write_table(table.filter(pc.field("split") == "test"), tmp_path / "index.parquet")
+    with pytest.raises(StageError, match="no segment of the split train has"):
+        open_pretraining_loader(tmp_path, CLIP, ORDER, 0)
+
+
+def test_clips_that_cannot_be_shared_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 clips cannot be shared by 4 ranks"):
+        dataclasses.replace(ORDER, world_size=4)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_shard_is_named(corpus_dir: Path, tmp_path: Path, num_workers: int) -> None:
+    for name in ("index.parquet", "tokenizer.model"):
+        (tmp_path / name).write_bytes((corpus_dir / name).read_bytes())
+    with pytest.raises(StageError, match=r"shards/train-00000\d\.tar: [0-9a-f]+_\d+\.\w+ at byte"):
+        load(tmp_path, ORDER, num_workers)
+
+
+def test_evaluation_takes_every_segment_in_order(corpus_dir: Path) -> None:
+    index = read_index(corpus_dir).query("split == 'test'")
+    loaded = list(open_evaluation_loader(corpus_dir, CLIP, "test", 3, 3))
+    assert [len(rows) for rows, _ in loaded] == [3, 1]
+    assert list(chain.from_iterable(rows["key"] for rows, _ in loaded)) == list(index["key"])
+    for rows, batch in loaded:
+        assert len(batch.video) == 3 * len(rows)
+        assert batch.text.shape == (len(batch.video), 1, 8)
+        assert torch.equal(batch.audio_mask, torch.tensor(rows["has_audio"].repeat(3).to_numpy()))
+        grey = (batch.video == 0).flatten(1).all(1)
+        assert torch.equal(grey, ~torch.tensor(rows["has_video"].repeat(3).to_numpy()))
+
+
+def test_evaluation_is_the_same_every_time(corpus_dir: Path) -> None:
+    first = [batch for _, batch in open_evaluation_loader(corpus_dir, CLIP, "test", 2, 2)]
+    again = [batch for _, batch in open_evaluation_loader(corpus_dir, CLIP, "test", 2, 2, 1)]
+    assert_same(again, first)
+
+
+def test_evaluation_windows_are_spaced_evenly(corpus_dir: Path) -> None:
+    [(rows, four), (_, _)] = open_evaluation_loader(corpus_dir, CLIP, "test", 4, 3)
+    [(_, whole), (_, _)] = open_evaluation_loader(
+        corpus_dir, CLIP.model_copy(update={"num_frames": 104}), "test", 1, 3
+    )
+    number = rows["has_video"].to_list().index(True)
+    last_start = rows["num_frames"].iloc[number] - 8
+    for window in range(4):
+        start = round(window * last_start / 3)
+        expected = whole.video[number, start : start + 8]
+        torch.testing.assert_close(four.video[4 * number + window], expected)
