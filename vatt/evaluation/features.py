@@ -122,7 +122,8 @@ class SplitReader:
 
 
 def _name(segment: Any) -> str:
-    return f"{segment.source}/{segment.video_id}, {segment.start_s:.1f} to {segment.end_s:.1f} s"
+    times = f"{segment.start_s:.1f}–{segment.end_s:.1f}\u00a0s"
+    return f"{segment.source}/{segment.video_id}, {times}"
 
 
 def _find_text(reader: ClipReader, segment: Any) -> str | None:

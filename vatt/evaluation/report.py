@@ -131,7 +131,7 @@ def _list_probes(probes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     "uniform": _percent(result["chance_uniform"]),
                     "majority": _percent(result["chance_majority"]),
                     "gain": f"{gain:+.1f}",
-                    "colour": "good" if gain > 0 else "bad",
+                    "colour": "good" if gain > 0 else "bad" if gain < 0 else "",
                     **{name: result[name] for name in ("num_classes", "num_train", "num_test")},
                 }
             yield row
