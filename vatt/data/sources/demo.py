@@ -1,8 +1,6 @@
 """The demo corpus: videos with sound and narration, generated from a seed, the same bytes every time."""
 
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +11,12 @@ from tqdm import tqdm
 
 from vatt.atomic import atomic_path
 from vatt.data.manifest import Annotation, ManifestEntry
+from vatt.data.preprocessing.workers import run_in_workers
 from vatt.data.sources.demo_narration import describe_scene, narrate
 from vatt.data.sources.demo_picture import FRAME_RATE_HZ, HEIGHT_PX, WIDTH_PX, draw_scene
 from vatt.data.sources.demo_scenes import TASKS, Scene, VideoPlan, plan_videos
 from vatt.data.sources.demo_sound import play_scene
-from vatt.params import AUDIO_RATE_HZ
+from vatt.params import AUDIO_RATE_HZ, StageError
 
 
 def generate_demo(
@@ -27,20 +26,23 @@ def generate_demo(
 
     The folder appears when it is complete. Its bytes depend on `num_videos` and `seed` only, not on
     the number of worker processes (default: one for each core).
+
+    Raises:
+        StageError: a worker process was killed, for lack of memory, say.
     """
     plans = plan_videos(num_videos, seed)
     workers = num_workers or len(os.sched_getaffinity(0))
     with atomic_path(out_dir) as folder:
         folder.mkdir()
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            written = pool.map(partial(write_video, folder), plans)
-            for _ in tqdm(written, total=num_videos, desc="demo videos", unit="video"):
-                pass
+        written = run_in_workers(partial(write_video, folder), plans, workers)
+        for name in tqdm(written, total=num_videos, desc="demo videos", unit="video"):
+            if name is None:
+                raise StageError(f"{out_dir}: a process that wrote a demo video was killed")
     return [_manifest_entry(plan, out_dir.name) for plan in plans]
 
 
-def write_video(folder: Path, plan: VideoPlan) -> None:
-    """Write one video as MP4, and its narration, if any, as WebVTT beside it."""
+def write_video(folder: Path, plan: VideoPlan) -> str:
+    """Write one video as MP4, and its narration, if any, as WebVTT beside it; returns its name."""
     _write_mp4(folder / f"{plan.name}.mp4", plan)
     if plan.has_narration:
         subtitles = pysubs2.SSAFile()
@@ -49,6 +51,7 @@ def write_video(folder: Path, plan: VideoPlan) -> None:
             for start_s, end_s, text in narrate(plan)
         ]
         (folder / f"{plan.name}.vtt").write_text(subtitles.to_string("vtt"), encoding="utf-8")
+    return plan.name
 
 
 def _write_mp4(path: Path, plan: VideoPlan) -> None:

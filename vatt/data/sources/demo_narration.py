@@ -24,11 +24,11 @@ MOTION_WORDS = {
 }
 MATERIAL_WORDS = {
     "metal": ("metal", "steel", "iron"),
-    "wood": ("wooden", "oak", "timber"),
+    "wood": ("wood", "oak", "timber"),
     "glass": ("glass", "crystal"),
     "stone": ("stone", "rock", "granite"),
     "rubber": ("rubber", "latex"),
-    "water": ("watery", "liquid", "wet"),
+    "water": ("water", "ocean", "river"),
 }
 RHYTHM_WORDS = {
     "slow": ("slow", "lazy", "sleepy"),
@@ -54,15 +54,15 @@ OPENINGS = (
 )
 THINGS = ("thing", "one", "object")
 ABOUT_SCENE = (
-    "{opening} the {material} {shape} {motion}",
+    "{opening} the {shape} {motion} before the {material} wall",
     "{opening} this {shape} {motion} at a {rhythm} {beat}",
     "{opening} a {material} sound with a {rhythm} {beat}",
     "{opening} it {motion} and the {beat} is {rhythm}",
-    "{opening} that {material} {thing} {motion}",
+    "{opening} that {thing} {motion} near the {material}",
     "{opening} listen it is {material} and {rhythm}",
     "{opening} a {rhythm} {shape} and it {motion}",
-    "{opening} my {shape} is {material} with a {rhythm} {beat}",
-    "{opening} a {material} {shape} {motion} with a {rhythm} {beat}",
+    "{opening} my {shape} on {material} with a {rhythm} {beat}",
+    "{opening} a {shape} {motion} by the {material} with a {rhythm} {beat}",
 )
 OFF_TOPIC = (
     "thank you so much for watching",
@@ -79,8 +79,8 @@ OFF_TOPIC = (
     "just give it a moment",
 )
 DESCRIPTIONS = (
-    "a {material} {shape} {motion} with a {rhythm} {beat}",
-    "the {shape} is {material} and {motion} at a {rhythm} {beat}",
+    "a {shape} {motion} before a {material} wall with a {rhythm} {beat}",
+    "the {shape} {motion} on {material} at a {rhythm} {beat}",
 )
 
 

@@ -1,4 +1,4 @@
-"""The picture of a demo scene: a textured shape that moves and flashes before a random background."""
+"""The picture of a demo scene: a shape that moves before a textured wall, in light that beats."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,7 +9,7 @@ WIDTH_PX = 112
 HEIGHT_PX = 96
 FRAME_RATE_HZ = 20
 
-TEXTURE_PERIOD_PX = {"metal": 6, "wood": 10, "glass": 11, "stone": 12, "rubber": 11, "water": 9}
+TEXTURE_PERIOD_PX = {"metal": 9, "wood": 9, "glass": 10, "stone": 16, "rubber": 14, "water": 12}
 
 
 def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3"]:
@@ -17,29 +17,19 @@ def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3
     rng = np.random.default_rng([scene.seed, 0])
     num_frames = round(scene.duration_s * frame_rate_hz)
     times_s = np.arange(num_frames, dtype=np.float32) / np.float32(frame_rate_hz)
-    beat = beat_strength(scene, times_s).astype(np.float32)
-    x, y, radius = _move(scene.motion, times_s, rng)
-    radius = radius * (1.0 + 0.12 * beat)
-    column = _axis_px(WIDTH_PX)[None, None, :] - x[:, None, None] * (HEIGHT_PX / 2)
-    row = _axis_px(HEIGHT_PX)[None, :, None] - y[:, None, None] * (HEIGHT_PX / 2)
-    radius_px = radius[:, None, None] * (HEIGHT_PX / 2)
-    mask = np.clip(
-        _inside(scene.shape, column / radius_px, row / radius_px) * radius_px + 0.5, 0, 1
-    )
-    texture = np.clip(3.0 * _texture(scene.material, column, row), -1, 1)
-    first, second = _contrasting_colours(rng)
-    light = mask * (0.45 + 0.55 * beat[:, None, None])
-    pattern = light * texture
-    background = _background(times_s, rng)
-    frames = np.empty((num_frames, HEIGHT_PX, WIDTH_PX, 3), np.uint8)
-    uncovered = 255.0 - 255.0 * mask
-    for channel in range(3):
-        mean = 127.5 * (first[channel] + second[channel])
-        contrast = 127.5 * (first[channel] - second[channel])
-        frames[..., channel] = (
-            background[..., channel] * uncovered + mean * light + contrast * pattern
-        )
-    return frames
+    x_px, y_px, radius_px = (HEIGHT_PX / 2 * path for path in _move(scene.motion, times_s, rng))
+    column = (_axis_px(WIDTH_PX) - x_px[:, None])[:, None, :] / radius_px[:, None, None]
+    row = (_axis_px(HEIGHT_PX) - y_px[:, None])[:, :, None] / radius_px[:, None, None]
+    edge_px = _inside(scene.shape, column, row) * radius_px[:, None, None]
+    covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
+    wall_colour, shape_colour = _contrasting_colours(rng)
+    frames = _draw_wall(scene.material, wall_colour, rng) * (1 - covered) + shape_colour * covered
+    _add_spots(frames, times_s, rng)
+    beat = beat_strength(scene, times_s)
+    light = rng.uniform(0.65, 0.85) + 0.35 * (beat - beat.mean())
+    frames *= light.astype(np.float32)[:, None, None, None]
+    pixels: np.ndarray = np.clip(255 * frames, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _axis_px(size_px: int) -> Float[np.ndarray, " N"]:
@@ -91,49 +81,48 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return distance
 
 
-def _texture(material: str, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Return the material's texture, about -1 to 1 with mean 0; it moves with the shape."""
-    step = 2 * np.pi / TEXTURE_PERIOD_PX[material]
-    texture: np.ndarray
+def _draw_wall(
+    material: str, colour: np.ndarray, rng: np.random.Generator
+) -> Float[np.ndarray, "H W 3"]:
+    """Draw the wall behind: the texture of the material, shifted at random, with grain."""
+    step = 2 * np.pi / (TEXTURE_PERIOD_PX[material] * rng.uniform(0.9, 1.1))
+    column = step * (_axis_px(WIDTH_PX)[None, :] + rng.uniform(-20, 20))
+    row = step * (_axis_px(HEIGHT_PX)[:, None] + rng.uniform(-20, 20))
     match material:
         case "metal":  # fine lines across
-            texture = np.sin(step * row)
+            texture = np.sin(row + 0 * column)
         case "wood":  # upright grain
-            texture = np.sin(step * column)
+            texture = np.sin(column + 0 * row)
         case "glass":  # a slanting gleam
-            texture = np.sin(step * (column + row))
+            texture = np.sin(column + row)
         case "stone":  # blocks
-            texture = 1.5 * np.sin(step * column) * np.sin(step * row)
+            texture = 1.5 * np.sin(column) * np.sin(row)
         case "rubber":  # dots
-            texture = np.cos(step * column) + np.cos(step * row) - 0.15
+            texture = np.cos(column) + np.cos(row)
         case _:  # ripples of water
-            texture = np.sin(step * np.sqrt(column * column + row * row))
-    return texture
+            texture = np.sin(np.sqrt(column * column + row * row))
+    contrast = rng.choice([-1, 1]) * rng.uniform(0.1, 0.25, 3)
+    wall = colour + contrast * np.clip(2 * texture, -1, 1)[..., None]
+    wall = wall + rng.normal(0, 0.03, wall.shape)
+    visible: np.ndarray = np.clip(wall, 0, 1).astype(np.float32)
+    return visible
 
 
-def _contrasting_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw two colours in [0, 1] whose brightness differs by at least 0.35, in either order."""
-    while True:
-        first, second = rng.random((2, 3))
-        if abs(float(first.mean() - second.mean())) > 0.35:
-            return first, second
-
-
-def _background(times_s: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "T H W 3"]:
-    """Draw a colour gradient with grain and two plain spots that drift; in [0, 1]."""
-    corners = rng.uniform(0.1, 0.9, (2, 2, 1, 1, 3)).astype(np.float32)
-    across = np.linspace(0, 1, WIDTH_PX, dtype=np.float32)[None, :, None]
-    down = np.linspace(0, 1, HEIGHT_PX, dtype=np.float32)[:, None, None]
-    top = corners[0, 0] * (1 - across) + corners[0, 1] * across
-    bottom = corners[1, 0] * (1 - across) + corners[1, 1] * across
-    picture = top * (1 - down) + bottom * down
-    picture = picture + rng.normal(0, 0.03, picture.shape).astype(np.float32)
-    frames = np.repeat(picture[None], len(times_s), axis=0)
+def _add_spots(
+    frames: Float[np.ndarray, "T H W 3"], times_s: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Draw two plain spots that drift, in place: they mean nothing."""
     for _ in range(2):
-        start, speed = rng.uniform(10, HEIGHT_PX - 10, 2), rng.uniform(-8, 8, 2)
+        start_px, speed_px = rng.uniform(10, HEIGHT_PX - 10, 2), rng.uniform(-8, 8, 2)
         size, colour = int(rng.integers(6, 14)), rng.random(3, dtype=np.float32)
         for frame, time_s in zip(frames, times_s.tolist(), strict=True):
-            left, upper = np.clip(start + speed * time_s, 0, HEIGHT_PX - size).astype(int)
+            left, upper = np.clip(start_px + speed_px * time_s, 0, HEIGHT_PX - size).astype(int)
             frame[upper : upper + size, left : left + size] = colour
-    np.clip(frames, 0, 1, out=frames)
-    return frames
+
+
+def _contrasting_colours(rng: np.random.Generator) -> Float[np.ndarray, "2 3"]:
+    """Draw two colours in [0, 1] whose brightness differs by at least 0.3, in either order."""
+    while True:
+        colours: np.ndarray = rng.uniform(0.1, 0.9, (2, 3)).astype(np.float32)
+        if abs(np.diff(colours.mean(axis=1))[0]) > 0.3:
+            return colours

@@ -1,7 +1,7 @@
 """What happens in a demo video: scenes with latent factors shared by picture, sound and text.
 
-A scene has a shape (seen), a motion (seen), a material (seen as a texture, heard as a timbre) and
-a rhythm (seen as flashes, heard as beats); all four are named in the narration. Everything else
+A scene has a shape (seen), a motion (seen), a material (seen as a wall, heard as a timbre) and
+a rhythm (seen in the light, heard as beats); all four are named in the narration. Everything else
 (colours, brightness, positions, sizes, phases, gains, noise) is drawn at random and tells nothing.
 """
 
@@ -16,8 +16,9 @@ SCENE_S = 4.0
 SHAPES = ("ball", "box", "triangle", "cross", "ring", "star")
 MOTIONS = ("rise", "sink", "sway", "circle", "rest", "approach")
 MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water")
-RHYTHMS = {"slow": 0.5, "steady": 0.9, "brisk": 1.5, "quick": 2.3}
+RHYTHMS = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
 """Beats per second."""
+BEAT_DECAY_S = 0.15
 
 TASKS = {"image": "shape", "action": "motion", "audio_event": "material", "rhythm": "rhythm"}
 """Task of the annotations -> factor of the scene."""
@@ -81,14 +82,9 @@ def plan_videos(num_videos: int, seed: int) -> list[VideoPlan]:
 
 
 def beat_strength(scene: Scene, times_s: np.ndarray) -> np.ndarray:
-    """Strength in [0, 1] of the beat: a fast rise, then a decay over the rest of the beat.
-
-    It depends on the phase only, so that neither the mean brightness nor the loudness tells the rate.
-    """
-    phase = (scene.beat_phase + scene.beat_rate_hz * times_s) % 1.0
-    strength: np.ndarray = np.minimum(phase / 0.05, 1.0) * np.exp(
-        -4.0 * np.maximum(phase - 0.05, 0)
-    )
+    """Strength in [0, 1] of the beat: it strikes, then dies away, at the same speed at every rate."""
+    since_s = (scene.beat_phase + scene.beat_rate_hz * times_s) % 1.0 / scene.beat_rate_hz
+    strength: np.ndarray = np.minimum(since_s / 0.01, 1.0) * np.exp(-since_s / BEAT_DECAY_S)
     return strength
 
 

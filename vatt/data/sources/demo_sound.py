@@ -23,13 +23,14 @@ def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
     noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
     sound = _unit_power(beats) + rng.uniform(0.05, 0.2) * noise
     fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
-    loudness = 10 ** rng.uniform(-1.6, -0.9)
+    loudness = 10 ** rng.uniform(-1.1, -0.8)
     return np.clip(loudness * _unit_power(sound * fade), -1, 1).astype(np.float32)
 
 
 def _sound_of(material: str, times_s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if material in NOISE_BANDS_HZ:
-        return _band_noise(len(times_s), NOISE_BANDS_HZ[material], rng)
+        noise = _band_noise(len(times_s), NOISE_BANDS_HZ[material], rng)
+        return _unit_power(np.tanh(1.5 * noise))  # no high peaks, which would be clipped
     pitch = rng.uniform(0.95, 1.05)
     phases = rng.uniform(0, 2 * np.pi, len(PARTIALS_HZ[material]))
     tones = [
