@@ -72,7 +72,9 @@ def test_it_equals_a_slow_loop_over_single_windows() -> None:
                 "text_vt": text,
             }
             for name, value in expected.items():
-                np.testing.assert_allclose(getattr(features, name)[clip], torch.as_tensor(value)[0], atol=2e-5)
+                np.testing.assert_allclose(
+                    getattr(features, name)[clip], torch.as_tensor(value)[0], atol=2e-5
+                )
 
 
 def test_the_two_networks_see_different_things() -> None:

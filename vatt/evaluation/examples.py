@@ -31,8 +31,9 @@ def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> Fra
 
     def read_frames(number: int) -> UInt8[np.ndarray, "T H W 3"]:
         segment = rows.iloc[number]
-        start = max(0, segment.num_frames - clip.num_frames) // 2
-        view = centre_view((segment.height_px, segment.width_px), clip.frame_size_px)
+        start = max(0, int(segment.num_frames) - clip.num_frames) // 2
+        size_px = (int(segment.height_px), int(segment.width_px))
+        view = centre_view(size_px, clip.frame_size_px)
         frames: UInt8[np.ndarray, "T H W 3"] = (
             (reader.read_video(segment, start, view) * 255).round().byte().numpy()
         )
@@ -75,7 +76,7 @@ def pick_examples(clips: Clips, features: Features, read_frames: FrameReader) ->
         return []
     similarities = compare_by_cosine(features.text_vt[pairs], features.video_vt[pairs])
     ranks = rank_pairs(similarities)
-    order = _order_queries(similarities, ranks)
+    order = _order_queries(similarities, ranks).tolist()
     best, worst = order[:NUM_EXAMPLES], order[NUM_EXAMPLES:][::-1][:NUM_EXAMPLES]
 
     def build(query: int) -> Example:
@@ -96,7 +97,7 @@ def pick_examples(clips: Clips, features: Features, read_frames: FrameReader) ->
         )
 
     groups = [ExampleGroup("Best", [build(query) for query in best])]
-    if len(worst):
+    if worst:
         groups.append(ExampleGroup("Worst", [build(query) for query in worst]))
     return groups
 

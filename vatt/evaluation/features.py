@@ -129,7 +129,7 @@ def _name(segment: Any) -> str:
 def _find_text(reader: ClipReader, segment: Any) -> str | None:
     if isinstance(segment.caption, str):
         return str(segment.caption)
-    middle_start = (segment.num_frames - reader.clip.num_frames) // 2
+    middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
     narration = reader.read_narration(segment, middle_start, 1)
     return narration[0] if narration else None
 

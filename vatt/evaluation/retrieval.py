@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-RECALL_AT = (1, 5, 10)
+RECALL_AT = (1.0, 5.0, 10.0)
 SIMILARITY_DECIMALS = (
     6  # finer differences are rounding noise of float32 networks, so they are ties
 )
