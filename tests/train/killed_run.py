@@ -1,4 +1,4 @@
-"""Trains in child processes that are killed with -9, then to the end; prints the killed steps.
+"""Trains in child processes that are killed with -9, then to the end; prints the steps reached.
 
 Usage: python -m tests.train.killed_run DIRECTORY SEED NUM_KILLS. Children are forked after the
 slow imports, so that many kills take seconds.
@@ -30,32 +30,33 @@ def train_to_the_end(directory: Path) -> None:
 
 
 def count_steps(directory: Path) -> int:
-    try:
-        return len((directory / "curve.jsonl").read_bytes().splitlines())
-    except FileNotFoundError:
-        return 0
+    """Return how many steps the curve holds; a resumed run begins with those of its checkpoint."""
+    path = directory / "curve.jsonl"
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def kill_on_the_way(directory: Path, generator: random.Random) -> None:
+    """Start training and kill it some steps later, anywhere in a step or in a checkpoint."""
+    child = multiprocessing.get_context("fork").Process(target=train_to_the_end, args=(directory,))
+    fatal_step = min(count_steps(directory) + generator.randint(1, 8), NUM_STEPS - 1)
+    (directory / "curve.jsonl").unlink(missing_ok=True)
+    child.start()
+    while child.is_alive() and count_steps(directory) < fatal_step:
+        time.sleep(0.001)
+    time.sleep(generator.random() * 0.1)
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+    print(count_steps(directory))
 
 
 def main() -> None:
     directory, generator = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
-    fork = multiprocessing.get_context("fork")
     for _ in range(int(sys.argv[3])):
-        child = fork.Process(target=train_to_the_end, args=(directory,))
-        before = count_steps(directory)
-        child.start()
-        fatal_step = generator.randint(1, NUM_STEPS - 1)
-        while child.is_alive() and not before < fatal_step <= count_steps(directory):
-            if count_steps(directory) > before and fatal_step <= before:
-                break  # it has resumed and goes on
-            time.sleep(0.001)
-        time.sleep(generator.random() * 0.1)
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join()
-        print(count_steps(directory))
+        kill_on_the_way(directory, generator)
     train_to_the_end(directory)
 
 
 if __name__ == "__main__":
-    import deepspeed  # noqa: F401 - before the forks, for speed
+    import deepspeed.compile.inductor  # noqa: F401 - slow, so once, before the forks
 
     main()

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from vatt.batch import Batch
 from vatt.params import LaunchParams, PretrainParams, StageError
+
+BUCKET_SIZE = 50_000_000
+"""Elements that ranks exchange at once."""
 
 
 def join_processes(launch: LaunchParams) -> torch.device:
@@ -28,6 +32,8 @@ def join_processes(launch: LaunchParams) -> torch.device:
     device = torch.device("cpu")
     # Several threads add the gradients of an indexed table in any order, unless told not to.
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    # Else every buffer that DeepSpeed allocates would be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
         if launch.num_processes > torch.cuda.device_count():
             raise StageError(
@@ -141,7 +147,13 @@ def _build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, A
         "gradient_accumulation_steps": 1,
         "gradient_clipping": pretrain.gradient_clip_norm,
         "prescale_gradients": False,
-        "zero_optimization": {"stage": launch.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": launch.zero_stage,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": BUCKET_SIZE,
+            "allgather_bucket_size": BUCKET_SIZE,
+        },
         "zero_allow_untested_optimizer": False,
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},

@@ -1,0 +1,130 @@
+"""The stage in this process: what it demands, what it writes, what it starts from."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.stages.conftest import EXPORTED, export
+from tests.train.corpus import LAUNCH, LOSS, PRETRAIN
+from vatt import load
+from vatt.atomic import write_json
+from vatt.data.index import read_index
+from vatt.data.tokenizer import Tokenizer
+from vatt.interop.export import build_untrained
+from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
+from vatt.stages.pretrain import main
+
+RUN = RunParams(seed=3)
+SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
+
+
+def pretrain(params: PretrainParams = SHORT, launch: LaunchParams = LAUNCH) -> dict[str, object]:
+    return dict(main(RUN, EXPORTED.clip, EXPORTED.model, LOSS, params, launch))
+
+
+@pytest.fixture
+def validated(project: Path) -> Path:
+    """The current folder after `validate` passed the corpus."""
+    content = Path("data/preprocess/index.parquet").read_bytes()
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
+    return project
+
+
+def test_it_writes_an_export_that_everyone_can_load(validated: Path) -> None:
+    metrics = pretrain()
+    exported = load("data/pretrain")
+    untrained = build_untrained(exported.params).state_dict()
+    assert exported.params.pretrain == SHORT
+    assert exported.params.frame_rate_hz == EXPORTED.frame_rate_hz
+    assert any(
+        not torch.equal(weight, untrained[name])
+        for name, weight in exported.model.state_dict().items()
+    )
+    row = json.loads(Path("metrics/pretrain_curve.jsonl").read_text().splitlines()[-1])
+    assert row == {name: metrics[name] for name in row}
+    assert metrics["step"] == 3
+    assert metrics["num_clips"] == 12
+    assert metrics["num_parameters"] == sum(p.numel() for p in exported.model.parameters())
+
+
+def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(
+    validated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def weights() -> bytes:
+        return Path("data/pretrain/model.safetensors").read_bytes()
+
+    metrics, first = pretrain(), weights()
+    checkpoints = {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
+    Path("data/pretrain/model.safetensors").unlink()
+    assert pretrain(launch=LAUNCH.model_copy(update={"loader_workers": 1})) == metrics
+    assert weights() == first
+    assert checkpoints == {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
+    pretrain(SHORT.model_copy(update={"learning_rate": 2e-4}))
+    assert weights() != first
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ('{"passed": true, "index_digest": "00"}', "is on another corpus"),
+        ('{"passed": true}', "is on another corpus"),
+        ('{"passed": false, "index_digest": "DIGEST"}', "did not pass"),
+    ],
+)
+def test_it_needs_the_verdict_on_this_very_corpus(
+    validated: Path, verdict: str | None, message: str
+) -> None:
+    path = Path("metrics/validate.json")
+    digest = json.loads(path.read_text())["index_digest"]
+    path.unlink()
+    if verdict is not None:
+        path.write_text(verdict.replace("DIGEST", digest))
+    with pytest.raises(StageError, match=message):
+        pretrain()
+    assert not Path(".cache").exists()
+
+
+def test_a_corpus_without_training_clips_is_refused(validated: Path) -> None:
+    index = read_index(Path("data/preprocess"))
+    index["split"] = "test"
+    index.to_parquet("data/preprocess/index.parquet")
+    content = Path("data/preprocess/index.parquet").read_bytes()
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
+    with pytest.raises(StageError, match="no segment of the split train|other columns"):
+        pretrain()
+
+
+def test_it_starts_from_an_export_whose_words_it_knows(validated: Path) -> None:
+    export(EXPORTED, noise=0.5)
+    Path("data/pretrain").rename("earlier")
+    earlier = load("earlier")
+    crawl = SHORT.model_copy(update={"initial_weights": "earlier", "learning_rate": 1e-12})
+    pretrain(crawl)
+    found = load("data/pretrain").model.state_dict()
+    for name, weight in earlier.model.state_dict().items():
+        if "running" not in name:
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6, msg=name)
+    assert Tokenizer(Path("earlier/tokenizer.model")).pieces == earlier.tokenizer.pieces
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "is not an export"),
+        ("champion", "there is no champion yet"),
+        ("narrow", "model.space_va_width = 8, params.yaml says 24"),
+    ],
+)
+def test_it_refuses_unfit_initial_weights(validated: Path, source: str, message: str) -> None:
+    narrow = EXPORTED.model.model_copy(update={"space_va_width": 8})
+    export(EXPORTED.model_copy(update={"model": narrow}))
+    Path("data/pretrain").rename("narrow")
+    with pytest.raises(StageError, match=message):
+        pretrain(SHORT.model_copy(update={"initial_weights": source}))
