@@ -23,7 +23,7 @@ class Stage:
     kinds: tuple[str, ...]
     command: str
     deps: tuple[str, ...]
-    outs: tuple[str, ...]  # what DVC caches: the data
+    outs: tuple[str, ...]
     metrics: tuple[str, ...]
     plots: tuple[str, ...]
 
@@ -66,7 +66,7 @@ class Pipeline:
         lock = _read_yaml(path) if path.exists() else {}
         entry = lock.get("stages", {}).get(name, {"outs": []})
         hashes = {out["path"]: out["md5"] for out in entry["outs"]}
-        known = [hashes[out] for out in self.stages[name].outs if out in hashes]
+        known = [hashes[out] for out in self.stages[name].outs if _is_data(out) and out in hashes]
         return "+".join(known) or None
 
     def code_version(self, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from vatt.atomic import write_json
 from vatt.data.index import TOKENIZER_NAME, read_index
 from vatt.data.tokenizer import Tokenizer
 from vatt.data.validation.gate import require_passed
@@ -28,6 +29,7 @@ PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")
 VERDICT_PATH = Path("metrics/validate.json")
 CURVE_PATH = Path("metrics/pretrain_curve.jsonl")
+PLOT_PATH = Path("metrics/pretrain_plot.json")
 RUNS_DIR = Path(".cache/pretrain")
 INITIAL_PATH = RUNS_DIR / "initial.safetensors"
 
@@ -81,9 +83,15 @@ def main(
     trained = build_untrained(params)
     trained.load_state_dict(load_file(job.weights_path))
     save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
-    last_row = json.loads(CURVE_PATH.read_text(encoding="utf-8").splitlines()[-1])
     return {
-        **last_row,
+        **_write_plot()[-1],
         "num_clips": pretrain.num_steps * pretrain.batch_size,
         "num_parameters": sum(parameter.numel() for parameter in trained.parameters()),
     }
+
+
+def _write_plot() -> list[dict[str, Any]]:
+    """Write the curve as one document, because `dvc plots` reads no JSONL; return its rows."""
+    rows = [json.loads(line) for line in CURVE_PATH.read_text(encoding="utf-8").splitlines()]
+    write_json(PLOT_PATH, {"curve": rows})
+    return rows
