@@ -8,7 +8,10 @@ import torch
 
 from tests.ranks import Ranks
 
-CHECKED = ["vatt.batch", "vatt.models", "vatt.losses", "vatt.distributed"]
+CHECKED = [
+    *("vatt.batch", "vatt.models", "vatt.losses", "vatt.distributed", "vatt.data.preprocessing"),
+    *(f"vatt.data.{name}" for name in ("audio", "augment", "clips", "tokenizer", "video")),
+]
 
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 torch.set_num_threads(1)

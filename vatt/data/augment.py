@@ -35,7 +35,7 @@ class View:
 
 def centre_view(size_px: tuple[int, int], frame_size_px: int) -> View:
     """Return the view of the middle of a picture of (height, width), with all of its short side."""
-    height_px, width_px = _fit(*size_px, frame_size_px)
+    height_px, width_px = _fit(float(size_px[0]), float(size_px[1]), frame_size_px)
     top_px, left_px = (height_px - frame_size_px) // 2, (width_px - frame_size_px) // 2
     return View(height_px, width_px, top_px, left_px, is_flipped=False)
 

@@ -58,7 +58,7 @@ class ClipReader:
         size_px = self.clip.frame_size_px
         if not segment.has_video:
             return torch.full((self.clip.num_frames, size_px, size_px, 3), 0.5)
-        num_frames = min(self.clip.num_frames, segment.num_frames)
+        num_frames = min(self.clip.num_frames, int(segment.num_frames))
         member = self._member(segment, "video")
         try:
             pictures = decode_video(
@@ -81,10 +81,10 @@ class ClipReader:
         """
         if not segment.has_audio:
             return torch.zeros(self.clip.num_samples)
-        num_samples = min(self.clip.num_samples, segment.num_samples)
+        num_samples = min(self.clip.num_samples, int(segment.num_samples))
         # The sound of a window may be up to a frame longer than its pictures.
         start = round(start_frame / segment.frame_rate_hz * AUDIO_RATE_HZ)
-        start = min(start, segment.num_samples - num_samples)
+        start = min(start, int(segment.num_samples) - num_samples)
         member = self._member(segment, "audio")
         try:
             samples = decode_audio(read_member(member), start, num_samples)

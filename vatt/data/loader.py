@@ -100,7 +100,7 @@ class TrainingClips(Dataset[Clip]):
         segment = reader.index.iloc[self.rows[sample]]
         rng = np.random.default_rng([SAMPLE_STREAM, self._seed, epoch, sample])
         start_frame = int(rng.integers(max(0, segment.num_frames - clip.num_frames) + 1))
-        size_px = (segment.height_px, segment.width_px)
+        size_px = (int(segment.height_px), int(segment.width_px))
         view = draw_view(size_px, clip.frame_size_px, augment, rng)
         video = jitter_colour(reader.read_video(segment, start_frame, view), augment, rng)
         audio = add_noise(reader.read_audio(segment, start_frame), augment, rng)
@@ -148,7 +148,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
         last_start = max(0, segment.num_frames - clip.num_frames)
         places = np.linspace(0, 1, self._num_windows) if self._num_windows > 1 else np.array([0.5])
         starts = (places * last_start).round().astype(int).tolist()
-        size_px = (segment.height_px, segment.width_px)
+        size_px = (int(segment.height_px), int(segment.width_px))
         view = centre_view(size_px, clip.frame_size_px)
         return [self._read(segment, start, view) for start in starts]
 

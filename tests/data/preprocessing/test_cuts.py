@@ -136,90 +136,6 @@ def test_one_frame_is_one_piece(tmp_path: Path) -> None:
     assert [piece.num_pictures for piece in cut(path, PARAMS)] == [1]
 
 
-@pytest.mark.parametrize(
-    "matrix",
-    [
-        (a, b, c, d)
-        for a, b, c, d in [
-            (1, 0, 0, 1),
-            (-1, 0, 0, 1),
-            (1, 0, 0, -1),
-            (-1, 0, 0, -1),
-            (0, 1, 1, 0),
-            (0, 1, -1, 0),
-            (0, -1, 1, 0),
-            (0, -1, -1, 0),
-        ]
-    ],
-)
-def test_the_display_matrix_is_honoured(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
-    clip = Clip(duration_s=0.2, audio=False, width_px=64, height_px=64, flash_s=())
-    path = write_clip(tmp_path / "clip.mp4", clip)
-    [stored] = cut(path)
-    a, b, c, d = (value << 16 for value in matrix)
-    content = bytearray(path.read_bytes())
-    place = content.index(b"tkhd") + 44
-    entries = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    content[place : place + 36] = b"".join(value.to_bytes(4, signed=True) for value in entries)
-    path.write_bytes(content)
-    [shown] = cut(path)
-    before, after = stored.hold_pictures()[0], shown.hold_pictures()[0]
-    expected = np.zeros_like(before)
-    for y in range(64):
-        for x in range(64):  # from the middle, so that turning needs no shift
-            u, v = 2 * x - 63, 2 * y - 63
-            to_x = (matrix[0] * u + matrix[2] * v + 63) // 2
-            to_y = (matrix[1] * u + matrix[3] * v + 63) // 2
-            expected[to_y, to_x] = before[y, x]
-    np.testing.assert_array_equal(after, expected)
-
-
-@pytest.mark.parametrize(
-    ("width_px", "height_px", "shape"),
-    [(63, 47, (64, 86)), (47, 63, (86, 64)), (16, 16, (64, 64)), (320, 180, (64, 114))],
-)
-def test_the_short_side_becomes_what_is_asked(
-    width_px: int, height_px: int, shape: tuple[int, int], tmp_path: Path
-) -> None:
-    clip = Clip(duration_s=0.2, width_px=width_px, height_px=height_px, audio=False)
-    [piece] = cut(write_clip(tmp_path / "clip.mp4", clip))
-    assert piece.hold_pictures().shape[1:3] == shape
-
-
-def write_colours(path: Path, pixel_format: str, full_range: bool) -> npt.NDArray[np.int64]:
-    """Write a file of four plain quarters and return their colours."""
-    colours = np.array([[200, 40, 40], [40, 180, 60], [60, 60, 220], [230, 230, 20]])
-    image = np.zeros((64, 64, 3), np.uint8)
-    for number, colour in enumerate(colours):
-        row, column = divmod(number, 2)
-        image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = colour
-    color_range = 2 if full_range else 1
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, pixel_format
-        stream.codec_context.color_range = color_range
-        for _ in range(5):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame = frame.reformat(
-                format=pixel_format, dst_colorspace=5, dst_color_range=color_range
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return colours
-
-
-@pytest.mark.parametrize(
-    ("pixel_format", "full_range"),
-    [("yuv420p", False), ("yuv420p", True), ("yuv420p10le", False), ("yuv444p", False)],
-)
-def test_colours_survive(pixel_format: str, full_range: bool, tmp_path: Path) -> None:
-    colours = write_colours(tmp_path / "clip.mp4", pixel_format, full_range)
-    [piece] = cut(tmp_path / "clip.mp4")
-    picture = piece.hold_pictures()[0].astype(int)
-    seen = [picture[row, column] for row in (16, 48) for column in (16, 48)]
-    np.testing.assert_allclose(seen, colours, atol=6)
-
-
 def test_covers_are_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "song.m4a"
     clip = Clip(duration_s=2.0, video=False)
@@ -271,12 +187,6 @@ def test_absurd_time_stamps_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(MediaError, match="time stamps jump from 2"):
         cut(remux(source, tmp_path / "out.mkv", jump))
-
-
-def test_a_very_long_picture_is_refused(tmp_path: Path) -> None:
-    clip = Clip(duration_s=0.2, width_px=640, height_px=32, audio=False)
-    with pytest.raises(MediaError, match="640 x 32"):
-        cut(write_clip(tmp_path / "clip.mp4", clip))
 
 
 def test_play_lists_do_not_open_other_files(tmp_path: Path) -> None:
