@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -11,7 +13,6 @@ from tests.stages.conftest import EXPORTED, export
 from tests.train.corpus import LAUNCH, LOSS, PRETRAIN
 from vatt import load
 from vatt.atomic import write_json
-from vatt.data.index import read_index
 from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import build_untrained
 from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
@@ -91,13 +92,14 @@ def test_it_needs_the_verdict_on_this_very_corpus(
 
 
 def test_a_corpus_without_training_clips_is_refused(validated: Path) -> None:
-    index = read_index(Path("data/preprocess"))
-    index["split"] = "test"
-    index.to_parquet("data/preprocess/index.parquet")
-    content = Path("data/preprocess/index.parquet").read_bytes()
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    path = Path("data/preprocess/index.parquet")
+    index = pq.read_table(path)
+    column = index.schema.get_field_index("split")
+    held_out = pa.array(["test"] * index.num_rows)
+    pq.write_table(index.set_column(column, index.schema.field(column), held_out), path)
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
-    with pytest.raises(StageError, match="no segment of the split train|other columns"):
+    with pytest.raises(StageError, match="no segment of the split train"):
         pretrain()
 
 

@@ -49,7 +49,8 @@ def wait_until_it_trains(process: "subprocess.Popen[str]") -> list[psutil.Proces
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
-    return psutil.Process(process.pid).children(recursive=True)
+    children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return children
 
 
 def ranks_of(stage: int) -> list[psutil.Process]:
