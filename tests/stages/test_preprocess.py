@@ -71,6 +71,16 @@ def test_many_killed_runs_can_be_repeated(workplace: Path) -> None:
     check_kills(workplace, [0.0, 0.1, 0.3, 0.6, 0.8, 1.0, 1.2])
 
 
+def test_a_full_disk_stops_the_stage_and_says_so(workplace: Path) -> None:
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$0" -m vatt preprocess', sys.executable]
+    finished = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert "preprocess: " in finished.stderr
+    assert "File too large" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (workplace / "data" / "preprocess").exists()
+
+
 def test_without_a_manifest_the_stage_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from vatt.data.shards import write_members
 from vatt.data.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class Outcome(NamedTuple):
