@@ -80,18 +80,17 @@ def main(
         curve_path=CURVE_PATH,
     )
     launch_job(job)
-    trained = build_untrained(params)
-    trained.load_state_dict(load_file(job.weights_path))
-    save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
+    last_row = json.loads(CURVE_PATH.read_text(encoding="utf-8").splitlines()[-1])
     return {
-        **_write_plot()[-1],
+        **last_row,
         "num_clips": pretrain.num_steps * pretrain.batch_size,
-        "num_parameters": sum(parameter.numel() for parameter in trained.parameters()),
+        "num_parameters": _export(job.weights_path, params),
     }
 
 
-def _write_plot() -> list[dict[str, Any]]:
-    """Write the curve as one document, because `dvc plots` reads no JSONL; return its rows."""
-    rows = [json.loads(line) for line in CURVE_PATH.read_text(encoding="utf-8").splitlines()]
-    write_json(PLOT_PATH, {"curve": rows})
-    return rows
+def _export(weights_path: Path, params: ExportedParams) -> int:
+    """Write the export of trained weights and return how many there are."""
+    trained = build_untrained(params)
+    trained.load_state_dict(load_file(weights_path))
+    save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
+    return sum(parameter.numel() for parameter in trained.parameters())
