@@ -71,7 +71,17 @@ def main(
         vocab_size=tokenizer.vocab_size,
         index_digest=index_digest,
     )
-    initial_weights = INITIAL_PATH if pretrain.initial_weights else None
+    weights_path = _train(recipe)
+    return {
+        **_write_plot()[-1],
+        "num_clips": pretrain.num_steps * pretrain.batch_size,
+        "num_parameters": _export(weights_path, params),
+    }
+
+
+def _train(recipe: Recipe) -> Path:
+    """Run the training and return where its weights are."""
+    initial_weights = INITIAL_PATH if recipe.pretrain.initial_weights else None
     job = Job(
         recipe=recipe,
         initial_weights=initial_weights,
@@ -80,12 +90,7 @@ def main(
         curve_path=CURVE_PATH,
     )
     launch_job(job)
-    last_row = json.loads(CURVE_PATH.read_text(encoding="utf-8").splitlines()[-1])
-    return {
-        **last_row,
-        "num_clips": pretrain.num_steps * pretrain.batch_size,
-        "num_parameters": _export(job.weights_path, params),
-    }
+    return job.weights_path
 
 
 def _export(weights_path: Path, params: ExportedParams) -> int:
@@ -94,3 +99,10 @@ def _export(weights_path: Path, params: ExportedParams) -> int:
     trained.load_state_dict(load_file(weights_path))
     save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
     return sum(parameter.numel() for parameter in trained.parameters())
+
+
+def _write_plot() -> list[dict[str, Any]]:
+    """Write the curve as one document, because `dvc plots` reads no JSONL; return its rows."""
+    rows = [json.loads(line) for line in CURVE_PATH.read_text(encoding="utf-8").splitlines()]
+    write_json(PLOT_PATH, {"curve": rows})
+    return rows
