@@ -18,7 +18,7 @@ MOTIONS = ("rise", "sink", "sway", "circle", "rest", "approach")
 MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water")
 RHYTHMS = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
 """Beats per second."""
-BEAT_DECAY_S = 0.15
+BEAT_DECAY_S = 0.2
 
 TASKS = {"image": "shape", "action": "motion", "audio_event": "material", "rhythm": "rhythm"}
 """Task of the annotations -> factor of the scene."""
@@ -65,13 +65,13 @@ class VideoPlan:
 
 
 def plan_videos(num_videos: int, seed: int) -> list[VideoPlan]:
-    """Plan the corpus: 22 % of the videos for the test, 10 % for validation, the rest for training.
+    """Plan the corpus: 18 % of the videos for the test, 7 % for validation, the rest for training.
 
     There is at least one video in each split; `num_videos` is at least 3.
     """
     order = np.random.default_rng([seed, 0]).permutation(num_videos)
-    num_test = max(1, round(0.22 * num_videos))
-    num_validation = max(1, round(0.10 * num_videos))
+    num_test = max(1, round(0.18 * num_videos))
+    num_validation = max(1, round(0.07 * num_videos))
     splits: dict[int, Split] = {}
     for place, number in enumerate(order.tolist()):
         if place < num_test:
@@ -90,7 +90,7 @@ def beat_strength(scene: Scene, times_s: np.ndarray) -> np.ndarray:
 
 def _plan_video(number: int, split: Split, seed: int) -> VideoPlan:
     rng = np.random.default_rng([seed, 1, number])
-    num_scenes = int(rng.choice([2, 3, 4, 5], p=[0.1, 0.2, 0.3, 0.4]))
+    num_scenes = int(rng.choice([2, 3, 4, 5], p=[0.05, 0.1, 0.2, 0.65]))
     last_s = float(rng.integers(50, 81)) / 20.0  # a whole number of frames, 2.5 to 4 s
     starts_s = [SCENE_S * index for index in range(num_scenes)]
     ends_s = [*starts_s[1:], starts_s[-1] + last_s]

@@ -19,12 +19,12 @@ def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
     """Play the scene: mono at 48 kHz in [-1, 1], of random loudness, over random noise."""
     rng = np.random.default_rng([scene.seed, 1])
     times_s = np.arange(round(scene.duration_s * AUDIO_RATE_HZ)) / AUDIO_RATE_HZ
-    beats = _sound_of(scene.material, times_s, rng) * beat_strength(scene, times_s)
+    beats = _sound_of(scene.material, times_s, rng) * (0.15 + 0.85 * beat_strength(scene, times_s))
     noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
     sound = _unit_power(beats) + rng.uniform(0.05, 0.2) * noise
     fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
-    loudness = 10 ** rng.uniform(-1.1, -0.8)
-    return np.clip(loudness * _unit_power(sound * fade), -1, 1).astype(np.float32)
+    loudness = 10 ** rng.uniform(-0.9, -0.6)
+    return np.tanh(loudness * _unit_power(sound * fade)).astype(np.float32)
 
 
 def _sound_of(material: str, times_s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
