@@ -12,14 +12,17 @@ from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
 from vatt.params import Section, StageError
 
+TRAINING_ONLY = {"augment", "dropout_rate", "drop_token_rate"}
+"""What may differ from the run that the weights come from: the network is the same."""
+
 
 def write_initial_weights(
     source: str, params: ExportedParams, tokenizer: Tokenizer, out_path: Path
 ) -> None:
     """Write the weights of an export as the first ones of a run with `params` and `tokenizer`.
 
-    `source` is the folder of the export, or "champion". The new corpus may have other word pieces: the vectors of those that the export knows are
-    taken over, the others start at random.
+    `source` is the folder of the export, or "champion". The new corpus may have other word
+    pieces: the vectors of those that the export knows are taken over, the others start at random.
 
     Raises:
         StageError: the export is missing or damaged, or its clip or network is another one.
@@ -37,9 +40,9 @@ def write_initial_weights(
 
 
 def _check_same(source: str, section: str, found: Section, wanted: Section) -> None:
-    """Refuse an export made for another clip size or network."""
+    """Refuse an export made for another clip size or network; how it is trained may differ."""
     for name, value in wanted:
-        if getattr(found, name) != value:
+        if name not in TRAINING_ONLY and getattr(found, name) != value:
             raise StageError(
                 f"pretrain.initial_weights = {source}: it was trained with "
                 f"{section}.{name} = {getattr(found, name)}, params.yaml says {value}"

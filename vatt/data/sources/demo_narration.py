@@ -29,6 +29,8 @@ MATERIAL_WORDS = {
     "stone": ("stone", "rock", "granite"),
     "rubber": ("rubber", "latex"),
     "water": ("water", "ocean", "river"),
+    "brick": ("brick", "clay"),
+    "cloth": ("cloth", "cotton", "linen"),
 }
 RHYTHM_WORDS = {
     "slow": ("slow", "lazy", "sleepy"),
@@ -56,11 +58,10 @@ THINGS = ("thing", "one", "object")
 ABOUT_SCENE = (
     "{opening} the {shape} {motion} before the {material} wall",
     "{opening} this {shape} {motion} at a {rhythm} {beat}",
-    "{opening} a {material} sound with a {rhythm} {beat}",
-    "{opening} it {motion} and the {beat} is {rhythm}",
-    "{opening} that {thing} {motion} near the {material}",
-    "{opening} listen it is {material} and {rhythm}",
-    "{opening} a {rhythm} {shape} and it {motion}",
+    "{opening} the {shape} {motion} and the {beat} is {rhythm}",
+    "{opening} it {motion} on {material} and it is {rhythm}",
+    "{opening} that {shape} {motion} near the {material}",
+    "{opening} it {motion} with a {rhythm} {material} sound",
     "{opening} my {shape} on {material} with a {rhythm} {beat}",
     "{opening} a {shape} {motion} by the {material} with a {rhythm} {beat}",
 )
@@ -101,20 +102,20 @@ def describe_scene(scene: Scene) -> str:
 def narrate(plan: VideoPlan) -> list[Caption]:
     """Return the video's captions in order of time, none if it has no narration.
 
-    A quarter of them are off the topic. The others describe what is seen up to some seconds before
+    A fifth of them are off the topic. The others describe what is seen up to some seconds before
     or after: the speaker is early or late by the same few seconds all through the video, and a
     little more or less with each sentence.
     """
     if not plan.has_narration:
         return []
     rng = np.random.default_rng([plan.seed, 3])
-    lag_s = rng.uniform(-2.0, 2.0)
+    lag_s = rng.uniform(-1.5, 1.5)
     captions: list[Caption] = []
     start_s = float(rng.uniform(0.0, 1.0))
     while start_s < plan.duration_s - 1.0:
         end_s = min(start_s + float(rng.uniform(1.4, 2.2)), plan.duration_s)
-        about_s = (start_s + end_s) / 2 - lag_s + rng.normal(0, 0.7)
-        if rng.random() < 0.25:
+        about_s = (start_s + end_s) / 2 - lag_s + rng.normal(0, 0.5)
+        if rng.random() < 0.2:
             text = str(rng.choice(OFF_TOPIC))
         else:
             text = _fill(str(rng.choice(ABOUT_SCENE)), _scene_at(plan, about_s), rng)

@@ -1,4 +1,8 @@
-"""The picture of a demo scene: a shape that moves before a textured wall, in light that beats."""
+"""The picture of a demo scene: a shape moves before a wall and its frieze, in light that beats.
+
+Colours come from few palettes, the same for all scenes: were they drawn freely, a network would
+learn to know each scene by its colours instead of by what happens in it.
+"""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,7 +13,20 @@ WIDTH_PX = 96
 HEIGHT_PX = 96
 FRAME_RATE_HZ = 20
 
-TEXTURE_PERIOD_PX = {"metal": 9, "wood": 9, "glass": 10, "stone": 16, "rubber": 14, "water": 12}
+TEXTURE_PERIOD_PX = {
+    "metal": 8,
+    "wood": 8,
+    "glass": 12,
+    "stone": 24,
+    "rubber": 12,
+    "water": 24,
+    "brick": 12,
+    "cloth": 8,
+}
+TILE_PX = 24
+"""Distance of the small shapes in the frieze."""
+MEAN_COLOURS = np.array([[0.5, 0.4, 0.3], [0.3, 0.5, 0.4], [0.4, 0.3, 0.5]], np.float32)
+SHAPE_COLOURS = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.2]], np.float32)
 
 
 def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3"]:
@@ -23,11 +40,12 @@ def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3
     edge_px = _inside(scene.shape, column, row) * radius_px[:, None, None]
     covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
     wall = _draw_wall(scene.material, rng)
-    colour = rng.choice([0.0, 0.7]) + rng.uniform(0, 0.3, 3).astype(np.float32)  # dark or bright
-    frames = (wall * (1 - covered) + colour * covered).astype(np.float32)
-    _add_spots(frames, times_s, rng)
+    _draw_frieze(wall, scene.shape, rng)
+    frames = wall[None] * (1 - covered) + rng.choice(SHAPE_COLOURS) * covered
+    # Neither the size of the shape nor the texture shows in the mean colour.
+    frames += rng.choice(MEAN_COLOURS) - frames.mean((1, 2), keepdims=True)
     beat = beat_strength(scene, times_s)
-    light = rng.uniform(0.65, 0.85) + 0.35 * (beat - beat.mean())
+    light = 0.9 + 0.4 * (beat - beat.mean())
     frames *= light.astype(np.float32)[:, None, None, None]
     pixels: np.ndarray = np.clip(255 * frames, 0, 255).astype(np.uint8)
     return pixels
@@ -85,10 +103,10 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H W 3"]:
     """Draw the wall behind: the texture of the material, shifted a little, with grain.
 
-    The shift stays below a sixth of a period, so that a network can begin with the material, from
-    which the others are found in minutes; with free shifts it takes hours.
+    The shift stays below a sixth of a period: that is what a network sees first, and from there it
+    finds the rest in minutes.
     """
-    step = 2 * np.pi / (TEXTURE_PERIOD_PX[material] * rng.uniform(0.98, 1.02))
+    step = 2 * np.pi / TEXTURE_PERIOD_PX[material]
     column = step * _axis_px(WIDTH_PX)[None, :] + rng.uniform(-1, 1)
     row = step * _axis_px(HEIGHT_PX)[:, None] + rng.uniform(-1, 1)
     match material:
@@ -100,25 +118,29 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
             texture = np.sin(column + row)
         case "stone":  # blocks
             texture = 1.5 * np.sin(column) * np.sin(row)
+        case "brick":  # a slant the other way
+            texture = np.sin(column - row)
+        case "cloth":  # a fine weave
+            texture = 2 * np.sin(column) * np.sin(row)
         case "rubber":  # dots
             texture = np.cos(column) + np.cos(row)
-        case _:  # ripples of water
-            texture = np.sin(np.sqrt(column * column + row * row))
-    colour = rng.uniform(0.4, 0.6, 3)
-    contrast = rng.uniform(0.2, 0.4, 3)
-    wall = colour + contrast * np.clip(2 * texture, -1, 1)[..., None]
-    wall = wall + rng.normal(0, 0.03, wall.shape)
-    visible: np.ndarray = np.clip(wall, 0, 1).astype(np.float32)
-    return visible
+        case _:  # waves
+            texture = np.sin(2 * row + 2 * np.sin(column))
+    grain = rng.normal(0, 0.03, (HEIGHT_PX, WIDTH_PX, 3))
+    wall: np.ndarray = 0.3 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
+    return wall.astype(np.float32)
 
 
-def _add_spots(
-    frames: Float[np.ndarray, "T H W 3"], times_s: np.ndarray, rng: np.random.Generator
+def _draw_frieze(
+    wall: Float[np.ndarray, "H W 3"], shape: str, rng: np.random.Generator
 ) -> None:
-    """Draw two plain spots that drift, in place: they mean nothing."""
-    for _ in range(2):
-        start_px, speed_px = rng.uniform(10, HEIGHT_PX - 10, 2), rng.uniform(-8, 8, 2)
-        size, colour = int(rng.integers(6, 14)), rng.random(3, dtype=np.float32)
-        for frame, time_s in zip(frames, times_s.tolist(), strict=True):
-            left, upper = np.clip(start_px + speed_px * time_s, 0, HEIGHT_PX - size).astype(int)
-            frame[upper : upper + size, left : left + size] = colour
+    """Cover the lower half of a wall with small copies of the shape, in place."""
+    top_px = HEIGHT_PX // 2
+    column, row = (
+        (np.arange(start_px, stop_px) + rng.uniform(-2, 2)) % TILE_PX - TILE_PX / 2
+        for start_px, stop_px in ((0, WIDTH_PX), (top_px, HEIGHT_PX))
+    )
+    radius_px = 0.42 * TILE_PX
+    edge_px = _inside(shape, column[None, :] / radius_px, row[:, None] / radius_px) * radius_px
+    covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
+    wall[top_px:] = 0.2 + 0.45 * covered + rng.normal(0, 0.03, wall[top_px:].shape)

@@ -15,7 +15,7 @@ SCENE_S = 4.0
 
 SHAPES = ("ball", "box", "triangle", "cross", "ring", "star")
 MOTIONS = ("rise", "sink", "sway", "circle", "rest", "approach")
-MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water")
+MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water", "brick", "cloth")
 RHYTHMS = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
 """Beats per second."""
 BEAT_DECAY_S = 0.2

@@ -12,7 +12,12 @@ PARTIALS_HZ = {
     "glass": (7400.0, 9300.0),
     "rubber": (140.0, 210.0),
 }
-NOISE_BANDS_HZ = {"stone": (200.0, 12000.0), "water": (900.0, 1700.0)}
+NOISE_BANDS_HZ = {
+    "stone": (200.0, 12000.0),
+    "water": (900.0, 1700.0),
+    "brick": (150.0, 500.0),
+    "cloth": (4500.0, 8500.0),
+}
 
 
 def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
@@ -21,7 +26,7 @@ def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
     times_s = np.arange(round(scene.duration_s * AUDIO_RATE_HZ)) / AUDIO_RATE_HZ
     beats = _sound_of(scene.material, times_s, rng) * (0.15 + 0.85 * beat_strength(scene, times_s))
     noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
-    sound = _unit_power(beats) + rng.uniform(0.05, 0.2) * noise
+    sound = _unit_power(beats) + rng.uniform(0.2, 0.5) * noise
     fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
     loudness = 10 ** rng.uniform(-0.9, -0.6)
     return np.tanh(loudness * _unit_power(sound * fade)).astype(np.float32)
@@ -31,7 +36,7 @@ def _sound_of(material: str, times_s: np.ndarray, rng: np.random.Generator) -> n
     if material in NOISE_BANDS_HZ:
         noise = _band_noise(len(times_s), NOISE_BANDS_HZ[material], rng)
         return _unit_power(np.tanh(1.5 * noise))  # no high peaks, which would be clipped
-    pitch = rng.uniform(0.95, 1.05)
+    pitch = rng.uniform(0.9, 1.1)
     phases = rng.uniform(0, 2 * np.pi, len(PARTIALS_HZ[material]))
     tones = [
         np.sin(2 * np.pi * pitch * partial_hz * times_s + phase)
