@@ -59,9 +59,9 @@ ABOUT_SCENE = (
     "{opening} the {shape} {motion} before the {material} wall",
     "{opening} this {shape} {motion} at a {rhythm} {beat}",
     "{opening} the {shape} {motion} and the {beat} is {rhythm}",
-    "{opening} it {motion} on {material} and it is {rhythm}",
+    "{opening} the {shape} on {material} {motion} and is {rhythm}",
     "{opening} that {shape} {motion} near the {material}",
-    "{opening} it {motion} with a {rhythm} {material} sound",
+    "{opening} a {shape} and a {rhythm} {material} sound",
     "{opening} my {shape} on {material} with a {rhythm} {beat}",
     "{opening} a {shape} {motion} by the {material} with a {rhythm} {beat}",
 )
@@ -113,7 +113,7 @@ def narrate(plan: VideoPlan) -> list[Caption]:
     captions: list[Caption] = []
     start_s = float(rng.uniform(0.0, 1.0))
     while start_s < plan.duration_s - 1.0:
-        end_s = min(start_s + float(rng.uniform(1.4, 2.2)), plan.duration_s)
+        end_s = min(start_s + float(rng.uniform(1.2, 2.0)), plan.duration_s)
         about_s = (start_s + end_s) / 2 - lag_s + rng.normal(0, 0.5)
         if rng.random() < 0.2:
             text = str(rng.choice(OFF_TOPIC))

@@ -127,7 +127,7 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
         case _:  # waves
             texture = np.sin(2 * row + 2 * np.sin(column))
     grain = rng.normal(0, 0.03, (HEIGHT_PX, WIDTH_PX, 3))
-    wall: np.ndarray = 0.3 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
+    wall: np.ndarray = 0.25 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
     return wall.astype(np.float32)
 
 
@@ -137,10 +137,10 @@ def _draw_frieze(
     """Cover the lower half of a wall with small copies of the shape, in place."""
     top_px = HEIGHT_PX // 2
     column, row = (
-        (np.arange(start_px, stop_px) + rng.uniform(-2, 2)) % TILE_PX - TILE_PX / 2
+        (np.arange(start_px, stop_px) + rng.uniform(-1.5, 1.5)) % TILE_PX - TILE_PX / 2
         for start_px, stop_px in ((0, WIDTH_PX), (top_px, HEIGHT_PX))
     )
-    radius_px = 0.42 * TILE_PX
+    radius_px = 0.46 * TILE_PX
     edge_px = _inside(shape, column[None, :] / radius_px, row[:, None] / radius_px) * radius_px
     covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
-    wall[top_px:] = 0.2 + 0.45 * covered + rng.normal(0, 0.03, wall[top_px:].shape)
+    wall[top_px:] = 0.1 + 0.8 * covered + rng.normal(0, 0.03, wall[top_px:].shape)
