@@ -1,5 +1,5 @@
-# Two images. `training` runs the stages and holds no Dagster; `orchestration` adds the Dagster UI and
-# needs no GPU. Both work on a mounted checkout, whose data stays outside the image:
+# Two images. `training` runs the stages and holds no Dagster; `orchestration` adds the Dagster UI, which
+# starts the stages itself, and needs no GPU. Both work on a mounted checkout, whose data stays outside the image:
 #   docker build --target training -t vatt-training .
 #   docker run --gpus all --shm-size 8g -v "$PWD:/app" vatt-training python -m dvc repro pretrain
 #   docker build --target orchestration -t vatt-orchestration .
@@ -15,6 +15,8 @@ WORKDIR /app
 COPY pyproject.toml requirements.lock ./
 RUN uv pip install --system --no-cache --constraint requirements.lock -r pyproject.toml --extra train
 COPY . .
+# The package itself, for its version; a mounted checkout in the working folder is what runs.
+RUN uv pip install --system --no-cache --no-deps . && git config --system --add safe.directory /app
 ENV PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
 USER vatt
 CMD ["python", "-m", "vatt", "--help"]

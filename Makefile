@@ -19,7 +19,7 @@ help: ## list the commands
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: .venv/.installed ## create .venv with everything that is needed
@@ -53,5 +53,5 @@ format: setup ## format the code, mend what ruff can mend
 	ruff format .
 
 clean: ## remove what the stages made; keeps .venv and data/inbox
-	rm -rf .cache metrics report.html .dagster
+	rm -rf .cache metrics .dagster
 	find data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md -exec rm -rf {} +

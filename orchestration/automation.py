@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -51,11 +52,13 @@ def watch_inbox(inbox: Path, cursor: str | None) -> dg.SensorResult | dg.SkipRea
     sizes and times. The cursor holds the state of the last tick; the state is the run key, with
     which Dagster never starts a second run. Hidden files are ignored.
     """
-    listing = [
-        (path.relative_to(inbox).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(inbox.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    ]
+    listing = []
+    for path in sorted(inbox.rglob("*")):
+        with suppress(FileNotFoundError):  # renamed meanwhile: the next tick sees it
+            if path.is_file() and not path.name.startswith("."):
+                status = path.stat()
+                name = path.relative_to(inbox).as_posix()
+                listing.append((name, status.st_size, status.st_mtime_ns))
     if not listing:
         return dg.SkipReason(f"{inbox} is empty")
     state = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Shapes in signatures are checked while tests run; a second rank is a real process."""
 
+import signal
 from collections.abc import Iterator
 
 import jaxtyping
@@ -15,6 +16,8 @@ CHECKED = [
 
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 torch.set_num_threads(1)
+# A shell starts background jobs with SIGINT ignored, and so would be all processes of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

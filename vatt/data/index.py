@@ -1,6 +1,7 @@
 """The index of a preprocessed corpus: a Parquet file with a row for each segment."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,18 @@ class IndexWriter:
         if error is None:
             self._write_group()
         self._writer.close()
+
+
+def digest_index(preprocess_dir: Path) -> str:
+    """Return the BLAKE2b of the index, hexadecimal: the version of the corpus.
+
+    The rows hold digests of what the shards hold, so that another corpus has another index.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    content = (preprocess_dir / INDEX_NAME).read_bytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_index(preprocess_dir: Path) -> pd.DataFrame:

@@ -47,6 +47,8 @@ class Segment:
     """Captions of the source that start beyond the end of the file."""
     source_digest: str = ""
     """BLAKE2b of the source file, hexadecimal."""
+    digest: str = ""
+    """BLAKE2b of the stored picture, sound and captions, hexadecimal."""
     problem: str | None = None
     """What of the source file or of its captions could not be read."""
     shard: str = ""

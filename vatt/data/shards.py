@@ -1,6 +1,7 @@
 """Shards: WebDataset-compatible tar files whose members are also read at random, by offset."""
 
 import dataclasses
+import hashlib
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,19 +37,22 @@ class Member:
 def write_members(file: BinaryIO, key: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
     """Append the members of a segment (kind to content) to a file.
 
-    Returns their places, as the fields `<kind>_offset` and `<kind>_bytes` of `Segment`. The headers
-    hold no time and no owner, so that the same contents are the same bytes.
+    Returns their places and the digest of all contents, as the fields `<kind>_offset`,
+    `<kind>_bytes` and `digest` of `Segment`. The headers hold no time and no owner, so that the
+    same contents are the same bytes.
     """
-    places = {}
+    places: dict[str, Any] = {}
+    digest = hashlib.blake2b(digest_size=16)
     for kind, content in contents.items():
         header = tarfile.TarInfo(key + SUFFIXES[kind])
         header.size = len(content)
         file.write(header.tobuf(tarfile.USTAR_FORMAT))
         places[f"{kind}_offset"] = file.tell()
         places[f"{kind}_bytes"] = len(content)
+        digest.update(content)
         file.write(content)
         file.write(bytes(-len(content) % HEADER_BYTES))
-    return places
+    return places | {"digest": digest.hexdigest()}
 
 
 class ShardWriter:

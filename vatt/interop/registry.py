@@ -161,8 +161,11 @@ def digest_file(path: Path) -> str:
 
 
 def read_code_version() -> str:
-    """Return the git commit of the current folder, "unknown" outside a repository."""
-    command = ["git", "rev-parse", "HEAD"]
+    """Return the git commit of the current folder, with "-dirty" where tracked files differ from it.
+
+    "unknown" outside a repository.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

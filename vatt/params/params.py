@@ -1,5 +1,6 @@
 """The whole of params.yaml, and what must hold between its sections."""
 
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,7 +121,9 @@ def load_params(path: Path) -> Params:
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: must be a mapping of sections, is {type(content).__name__}")
     try:
-        return Params.model_validate(content)
+        # As JSON, whose strict mode takes lists for tuples and whole numbers for floats, but no
+        # text for numbers. What JSON does not know (dates) becomes text and is refused as such.
+        return Params.model_validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
         problems = [_describe(problem, path) for problem in error.errors()]
         raise ParamsError("\n".join(problems)) from error

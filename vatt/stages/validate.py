@@ -1,6 +1,5 @@
 """Stage `validate`: check that clips, sound and captions of the corpus agree."""
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from vatt.atomic import atomic_path
+from vatt.data.index import INDEX_NAME, QUARANTINE_NAME, digest_index
 from vatt.data.validation.verdict import read_quarantine, validate_corpus
 from vatt.params import StageError, ValidateParams
 
@@ -23,21 +23,17 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     Raises:
         StageError: the corpus cannot be read, or a critical rule failed.
     """
-    index_path, quarantine_path = (
-        PREPROCESS_DIR / "index.parquet",
-        PREPROCESS_DIR / "quarantine.jsonl",
-    )
     try:
-        content = index_path.read_bytes()
-        index = pd.read_parquet(index_path)
-        quarantine = read_quarantine(quarantine_path)
+        index_digest = digest_index(PREPROCESS_DIR)
+        index = pd.read_parquet(PREPROCESS_DIR / INDEX_NAME)
+        quarantine = read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StageError(
             f"{PREPROCESS_DIR}: cannot be read: {error}; run the preprocess stage",
             metrics={"passed": False, "index_digest": None},
         ) from error
     verdict, page = validate_corpus(index, quarantine, validate)
-    verdict["index_digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+    verdict["index_digest"] = index_digest
     with atomic_path(OUT_DIR) as partial:
         partial.mkdir()
         (partial / "index.html").write_text(page, encoding="utf-8")

@@ -34,7 +34,7 @@ from vatt.train.optimizer import build_optimizer
 PACKAGE_DIR = Path(__file__).parents[1]
 CODE = (
     *("batch.py", "distributed.py", "data/*.py", "losses/*.py", "models/*.py"),
-    *("train/loop.py", "train/objective.py", "train/optimizer.py"),
+    *("params/*.py", "train/*.py"),
 )
 NO_EFFECT: Any = {
     "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights"},
@@ -77,11 +77,12 @@ class Job(Section):
 def name_run(recipe: Recipe, initial_weights: Path | None) -> str:
     """Return the name of a run's folder, another one whenever its result may be another one.
 
-    It covers the recipe, the first weights and the code of model, loss, loader and loop, so that
-    after a change of any of them nothing of an earlier run is taken up.
+    It covers the recipe, the first weights, torch and the code of parameters, loader, model, loss
+    and training, so that after a change of any of them nothing of an earlier run is taken up.
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(recipe.model_dump_json(exclude=NO_EFFECT).encode())
+    digest.update(torch.__version__.encode())
     code = sorted(path for pattern in CODE for path in PACKAGE_DIR.glob(pattern))
     for path in [*code, initial_weights]:
         if path is not None:

@@ -238,3 +238,14 @@ def test_splits_have_the_asked_shares_and_stay() -> None:
         assert draw_split(name, 0.1, 0.2) == draw_split(name.replace(".mp4", ".webm"), 0.1, 0.2)
     assert {draw_split(name, 0.0, 1.0) for name in names[:100]} == {"test"}
     assert {draw_split(name, 0.0, 0.0) for name in names[:100]} == {"train"}
+
+
+@pytest.mark.parametrize("url", [".", "data", "data/download/other"])
+def test_a_folder_with_the_outputs_in_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/download/other").mkdir(parents=True)
+    source = FolderSource(kind="folder", name="clips", url=url)
+    with pytest.raises(StageError, match="or lies in it"):
+        collect_folder(source, Path("data/download"))

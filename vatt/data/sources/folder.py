@@ -82,6 +82,7 @@ def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
         StageError: the folder or its labels cannot be read, or the disk is full.
     """
     storage = Storage(source.url)
+    storage.refuse_overlap(download_dir)
     listed = storage.list_files()
     files = _sort_files(source, listed)
     reader = _FolderReader(source, download_dir, storage, files)

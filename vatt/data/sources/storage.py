@@ -60,6 +60,20 @@ class Storage:
         self._root = root.rstrip("/") or "/"
         self._is_local = isinstance(self._files, LocalFileSystem)
 
+    def refuse_overlap(self, download_dir: Path) -> None:
+        """Refuse a local folder that holds `download_dir`, or lies in it: it would copy itself.
+
+        Raises:
+            StageError: it is such a folder.
+        """
+        target = download_dir.resolve()
+        root = Path(self._root).resolve()
+        if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
+            raise StageError(
+                f"download.sources: url = {self.url!r}: holds {download_dir} or lies in it; "
+                "name a folder of media apart from the outputs"
+            )
+
     def list_files(self) -> list[StoredFile]:
         """List all files below the folder, sorted by name; hidden ones and loops are not entered.
 

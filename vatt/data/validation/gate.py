@@ -1,10 +1,9 @@
 """What training asks before it starts: did validate pass exactly this corpus?"""
 
-import hashlib
 import json
 from pathlib import Path
 
-from vatt.data.index import INDEX_NAME
+from vatt.data.index import digest_index
 from vatt.params import StageError
 
 
@@ -16,12 +15,11 @@ def require_passed(preprocess_dir: Path, verdict_path: Path) -> str:
     """
     try:
         verdict = json.loads(verdict_path.read_text(encoding="utf-8"))
-        content = (preprocess_dir / INDEX_NAME).read_bytes()
+        digest = digest_index(preprocess_dir)
     except (OSError, ValueError) as error:
         raise StageError(
             f"{verdict_path} of {preprocess_dir}: cannot be read: {error}; run `dvc repro validate`"
         ) from error
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     if verdict.get("index_digest") != digest:
         raise StageError(
             f"{verdict_path}: is on another corpus than {preprocess_dir}; run `dvc repro validate`"

@@ -1,0 +1,97 @@
+"""The real pipeline, all stages: the three ways to run it agree, and the demo is learned."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.orchestration.miniature import REPO
+
+STAGES = ("download", "preprocess", "validate", "pretrain", "evaluate", "promote")
+PYTHON = [sys.executable, "-m"]
+WAYS = {
+    "by hand": [[*PYTHON, "vatt", stage] for stage in STAGES],
+    "dvc": [[*PYTHON, "dvc", "repro"]],
+    "dagster": [
+        [
+            *PYTHON,
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "orchestration.definitions",
+            "-j",
+            "everything",
+        ]
+    ],
+}
+
+
+def create_copy(root: Path) -> Path:
+    """The tracked files in a repository of their own."""
+    listing = subprocess.check_output(["git", "ls-files", "-z"], cwd=REPO, text=True)
+    for name in listing.strip("\0").split("\0"):
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, target)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".dagster").mkdir()
+    return root
+
+
+def shrink(root: Path) -> None:
+    """Change the parameters to ones that take a minute."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["download"]["sources"][0]["num_videos"] = 12
+    params["pretrain"] |= {"num_steps": 6, "warmup_steps": 2, "batch_size": 8}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def run(command: list[str], root: Path) -> None:
+    environment = os.environ | {
+        "DAGSTER_HOME": str(root / ".dagster"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    subprocess.run(command, cwd=root, env=environment, check=True)
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in ("data", "metrics")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file() and path.name != ".gitignore"
+    }
+
+
+@pytest.mark.slow
+def test_by_hand_dvc_and_dagster_give_the_same_bytes(tmp_path: Path) -> None:
+    outputs = {}
+    for way, commands in WAYS.items():
+        root = create_copy(tmp_path / way.replace(" ", "_"))
+        shrink(root)
+        for command in commands:
+            run(command, root)
+        outputs[way] = digests(root)
+    assert outputs["dvc"] == outputs["by hand"]
+    assert outputs["dagster"] == outputs["by hand"]
+    assert "data/pretrain/model.safetensors" in outputs["dagster"]
+
+
+@pytest.mark.slow
+def test_the_demo_is_learned(tmp_path: Path) -> None:
+    root = create_copy(tmp_path / "demo")
+    run([*PYTHON, "dvc", "repro"], root)
+    metrics = json.loads((root / "metrics/evaluate.json").read_text())
+    chance, probes = metrics["chance"], metrics["probes"]
+    assert metrics["text_to_video_pairs"] >= 128
+    assert metrics["text_to_video_r10"] >= 8 * chance["text_to_video_r10"]
+    assert metrics["audio_to_video_r10"] >= 4 * chance["audio_to_video_r10"]
+    heard = probes["audio_event"]["audio"]
+    assert heard["accuracy"] >= heard["untrained"] + 0.2
