@@ -8,28 +8,17 @@ import torch
 import yaml
 
 import vatt
+from tests.tiny import TINY_MODEL
 from vatt.data.tokenizer import train_tokenizer
 from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.params import ClipParams, ModelParams, StageError
+from vatt.params import ClipParams, StageError
 
 VOCAB_SIZE = 300
 PARAMS = ExportedParams(
     clip=ClipParams(
         num_frames=4, frame_size_px=16, num_samples=2048, num_tokens=8, num_candidates=2
     ),
-    model=ModelParams(
-        video="tiny",
-        audio="tiny",
-        text="tiny",
-        video_patch=(2, 8, 8),
-        audio_patch=512,
-        word_width=16,
-        train_word_table=True,
-        space_va_width=24,
-        space_vt_width=12,
-        dropout_rate=0.1,
-        drop_token_rate=0.5,
-    ),
+    model=TINY_MODEL,
     frame_rate_hz=5,
     vocab_size=VOCAB_SIZE,
     seed=7,

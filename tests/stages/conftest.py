@@ -9,31 +9,20 @@ import torch
 
 from tests.data.preprocess_params import PARAMS as PREPROCESS
 from tests.media import Clip, write_clip
+from tests.tiny import TINY_MODEL
 from vatt.atomic import write_json
 from vatt.data.manifest import Annotation, ManifestEntry, Split, write_manifest
 from vatt.data.preprocessing.corpus import write_corpus
 from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.params import ClipParams, EvaluateParams, ModelParams
+from vatt.params import ClipParams, EvaluateParams
 
 EVALUATE = EvaluateParams(num_windows=2, batch_size=3)
 EXPORTED = ExportedParams(
     clip=ClipParams(
         num_frames=4, frame_size_px=32, num_samples=38400, num_tokens=8, num_candidates=2
     ),
-    model=ModelParams(
-        video="tiny",
-        audio="tiny",
-        text="tiny",
-        video_patch=(2, 8, 8),
-        audio_patch=512,
-        word_width=16,
-        train_word_table=True,
-        space_va_width=24,
-        space_vt_width=12,
-        dropout_rate=0.0,
-        drop_token_rate=0.5,
-    ),
+    model=TINY_MODEL.model_copy(update={"dropout_rate": 0.0}),
     frame_rate_hz=PREPROCESS.frame_rate_hz,
     vocab_size=1,
     seed=3,
