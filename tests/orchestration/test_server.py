@@ -22,6 +22,13 @@ mutation ($selector: JobOrPipelineSelector!) {
   }
 }"""
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
+RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+ERRORS = """
+query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+  __typename
+  ... on MessageEvent { stepKey message level }
+  ... on ErrorEvent { error { message } }
+} } } }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 LATEST = """
 { assetNodes { assetKey { path }
@@ -40,12 +47,33 @@ def launch(server: Server, job: str) -> str:
     return run_id
 
 
+def run_ids(server: Server) -> set[str]:
+    return {run["runId"] for run in server.query(RUNS)["runsOrError"]["results"]}
+
+
+def show_events(server: Server, run_id: str) -> str:
+    """Return what a run said, for the message of a failed assertion."""
+    events = server.query(ERRORS, id=run_id)["logsForRun"]["events"]
+    return "\n".join(str(event) for event in events)
+
+
 def wait_for(server: Server, run_id: str, status: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while (now := server.query(STATUS, id=run_id)["runOrError"]["status"]) != status:
-        assert time.monotonic() < deadline, now
-        assert now not in {"SUCCESS", "FAILURE", "CANCELED"}, now
+        assert time.monotonic() < deadline, f"{now}\n{show_events(server, run_id)}"
+        assert now not in {"SUCCESS", "FAILURE", "CANCELED"}, (
+            f"{now}\n{show_events(server, run_id)}"
+        )
         time.sleep(0.2)
+
+
+def wait_for_new_run(server: Server, known: set[str], timeout_s: float) -> str:
+    deadline = time.monotonic() + timeout_s
+    while not (new := run_ids(server) - known):
+        assert time.monotonic() < deadline, "the click started no run"
+        time.sleep(0.2)
+    (run_id,) = new
+    return run_id
 
 
 def stage_processes(root: Path) -> list[str]:
@@ -87,8 +115,12 @@ def test_materialize_all_from_the_page(server: Server, page: Page, tmp_path: Pat
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{server.url}/asset-groups")
-    page.get_by_role("button", name="Materialize all").click()
-    for name in load_pipeline(server.root).stages:
+    known = run_ids(server)
+    stages = load_pipeline(server.root).stages
+    # The button stands there before the graph is loaded, and then without the number.
+    page.get_by_role("button", name=f"Materialize all ({len(stages)})").click()
+    wait_for(server, wait_for_new_run(server, known, 60), "SUCCESS", 240)
+    for name in stages:
         row = page.get_by_role("button", name=name, exact=False).first
         expect(row.get_by_role("img", name="run_success")).to_be_visible(timeout=120_000)
     page.screenshot(path=tmp_path / "asset_graph.png")
