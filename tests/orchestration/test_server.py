@@ -82,19 +82,6 @@ def stage_processes(root: Path) -> list[str]:
     return [line for line in lines if "dagster" not in line and "multiprocessing" not in line]
 
 
-def test_cancelled_run_leaves_no_process(server: Server) -> None:
-    set_params(server.root, "download", children="polite", sleep_s=600)
-    run_id = launch(server, "everything")
-    deadline = time.monotonic() + 60
-    while sum("sleep" in line for line in stage_processes(server.root)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    server.query(TERMINATE, id=run_id)
-    wait_for(server, run_id, "CANCELED", 60)
-    set_params(server.root, "download", children=None, sleep_s=0)
-    assert stage_processes(server.root) == []
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
     chromium = shutil.which("chromium")
@@ -134,3 +121,16 @@ def test_materialize_all_from_the_page(server: Server, page: Page, tmp_path: Pat
             tags = {tag["key"]: tag["value"] for tag in event["tags"]}
             version = out_hash(server.root, asset["assetKey"]["path"][0])
             assert tags["dagster/data_version"] == version
+
+
+def test_cancelled_run_leaves_no_process(server: Server) -> None:
+    set_params(server.root, "download", children="polite", sleep_s=600)
+    run_id = launch(server, "everything")
+    deadline = time.monotonic() + 60
+    while sum("sleep" in line for line in stage_processes(server.root)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    server.query(TERMINATE, id=run_id)
+    wait_for(server, run_id, "CANCELED", 60)
+    set_params(server.root, "download", children=None, sleep_s=0)
+    assert stage_processes(server.root) == []
