@@ -175,10 +175,8 @@ def find_prefix(path: Path) -> Path:
 
 def _check_entry(entry: TensorEntry, num_shards: int) -> None:
     """Raise ValueError for what no reader could make sense of."""
-    if not 0 <= entry.shard < num_shards or entry.offset < 0 or entry.num_bytes < 0:
-        raise ValueError(f"it lies at byte {entry.offset} of shard {entry.shard}")
-    if any(size < 0 for size in entry.shape):
-        raise ValueError(f"its shape is {entry.shape}")
+    if entry.shard >= num_shards:
+        raise ValueError(f"it lies in shard {entry.shard} of {num_shards}")
     if entry.dtype is not None and not entry.is_sliced:
         expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
         if expected != entry.num_bytes:
