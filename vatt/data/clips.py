@@ -13,10 +13,10 @@ from torch import Tensor
 from vatt.batch import Batch
 from vatt.data.audio import decode_audio
 from vatt.data.augment import View
-from vatt.data.index import SHARDS_NAME, TOKENIZER_NAME, read_index
+from vatt.data.index import SHARDS_NAME, read_index
 from vatt.data.media import MediaError
 from vatt.data.shards import SUFFIXES, Member, ShardError, read_member
-from vatt.data.tokenizer import Tokenizer
+from vatt.data.tokenizer import open_tokenizer
 from vatt.data.video import decode_video
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
@@ -47,7 +47,7 @@ class ClipReader:
         self.index = read_index(preprocess_dir)
         self.clip = clip
         self.preprocess_dir = preprocess_dir
-        self._tokenizer = Tokenizer(preprocess_dir / TOKENIZER_NAME)
+        self._tokenizer = open_tokenizer(preprocess_dir)
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
         """Return the pictures of a window in [0, 1]; grey if the segment has none.

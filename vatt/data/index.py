@@ -16,7 +16,6 @@ from vatt.params import StageError
 
 INDEX_NAME = "index.parquet"
 SHARDS_NAME = "shards"
-TOKENIZER_NAME = "tokenizer.model"
 QUARANTINE_NAME = "quarantine.jsonl"
 ROWS_PER_GROUP = 50_000
 

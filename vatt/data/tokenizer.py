@@ -1,6 +1,7 @@
 """Text: a SentencePiece model of the corpus, lower-cased, with bytes for what it never saw.
 
-Differs from the paper: its 65536 English words with one id for all others (VATT section 4.1).
+Differs from the paper: its 65536 English words with one id for all others (VATT section 4.1) are
+`vatt.data.word_tokenizer`. `open_tokenizer` opens either.
 """
 
 from collections import Counter
@@ -15,8 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vatt.data.word_tokenizer import WordTokenizer
 from vatt.params import StageError
 
+TOKENIZER_NAME = "tokenizer.model"
+VOCABULARY_NAME = "vocabulary.txt"
 PAD_ID = 0
 UNKNOWN_ID = 1
 NUM_BYTES = 256
@@ -77,11 +81,9 @@ class Tokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(
                 model_proto=path.read_bytes(), num_threads=1
             )
-        except FileNotFoundError as error:
-            raise StageError(
-                f"{path}: does not exist; run `python -m vatt preprocess` first"
-            ) from error
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
+            raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+        except RuntimeError as error:
             raise StageError(f"{path}: is not a SentencePiece model: {error}") from error
 
     @property
@@ -105,3 +107,30 @@ class Tokenizer:
     def decode(self, ids: Int[Tensor, "L"]) -> str:
         """Return the text of ids, lower-cased; padding is left out."""
         return str(self._processor.decode([i for i in ids.tolist() if i != PAD_ID]))
+
+
+def find_tokenizer(directory: Path) -> Path:
+    """Return the file in a folder that `open_tokenizer` opens: SentencePiece or a vocabulary.
+
+    Raises:
+        StageError: there is none, or there are both.
+    """
+    names = (TOKENIZER_NAME, VOCABULARY_NAME)
+    found = [directory / name for name in names if (directory / name).is_file()]
+    if not found:
+        raise StageError(
+            f"{directory}: has no {' or '.join(names)}; run `python -m vatt preprocess`"
+        )
+    if len(found) > 1:
+        raise StageError(f"{directory}: has both {' and '.join(names)}; remove the wrong one")
+    return found[0]
+
+
+def open_tokenizer(directory: Path) -> Tokenizer | WordTokenizer:
+    """Open the tokenizer that lies in a folder, of a preprocessed corpus or of an export.
+
+    Raises:
+        StageError: there is none, there are both, or it is damaged.
+    """
+    path = find_tokenizer(directory)
+    return WordTokenizer(path) if path.name == VOCABULARY_NAME else Tokenizer(path)

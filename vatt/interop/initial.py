@@ -8,16 +8,18 @@ from torch import nn
 
 from vatt.atomic import atomic_path
 from vatt.data.tokenizer import Tokenizer
+from vatt.data.word_tokenizer import WordTokenizer
 from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
 from vatt.params import Section, StageError
 
+AnyTokenizer = Tokenizer | WordTokenizer
 TRAINING_ONLY = {"augment", "dropout_rate", "drop_token_rate"}
 """What may differ from the run that the weights come from: the network is the same."""
 
 
 def write_initial_weights(
-    source: str, params: ExportedParams, tokenizer: Tokenizer, out_path: Path
+    source: str, params: ExportedParams, tokenizer: AnyTokenizer, out_path: Path
 ) -> None:
     """Write the weights of an export as the first ones of a run with `params` and `tokenizer`.
 
@@ -50,7 +52,7 @@ def _check_same(source: str, section: str, found: Section, wanted: Section) -> N
 
 
 def _take_over_words(
-    old: tuple[nn.Embedding, Tokenizer], new: tuple[nn.Embedding, Tokenizer]
+    old: tuple[nn.Embedding, AnyTokenizer], new: tuple[nn.Embedding, AnyTokenizer]
 ) -> torch.Tensor:
     """Return the new table of words with the vectors of the pieces that the old one has."""
     (old_words, old_tokenizer), (new_words, new_tokenizer) = old, new

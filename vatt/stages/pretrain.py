@@ -9,8 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from vatt.atomic import write_json
-from vatt.data.index import TOKENIZER_NAME, read_index
-from vatt.data.tokenizer import Tokenizer
+from vatt.data.index import read_index
+from vatt.data.tokenizer import find_tokenizer, open_tokenizer
 from vatt.data.validation.gate import require_passed
 from vatt.interop.export import ExportedParams, build_untrained, save_export
 from vatt.interop.initial import write_initial_weights
@@ -48,7 +48,7 @@ def main(
         StageError: the corpus was not validated, has nothing to learn from, or training failed.
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
-    tokenizer = Tokenizer(PREPROCESS_DIR / TOKENIZER_NAME)
+    tokenizer = open_tokenizer(PREPROCESS_DIR)
     params = ExportedParams(
         clip=clip,
         model=model,
@@ -97,7 +97,7 @@ def _export(weights_path: Path, params: ExportedParams) -> int:
     """Write the export of trained weights and return how many there are."""
     trained = build_untrained(params)
     trained.load_state_dict(load_file(weights_path))
-    save_export(OUT_DIR, trained, params, PREPROCESS_DIR / TOKENIZER_NAME)
+    save_export(OUT_DIR, trained, params, find_tokenizer(PREPROCESS_DIR))
     return sum(parameter.numel() for parameter in trained.parameters())
 
 

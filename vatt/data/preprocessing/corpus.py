@@ -13,14 +13,13 @@ from vatt.data.index import (
     INDEX_NAME,
     QUARANTINE_NAME,
     SHARDS_NAME,
-    TOKENIZER_NAME,
     IndexWriter,
 )
 from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.data.preprocessing.fragments import Outcome, key_of, write_fragment
 from vatt.data.preprocessing.workers import run_in_workers
 from vatt.data.shards import ShardWriter
-from vatt.data.tokenizer import MAX_SENTENCES, train_tokenizer
+from vatt.data.tokenizer import MAX_SENTENCES, TOKENIZER_NAME, train_tokenizer
 from vatt.params import PreprocessParams
 
 CRASHED = "the decoder crashed: its process ended abruptly"

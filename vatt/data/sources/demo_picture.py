@@ -26,7 +26,9 @@ TEXTURE_PERIOD_PX = {
 TILE_PX = 24
 """Distance of the small shapes in the frieze."""
 MEAN_COLOURS = np.array([[0.5, 0.4, 0.3], [0.3, 0.5, 0.4], [0.4, 0.3, 0.5]], np.float32)
-SHAPE_COLOURS = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.2]], np.float32)
+SHAPE_COLOURS = np.array(
+    [[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.2]], np.float32
+)
 
 
 def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3"]:
@@ -131,9 +133,7 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
     return wall.astype(np.float32)
 
 
-def _draw_frieze(
-    wall: Float[np.ndarray, "H W 3"], shape: str, rng: np.random.Generator
-) -> None:
+def _draw_frieze(wall: Float[np.ndarray, "H W 3"], shape: str, rng: np.random.Generator) -> None:
     """Cover the lower half of a wall with small copies of the shape, in place."""
     top_px = HEIGHT_PX // 2
     column, row = (
