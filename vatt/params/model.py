@@ -1,4 +1,4 @@
-"""Parameters of the model and its loss, and the size presets of the paper (VATT table 6)."""
+"""Parameters of the model, and the size presets of the paper (VATT table 6)."""
 
 from typing import Literal, NamedTuple
 
@@ -48,13 +48,3 @@ class ModelParams(Section):
     dropout_rate: Rate
     drop_token_rate: float = Field(ge=0, lt=1)
     """The share of video and audio tokens REMOVED in training; 0.5 in the paper."""
-
-
-class LossParams(Section):
-    """NCE for video-audio and MIL-NCE for video-text (VATT section 3.4)."""
-
-    temperature: float = Field(gt=0)
-    weight_va: float = Field(ge=0)
-    weight_vt: float = Field(ge=0)
-    valid_mean: Literal["global", "replica"]
-    """Mean over the valid clips of all ranks (the same at any number of ranks), or, as released, of each."""

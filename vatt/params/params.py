@@ -17,7 +17,8 @@ from vatt.params.data import (
 )
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
-from vatt.params.model import LossParams, ModelParams
+from vatt.params.loss import LossParams
+from vatt.params.model import ModelParams
 from vatt.params.section import Section
 from vatt.params.train import LaunchParams, PretrainParams
 
