@@ -4,25 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.evaluation.features import extract_features
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, ModelParams
+from vatt.params import ClipParams
 
 CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=1)
-MODEL = ModelParams(
-    video="tiny",
-    audio="tiny",
-    text="tiny",
-    video_patch=(2, 8, 8),
-    audio_patch=512,
-    word_width=16,
-    train_word_table=True,
-    space_va_width=24,
-    space_vt_width=12,
-    dropout_rate=0.1,
-    drop_token_rate=0.5,
-)
+MODEL = TINY_MODEL
 NUM_CLIPS, NUM_WINDOWS = 5, 3
 
 

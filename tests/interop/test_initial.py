@@ -29,13 +29,13 @@ def test_known_words_keep_their_vectors_and_new_ones_start_at_random(tmp_path: P
     write_initial_weights(str(tmp_path / "export"), new_params, new, tmp_path / "out")
 
     found, trained = load_file(tmp_path / "out"), model.state_dict()
-    fresh = build_untrained(new_params).state_dict()["text.words.weight"]
-    words = found.pop("text.words.weight")
+    fresh = build_untrained(new_params).state_dict()["text.stem.words.weight"]
+    words = found.pop("text.stem.words.weight")
     known = [piece for piece in new.pieces if piece in old.pieces]
     assert 0 < len(known) < len(new.pieces)
     for number, piece in enumerate(new.pieces):
         if piece in known:
-            expected = trained["text.words.weight"][old.pieces.index(piece)]
+            expected = trained["text.stem.words.weight"][old.pieces.index(piece)]
         else:
             expected = fresh[number]
         assert torch.equal(words[number], expected), piece

@@ -8,28 +8,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.interop.original import state_from_original
-from vatt.models.text import TextSize
-from vatt.models.vatt import Sizes, Vatt
-from vatt.params import ClipParams, ModelParams, TowerSize
+from vatt.models.vatt import Vatt
+from vatt.params import ClipParams, TowerSize
 
 PATH = Path(__file__).parents[1] / "reference" / "parity_ms.npz"
 SIZE = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
-SIZES = Sizes(SIZE, SIZE, TextSize(SIZE, num_buckets=8, max_distance=6))
 CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
-MODEL = ModelParams(
-    video="tiny",
-    audio="tiny",
-    text="tiny",
-    video_patch=(2, 4, 4),
-    audio_patch=8,
-    word_width=12,
-    train_word_table=False,
-    space_va_width=20,
-    space_vt_width=10,
-    dropout_rate=0.0,
-    drop_token_rate=0.0,
+MODEL = TINY_MODEL.model_copy(
+    update={
+        "video": SIZE,
+        "audio": SIZE,
+        "text": SIZE,
+        "video_patch": (2, 4, 4),
+        "audio_patch": 8,
+        "text_buckets": 8,
+        "text_max_distance": 6,
+        "word_width": 12,
+        "train_word_table": False,
+        "space_va_width": 20,
+        "space_vt_width": 10,
+        "dropout_rate": 0.0,
+        "drop_token_rate": 0.0,
+    }
 )
 
 
@@ -53,7 +56,7 @@ def tensor(key: str) -> Tensor:
 
 
 def build_model() -> Vatt:
-    model = Vatt(MODEL, CLIP, vocab_size=50, sizes=SIZES)
+    model = Vatt(MODEL, CLIP, vocab_size=50)
     model.load_state_dict(state_from_original(model.state_dict(), group("w::")))
     return model
 

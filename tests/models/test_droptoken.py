@@ -1,14 +1,18 @@
 """DropToken: how many, which, for whom, and what the dropped ones cost."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vatt.models.droptoken import draw_kept, select_kept
+from vatt.models.droptoken import DropToken, draw_kept, select_kept
 from vatt.models.patches import AudioPatches
+from vatt.models.positions import Positions
+from vatt.models.stem import Stem
 from vatt.models.tower import Tower
-from vatt.models.transformer import Encoder
+from vatt.models.transformer import Encoder, Group
 from vatt.params import TowerSize
 
 CPU = torch.device("cpu")
@@ -16,9 +20,15 @@ SIZE = TowerSize(num_layers=3, width=16, mlp_width=32, num_heads=2, head_width=8
 NUM_PATCHES, PATCH = 40, 10
 
 
-def build_tower(drop_token_rate: float) -> Tower:
+def build_tower(drop_token_rate: float, draw: Literal["clip", "batch"] = "clip") -> Tower:
     torch.manual_seed(0)
-    return Tower(AudioPatches(PATCH, 16), (NUM_PATCHES,), Encoder(SIZE, 0.0), 0.0, drop_token_rate)
+    stem = Stem(
+        AudioPatches(PATCH, 16),
+        Positions((NUM_PATCHES,), 16),
+        DropToken(drop_token_rate, draw),
+        dropout_rate=0.0,
+    )
+    return Tower(stem, Encoder(SIZE, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -60,10 +70,12 @@ def test_training_encodes_exactly_the_kept_patches_with_their_own_positions() ->
     dropped_changed = tower(audio + (noise * ~is_kept[..., None]).flatten(1))
     assert torch.equal(dropped_changed, encoded)
 
-    tokens = tower.patches(tower.patches.cut(audio)) + tower.positions((NUM_PATCHES,))
+    tokens = tower.stem.patches(tower.stem.patches.cut(audio)) + tower.stem.positions(
+        (NUM_PATCHES,)
+    )
     tokens = torch.stack([tokens[clip, is_kept[clip]] for clip in range(2)])
-    tokens = torch.cat([tower.agg_token.expand(2, 1, -1), tokens], dim=1)
-    torch.testing.assert_close(encoded, tower.encoder(tokens))
+    tokens = tower.stem.agg_token(tokens)
+    torch.testing.assert_close(encoded, tower.encoder([Group(tokens)])[0])
 
 
 def test_evaluation_drops_nothing() -> None:

@@ -28,7 +28,7 @@ def compute_outputs(model: Vatt, batch: Batch) -> dict[str, Tensor]:
     audio = model.audio(batch.audio, all_tokens=True)
     text = model.text(batch.text.flatten(0, 1), all_tokens=True)
     embeddings = model(batch)
-    grid = model.video.patches.cut(batch.video).shape[1:4]
+    grid = model.video.stem.patches.cut(batch.video).shape[1:4]
     return {
         "video/features": video[:, 1:].unflatten(1, grid),
         "video/features_pooled": video[:, 0],

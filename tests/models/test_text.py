@@ -2,17 +2,22 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tests import reference
-from vatt.models.text import TextSize, TextTower, relative_buckets
-from vatt.params import TowerSize
+from tests.tiny import TINY_MODEL
+from vatt.models.text import relative_buckets
+from vatt.models.towers import build_text_tower
+from vatt.params import ClipParams, TowerSize
 
-SIZE = TextSize(TowerSize(num_layers=2, width=16, mlp_width=32, num_heads=2, head_width=8))
+SIZE = TowerSize(num_layers=2, width=16, mlp_width=32, num_heads=2, head_width=8)
+CLIP = ClipParams(num_frames=2, frame_size_px=8, num_samples=512, num_tokens=4, num_candidates=1)
 
 
-def build_tower() -> TextTower:
+def build_tower(style: str = "t5", size: TowerSize = SIZE) -> nn.Module:
     torch.manual_seed(0)
-    return TextTower(vocab_size=30, word_width=6, size=SIZE, dropout_rate=0.0).eval()
+    update = {"text": size, "text_style": style, "word_width": 6, "dropout_rate": 0.0}
+    return build_text_tower(TINY_MODEL.model_copy(update=update), CLIP, vocab_size=30).eval()
 
 
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 64), (32, 128), (8, 6)])
@@ -36,7 +41,7 @@ def test_a_text_of_padding_is_encoded_from_agg_alone() -> None:
     tower = build_tower()
     nothing = tower(torch.zeros(1, 4, dtype=torch.int64))
     assert nothing.isfinite().all()
-    torch.nn.init.normal_(tower.words.weight)
+    torch.nn.init.normal_(tower.stem.words.weight)
     assert torch.equal(tower(torch.zeros(1, 4, dtype=torch.int64)), nothing)
 
 
@@ -45,10 +50,13 @@ def test_order_matters_in_every_layer() -> None:
     assert not torch.allclose(tower(torch.tensor([[3, 4, 5]])), tower(torch.tensor([[5, 4, 3]])))
     tower.train()
     tower(torch.tensor([[3, 4, 5]])).sum().backward()
-    one_layer = TextTower(30, 6, SIZE._replace(encoder=SIZE.encoder._replace(num_layers=1)), 0.0)
+    one_layer = build_tower(size=SIZE.model_copy(update={"num_layers": 1})).train()
     one_layer.load_state_dict(tower.state_dict(), strict=False)
     one_layer(torch.tensor([[3, 4, 5]])).sum().backward()
-    ours, first = tower.relative_bias.table.weight.grad, one_layer.relative_bias.table.weight.grad
+    ours, first = (
+        tower.stem.relative_bias.table.weight.grad,
+        one_layer.stem.relative_bias.table.weight.grad,
+    )
     assert ours is not None
     assert first is not None
     assert not torch.allclose(ours, first)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import reference
-from vatt.models.transformer import STANDARD, T5, Attention, Encoder, Style
+from vatt.models.transformer import STANDARD, T5, Attention, Encoder, Group, Layout, Style
 from vatt.params import TowerSize
 
 SIZE = TowerSize(num_layers=2, width=12, mlp_width=24, num_heads=3, head_width=8)
@@ -27,7 +27,9 @@ def test_attention_equals_slow_loops(style: Style, scale: float) -> None:
                 scale,
             )
     expected = attention.output(expected.flatten(2))
-    torch.testing.assert_close(attention(tokens, 5, bias), expected, rtol=1e-4, atol=1e-5)
+    layout = Layout(((2, 5),), (bias,))
+    attended = attention(tokens.flatten(0, 1), layout, agg_only=False).view(2, 5, 12)
+    torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("style", [STANDARD, T5])
@@ -35,7 +37,8 @@ def test_the_first_token_alone_is_the_same_with_the_same_gradients(style: Style)
     encoder = Encoder(SIZE, 0.0, style)
     tokens, bias = torch.randn(2, 5, 12, requires_grad=True), torch.randn(2, 3, 5, 5)
     weights = torch.randn(2, 12)
-    alone, whole = encoder(tokens, bias), encoder(tokens, bias, all_tokens=True)
+    groups = [Group(tokens, bias)]
+    (alone,), (whole,) = encoder(groups), encoder(groups, all_tokens=True)
     assert alone.shape == (2, 1, 12)
     assert whole.shape == (2, 5, 12)
     torch.testing.assert_close(alone, whole[:, :1])
@@ -47,11 +50,11 @@ def test_the_first_token_alone_is_the_same_with_the_same_gradients(style: Style)
 
 
 def test_dropout_acts_in_training_only() -> None:
-    encoder, tokens = Encoder(SIZE, 0.3), torch.randn(2, 5, 12)
+    encoder, tokens = Encoder(SIZE, 0.3), [Group(torch.randn(2, 5, 12))]
     encoder.train()
-    assert not torch.equal(encoder(tokens), encoder(tokens))
+    assert not torch.equal(encoder(tokens)[0], encoder(tokens)[0])
     encoder.eval()
-    assert torch.equal(encoder(tokens), encoder(tokens))
+    assert torch.equal(encoder(tokens)[0], encoder(tokens)[0])
 
 
 def test_initial_weights() -> None:

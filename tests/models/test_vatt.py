@@ -5,31 +5,36 @@ import torch
 from torch import Tensor, nn
 
 from tests.ranks import Ranks
+from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.losses.contrastive import contrastive_loss
-from vatt.models.text import TextSize
-from vatt.models.vatt import Sizes, Vatt
+from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, TowerSize
 
 PAPER_CLIP = ClipParams(
     num_frames=32, frame_size_px=224, num_samples=153_600, num_tokens=16, num_candidates=5
 )
-PAPER_MODEL = ModelParams(
-    video="base",
-    audio="base",
-    text="small",
-    video_patch=(4, 16, 16),
-    audio_patch=128,
-    word_width=300,
-    train_word_table=False,
-    space_va_width=512,
-    space_vt_width=256,
-    dropout_rate=0.1,
-    drop_token_rate=0.5,
+PAPER_MODEL = TINY_MODEL.model_copy(
+    update={
+        "video": "base",
+        "audio": "base",
+        "text": "small",
+        "video_patch": (4, 16, 16),
+        "audio_patch": 128,
+        "word_width": 300,
+        "train_word_table": False,
+        "space_va_width": 512,
+        "space_vt_width": 256,
+        "post_projection_width": 1024,
+    }
 )
+TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
 CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
 MODEL = PAPER_MODEL.model_copy(
     update={
+        "video": TOWER,
+        "audio": TOWER,
+        "text": TOWER,
         "video_patch": (2, 8, 8),
         "audio_patch": 8,
         "word_width": 12,
@@ -40,7 +45,6 @@ MODEL = PAPER_MODEL.model_copy(
         "drop_token_rate": 0.0,
     }
 )
-TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
 LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="global")
 
 
@@ -67,14 +71,14 @@ def test_number_of_weights_of_the_papers_models(
     assert count_trainable(model.video) == num_video
     assert count_trainable(model.audio) == num_audio
     assert count_trainable(model.text) == 19_038_252
-    assert model.text.words.weight.numel() == 19_660_800
+    assert model.words.weight.numel() == 19_660_800
     if num_total is not None:
         assert count_trainable(model) == num_total
 
 
 def build_model(params: ModelParams = MODEL) -> Vatt:
     torch.manual_seed(0)
-    return Vatt(params, CLIP, vocab_size=50, sizes=Sizes(TOWER, TOWER, TextSize(TOWER)))
+    return Vatt(params, CLIP, vocab_size=50)
 
 
 def build_batch(num_clips: int) -> Batch:

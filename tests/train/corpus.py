@@ -5,26 +5,24 @@ from itertools import count
 
 import torch
 
+from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, LaunchParams, LossParams, ModelParams, PretrainParams
+from vatt.params import ClipParams, LaunchParams, LossParams, PretrainParams
 from vatt.train.engine import Engine
 from vatt.train.objective import Objective
 from vatt.train.optimizer import build_optimizer
 
 CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=2)
-MODEL = ModelParams(
-    video="tiny",
-    audio="tiny",
-    text="tiny",
-    video_patch=(1, 8, 8),
-    audio_patch=256,
-    word_width=16,
-    train_word_table=True,
-    space_va_width=32,
-    space_vt_width=16,
-    dropout_rate=0.0,
-    drop_token_rate=0.0,
+MODEL = TINY_MODEL.model_copy(
+    update={
+        "video_patch": (1, 8, 8),
+        "audio_patch": 256,
+        "space_va_width": 32,
+        "space_vt_width": 16,
+        "dropout_rate": 0.0,
+        "drop_token_rate": 0.0,
+    }
 )
 LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="global")
 PRETRAIN = PretrainParams(

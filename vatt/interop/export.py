@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vatt.atomic import atomic_path
 from vatt.data.tokenizer import Tokenizer
+from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams, Section, StageError
 
@@ -117,7 +118,7 @@ class Exported:
 def save_export(path: Path, model: Vatt, params: ExportedParams, tokenizer_path: Path) -> None:
     """Write `model` to the folder `path`: whole or not at all, the same bytes for the same model."""
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+        name: value.detach().cpu().contiguous() for name, value in collect_weights(model).items()
     }
     with atomic_path(path) as partial:
         partial.mkdir()
@@ -179,7 +180,7 @@ def _load_weights(model: Vatt, file: Path) -> None:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise StageError(f"{file}: is damaged or not safetensors: {error}") from error
-    expected = model.state_dict()
+    expected = collect_weights(model)
     wrong = [
         f"{name} is {_describe(weights.get(name))}, expected {_describe(expected.get(name))}"
         for name in sorted(expected.keys() | weights.keys())
@@ -188,7 +189,7 @@ def _load_weights(model: Vatt, file: Path) -> None:
     if wrong:
         listed = "; ".join(wrong[:3])
         raise StageError(f"{file}: {len(wrong)} tensors do not fit the model of {PARAMS}: {listed}")
-    model.load_state_dict(weights)
+    restore_weights(model, weights)
 
 
 def _describe(tensor: Tensor | None) -> str:

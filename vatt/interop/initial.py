@@ -11,6 +11,7 @@ from vatt.data.tokenizer import Tokenizer
 from vatt.data.word_tokenizer import WordTokenizer
 from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
+from vatt.models.tower import collect_weights
 from vatt.params import Section, StageError
 
 AnyTokenizer = Tokenizer | WordTokenizer
@@ -33,12 +34,12 @@ def write_initial_weights(
     _check_same(source, "clip", exported.params.clip, params.clip)
     _check_same(source, "model", exported.params.model, params.model)
     model = build_untrained(params)
-    words = _take_over_words(
-        (exported.model.text.words, exported.tokenizer), (model.text.words, tokenizer)
-    )
-    weights = exported.model.state_dict() | {"text.words.weight": words}
+    words = _take_over_words((exported.model.words, exported.tokenizer), (model.words, tokenizer))
+    model = exported.model
+    model.words.weight = nn.Parameter(words)
+    weights = collect_weights(model)
     with atomic_path(out_path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+        save_file({name: tensor.detach() for name, tensor in weights.items()}, partial)
 
 
 def _check_same(source: str, section: str, found: Section, wanted: Section) -> None:

@@ -23,7 +23,7 @@ _NORM = {
 }
 _RMS_NORM = {"weight": "weight"}
 _TABLE = {"weight": "embeddings", "table": "embeddings"}
-_AGG = {"agg_token": "agg_embedding"}
+_AGG = {"vector": "agg_embedding"}
 
 
 class _Rule(NamedTuple):
@@ -40,7 +40,7 @@ def _tower_rules(ours: str, original: str, patches: str, axes: Iterable[str]) ->
     block = ours + r"\.encoder\.blocks\.(\d+)\."
     positions = [
         _Rule(
-            rf"{ours}\.positions\.tables\.{index}",
+            rf"{ours}\.stem\.positions\.tables\.{index}",
             (f"{tower}pos_embedding_lookup/{axis}_position_embeddings",),
             _TABLE,
         )
@@ -48,9 +48,11 @@ def _tower_rules(ours: str, original: str, patches: str, axes: Iterable[str]) ->
     ]
     return [
         *positions,
-        _Rule(ours, (tower.removesuffix("/"),), _AGG),
-        _Rule(rf"{ours}\.patches\.projection", (tower + patches,), _DENSE),
-        _Rule(rf"{ours}\.positions\.norm", (tower + "pos_embedding_lookup/layernorm",), _NORM),
+        _Rule(rf"{ours}\.stem\.agg_token", (tower.removesuffix("/"),), _AGG),
+        _Rule(rf"{ours}\.stem\.patches\.projection", (tower + patches,), _DENSE),
+        _Rule(
+            rf"{ours}\.stem\.positions\.norm", (tower + "pos_embedding_lookup/layernorm",), _NORM
+        ),
         _Rule(block + "attention_norm", (layer + "layer_norm",), _NORM),
         _Rule(block + r"attention\.query", (layer + "mha/q",), _DENSE),
         _Rule(block + r"attention\.key_value", (layer + "mha/k", layer + "mha/v"), _DENSE),
@@ -69,10 +71,10 @@ def _text_rules() -> list[_Rule]:
     bias = tower + "base_lm/layers/0/self_attention/attention/relative_attention_bias"
     block = r"text\.encoder\.blocks\.(\d+)\."
     return [
-        _Rule("text", (tower.removesuffix("/"),), _AGG),
-        _Rule(r"text\.words", (tower + "embedding",), _TABLE),
-        _Rule(r"text\.projection", (tower + "pre_proj",), _DENSE),
-        _Rule(r"text\.relative_bias\.table", (bias,), _TABLE),
+        _Rule(r"text\.stem\.agg_token", (tower.removesuffix("/"),), _AGG),
+        _Rule(r"text\.stem\.words", (tower + "embedding",), _TABLE),
+        _Rule(r"text\.stem\.projection", (tower + "pre_proj",), _DENSE),
+        _Rule(r"text\.stem\.relative_bias\.table", (bias,), _TABLE),
         _Rule(block + "attention_norm", (layer + "self_attention/layer_norm",), _RMS_NORM),
         _Rule(block + r"attention\.query", (attention + "q",), _DENSE),
         _Rule(block + r"attention\.key_value", (attention + "k", attention + "v"), _DENSE),

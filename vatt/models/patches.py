@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vatt.models.spectrogram import LogMel
 from vatt.models.transformer import Dense
 
 
@@ -72,3 +73,27 @@ class AudioPatches(Patches):
         if count == 0:
             raise ValueError(f"audio of {signal.shape[1]} samples: less than a patch {self.patch}")
         return signal[:, : count * self.patch].view(-1, count, self.patch)
+
+
+class SpectrogramPatches(Patches):
+    """Tiles of frames x mel bands of the log-mel spectrogram of a waveform."""
+
+    def __init__(self, patch: tuple[int, int], width: int) -> None:
+        super().__init__(math.prod(patch), 1, width)
+        self.patch = patch
+        self.spectrogram: nn.Module = LogMel()
+
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t m K"]:
+        """Cut the spectrogram of a waveform (B, S) into tiles; what does not fill one is cut off."""
+        spectrogram = self.spectrogram(signal)
+        grid = [
+            size // patch for size, patch in zip(spectrogram.shape[1:], self.patch, strict=True)
+        ]
+        if 0 in grid:
+            raise ValueError(
+                f"spectrogram of shape {tuple(spectrogram.shape)}: less than a patch {self.patch}"
+            )
+        frames, bands = (count * patch for count, patch in zip(grid, self.patch, strict=True))
+        tiles: Tensor = spectrogram[:, :frames, :bands].unflatten(1, (-1, self.patch[0]))
+        tiles = tiles.unflatten(3, (-1, self.patch[1])).transpose(2, 3)
+        return tiles.flatten(3)

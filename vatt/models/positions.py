@@ -30,19 +30,25 @@ class PositionTable(nn.Module):
 
 
 class Positions(nn.Module):
-    """A position vector for every patch of a grid.
+    """A position vector for every patch of a grid, the last axis running fastest.
 
     Differs from the paper, as the original does: a LayerNorm follows the sum of the tables.
+    With `first_axis_fastest` the positions, not the patches, run the other way, so that a patch
+    gets the vector of another place: the original does so for spectrograms.
     """
 
-    def __init__(self, grid: Sequence[int], width: int) -> None:
+    def __init__(
+        self, grid: Sequence[int], width: int, *, first_axis_fastest: bool = False
+    ) -> None:
         super().__init__()
+        self.first_axis_fastest = first_axis_fastest
         self.tables = nn.ModuleList(PositionTable(size, width) for size in grid)
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
 
     def forward(self, grid: Sequence[int]) -> Float[Tensor, "L D"]:
-        """Return positions of a grid of any size, the last axis running fastest."""
-        total, *others = (table(size) for table, size in zip(self.tables, grid, strict=True))
+        """Return positions of a grid of any size."""
+        axes = [table(size) for table, size in zip(self.tables, grid, strict=True)]
+        total, *others = reversed(axes) if self.first_axis_fastest else axes
         for places in others:
             total = total[..., None, :] + places
         positions: Tensor = self.norm(total.flatten(0, -2))

@@ -1,74 +1,109 @@
-"""The text tower: word vectors in a T5-style encoder with relative positions (VATT section 3.2)."""
+"""Text towers: word vectors with relative positions (T5), absolute ones (BERT), or none (VATT section 3.2)."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vatt.models.transformer import T5, Dense, Encoder, draw_agg_token, prepend_agg_token
-from vatt.params import TOWER_SIZES, TowerSize
+from vatt.models.positions import Positions
+from vatt.models.stem import AggToken
+from vatt.models.transformer import Dense, Group
 
 PADDING_ID = 0
 MASKED_SCORE = -1e9
 
 
-class TextSize(NamedTuple):
-    """Size of a text tower and of its relative positions."""
+class Words(nn.Embedding):
+    """The word table: one vector for each id."""
 
-    encoder: TowerSize
-    num_buckets: int = 32
-    max_distance: int = 64
-
-
-# One layer is enough for the demo's sentences; with three it learned them by heart.
-TEXT_SIZES = {
-    "tiny": TextSize(TOWER_SIZES["tiny"]._replace(num_layers=1)),
-    "small": TextSize(TOWER_SIZES["small"]),
-}
+    def reset_parameters(self) -> None:
+        """Draw the vectors; about as long as those of word2vec."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
 
-class TextTower(nn.Module):
-    """Encodes token ids; the AGG token stands first, with the width of a word vector."""
+class T5Stem(nn.Module):
+    """Token ids to tokens; the AGG token stands first, with the width of a word vector."""
 
     def __init__(
-        self, vocab_size: int, word_width: int, size: TextSize, dropout_rate: float
+        self, words: Words, width: int, relative_bias: "RelativeBias", dropout_rate: float
     ) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocab_size, word_width)
-        nn.init.normal_(self.words.weight, std=word_width**-0.5)
-        self.agg_token = nn.Parameter(torch.empty(word_width))
-        draw_agg_token(self.agg_token)
-        self.projection = Dense(word_width, size.encoder.width, bias=False)
-        self.relative_bias = RelativeBias(size)
+        self.words = words
+        self.agg_token = AggToken(words.embedding_dim)
+        self.projection = Dense(words.embedding_dim, width, bias=False)
+        self.relative_bias = relative_bias
         self.dropout = nn.Dropout(dropout_rate)
-        self.encoder = Encoder(size.encoder, dropout_rate, T5)
+
+    def forward(self, ids: Int[Tensor, "B L"]) -> Group:
+        """Return tokens and score biases. Padding (id 0) is not attended to; AGG always is."""
+        tokens = self.agg_token(self.words(ids))
+        tokens = self.dropout(functional.gelu(self.projection(tokens)))
+        bias = self.relative_bias(tokens.shape[1]) + mask_padding(ids, tokens.dtype)
+        return Group(tokens, bias)
+
+
+class BertStem(nn.Module):
+    """Token ids to tokens with learned absolute positions; the AGG token stands first.
+
+    Texts longer than the table are reached by a spline, as pictures of other sizes are.
+    Differs from the original's BERT tower, which adds the AGG token twice; the text of the
+    original VATT-MA has one, and a bias in the projection.
+    """
+
+    def __init__(
+        self, words: Words, positions: Positions, projection: Dense, dropout_rate: float
+    ) -> None:
+        super().__init__()
+        self.words = words
+        self.projection = projection
+        self.positions = positions
+        self.dropout = nn.Dropout(dropout_rate)
+        self.agg_token = AggToken(projection.out_features)
+
+    def forward(self, ids: Int[Tensor, "B L"]) -> Group:
+        """Return tokens and score biases. Padding (id 0) is not attended to; AGG always is."""
+        tokens = functional.gelu(self.projection(self.words(ids)))
+        tokens = self.dropout(tokens + self.positions((ids.shape[1],)))
+        return Group(self.agg_token(tokens), mask_padding(ids, tokens.dtype))
+
+
+class LinearText(nn.Module):
+    """The largest over the words of a linear layer with ReLU, as in MIL-NCE and MMV.
+
+    Differs from both: padding is left out, and a text of padding only is 0.
+    """
+
+    def __init__(self, words: Words) -> None:
+        super().__init__()
+        self.words = words
+        self.width = 2048
+        self.projection = Dense(words.embedding_dim, self.width)
 
     def forward(
         self, ids: Int[Tensor, "B L"], *, all_tokens: bool = False
     ) -> Float[Tensor, "B Q D"]:
-        """Return the encoded AGG token (Q = 1), or `all_tokens` with AGG first.
+        """Return the text (Q = 1), or with `all_tokens` the text, then its words."""
+        words = functional.relu(self.projection(self.words(ids)))
+        words = words * (ids != PADDING_ID)[..., None]
+        text = words.amax(1, keepdim=True)  # no word is below 0
+        return torch.cat([text, words], dim=1) if all_tokens else text
 
-        Padding (id 0) is not attended to; a text of padding only is encoded from AGG alone.
-        """
-        tokens = prepend_agg_token(self.agg_token, self.words(ids))
-        tokens = self.dropout(functional.gelu(self.projection(tokens)))
-        is_padding = functional.pad(ids == PADDING_ID, (1, 0))
-        padding_bias = is_padding[:, None, None, :].to(tokens.dtype) * MASKED_SCORE
-        score_bias = self.relative_bias(tokens.shape[1]) + padding_bias
-        encoded: Tensor = self.encoder(tokens, score_bias, all_tokens=all_tokens)
-        return encoded
+
+def mask_padding(ids: Int[Tensor, "B L"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 L+1"]:
+    """Return the score bias that hides padding, for the AGG token and the words after it."""
+    is_padding = functional.pad(ids == PADDING_ID, (1, 0))
+    return is_padding[:, None, None, :].to(dtype) * MASKED_SCORE
 
 
 class RelativeBias(nn.Module):
     """What each head adds to a score for the distance of key from query; one for all layers."""
 
-    def __init__(self, size: TextSize) -> None:
+    def __init__(self, num_buckets: int, max_distance: int, num_heads: int) -> None:
         super().__init__()
-        self.num_buckets, self.max_distance = size.num_buckets, size.max_distance
-        self.table = nn.Embedding(size.num_buckets, size.encoder.num_heads)
+        self.num_buckets, self.max_distance = num_buckets, max_distance
+        self.table = nn.Embedding(num_buckets, num_heads)
         nn.init.uniform_(self.table.weight, -0.05, 0.05)
 
     def forward(self, num_tokens: int) -> Float[Tensor, "N L L"]:

@@ -1,51 +1,56 @@
-"""A video or audio tower: patchify -> drop -> encode (VATT sections 3.1 and 3.2)."""
+"""A tower: stem -> encoder -> features, the same for every modality (VATT figure 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vatt.models.droptoken import draw_kept, select_kept
-from vatt.models.patches import Patches
-from vatt.models.positions import Positions
-from vatt.models.transformer import Encoder, draw_agg_token, prepend_agg_token
+from vatt.models.transformer import Dense, Encoder
 
 
 class Tower(nn.Module):
-    """Encodes a raw signal; `grid` is the number of patches along each axis that training uses."""
+    """Encodes a raw signal. Several towers may share one encoder object (VATT-MA).
+
+    With `post_projection_width` a linear layer with GELU follows the encoder, as in VATT-MA.
+    """
 
     def __init__(
-        self,
-        patches: Patches,
-        grid: Sequence[int],
-        encoder: Encoder,
-        dropout_rate: float,
-        drop_token_rate: float,
+        self, stem: nn.Module, encoder: Encoder, post_projection_width: int | None = None
     ) -> None:
         super().__init__()
-        width = patches.projection.out_features
-        self.patches = patches
-        self.positions = Positions(grid, width)
+        self.stem = stem
         self.encoder = encoder
-        self.dropout = nn.Dropout(dropout_rate)
-        self.drop_token_rate = drop_token_rate
-        self.agg_token = nn.Parameter(torch.empty(width))
-        draw_agg_token(self.agg_token)
+        self.post_projection = (
+            nn.Identity()
+            if post_projection_width is None
+            else nn.Sequential(Dense(encoder.width, post_projection_width), nn.GELU())
+        )
+        self.width = post_projection_width or encoder.width
 
     def forward(self, signal: Tensor, *, all_tokens: bool = False) -> Float[Tensor, "B Q D"]:
-        """Return the encoded AGG token (Q = 1), or `all_tokens` with AGG first.
+        """Return the encoded AGG token (Q = 1), or `all_tokens` with AGG first."""
+        (encoded,) = self.encoder([self.stem(signal)], all_tokens=all_tokens)
+        features: Tensor = self.post_projection(encoded)
+        return features
 
-        In training DropToken chooses patches before they are projected: a dropped one costs nothing.
-        """
-        patches = self.patches.cut(signal)
-        positions = self.positions(patches.shape[1:-1])
-        patches = patches.flatten(1, -2)
-        if self.training and self.drop_token_rate > 0:
-            kept = draw_kept(len(patches), patches.shape[1], self.drop_token_rate, patches.device)
-            patches, positions = select_kept(patches, kept), positions[kept]
-        # The AGG token comes after, so that it has no position and is never dropped.
-        tokens = self.dropout(self.patches(patches) + positions)
-        tokens = prepend_agg_token(self.agg_token, tokens)
-        encoded: Tensor = self.encoder(tokens, all_tokens=all_tokens)
-        return encoded
+
+def collect_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights and statistics of a module, each once, under its first name.
+
+    Unlike a state dict, which repeats a shared encoder for every tower.
+    """
+    kept = module.state_dict().keys()
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor for name, tensor in named.items() if name in kept}
+
+
+def restore_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fill a module with what `collect_weights` returned for one like it.
+
+    Raises:
+        KeyError: names are missing or unknown.
+    """
+    expected = collect_weights(module).keys()
+    if expected != weights.keys():
+        raise KeyError(f"names differ: {sorted(expected ^ weights.keys())}")
+    module.load_state_dict(dict(weights), strict=False)

@@ -4,12 +4,14 @@ Weights against the original: `query` is `q`; rows of `key_value` are `k`, then 
 kernel is the transpose of a weight.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from vatt.params import TowerSize
 
@@ -27,7 +29,36 @@ class Style(NamedTuple):
 
 
 STANDARD = Style(norm=nn.LayerNorm, has_bias=True, scales_attention=True)
+UNBIASED = Style(norm=nn.LayerNorm, has_bias=False, scales_attention=True)
+"""Of the original's spectrogram tower."""
 T5 = Style(norm=nn.RMSNorm, has_bias=False, scales_attention=False)
+
+
+class Group(NamedTuple):
+    """Sequences of one length, each of which attends within itself."""
+
+    tokens: Float[Tensor, "B L D"]
+    score_bias: Float[Tensor, "#B #N #L L"] | None = None
+    """Added to the attention scores."""
+
+
+class Layout(NamedTuple):
+    """Where the sequences of several groups lie in one row of M tokens, without padding between."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """Number and length of the sequences of each group."""
+    score_biases: tuple[Tensor | None, ...]
+
+    def split(self, row: Float[Tensor, "M C"]) -> list[Float[Tensor, "B L C"]]:
+        """Return the tokens of each group, as views."""
+        parts = row.split([number * length for number, length in self.shapes])
+        return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def keep_agg(self) -> "Layout":
+        """Return the layout of the first token of every sequence."""
+        shapes = tuple((number, 1) for number, _ in self.shapes)
+        biases = (None if bias is None else bias[:, :, :1] for bias in self.score_biases)
+        return Layout(shapes, tuple(biases))
 
 
 class Dense(nn.Linear):
@@ -50,7 +81,7 @@ class FusedPair(Dense):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens to tokens."""
+    """Multi-head attention of tokens to the tokens of their sequence."""
 
     def __init__(self, size: TowerSize, dropout_rate: float, style: Style) -> None:
         super().__init__()
@@ -63,29 +94,34 @@ class Attention(nn.Module):
         self.output = Dense(inner, size.width, bias=style.has_bias)
 
     def forward(
-        self,
-        tokens: Float[Tensor, "B L D"],
-        num_queries: int,
-        score_bias: Float[Tensor, "B N L L"] | None,
-    ) -> Float[Tensor, "B Q D"]:
-        """Let the first `num_queries` tokens attend to all; `score_bias` is added to the scores."""
-        query = self.query(tokens[:, :num_queries])
+        self, tokens: Float[Tensor, "M D"], layout: Layout, *, agg_only: bool
+    ) -> Float[Tensor, "Q D"]:
+        """Let all tokens, or with `agg_only` the first of every sequence, attend to their sequence."""
+        outputs = layout.keep_agg() if agg_only else layout
+        query = self.query(take_agg(tokens, layout) if agg_only else tokens)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
-        if score_bias is not None:
-            score_bias = score_bias[:, :, :num_queries].to(query.dtype)
-        attended = functional.scaled_dot_product_attention(
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
-            attn_mask=score_bias,
-            dropout_p=self.dropout_rate if self.training else 0.0,
-            scale=self.scale,
-        )
-        mixed: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        attended = [
+            functional.scaled_dot_product_attention(
+                self._split_heads(queries),
+                self._split_heads(keys),
+                self._split_heads(values),
+                attn_mask=None if bias is None else bias.to(query.dtype),
+                dropout_p=self.dropout_rate if self.training else 0.0,
+                scale=self.scale,
+            )
+            for queries, keys, values, bias in zip(
+                outputs.split(query),
+                layout.split(key),
+                layout.split(value),
+                outputs.score_biases,
+                strict=True,
+            )
+        ]
+        mixed: Tensor = self.output(pack([heads.transpose(1, 2).flatten(2) for heads in attended]))
         return mixed
 
     def _split_heads(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B N L H"]:
-        return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
+        return tokens.view(*tokens.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -105,58 +141,66 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(
-        self,
-        tokens: Float[Tensor, "B L D"],
-        num_outputs: int,
-        score_bias: Float[Tensor, "B N L L"] | None,
-    ) -> Float[Tensor, "B Q D"]:
-        """Return the first `num_outputs` tokens after the block; the others cost only their keys."""
-        attended = self.attention(self.attention_norm(tokens), num_outputs, score_bias)
-        tokens = tokens[:, :num_outputs] + self.dropout(attended)
+        self, tokens: Float[Tensor, "M D"], layout: Layout, *, agg_only: bool = False
+    ) -> Float[Tensor, "Q D"]:
+        """Return all tokens after the block, or with `agg_only` the first of every sequence.
+
+        The others then cost only their keys and values.
+        """
+        attended = self.attention(self.attention_norm(tokens), layout, agg_only=agg_only)
+        if agg_only:
+            tokens = take_agg(tokens, layout)
+        tokens = tokens + self.dropout(attended)
         transformed: Tensor = self.dropout(self.mlp(self.mlp_norm(tokens)))
         return tokens + transformed
 
 
 class Encoder(nn.Module):
-    """A stack of blocks and a last norm; knows nothing of the modality."""
+    """A stack of blocks and a last norm; knows nothing of the modality.
+
+    With `recomputes`, training keeps only what enters each block, and computes the rest again in
+    the backward pass: less memory for a third more time.
+    """
 
     def __init__(self, size: TowerSize, dropout_rate: float, style: Style = STANDARD) -> None:
         super().__init__()
+        self.width = size.width
         blocks = (Block(size, dropout_rate, style) for _ in range(size.num_layers))
         self.blocks = nn.ModuleList(blocks)
         self.norm = style.norm(size.width, eps=NORM_EPSILON)
         self.dropout = nn.Dropout(dropout_rate)
+        self.recomputes = False
 
     def forward(
-        self,
-        tokens: Float[Tensor, "B L D"],
-        score_bias: Float[Tensor, "B N L L"] | None = None,
-        *,
-        all_tokens: bool = False,
-    ) -> Float[Tensor, "B Q D"]:
-        """Encode tokens; return the first one (the AGG token), or `all_tokens`.
+        self, groups: Sequence[Group], *, all_tokens: bool = False
+    ) -> list[Float[Tensor, "B Q D"]]:
+        """Encode the sequences of all groups; return of each the first (AGG) token, or `all_tokens`.
 
-        Of the last block only the wanted outputs are computed, which changes nothing else:
-        with few layers that is a good part of the whole cost.
+        All groups go through in one pass, without padding, and the results are those of one pass
+        for each. Of the last block only the wanted outputs are computed, which changes nothing
+        else: with few layers that is a good part of the whole cost.
         """
-        num_tokens = tokens.shape[1]
+        layout = Layout(
+            tuple((group.tokens.shape[0], group.tokens.shape[1]) for group in groups),
+            tuple(group.score_bias for group in groups),
+        )
+        tokens = pack([group.tokens for group in groups])
         for index, block in enumerate(self.blocks):
-            is_last = index == len(self.blocks) - 1
-            num_outputs = 1 if is_last and not all_tokens else num_tokens
-            tokens = block(tokens, num_outputs, score_bias)
-        encoded: Tensor = self.dropout(self.norm(tokens))
-        return encoded
+            agg_only = index == len(self.blocks) - 1 and not all_tokens
+            if self.recomputes and self.training:
+                tokens = checkpoint(block, tokens, layout, agg_only=agg_only, use_reentrant=False)
+            else:
+                tokens = block(tokens, layout, agg_only=agg_only)
+        encoded = self.dropout(self.norm(tokens))
+        return (layout if all_tokens else layout.keep_agg()).split(encoded)
 
 
-def draw_agg_token(agg_token: Tensor) -> None:
-    """Fill the AGG token (D,) with Glorot-normal numbers, as Keras draws them for a vector."""
-    # Keras corrects the deviation for what it cuts off beyond two deviations.
-    deviation = agg_token.shape[0] ** -0.5 / 0.87962566
-    nn.init.trunc_normal_(agg_token, std=deviation, a=-2 * deviation, b=2 * deviation)
+def pack(groups: Sequence[Float[Tensor, "_ _ C"]]) -> Float[Tensor, "M C"]:
+    """Put the tokens of all groups into one row, clip after clip; one group is not copied."""
+    rows = [tokens.flatten(0, 1) for tokens in groups]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def prepend_agg_token(
-    agg_token: Float[Tensor, "D"], tokens: Float[Tensor, "B L D"]
-) -> Float[Tensor, "B L+1 D"]:
-    """Put the AGG token before the tokens of every clip."""
-    return torch.cat([agg_token.expand(len(tokens), 1, -1), tokens], dim=1)
+def take_agg(tokens: Float[Tensor, "M C"], layout: Layout) -> Float[Tensor, "Q C"]:
+    """Return the first token of every sequence."""
+    return torch.cat([group[:, 0] for group in layout.split(tokens)])

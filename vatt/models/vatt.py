@@ -1,78 +1,73 @@
-"""The modality-specific VATT: a tower and a projection for each modality (VATT figure 1)."""
+"""VATT: a tower and a projection for each modality (VATT figure 1), or one encoder for all (VATT-MA)."""
 
-from typing import NamedTuple
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vatt.batch import Batch, Embeddings
-from vatt.models.patches import AudioPatches, VideoPatches
-from vatt.models.projection import VideoProjection
-from vatt.models.text import TEXT_SIZES, TextSize, TextTower
+from vatt.models.projection import build_projections
+from vatt.models.text import Words
 from vatt.models.tower import Tower
-from vatt.models.transformer import Dense, Encoder
-from vatt.params import TOWER_SIZES, ClipParams, ModelParams, TowerSize
-
-
-class Sizes(NamedTuple):
-    """Sizes of the three towers."""
-
-    video: TowerSize
-    audio: TowerSize
-    text: TextSize
+from vatt.models.towers import build_audio_tower, build_text_tower, build_video_tower
+from vatt.params import ClipParams, ModelParams
 
 
 class Vatt(nn.Module):
-    """Video, audio and text to two shared spaces; each modality is patchify -> drop -> encode -> project.
+    """Video, audio and text to two shared spaces; each modality is patchify -> drop -> encode -> project."""
 
-    `sizes` replaces the presets that `params` names.
-    """
-
-    def __init__(
-        self, params: ModelParams, clip: ClipParams, vocab_size: int, sizes: Sizes | None = None
-    ) -> None:
+    def __init__(self, params: ModelParams, clip: ClipParams, vocab_size: int) -> None:
         super().__init__()
-        sizes = sizes or Sizes(
-            TOWER_SIZES[params.video], TOWER_SIZES[params.audio], TEXT_SIZES[params.text]
+        self.video = build_video_tower(params, clip)
+        shared = self.video.encoder if params.shared_encoder else None
+        self.audio = build_audio_tower(params, clip, shared)
+        self.text = build_text_tower(params, clip, vocab_size, shared)
+        self.shares_encoder = params.shared_encoder
+        projections = build_projections(
+            params.space_kind,
+            (self.video.width, self.audio.width, self.text.width),
+            (params.space_va_width, params.space_vt_width),
+            batch_norm_everywhere=params.batch_norm_everywhere,
         )
-        frames, height, width = params.video_patch
-        video_grid = (
-            clip.num_frames // frames,
-            clip.frame_size_px // height,
-            clip.frame_size_px // width,
-        )
-        audio_grid = (clip.num_samples // params.audio_patch,)
-        rates = params.dropout_rate, params.drop_token_rate
-        self.video = Tower(
-            VideoPatches(params.video_patch, sizes.video.width),
-            video_grid,
-            Encoder(sizes.video, params.dropout_rate),
-            *rates,
-        )
-        self.audio = Tower(
-            AudioPatches(params.audio_patch, sizes.audio.width),
-            audio_grid,
-            Encoder(sizes.audio, params.dropout_rate),
-            *rates,
-        )
-        self.text = TextTower(vocab_size, params.word_width, sizes.text, params.dropout_rate)
-        self.text.words.requires_grad_(params.train_word_table)
-        va_width, vt_width = params.space_va_width, params.space_vt_width
-        self.video_projection = VideoProjection(sizes.video.width, va_width, vt_width)
-        # Differs from the paper, as the original does: these two are linear, without BatchNorm.
-        self.audio_projection = Dense(sizes.audio.width, va_width)
-        self.text_projection = Dense(sizes.text.encoder.width, vt_width)
+        self.video_projection, self.audio_projection, self.text_projection = projections
+
+    @property
+    def words(self) -> Words:
+        """The word table."""
+        stem: Any = self.text.stem if isinstance(self.text, Tower) else self.text
+        words: Words = stem.words
+        return words
 
     def forward(self, batch: Batch) -> Embeddings:
         """Return all clips of a batch in the shared spaces; what is masked is embedded, too."""
-        video_va, video_vt = self.project_video(self.encode_video(batch.video))
-        text = self.encode_text(batch.text.flatten(0, 1))
+        signals = batch.video, batch.audio, batch.text.flatten(0, 1)
+        if self.shares_encoder:
+            video, audio, text = self._encode_together(*signals)
+        else:
+            encoders = self.encode_video, self.encode_audio, self.encode_text
+            video, audio, text = (
+                encode(signal) for encode, signal in zip(encoders, signals, strict=True)
+            )
+        video_va, video_vt = self.project_video(video)
         return Embeddings(
             video_va=video_va,
-            audio_va=self.project_audio(self.encode_audio(batch.audio)),
+            audio_va=self.project_audio(audio),
             video_vt=video_vt,
             text_vt=self.project_text(text).unflatten(0, batch.text.shape[:2]),
         )
+
+    def _encode_together(self, *signals: Tensor) -> list[Float[Tensor, "_ D"]]:
+        """Return the features of all modalities after one pass through the shared encoder.
+
+        Equal to three passes; under ZeRO-3 the weights are then gathered once.
+        """
+        towers: list[Any] = [self.video, self.audio, self.text]
+        groups = [tower.stem(signal) for tower, signal in zip(towers, signals, strict=True)]
+        encoded = self.video.encoder(groups)
+        return [
+            tower.post_projection(tokens)[:, 0]
+            for tower, tokens in zip(towers, encoded, strict=True)
+        ]
 
     def encode_video(self, video: Float[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
         """Return the feature (AGG token) of videos in [-1, 1], of any size above one patch."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from vatt.batch import Batch
+from vatt.models.tower import collect_weights
 from vatt.params import LaunchParams, PretrainParams, StageError
 
 BUCKET_SIZE = 50_000_000
@@ -80,8 +82,10 @@ class Engine:
         losses: Tensor = self._engine(batch)
         return losses
 
-    def update(self, loss: Float[Tensor, ""], learning_rate: float) -> Float[Tensor, ""]:
+    def update(self, loss: Float[Tensor, ""], settings: Mapping[str, float]) -> Float[Tensor, ""]:
         """Step the weights along the mean gradient of all ranks.
+
+        `settings` are those of the optimizer for this step, such as `lr`.
 
         Returns:
             The norm of that gradient over all weights, before clipping.
@@ -89,7 +93,7 @@ class Engine:
         self._engine.backward(loss)
         norm = self._own_gradient_norm() if self._engine.zero_optimization_stage() == 0 else None
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group.update(settings)
         self._engine.step()
         if norm is None:
             norm = self._engine.get_global_grad_norm()
@@ -119,7 +123,8 @@ class Engine:
             weights = self._engine._zero3_consolidated_16bit_state_dict()  # noqa: SLF001 - float32 here
         else:
             weights = self._engine.module.state_dict()
-        return {name: tensor.detach().cpu() for name, tensor in (weights or {}).items()}
+        names = collect_weights(self._engine.module)
+        return {name: weights[name].detach().cpu() for name in names} if weights else {}
 
     def _own_gradient_norm(self) -> Tensor:
         """Return the norm that DeepSpeed leaves out without ZeRO and clipping."""

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from vatt.atomic import atomic_path
 from vatt.batch import Batch
 from vatt.data.loader import TrainingOrder, open_pretraining_loader
+from vatt.models.tower import restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import (
     ClipParams,
@@ -123,7 +124,7 @@ def build_objective(job: Job) -> Objective:
     torch.manual_seed(recipe.run.seed)
     model = Vatt(recipe.model, recipe.clip, recipe.vocab_size)
     if job.initial_weights is not None:
-        model.load_state_dict(load_file(job.initial_weights))
+        restore_weights(model, load_file(job.initial_weights))
     return Objective(model, recipe.loss)
 
 
