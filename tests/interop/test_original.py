@@ -1,15 +1,31 @@
 """Original weights: every tensor has its place, and none is left over or missing."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from tests.models.original import build_model, group
-from vatt.interop.original import original_keys, state_from_original
+from vatt.interop.original import find_originals, state_from_original
 from vatt.params import StageError
+
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 def test_every_tensor_has_an_original_of_its_own() -> None:
-    keys = [key for name in build_model().state_dict() for key in original_keys(name)]
+    sources = find_originals(build_model().state_dict(), group("w::"))
+    keys = [key for originals in sources.values() for key in originals]
     assert sorted(keys) == sorted(group("w::"))
+
+
+def test_keys_and_values_are_fused_in_this_order() -> None:
+    weights = group("w::")
+    name = "video.encoder.blocks.1.attention.key_value.weight"
+    key, value = find_originals([name], weights)[name]
+    assert (key[-8:], value[-8:]) == ("k/kernel", "v/kernel")
+    fused = state_from_original([name], {key: weights[key], value: weights[value]})[name].numpy()
+    np.testing.assert_array_equal(fused[:32], weights[key].T)
+    np.testing.assert_array_equal(fused[32:], weights[value].T)
 
 
 def test_left_over_tensors_are_refused_by_name() -> None:
@@ -27,4 +43,4 @@ def test_missing_tensors_are_refused_by_name() -> None:
 
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(KeyError):
-        original_keys("video.head.weight")
+        find_originals(["video.head.weight"], group("w::"))

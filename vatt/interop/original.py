@@ -1,7 +1,7 @@
-"""Names and layouts of the original TensorFlow weights, matched to ours (modality-specific VATT)."""
+"""Names and layouts of the original TensorFlow weights, matched to ours."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +11,28 @@ from torch import Tensor
 
 from vatt.params import StageError
 
-_BASE = "model/layer_with_weights-0/_base_layer/"
-_HEADS = "model/layer_with_weights-0/_head_layer/_bridge_heads/0/"
+_ROOT = "model/layer_with_weights-0/"
+VIDEO = _ROOT + "_base_layer/vid_backbone/_base"
+AUDIO = _ROOT + "_base_layer/aud_backbone/_base"
+TEXT = _ROOT + "_base_layer/txt_backbone"
+UNIFIED = _ROOT + "_base_layer/unified_backbone/unified_transformer"
+"""The towers of the modality-agnostic VATT, which share an encoder."""
+HEADS = _ROOT + "_head_layer/_bridge_heads/0"
+CLASSIFIER_TOWER = _ROOT + "_base"
+CLASSIFIER_HEAD = _ROOT + "_ops/cls"
+
+AXES = {
+    "voxel_to_patch": ("temporal", "vertical", "horizontal"),
+    "wave_to_patch": ("temporal",),
+    "spectrum_to_patch": ("temporal", "spectral"),
+}
+"""The layers that project patches of video, waveform or spectrogram, and the axes of their grids."""
+AGG_TOKENS = {
+    "video": "vid_agg_embedding",
+    "audio": "aud_agg_embedding",
+    "text": "txt_agg_embedding",
+}
+"""Of the modality-agnostic VATT."""
 
 _DENSE = {"weight": "kernel", "bias": "bias"}
 _NORM = {
@@ -23,7 +43,6 @@ _NORM = {
 }
 _RMS_NORM = {"weight": "weight"}
 _TABLE = {"weight": "embeddings", "table": "embeddings"}
-_AGG = {"vector": "agg_embedding"}
 
 
 class _Rule(NamedTuple):
@@ -34,87 +53,31 @@ class _Rule(NamedTuple):
     tensors: Mapping[str, str]
 
 
-def _tower_rules(ours: str, original: str, patches: str, axes: Iterable[str]) -> list[_Rule]:
-    """Return the rules of the video or the audio tower."""
-    tower, layer = _BASE + original + "/_base/", _BASE + original + r"/_base/tx/layers/\1/"
-    block = ours + r"\.encoder\.blocks\.(\d+)\."
-    positions = [
-        _Rule(
-            rf"{ours}\.stem\.positions\.tables\.{index}",
-            (f"{tower}pos_embedding_lookup/{axis}_position_embeddings",),
-            _TABLE,
-        )
-        for index, axis in enumerate(axes)
-    ]
-    return [
-        *positions,
-        _Rule(rf"{ours}\.stem\.agg_token", (tower.removesuffix("/"),), _AGG),
-        _Rule(rf"{ours}\.stem\.patches\.projection", (tower + patches,), _DENSE),
-        _Rule(
-            rf"{ours}\.stem\.positions\.norm", (tower + "pos_embedding_lookup/layernorm",), _NORM
-        ),
-        _Rule(block + "attention_norm", (layer + "layer_norm",), _NORM),
-        _Rule(block + r"attention\.query", (layer + "mha/q",), _DENSE),
-        _Rule(block + r"attention\.key_value", (layer + "mha/k", layer + "mha/v"), _DENSE),
-        _Rule(block + r"attention\.output", (layer + "mha/o",), _DENSE),
-        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
-        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
-        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
-        _Rule(rf"{ours}\.encoder\.norm", (tower + "tx/final_layer_norm",), _NORM),
-    ]
-
-
-def _text_rules() -> list[_Rule]:
-    """Return the rules of the text tower."""
-    tower, layer = _BASE + "txt_backbone/", _BASE + r"txt_backbone/base_lm/layers/\1/"
-    attention = layer + "self_attention/attention/"
-    bias = tower + "base_lm/layers/0/self_attention/attention/relative_attention_bias"
-    block = r"text\.encoder\.blocks\.(\d+)\."
-    return [
-        _Rule(r"text\.stem\.agg_token", (tower.removesuffix("/"),), _AGG),
-        _Rule(r"text\.stem\.words", (tower + "embedding",), _TABLE),
-        _Rule(r"text\.stem\.projection", (tower + "pre_proj",), _DENSE),
-        _Rule(r"text\.stem\.relative_bias\.table", (bias,), _TABLE),
-        _Rule(block + "attention_norm", (layer + "self_attention/layer_norm",), _RMS_NORM),
-        _Rule(block + r"attention\.query", (attention + "q",), _DENSE),
-        _Rule(block + r"attention\.key_value", (attention + "k", attention + "v"), _DENSE),
-        _Rule(block + r"attention\.output", (attention + "o",), _DENSE),
-        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
-        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
-        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
-        _Rule(r"text\.encoder\.norm", (tower + "base_lm/final_layer_norm",), _RMS_NORM),
-    ]
-
-
-_RULES = [
-    *_tower_rules(
-        "video", "vid_backbone", "voxel_to_patch", ("temporal", "vertical", "horizontal")
-    ),
-    *_tower_rules("audio", "aud_backbone", "wave_to_patch", ("temporal",)),
-    *_text_rules(),
-    _Rule(r"video_projection\.to_hidden", (_HEADS + "vid_to_hid",), _DENSE),
-    _Rule(r"video_projection\.hidden_norm", (_HEADS + "hid_to_va/pre_bn",), _NORM),
-    _Rule(r"video_projection\.to_va", (_HEADS + "hid_to_va/dense",), _DENSE),
-    _Rule(r"video_projection\.va_norm", (_HEADS + "hid_to_va/bn",), _NORM),
-    _Rule(r"video_projection\.to_vt", (_HEADS + "va_to_vat/dense",), _DENSE),
-    _Rule(r"video_projection\.vt_norm", (_HEADS + "va_to_vat/bn",), _NORM),
-    _Rule("audio_projection", (_HEADS + "aud_to_va",), _DENSE),
-    _Rule("text_projection", (_HEADS + "txt_to_vat",), _DENSE),
-]
-
-
-def original_keys(name: str) -> tuple[str, ...]:
-    """Return the key of the original tensor for our `name`; two keys where ours fuses two.
+def find_patches(tower: str, keys: Iterable[str]) -> str:
+    """Return which of `AXES` an original tower has.
 
     Raises:
-        KeyError: no such tensor in the modality-specific model.
+        StageError: none of them.
     """
-    module, _, tensor = name.rpartition(".")
-    for rule in _RULES:
-        match = re.fullmatch(rule.module, module)
-        if match and tensor in rule.tensors:
-            return tuple(f"{match.expand(key)}/{rule.tensors[tensor]}" for key in rule.originals)
-    raise KeyError(name)
+    parts = {
+        key.removeprefix(f"{tower}/").split("/")[0] for key in keys if key.startswith(f"{tower}/")
+    }
+    found = parts & AXES.keys()
+    if len(found) != 1:
+        raise StageError(f"{tower}: expected one of {', '.join(AXES)}, got {sorted(found)}")
+    return found.pop()
+
+
+def find_originals(names: Iterable[str], keys: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the original key of each of our `names`; two keys where ours fuses two.
+
+    Which model it is, is seen from the original `keys`, which need not be complete.
+
+    Raises:
+        KeyError: no such tensor in that model.
+    """
+    rules = _find_rules(keys)
+    return {name: _apply_rules(rules, name) for name in names}
 
 
 def state_from_original(
@@ -125,19 +88,162 @@ def state_from_original(
     Raises:
         StageError: an original tensor is missing, or one is left over.
     """
-    sources = {name: original_keys(name) for name in names}
-    needed = {key for keys in sources.values() for key in keys}
-    problems = [f"{key}: is missing" for key in sorted(needed - original.keys())]
-    problems += [f"{key}: has no place in this model" for key in sorted(original.keys() - needed)]
-    if problems:
-        raise StageError("original weights do not fit: " + "; ".join(problems))
+    sources = find_originals(names, original.keys())
+    check_names(sources, original.keys())
     return {
-        name: torch.cat([_layout(key, original[key]) for key in keys])
+        name: torch.cat([_lay_out(key, original[key]) for key in keys])
         for name, keys in sources.items()
     }
 
 
-def _layout(key: str, value: np.ndarray) -> Float[Tensor, "..."]:
+def check_names(sources: Mapping[str, tuple[str, ...]], keys: Collection[str]) -> None:
+    """Refuse original `keys` that are not exactly those of `sources`.
+
+    Raises:
+        StageError: one is missing or left over; the message names all of them.
+    """
+    needed = {key for originals in sources.values() for key in originals}
+    problems = [f"{key}: is missing" for key in sorted(needed - set(keys))]
+    problems += [f"{key}: has no place in this model" for key in sorted(set(keys) - needed)]
+    if problems:
+        raise StageError("original weights do not fit: " + "; ".join(problems))
+
+
+def find_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that an original tensor has among ours."""
+    if not key.endswith("/kernel") or len(shape) < 2:
+        return shape
+    return shape[-1], int(np.prod(shape[:-1]))
+
+
+def _lay_out(key: str, value: np.ndarray) -> Float[Tensor, "..."]:
     """Return a tensor as torch lays it out: kernels, of convolutions too, become (out, in)."""
     tensor = torch.from_numpy(value.copy())
     return tensor.flatten(0, -2).T if key.endswith("/kernel") else tensor
+
+
+def _apply_rules(rules: Iterable[_Rule], name: str) -> tuple[str, ...]:
+    module, _, tensor = name.rpartition(".")
+    for rule in rules:
+        match = re.fullmatch(rule.module, module)
+        if match and tensor in rule.tensors:
+            return tuple(f"{match.expand(key)}/{rule.tensors[tensor]}" for key in rule.originals)
+    raise KeyError(name)
+
+
+def _find_rules(keys: Collection[str]) -> list[_Rule]:
+    if any(key.startswith(UNIFIED) for key in keys):
+        return [*_unified_rules(), *_HEAD_RULES]
+    if any(key.startswith(f"{CLASSIFIER_TOWER}/") for key in keys):
+        return _classifier_rules(keys)
+    rules = [*_TEXT_RULES, *_HEAD_RULES]
+    for ours, tower in (("video", VIDEO), ("audio", AUDIO)):
+        if any(key.startswith(tower) for key in keys):
+            rules += _tower_rules(ours, tower, find_patches(tower, keys))
+    return rules
+
+
+def _tower_rules(ours: str, tower: str, patches: str) -> list[_Rule]:
+    """Return the rules of a tower that shares nothing."""
+    return [
+        _Rule(rf"{ours}\.stem\.patches\.projection", (f"{tower}/{patches}",), _DENSE),
+        _Rule(rf"{ours}\.stem\.pre_projection\.0", (f"{tower}/pre_proj",), _DENSE),
+        _Rule(rf"{ours}\.stem\.agg_token", (tower,), {"vector": "agg_embedding"}),
+        *_position_rules(ours, f"{tower}/pos_embedding_lookup", AXES[patches]),
+        *_encoder_rules(ours, f"{tower}/tx"),
+        _Rule(rf"{ours}\.post_projection\.0", (f"{tower}/post_proj",), _DENSE),
+    ]
+
+
+def _position_rules(ours: str, positions: str, axes: Iterable[str]) -> list[_Rule]:
+    tables = [
+        _Rule(
+            rf"{ours}\.stem\.positions\.tables\.{index}",
+            (f"{positions}/{axis}_position_embeddings",),
+            _TABLE,
+        )
+        for index, axis in enumerate(axes)
+    ]
+    return [*tables, _Rule(rf"{ours}\.stem\.positions\.norm", (f"{positions}/layernorm",), _NORM)]
+
+
+def _encoder_rules(ours: str, encoder: str) -> list[_Rule]:
+    block, layer = rf"{ours}\.encoder\.blocks\.(\d+)\.", encoder + r"/layers/\1/"
+    return [
+        _Rule(block + "attention_norm", (layer + "layer_norm",), _NORM),
+        _Rule(block + r"attention\.query", (layer + "mha/q",), _DENSE),
+        _Rule(block + r"attention\.key_value", (layer + "mha/k", layer + "mha/v"), _DENSE),
+        _Rule(block + r"attention\.output", (layer + "mha/o",), _DENSE),
+        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
+        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
+        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
+        _Rule(rf"{ours}\.encoder\.norm", (f"{encoder}/final_layer_norm",), _NORM),
+    ]
+
+
+def _text_rules() -> list[_Rule]:
+    """Return the rules of the T5-style text tower."""
+    layer = TEXT + r"/base_lm/layers/\1/"
+    attention = layer + "self_attention/attention/"
+    bias = TEXT + "/base_lm/layers/0/self_attention/attention/relative_attention_bias"
+    block = r"text\.encoder\.blocks\.(\d+)\."
+    return [
+        _Rule(r"text\.stem\.agg_token", (TEXT,), {"vector": "agg_embedding"}),
+        _Rule(r"text\.stem\.words", (TEXT + "/embedding",), _TABLE),
+        _Rule(r"text\.stem\.projection", (TEXT + "/pre_proj",), _DENSE),
+        _Rule(r"text\.stem\.relative_bias\.table", (bias,), _TABLE),
+        _Rule(block + "attention_norm", (layer + "self_attention/layer_norm",), _RMS_NORM),
+        _Rule(block + r"attention\.query", (attention + "q",), _DENSE),
+        _Rule(block + r"attention\.key_value", (attention + "k", attention + "v"), _DENSE),
+        _Rule(block + r"attention\.output", (attention + "o",), _DENSE),
+        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
+        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
+        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
+        _Rule(r"text\.encoder\.norm", (TEXT + "/base_lm/final_layer_norm",), _RMS_NORM),
+    ]
+
+
+def _unified_rules() -> list[_Rule]:
+    """Return the rules of the modality-agnostic VATT: a stem for each modality, one encoder."""
+    rules = _encoder_rules("(?:video|audio|text)", f"{UNIFIED}/tx")
+    for ours, patches in (("video", "voxel_to_patch"), ("audio", "wave_to_patch")):
+        raw = f"{UNIFIED}/raw_to_embeddings/{ours}"
+        rules += [
+            _Rule(rf"{ours}\.stem\.patches\.projection", (raw,), _DENSE),
+            _Rule(rf"{ours}\.stem\.pre_projection\.0", (f"{UNIFIED}/pre_proj/{ours}",), _DENSE),
+            *_position_rules(ours, f"{UNIFIED}/pos_embedding_lookup/{ours}", AXES[patches]),
+        ]
+    rules += [
+        _Rule(r"text\.stem\.words", (f"{UNIFIED}/raw_to_embeddings/text",), _TABLE),
+        _Rule(r"text\.stem\.projection", (f"{UNIFIED}/pre_proj/text",), _DENSE),
+        *_position_rules("text", f"{UNIFIED}/pos_embedding_lookup/text", ["temporal"]),
+    ]
+    for ours, agg_token in AGG_TOKENS.items():
+        rules += [
+            _Rule(rf"{ours}\.stem\.agg_token", (UNIFIED,), {"vector": agg_token}),
+            _Rule(rf"{ours}\.post_projection\.0", (f"{UNIFIED}/post_proj/{ours}",), _DENSE),
+        ]
+    return rules
+
+
+def _classifier_rules(keys: Collection[str]) -> list[_Rule]:
+    """Return the rules of a fine-tuned classifier: one tower and a linear layer."""
+    tower = CLASSIFIER_TOWER
+    return [
+        *_tower_rules("tower", tower, find_patches(tower, keys)),
+        _Rule("head", (CLASSIFIER_HEAD,), _DENSE),
+    ]
+
+
+_TEXT_RULES = _text_rules()
+# The three projections to the shared spaces: from fine to coarse (FAC).
+_HEAD_RULES = [
+    _Rule(r"video_projection\.to_hidden", (HEADS + "/vid_to_hid",), _DENSE),
+    _Rule(r"video_projection\.hidden_norm", (HEADS + "/hid_to_va/pre_bn",), _NORM),
+    _Rule(r"video_projection\.to_va", (HEADS + "/hid_to_va/dense",), _DENSE),
+    _Rule(r"video_projection\.va_norm", (HEADS + "/hid_to_va/bn",), _NORM),
+    _Rule(r"video_projection\.to_vt", (HEADS + "/va_to_vat/dense",), _DENSE),
+    _Rule(r"video_projection\.vt_norm", (HEADS + "/va_to_vat/bn",), _NORM),
+    _Rule("audio_projection", (HEADS + "/aud_to_va",), _DENSE),
+    _Rule("text_projection", (HEADS + "/txt_to_vat",), _DENSE),
+]
