@@ -53,19 +53,10 @@ class _Rule(NamedTuple):
     tensors: Mapping[str, str]
 
 
-def find_patches(tower: str, keys: Iterable[str]) -> str:
-    """Return which of `AXES` an original tower has.
-
-    Raises:
-        StageError: none of them.
-    """
-    parts = {
-        key.removeprefix(f"{tower}/").split("/")[0] for key in keys if key.startswith(f"{tower}/")
-    }
-    found = parts & AXES.keys()
-    if len(found) != 1:
-        raise StageError(f"{tower}: expected one of {', '.join(AXES)}, got {sorted(found)}")
-    return found.pop()
+def find_patches(tower: str, keys: Collection[str]) -> str:
+    """Return which of `AXES` an original tower has; the first where its `keys` show none."""
+    found = (name for name in AXES if any(key.startswith(f"{tower}/{name}/") for key in keys))
+    return next(found, next(iter(AXES)))
 
 
 def find_originals(names: Iterable[str], keys: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -136,11 +127,12 @@ def _find_rules(keys: Collection[str]) -> list[_Rule]:
         return [*_unified_rules(), *_HEAD_RULES]
     if any(key.startswith(f"{CLASSIFIER_TOWER}/") for key in keys):
         return _classifier_rules(keys)
-    rules = [*_TEXT_RULES, *_HEAD_RULES]
-    for ours, tower in (("video", VIDEO), ("audio", AUDIO)):
-        if any(key.startswith(tower) for key in keys):
-            rules += _tower_rules(ours, tower, find_patches(tower, keys))
-    return rules
+    return [
+        *_tower_rules("video", VIDEO, find_patches(VIDEO, keys)),
+        *_tower_rules("audio", AUDIO, find_patches(AUDIO, keys)),
+        *_TEXT_RULES,
+        *_HEAD_RULES,
+    ]
 
 
 def _tower_rules(ours: str, tower: str, patches: str) -> list[_Rule]:
