@@ -5,30 +5,36 @@ import math
 import torch
 from torch import Tensor
 
+from vatt.params import LossParams
 
-def mil_nce(video: Tensor, candidates: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """MIL-NCE with one denominator for both directions; NCE where clips have one candidate."""
+
+def mil_nce(video: Tensor, candidates: Tensor, mask: Tensor, params: LossParams) -> Tensor:
+    """MIL-NCE in all its forms; NCE where clips have one candidate."""
     clips, places = range(len(video)), range(candidates.shape[1])
+
+    def similar(i: int, j: int, p: int) -> Tensor:
+        if not mask[j, p]:
+            return torch.zeros((), dtype=video.dtype)
+        cosine = video[i] @ candidates[j, p] / (video[i].norm() * candidates[j, p].norm())
+        return torch.exp(cosine / params.temperature)
+
     losses = []
-    for i in clips:
-        own = [p for p in places if mask[i, p]]
-        if not own:
-            continue
-        positives = sum(_similarity(video[i], candidates[i, p], temperature) for p in own)
-        everything = torch.zeros((), dtype=video.dtype)
-        for j in clips:
-            for p in places:
-                if mask[j, p]:
-                    everything = everything + _similarity(video[i], candidates[j, p], temperature)
-                if mask[i, p]:
-                    everything = everything + _similarity(video[j], candidates[i, p], temperature)
-        losses.append(-torch.log(positives / everything))
+    for i in (clip for clip in clips if mask[clip].any()):
+        positives, negative_texts, negative_videos = torch.zeros(3, dtype=video.dtype)
+        for p in places:
+            positives = positives + similar(i, i, p)
+            for j in (clip for clip in clips if clip != i):
+                negative_texts = negative_texts + similar(i, j, p)
+                negative_videos = negative_videos + similar(j, i, p)
+        if params.form == "symmetric":
+            by_text = -torch.log(positives / (positives + negative_texts))
+            by_video = -torch.log(positives / (positives + negative_videos))
+            losses.append(by_text + by_video)
+        else:
+            times = 2 if params.positives == "twice" else 1
+            everything = times * positives + negative_texts + negative_videos
+            losses.append(-torch.log(positives / everything))
     return torch.stack(losses).mean()
-
-
-def _similarity(left: Tensor, right: Tensor, temperature: float) -> Tensor:
-    cosine = left @ right / (left.norm() * right.norm())
-    return torch.exp(cosine / temperature)
 
 
 def relative_bucket(offset: int, num_buckets: int, max_distance: int) -> int:
@@ -61,3 +67,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: fl
         row = sum(weight * value[j] for j, weight in enumerate(weights))
         rows.append(torch.as_tensor(row) / sum(weights))
     return torch.stack(rows)
+
+
+def mel(frequency_hz: float) -> float:
+    """The HTK mel scale."""
+    return 2595 * math.log10(1 + frequency_hz / 700)

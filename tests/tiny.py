@@ -1,6 +1,6 @@
-"""The smallest network that tests of exports and stages build."""
+"""The smallest network that tests build, and its loss; tests change what they are about."""
 
-from vatt.params import ModelParams
+from vatt.params import LossParams, ModelParams
 
 TINY_MODEL = ModelParams(
     shared_encoder=False,
@@ -24,4 +24,14 @@ TINY_MODEL = ModelParams(
     dropout_rate=0.1,
     drop_token_rate=0.5,
     drop_token_draw="clip",
+)
+
+LOSS = LossParams(
+    form="asymmetric",
+    positives="twice",
+    temperature=0.07,
+    weight_va=1.0,
+    weight_vt=1.0,
+    valid_mean="global",
+    rows_per_chunk=None,
 )

@@ -1,15 +1,16 @@
 """The contrastive loss: NCE for video-audio, MIL-NCE for video-text (VATT section 3.4, eq. 4 to 6)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from vatt.batch import Embeddings
-from vatt.distributed import all_gather_with_gradient, world_size
+from vatt.distributed import all_gather_with_gradient, rank, world_size
 from vatt.params import LossParams
 
 MASKED_SCORE = -1e9
@@ -52,28 +53,84 @@ def nce_loss(
     mask: Bool[Tensor, "B P"],
     params: LossParams,
 ) -> Float[Tensor, ""]:
-    """Return MIL-NCE of videos and their P candidates; with one candidate it is NCE.
+    """Return MIL-NCE of videos and their P >= 1 candidates; with one candidate it is NCE.
 
-    A masked candidate is neither a positive nor a negative; a clip without candidates counts
-    only as a negative video. Differs from the paper, as the original does: both directions share
-    one denominator, in which the positives stand twice, so that the minimum is log 2.
+    With s the cosine over the temperature, v_i a video and c_ip its candidates, and for clip i
+
+    - own = sum over p of exp s(v_i, c_ip),
+    - row = sum over all clips j and p of exp s(v_i, c_jp),
+    - column = sum over all clips j and p of exp s(v_j, c_ip),
+
+    the loss of clip i is, by `params.form` and `params.positives`,
+
+    - asymmetric, twice: -log own / (row + column), as released (minimum log 2),
+    - asymmetric, once: -log own / (row + column - own), as in the paper (minimum 0),
+    - symmetric: -log own / row - log own / column; each has the positives once (minimum 0).
+
+    A masked candidate is neither a positive nor a negative, whatever its embedding is; a clip
+    without candidates counts only as a negative video. One clip alone has the minimum. A NaN in
+    a video or in a candidate that is not masked makes the loss NaN: it is not hidden.
+
+    `params.rows_per_chunk` clips at a time are compared with all G, and again in the backward
+    pass, so that memory for scores is of the order rows_per_chunk x G x P, not B x G x P.
     """
     with torch.autocast(video.device.type, enabled=False):
-        video = functional.normalize(video.float(), dim=-1, eps=1e-6)
-        candidates = functional.normalize(candidates.float(), dim=-1, eps=1e-6)
-        video_all = all_gather_with_gradient(video)
-        candidates_all = all_gather_with_gradient(candidates)
-        mask_all = all_gather_with_gradient(mask.float()).bool()
+        # Not only their scores: zero times a NaN is a NaN in the gradient of the videos.
+        candidates = candidates.float().masked_fill(~mask[..., None], 0)
+        own = _Clips(
+            functional.normalize(video.float(), dim=-1, eps=1e-6) / params.temperature,
+            functional.normalize(candidates, dim=-1, eps=1e-6),
+            mask,
+            torch.arange(len(video), device=video.device) + rank() * len(video),
+        )
+        every = _Clips(
+            all_gather_with_gradient(own.video),
+            all_gather_with_gradient(own.candidates),
+            all_gather_with_gradient(mask.float()).bool(),
+            torch.arange(len(video) * world_size(), device=video.device),
+        )
+        losses = _compare_in_chunks(own, every, params)
+        return _mean_of_valid(losses, mask.any(1), every.mask.any(1), params.valid_mean)
 
-        to_candidates = torch.einsum("be,gpe->bgp", video, candidates_all) / params.temperature
-        to_videos = torch.einsum("ge,bpe->bgp", video_all, candidates) / params.temperature
-        to_own = torch.einsum("be,bpe->bp", video, candidates) / params.temperature
-        to_candidates = to_candidates.masked_fill(~mask_all, MASKED_SCORE)
-        to_videos = to_videos.masked_fill(~mask[:, None], MASKED_SCORE)
-        to_own = to_own.masked_fill(~mask, MASKED_SCORE)
-        every = torch.cat([to_candidates.flatten(1), to_videos.flatten(1)], dim=1)
-        losses = every.logsumexp(1) - to_own.logsumexp(1)
-        return _mean_of_valid(losses, mask.any(1), mask_all.any(1), params.valid_mean)
+
+class _Clips(NamedTuple):
+    """Clips to compare; all embeddings of length 1, videos over the temperature."""
+
+    video: Float[Tensor, "B E"]
+    candidates: Float[Tensor, "B P E"]
+    mask: Bool[Tensor, "B P"]
+    number: Int[Tensor, "B"]
+    """Counted through over all ranks."""
+
+
+def _compare_in_chunks(own: _Clips, every: _Clips, params: LossParams) -> Float[Tensor, "B"]:
+    """Return the loss of each of this rank's clips."""
+    if params.rows_per_chunk is None:
+        return _compare(own, every, params)
+    chunks = zip(*(part.split(params.rows_per_chunk) for part in own), strict=True)
+    losses = [
+        checkpoint(
+            _compare, _Clips(*chunk), every, params, use_reentrant=False, preserve_rng_state=False
+        )
+        for chunk in chunks
+    ]
+    return torch.cat(losses)
+
+
+def _compare(rows: _Clips, every: _Clips, params: LossParams) -> Float[Tensor, "B"]:
+    """Return the loss of each clip of `rows` against all clips."""
+    row_scores = torch.einsum("be,gpe->bgp", rows.video, every.candidates)
+    column_scores = torch.einsum("ge,bpe->bgp", every.video, rows.candidates)
+    own_scores = torch.einsum("be,bpe->bp", rows.video, rows.candidates)
+    row = row_scores.masked_fill(~every.mask, MASKED_SCORE).logsumexp((1, 2))
+    own = own_scores.masked_fill(~rows.mask, MASKED_SCORE).logsumexp(1)
+    left_out = ~rows.mask[:, None]
+    if params.form == "asymmetric" and params.positives == "once":
+        left_out = left_out | (rows.number[:, None] == every.number)[..., None]
+    column = column_scores.masked_fill(left_out, MASKED_SCORE).logsumexp((1, 2))
+    if params.form == "symmetric":
+        return row + column - 2 * own
+    return torch.logaddexp(row, column) - own
 
 
 def _mean_of_valid(
