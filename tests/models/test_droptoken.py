@@ -78,6 +78,28 @@ def test_training_encodes_exactly_the_kept_patches_with_their_own_positions() ->
     torch.testing.assert_close(encoded, tower.encoder([Group(tokens)])[0])
 
 
+def test_a_batch_may_keep_the_same_places_as_released() -> None:
+    torch.manual_seed(2)
+    patches = torch.arange(NUM_PATCHES, dtype=torch.float32)[None, :, None].expand(5, -1, 3)
+    positions = torch.arange(NUM_PATCHES, dtype=torch.float32)[:, None].expand(-1, 2)
+    same = DropToken(0.5, "batch").train()
+    kept, kept_positions = same(patches, positions)
+    assert kept.shape == (5, NUM_PATCHES // 2, 3)
+    assert all(torch.equal(row, kept[0]) for row in kept)
+    assert torch.equal(kept_positions[0, :, 0], kept[0, :, 0])
+    assert not torch.equal(same(patches, positions)[0], kept)
+    assert (
+        len({tuple(row[:, 0].tolist()) for row in DropToken(0.5, "clip")(patches, positions)[0]})
+        == 5
+    )
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.5, -0.1, float("nan")])
+def test_impossible_rates_are_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= rate < 1"):
+        DropToken(rate, "clip")
+
+
 def test_evaluation_drops_nothing() -> None:
     dropping, whole = build_tower(0.5).eval(), build_tower(0.0).eval()
     audio = torch.randn(2, NUM_PATCHES * PATCH)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from tests.models.original import build_batch, build_model, group, tensor
 from tests.ranks import Ranks
+from tests.tiny import LOSS
 from vatt.batch import Batch
 from vatt.interop.original import state_from_original
 from vatt.losses.contrastive import Losses, contrastive_loss
 from vatt.models.vatt import Vatt
-from vatt.params import LossParams
 
-LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="replica")
+REPLICA_LOSS = LOSS.model_copy(update={"valid_mean": "replica"})
 
 
 def assert_near(ours: Tensor, original: Tensor, tolerance: float) -> None:
@@ -44,7 +44,7 @@ def compute_outputs(model: Vatt, batch: Batch) -> dict[str, Tensor]:
 
 
 def compute_losses(model: Vatt, batch: Batch) -> Losses:
-    return contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS)
+    return contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, REPLICA_LOSS)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

@@ -1,15 +1,21 @@
 """The whole model: sizes of the paper, shapes, bf16, and two ranks against one process."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.ranks import Ranks
-from tests.tiny import TINY_MODEL
+from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
 from vatt.losses.contrastive import contrastive_loss
+from vatt.models.tower import collect_weights, restore_weights
+from vatt.models.towers import build_audio_tower, build_text_tower, build_video_tower
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, LossParams, ModelParams, TowerSize
+from vatt.params import ClipParams, ModelParams, TowerSize
 
 PAPER_CLIP = ClipParams(
     num_frames=32, frame_size_px=224, num_samples=153_600, num_tokens=16, num_candidates=5
@@ -45,7 +51,8 @@ MODEL = PAPER_MODEL.model_copy(
         "drop_token_rate": 0.0,
     }
 )
-LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="global")
+SHARED = {"shared_encoder": True, "text_style": "bert"}
+MEDIUM = {"video": "medium", "audio": "medium", "text": "medium"}
 
 
 def count_trainable(module: nn.Module) -> int:
@@ -74,6 +81,47 @@ def test_number_of_weights_of_the_papers_models(
     assert model.words.weight.numel() == 19_660_800
     if num_total is not None:
         assert count_trainable(model) == num_total
+
+
+def test_number_of_weights_with_one_encoder() -> None:
+    with torch.device("meta"):
+        model = Vatt(PAPER_MODEL.model_copy(update=SHARED | MEDIUM), PAPER_CLIP, vocab_size=65_536)
+    projections = (model.video_projection, model.audio_projection, model.text_projection)
+    num_total = count_trainable(model)
+    assert num_total == 162_990_336
+    assert num_total - sum(count_trainable(module) for module in projections) == 161_283_072
+
+
+@pytest.mark.parametrize(("preset", "num_video"), [("xlarge", 533_695_488), ("small", 20_508_672)])
+def test_number_of_weights_of_other_video_towers(preset: str, num_video: int) -> None:
+    with torch.device("meta"):
+        tower = build_video_tower(PAPER_MODEL.model_copy(update={"video": preset}), PAPER_CLIP)
+    assert count_trainable(tower) == num_video
+
+
+@pytest.mark.parametrize(("preset", "num_audio"), [("base", 85_056_768), ("medium", 151_157_760)])
+def test_number_of_weights_of_spectrogram_towers(preset: str, num_audio: int) -> None:
+    update = {"audio": preset, "audio_input": "spectrogram", "spectrogram_patch": (16, 5)}
+    with torch.device("meta"):
+        tower = build_audio_tower(PAPER_MODEL.model_copy(update=update), PAPER_CLIP)
+    assert count_trainable(tower) == num_audio
+
+
+@pytest.mark.parametrize(
+    ("style", "preset", "num_text"),
+    [
+        ("t5", "base", 85_194_156),
+        # The original's small one, by mistake, has a second AGG token (300) and no last norm.
+        ("bert", "small", 19_077_932 - 300 + 2 * 512),
+        ("bert", "base", 85_300_992),
+        ("linear", "small", 300 * 2048 + 2048),
+    ],
+)
+def test_number_of_weights_of_text_towers(style: str, preset: str, num_text: int) -> None:
+    update = {"text": preset, "text_style": style}
+    with torch.device("meta"):
+        tower = build_text_tower(PAPER_MODEL.model_copy(update=update), PAPER_CLIP, 65_536)
+    assert count_trainable(tower) == num_text
 
 
 def build_model(params: ModelParams = MODEL) -> Vatt:
@@ -105,6 +153,93 @@ def test_shapes_and_gradients() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+def embed_one_by_one(model: Vatt, batch: Batch) -> list[Tensor]:
+    text = model.project_text(model.encode_text(batch.text.flatten(0, 1)))
+    video_va, video_vt = model.project_video(model.encode_video(batch.video))
+    audio_va = model.project_audio(model.encode_audio(batch.audio))
+    return [video_va, video_vt, audio_va, text.unflatten(0, batch.text.shape[:2])]
+
+
+def embed_packed(model: Vatt, batch: Batch) -> list[Tensor]:
+    embeddings = model(batch)
+    return [embeddings.video_va, embeddings.video_vt, embeddings.audio_va, embeddings.text_vt]
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("drop_token_rate", [0.0, 0.5])
+def test_one_packed_pass_is_three_passes(drop_token_rate: float, recomputes: bool) -> None:
+    """In value and gradient, text of padding only among them, with the same tokens dropped."""
+    params = MODEL.model_copy(update=SHARED | {"drop_token_rate": drop_token_rate})
+    model, batch = build_model(params).train().double(), build_batch(5)
+    model.video.encoder.recomputes = recomputes
+    batch.text[2, 1] = 0
+    batch = replace(batch, video=batch.video.double(), audio=batch.audio.double())
+    results = []
+    for embed in (embed_packed, embed_one_by_one):
+        torch.manual_seed(1)
+        # Text comes last in the packed pass; it draws nothing.
+        embeddings = embed(model, batch)
+        model.zero_grad()
+        torch.stack([embedding.square().sum() for embedding in embeddings]).sum().backward()
+        gradients = [weight.grad for weight in model.parameters()]
+        results.append([*embeddings, *gradients])
+    assert len(results[0]) == 4 + len(list(model.parameters()))
+    for packed, one_by_one in zip(*results, strict=True):
+        torch.testing.assert_close(packed, one_by_one, rtol=1e-9, atol=1e-11)
+
+
+def test_the_packed_pass_computes_nothing_for_padding() -> None:
+    model, batch = build_model(MODEL.model_copy(update=SHARED)).eval(), build_batch(5)
+    counts = []
+    for embed in (embed_packed, embed_one_by_one):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            embed(model, batch)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        SHARED,
+        {"audio_input": "spectrogram", "spectrogram_patch": (1, 8)},
+        {"text_style": "bert"},
+        {"text_style": "linear"},
+        {"space_kind": "mmv_disjoint", "batch_norm_everywhere": True},
+        {"drop_token_draw": "batch"},
+    ],
+)
+def test_every_kind_trains_all_its_weights(update: dict[str, object]) -> None:
+    model = build_model(MODEL.model_copy(update={"drop_token_rate": 0.5} | update)).train()
+    batch = build_batch(5)
+    losses = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS)
+    losses.total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    model.eval()
+    for one_by_one, together in zip(
+        embed_one_by_one(model, batch), embed_packed(model, batch), strict=True
+    ):
+        torch.testing.assert_close(one_by_one, together, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_a_shared_encoder_are_collected_once() -> None:
+    params = MODEL.model_copy(update=SHARED)
+    model, other = build_model(params), Vatt(params, CLIP, vocab_size=50)
+    weights = collect_weights(model)
+    assert sum(weight.numel() for weight in weights.values()) == sum(
+        tensor.numel() for tensor in [*model.parameters(), *model.buffers()]
+    )
+    restore_weights(other, weights)
+    assert other.audio.encoder is other.video.encoder
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    del weights["video.encoder.norm.bias"]
+    with pytest.raises(KeyError, match=r"video\.encoder\.norm\.bias"):
+        restore_weights(other, weights)
 
 
 def test_a_clip_below_one_patch_is_refused() -> None:

@@ -5,10 +5,10 @@ from itertools import count
 
 import torch
 
-from tests.tiny import TINY_MODEL
+from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, LaunchParams, LossParams, PretrainParams
+from vatt.params import ClipParams, LaunchParams, PretrainParams
 from vatt.train.engine import Engine
 from vatt.train.objective import Objective
 from vatt.train.optimizer import build_optimizer
@@ -24,7 +24,6 @@ MODEL = TINY_MODEL.model_copy(
         "drop_token_rate": 0.0,
     }
 )
-LOSS = LossParams(temperature=0.07, weight_va=1.0, weight_vt=1.0, valid_mean="global")
 PRETRAIN = PretrainParams(
     num_steps=20,
     batch_size=8,

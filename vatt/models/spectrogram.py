@@ -26,10 +26,11 @@ class LogMel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
-        bands = torchaudio.functional.melscale_fbanks(
-            WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, NUM_BANDS, AUDIO_RATE_HZ
-        )
-        self.register_buffer("bands", bands, persistent=False)
+        with torch.device("cpu"):  # torchaudio looks at the values, which the meta device has not
+            bands = torchaudio.functional.melscale_fbanks(
+                WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, NUM_BANDS, AUDIO_RATE_HZ
+            )
+        self.register_buffer("bands", bands.to(self.window.device), persistent=False)
 
     def forward(self, audio: Float[Tensor, "B S"]) -> Float[Tensor, "B F M"]:
         """Return the spectrograms; each clip is stretched to [0, 1], a constant one (silence) is 0.

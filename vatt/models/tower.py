@@ -1,6 +1,7 @@
 """A tower: stem -> encoder -> features, the same for every modality (VATT figure 1)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ class Tower(nn.Module):
 
     With `post_projection_width` a linear layer with GELU follows the encoder, as in VATT-MA.
     """
+
+    stem: Any
+    """Signals to tokens: a Stem, T5Stem or BertStem."""
 
     def __init__(
         self, stem: nn.Module, encoder: Encoder, post_projection_width: int | None = None
