@@ -24,7 +24,7 @@ CLASSIFIER_HEAD = _ROOT + "_ops/cls"
 AXES = {
     "voxel_to_patch": ("temporal", "vertical", "horizontal"),
     "wave_to_patch": ("temporal",),
-    "spectrum_to_patch": ("temporal", "spectral"),
+    "spectrum_to_patch": ("temporal", "spectoral"),  # so the original spells it
 }
 """The layers that project patches of video, waveform or spectrogram, and the axes of their grids."""
 AGG_TOKENS = {
