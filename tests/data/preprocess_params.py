@@ -12,4 +12,5 @@ PARAMS = PreprocessParams(
     caption_context_s=10.0,
     segments_per_shard=4,
     vocab_size=512,
+    vocabulary=None,
 )

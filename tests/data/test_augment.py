@@ -2,6 +2,7 @@ import colorsys
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -9,17 +10,22 @@ from vatt.data.augment import (
     View,
     add_noise,
     centre_view,
+    draw_box,
     draw_view,
     jitter_colour,
     scale_saturation,
     turn_hue,
 )
+from vatt.data.video import Box
 from vatt.params import AugmentParams
 
 ALWAYS = AugmentParams(
-    scale_jitter_rate=1.0, flip_rate=1.0, colour_jitter_rate=1.0, audio_noise=0.01
+    crop="vgg", scale_jitter_rate=1.0, flip_rate=1.0, colour_jitter_rate=1.0, audio_noise=0.01
 )
-NEVER = AugmentParams(scale_jitter_rate=0.0, flip_rate=0.0, colour_jitter_rate=0.0, audio_noise=0.0)
+NEVER = AugmentParams(
+    crop="vgg", scale_jitter_rate=0.0, flip_rate=0.0, colour_jitter_rate=0.0, audio_noise=0.0
+)
+INCEPTION = ALWAYS.model_copy(update={"crop": "inception", "flip_rate": 0.5})
 
 
 def change_saturation(hsv: tuple[float, float, float], amount: float) -> tuple[float, float, float]:
@@ -106,7 +112,7 @@ def test_no_jitter_keeps_the_proportions_and_sides() -> None:
 
 def test_rates_are_shares() -> None:
     params = AugmentParams(
-        scale_jitter_rate=0.3, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.0
+        crop="vgg", scale_jitter_rate=0.3, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.0
     )
     views = [draw_view((64, 64), 64, params, np.random.default_rng(seed)) for seed in range(1000)]
     assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.05)
@@ -118,6 +124,84 @@ def test_rates_are_shares() -> None:
         for seed in range(1000)
     ]
     assert np.mean(changed) == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize("size_px", [(64, 64), (256, 455), (455, 256), (40, 320), (16, 16)])
+def test_inception_boxes_keep_their_bounds(size_px: tuple[int, int]) -> None:
+    height_px, width_px = size_px
+    for seed in range(500):
+        box = draw_box(size_px, np.random.default_rng(seed))
+        assert 0 <= box.top_px <= height_px - box.height_px
+        assert 0 <= box.left_px <= width_px - box.width_px
+        assert 0.1 <= box.height_px * box.width_px / (height_px * width_px) <= 1
+        # The width is rounded to a pixel.
+        assert 0.5 * box.height_px - 0.5 <= box.width_px <= 2 * box.height_px + 0.5
+
+
+def expected_shares(height: float, width: float) -> npt.NDArray[np.float64]:
+    """Distribution of (aspect, area, top, left), in shares, of TensorFlow's rule without pixels.
+
+    Aspect uniform in [0.5, 2]; height uniform between those of area 0.08 and of the largest box
+    that fits; boxes below a tenth of the picture are drawn again; the place is uniform.
+    """
+    steps = (np.arange(400) + 0.5) / 400
+    aspect, place = np.meshgrid(0.5 + 1.5 * steps, steps, indexing="ij")
+    least = np.sqrt(0.08 * height * width / aspect)
+    most = np.minimum(np.minimum(np.sqrt(height * width / aspect), height), width / aspect)
+    box_height = least + place * (most - least)
+    area = box_height**2 * aspect / (height * width)
+    top = (1 - box_height / height) / 2  # means over the uniform place
+    left = (1 - box_height * aspect / width) / 2
+    return np.stack([aspect, area, top, left])[:, area >= 0.1]
+
+
+@pytest.mark.parametrize("size_px", [(1000, 1000), (720, 1280), (1280, 720)])
+def test_inception_boxes_have_the_distribution_of_tensorflow(size_px: tuple[int, int]) -> None:
+    height_px, width_px = size_px
+    rng = np.random.default_rng(0)
+    boxes = np.array([draw_box(size_px, rng) for _ in range(4000)])
+    top, left, height, width = boxes.T
+    found = [
+        width / height,
+        height * width / (height_px * width_px),
+        top / height_px,
+        left / width_px,
+    ]
+    aspect, area, *means = expected_shares(height_px, width_px)
+    shares = np.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(
+        np.quantile(found[0], shares), np.quantile(aspect, shares), atol=0.05
+    )
+    np.testing.assert_allclose(np.quantile(found[1], shares), np.quantile(area, shares), atol=0.03)
+    for values, mean in zip(found[2:], means, strict=True):
+        assert values.mean() == pytest.approx(mean.mean(), abs=0.01)
+    # The place in what is left beside the box is uniform.
+    room = height_px - height
+    places = top[room > 100] / room[room > 100]
+    np.testing.assert_allclose(np.quantile(places, shares), shares, atol=0.035)
+
+
+def test_a_picture_without_a_box_that_fits_is_seen_whole() -> None:
+    # Of 1 x 25 pixels, a box of 2 is below a tenth, and wider ones are beyond 2 to 1.
+    assert draw_box((1, 25), np.random.default_rng(0)) == Box(0, 0, 1, 25)
+
+
+def test_inception_views_scale_the_box_to_the_frame_and_flip_half() -> None:
+    views = [draw_view((90, 160), 64, INCEPTION, np.random.default_rng(n)) for n in range(400)]
+    frames = {(view.height_px, view.width_px, view.top_px, view.left_px) for view in views}
+    assert frames == {(64, 64, 0, 0)}
+    assert len({view.box for view in views}) > 390
+    assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.08)
+    again = [draw_view((90, 160), 64, INCEPTION, np.random.default_rng(n)) for n in range(400)]
+    assert again == views
+
+
+def test_a_clip_is_coloured_as_its_frames_alone() -> None:
+    video = torch.rand(5, 6, 7, 3, generator=torch.Generator().manual_seed(3))
+    together = jitter_colour(video, ALWAYS, np.random.default_rng(1))
+    alone = [jitter_colour(frame[None], ALWAYS, np.random.default_rng(1)) for frame in video]
+    assert torch.equal(together, torch.cat(alone))
+    assert together.is_contiguous()
 
 
 def test_the_middle_is_the_middle() -> None:

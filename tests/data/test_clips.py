@@ -2,13 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from tests.data.conftest import FLASHES_S
 from vatt.data.augment import View, centre_view
 from vatt.data.clips import ClipReader, select_nearest
-from vatt.data.shards import ShardError
+from vatt.data.shards import ShardError, read_member
+from vatt.data.video import Box, decode_video
 from vatt.params import ClipParams
 
 CLIP = ClipParams(
@@ -97,6 +99,40 @@ def test_views_cut_scale_and_flip(reader: ClipReader) -> None:
     torch.testing.assert_close(flipped, middle.flip(2))
     small = reader.read_video(segment, 0, centre_view((64, 128), 64))
     torch.testing.assert_close(small, middle)
+
+
+def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray[np.float64]:
+    """Scale rows, then columns, each new pixel a sum of old ones weighted by a triangle around it."""
+    for _ in range(2):
+        length = len(picture)
+        scale = length / size_px
+        rows = []
+        for number in range(size_px):
+            middle = (number + 0.5) * scale - 0.5
+            weights = [max(0.0, 1 - abs(k - middle) / max(scale, 1)) for k in range(length)]
+            # What hangs over the edge goes to the last pixel.
+            weights[0] += max(0.0, -middle) if scale < 1 else 0
+            weights[-1] += max(0.0, middle - (length - 1)) if scale < 1 else 0
+            rows.append(np.tensordot(np.array(weights) / sum(weights), picture, 1))
+        picture = np.stack(rows).swapaxes(0, 1)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "box", [Box(7, 31, 40, 25), Box(0, 0, 64, 128), Box(1, 3, 20, 40), Box(33, 101, 31, 27)]
+)
+def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
+    segment = row_of(reader, "flashes.mp4")
+    member = reader._member(segment, "video")
+    frames = decode_video(read_member(member), 20, 16, (64, 128)).astype(np.float64)
+    window = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=False, box=box))
+    flipped = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=True, box=box))
+    torch.testing.assert_close(flipped, window.flip(2))
+    rows = slice(box.top_px, box.top_px + box.height_px)
+    columns = slice(box.left_px, box.left_px + box.width_px)
+    for number in (0, 5, 6, 15):  # the flash at 1.0 s is frame 25
+        expected = resize_slowly(frames[number, rows, columns], 64)
+        np.testing.assert_allclose(window[number].numpy() * 255, expected, atol=1)
 
 
 def test_what_is_missing_is_grey_or_silent(reader: ClipReader) -> None:

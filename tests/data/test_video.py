@@ -96,7 +96,15 @@ def test_colours_survive(pixel_format: str, full_range: bool, tmp_path: Path) ->
     colours = write_colours(tmp_path / "clip.mp4", pixel_format, full_range)
     picture = first_picture(tmp_path / "clip.mp4").astype(int)
     seen = [picture[row, column] for row in (16, 48) for column in (16, 48)]
-    np.testing.assert_allclose(seen, colours, atol=6)
+    np.testing.assert_allclose(seen, colours, atol=3)
+
+
+def test_storing_makes_pictures_neither_darker_nor_brighter() -> None:
+    levels = np.linspace(20, 235, 64).round().astype(np.uint8)
+    greys = np.tile(levels[:, None, None], (3, 1, 64, 3))
+    stored = encode_video(greys, PARAMS.model_copy(update={"video_crf": 1}))
+    decoded = decode_video(stored, 0, 3, (64, 64))
+    assert np.abs((decoded.astype(float) - greys).mean((0, 1, 2))).max() < 0.3
 
 
 def test_a_very_long_picture_is_refused(tmp_path: Path) -> None:

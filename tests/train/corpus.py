@@ -8,7 +8,7 @@ import torch
 from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, LaunchParams, PretrainParams
+from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams
 from vatt.train.engine import Engine
 from vatt.train.objective import Objective
 from vatt.train.optimizer import build_optimizer
@@ -28,6 +28,7 @@ PRETRAIN = PretrainParams(
     num_steps=20,
     batch_size=8,
     learning_rate=1e-4,
+    schedule="paper",
     warmup_steps=5,
     adam_epsilon=1e-3,  # large: rounding noise of zero gradients (key biases) must not grow
     gradient_clip_norm=0.0,
@@ -35,6 +36,7 @@ PRETRAIN = PretrainParams(
     keep_checkpoints=2,
     log_every_steps=4,
     initial_weights=None,
+    word_vectors=None,
 )
 LAUNCH = LaunchParams(
     num_processes=1, threads_per_process=1, loader_workers=0, zero_stage=1, precision="fp32"

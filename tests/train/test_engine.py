@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
 from vatt.train.engine import Engine
-from vatt.train.optimizer import build_optimizer, learning_rate
+from vatt.train.optimizer import adam_settings, build_optimizer
 
 NUM_STEPS = 20
 
@@ -29,7 +29,7 @@ def train_plainly(num_steps: int) -> tuple[list[list[float]], dict[str, Tensor]]
         norm = nn.utils.get_total_norm(
             [p.grad for p in objective.parameters() if p.grad is not None]
         )
-        optimizer.param_groups[0]["lr"] = learning_rate(step, PRETRAIN)
+        optimizer.param_groups[0].update(adam_settings(step, PRETRAIN))
         optimizer.step()
         rows.append([*losses.tolist(), norm.item()])
     return rows, objective.state_dict()
@@ -46,7 +46,7 @@ def test_one_process_is_a_plain_loop(zero_stage: int, tolerance: float) -> None:
     engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
     for step, expected in enumerate(rows, start=1):
         losses = engine.compute_losses(make_batch(step))
-        norm = engine.update(losses[0], learning_rate(step, PRETRAIN))
+        norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
         assert [*losses.tolist(), norm.item()] == pytest.approx(expected, rel=max(tolerance, 1e-6))
     trained = engine.gather_weights()
     assert trained.keys() == weights.keys()
@@ -60,7 +60,7 @@ def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
     launch = LAUNCH.model_copy(update={"precision": "bf16"})
     engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
     losses = engine.compute_losses(make_batch(1))
-    engine.update(losses[0], 1e-3)
+    engine.update(losses[0], {"lr": 1e-3})
     assert losses.tolist() == pytest.approx(rows[0][:3], rel=0.05)
     assert losses.tolist() != rows[0][:3]
     assert {weight.dtype for weight in engine.gather_weights().values()} == {torch.float32}
@@ -76,7 +76,7 @@ def test_gradients_are_clipped_only_when_asked() -> None:
             objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH
         )
         for step in (1, 2):
-            engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, 1e-3)
+            engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, {"lr": 1e-3})
         return engine.gather_weights()["model.audio_projection.weight"]
 
     free, loose, tight = second_step(0.0), second_step(1e6), second_step(1e-2)

@@ -8,7 +8,7 @@ import torch
 
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
 from vatt.train.engine import Engine
-from vatt.train.optimizer import build_optimizer, learning_rate
+from vatt.train.optimizer import adam_settings, build_optimizer
 
 
 def train_half(zero_stage: int, num_steps: int, directory: Path) -> None:
@@ -20,7 +20,7 @@ def train_half(zero_stage: int, num_steps: int, directory: Path) -> None:
     for step in range(1, num_steps + 1):
         batch = take_rows(make_batch(step), slice(rank * half, rank * half + half))
         losses = engine.compute_losses(batch)
-        norm = engine.update(losses[0], learning_rate(step, PRETRAIN))
+        norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
         mean = losses.detach().clone()
         torch.distributed.all_reduce(mean)
         rows.append([*(mean / 2).tolist(), norm.item()])

@@ -62,7 +62,11 @@ class ClipReader:
         member = self._member(segment, "video")
         try:
             pictures = decode_video(
-                read_member(member), start_frame, num_frames, (view.height_px, view.width_px)
+                read_member(member),
+                start_frame,
+                num_frames,
+                (view.height_px, view.width_px),
+                view.box,
             )
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error

@@ -109,6 +109,9 @@ class Tokenizer:
         return str(self._processor.decode([i for i in ids.tolist() if i != PAD_ID]))
 
 
+AnyTokenizer = Tokenizer | WordTokenizer
+
+
 def find_tokenizer(directory: Path) -> Path:
     """Return the file in a folder that `open_tokenizer` opens: SentencePiece or a vocabulary.
 
@@ -126,7 +129,7 @@ def find_tokenizer(directory: Path) -> Path:
     return found[0]
 
 
-def open_tokenizer(directory: Path) -> Tokenizer | WordTokenizer:
+def open_tokenizer(directory: Path) -> AnyTokenizer:
     """Open the tokenizer that lies in a folder, of a preprocessed corpus or of an export.
 
     Raises:

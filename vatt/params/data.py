@@ -1,5 +1,6 @@
 """Parameters of the data stages: run, download, preprocess, validate and the training clip."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -77,6 +78,8 @@ class PreprocessParams(Section):
     segments_per_shard: int = Field(ge=1)
     vocab_size: int = Field(ge=400)
     """Pieces of the tokenizer at most; 256 of them are bytes, for what it never saw."""
+    vocabulary: Path | None
+    """A file of words, one a line, in place of a SentencePiece model; the paper's has 65536."""
 
 
 class ValidateParams(Section):
@@ -97,10 +100,14 @@ class ValidateParams(Section):
 
 
 class AugmentParams(Section):
-    """Random changes of training clips (as released; VATT section 4.2)."""
+    """Random changes of training clips (VATT section 4.2)."""
 
+    crop: Literal["vgg", "inception"]
+    """vgg, as released: scale to the short side, cut a square out. inception, as in the paper: a box
+    of 0.08 to 1 of the area and proportions of 0.5 to 2, squeezed to a square."""
     scale_jitter_rate: Rate
-    """How often height and width are scaled by independent factors of 0.8 to 1.2; 0.8 in the paper."""
+    """How often height and width are scaled by independent factors of 0.8 to 1.2, before the vgg
+    crop only; 0.8 as released."""
     flip_rate: Rate
     """How often left and right are swapped; 0.5 in the paper."""
     colour_jitter_rate: Rate
@@ -121,6 +128,6 @@ class ClipParams(Section):
     num_candidates: int = Field(ge=1)
     """Captions of a clip that MIL-NCE may choose from (VATT section 3.4: five nearest in time)."""
     augment: AugmentParams = AugmentParams(
-        scale_jitter_rate=0.8, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.01
+        crop="vgg", scale_jitter_rate=0.8, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.01
     )
     """In training only."""

@@ -1,8 +1,9 @@
 """Parameters of pre-training and of how it is launched."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vatt.params.section import Section
 
@@ -14,7 +15,9 @@ class PretrainParams(Section):
     batch_size: int = Field(ge=2)
     """Clips in a step, over all ranks; 2048 in the paper."""
     learning_rate: float = Field(gt=0)
-    """Peak of the schedule: linear warm-up, then quarter-period cosine down to its half."""
+    """Peak of the schedule; it is reached by a linear warm-up and ends at its half."""
+    schedule: Literal["paper", "released"]
+    """From the peak to its half: a quarter period of a cosine (paper) or half a period (released)."""
     warmup_steps: int = Field(ge=0)
     adam_epsilon: float = Field(gt=0)
     gradient_clip_norm: float = Field(ge=0)
@@ -24,6 +27,18 @@ class PretrainParams(Section):
     log_every_steps: int = Field(ge=1)
     initial_weights: str | None
     """Start from an export: its folder, or "champion"; null starts from random weights."""
+    word_vectors: Path | None
+    """Start with this word table: a safetensors file with one float32 tensor `words` of (vocabulary,
+    model.word_width); null starts with random vectors. The paper's come from word2vec."""
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.initial_weights and self.word_vectors:
+            raise ValueError(
+                f"initial_weights = {self.initial_weights} brings its own word table: "
+                f"word_vectors = {self.word_vectors} must be null"
+            )
+        return self
 
 
 class LaunchParams(Section):

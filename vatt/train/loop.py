@@ -15,7 +15,7 @@ from vatt.params import PretrainParams, StageError
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
 from vatt.train.metrics import Curve, SpeedLog
-from vatt.train.optimizer import learning_rate
+from vatt.train.optimizer import adam_settings
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
                 )
             torch.manual_seed(derive_seed(plan.seed, step))
             losses = engine.compute_losses(batch.to(engine.device))
-            rate = learning_rate(step, pretrain)
-            curve.add(step, losses, engine.update(losses[0], rate))
+            settings = adam_settings(step, pretrain)
+            curve.add(step, losses, engine.update(losses[0], settings))
             bar.update()
             speed_log.count(pretrain.batch_size)
             if _is_due(step, pretrain.log_every_steps, pretrain):
-                speed_log.tell(curve.close_window(step, rate))
+                speed_log.tell(curve.close_window(step, settings["lr"]))
             if _is_due(step, pretrain.checkpoint_every_steps, pretrain):
                 checkpoints.save(engine, step, curve.state())
     return curve

@@ -1,4 +1,4 @@
-"""Adam and its learning rate (VATT section 4.2)."""
+"""Adam and its schedule, of the paper and as released (VATT section 4.2)."""
 
 import math
 from collections.abc import Iterable
@@ -8,20 +8,34 @@ from torch import nn
 
 from vatt.params import PretrainParams
 
+BETAS = (0.9, 0.999)
+
 
 def learning_rate(step: int, pretrain: PretrainParams) -> float:
     """Return the learning rate of update number `step`, counted from 1 to `num_steps`.
 
-    Linear from 0 to the peak at `warmup_steps`, then a quarter period of a cosine, which ends
-    at exactly half the peak. A pure function, so that resuming needs no state.
+    Linear from 0 to the peak at `warmup_steps`, then down to exactly half the peak: by a quarter
+    period of a cosine (`paper`), or by half a period between the two (`released`). A pure function,
+    so that resuming needs no state.
     """
-    # Differs from the released code: it runs half a period between the peak and its half.
     peak = pretrain.learning_rate
     if step < pretrain.warmup_steps:
         return peak * step / pretrain.warmup_steps
     decay_steps = max(pretrain.num_steps - pretrain.warmup_steps, 1)
     progress = (step - pretrain.warmup_steps) / decay_steps
-    return peak * (1 + math.cos(math.pi / 2 * progress)) / 2
+    if pretrain.schedule == "paper":
+        return peak * (1 + math.cos(math.pi / 2 * progress)) / 2
+    return peak * (3 + math.cos(math.pi * progress)) / 4
+
+
+def adam_settings(step: int, pretrain: PretrainParams) -> dict[str, float]:
+    """Return what torch's Adam must be given for update number `step`, counted from 1.
+
+    The original adds epsilon to the second moment before its bias is corrected, torch afterwards;
+    torch's epsilon divided by that correction is the same.
+    """
+    correction = math.sqrt(1 - BETAS[1] ** step)
+    return {"lr": learning_rate(step, pretrain), "eps": pretrain.adam_epsilon / correction}
 
 
 def build_optimizer(
@@ -29,11 +43,9 @@ def build_optimizer(
 ) -> torch.optim.Adam:
     """Return Adam over the parameters that are trained.
 
-    The learning rate given here is replaced before every update.
+    Before every update its groups are given the values of `adam_settings`.
     """
-    # Differs from the paper: Keras adds epsilon before, PyTorch after the bias correction of the
-    # second moment; they differ only where gradients are near epsilon.
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return torch.optim.Adam(
-        trained, lr=pretrain.learning_rate, betas=(0.9, 0.999), eps=pretrain.adam_epsilon
+        trained, lr=pretrain.learning_rate, betas=BETAS, eps=pretrain.adam_epsilon
     )

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import webdataset
 
 from tests.data.conftest import CLIPS, CORPUS_PARAMS
@@ -13,7 +14,7 @@ from vatt.data.manifest import write_manifest
 from vatt.data.preprocessing.corpus import write_corpus
 from vatt.data.shards import SUFFIXES, Member, read_member
 from vatt.data.sources.folder import collect_folder
-from vatt.params import FolderSource
+from vatt.params import FolderSource, StageError
 
 
 def read_quarantine(folder: Path) -> dict[str, str]:
@@ -36,6 +37,27 @@ def test_same_bytes_with_one_and_two_workers(
     digests = digest_files(tmp_path)
     assert digests == digest_files(corpus_dir)
     assert {"index.parquet", "quarantine.jsonl", "tokenizer.model"} < digests.keys()
+
+
+def test_a_vocabulary_takes_the_place_of_the_tokenizer(tmp_path: Path) -> None:
+    vocabulary = tmp_path / "words.txt"
+    vocabulary.write_text("<pad>\n<unk>\nhello\n", encoding="utf-8")
+    params = PARAMS.model_copy(update={"vocabulary": vocabulary})
+    write_manifest(tmp_path, [])
+    (tmp_path / "out").mkdir()
+    assert write_corpus(tmp_path, tmp_path / "out", params, num_workers=1)["vocab_size"] == 3
+    assert (tmp_path / "out/vocabulary.txt").read_bytes() == vocabulary.read_bytes()
+    assert not (tmp_path / "out/tokenizer.model").exists()
+
+
+def test_a_wrong_vocabulary_is_refused_before_the_work(download_dir: Path, tmp_path: Path) -> None:
+    vocabulary = tmp_path / "words.txt"
+    vocabulary.write_text("hello\n", encoding="utf-8")
+    params = CORPUS_PARAMS.model_copy(update={"vocabulary": vocabulary})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageError, match=r"words\.txt: line 1: expected <pad>"):
+        write_corpus(download_dir, tmp_path / "out", params, num_workers=1)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_every_input_is_in_the_index_or_in_quarantine(corpus_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """The preprocessed corpus: all files of the manifest as shards, index, tokenizer and quarantine."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -19,7 +20,13 @@ from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.data.preprocessing.fragments import Outcome, key_of, write_fragment
 from vatt.data.preprocessing.workers import run_in_workers
 from vatt.data.shards import ShardWriter
-from vatt.data.tokenizer import MAX_SENTENCES, TOKENIZER_NAME, train_tokenizer
+from vatt.data.tokenizer import (
+    MAX_SENTENCES,
+    TOKENIZER_NAME,
+    VOCABULARY_NAME,
+    train_tokenizer,
+)
+from vatt.data.word_tokenizer import WordTokenizer
 from vatt.params import PreprocessParams
 
 CRASHED = "the decoder crashed: its process ended abruptly"
@@ -32,15 +39,21 @@ def write_corpus(
 
     The bytes do not depend on `num_workers`. Every row of the manifest becomes segments in the
     index or a row of the quarantine list.
+
+    Raises:
+        StageError: the manifest or `params.vocabulary` cannot be used.
     """
     # In the order of the keys, which are hashes: that shuffles the shards, once for all.
     entries = sorted(read_manifest(download_dir), key=key_of)
+    counts: Counter[str] = Counter(inputs=len(entries))
+    if params.vocabulary is not None:  # first, because what follows may take days
+        counts["vocab_size"] = WordTokenizer(params.vocabulary).vocab_size
+        shutil.copyfile(params.vocabulary, out_dir / VOCABULARY_NAME)
     fragments_dir = out_dir / "fragments"
     fragments_dir.mkdir()
     work = partial(write_fragment, download_dir, fragments_dir, params)
     outcomes = run_in_workers(work, entries, num_workers)
     shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
-    counts: Counter[str] = Counter(inputs=len(entries))
     texts: list[str] = []
     quarantine = []
     with IndexWriter(out_dir / INDEX_NAME) as index:
@@ -59,7 +72,8 @@ def write_corpus(
     fragments_dir.rmdir()
     _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
     counts["quarantined"] = len(quarantine)
-    counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
+    if params.vocabulary is None:
+        counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
     return dict(counts)
 
 
