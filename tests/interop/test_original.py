@@ -5,21 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.models.original import build_model, group
+from tests.models.original import Original
 from vatt.interop.original import find_originals, state_from_original
 from vatt.params import StageError
 
+SPECIFIC = Original("ms")
 REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 def test_every_tensor_has_an_original_of_its_own() -> None:
-    sources = find_originals(build_model().state_dict(), group("w::"))
+    sources = find_originals(SPECIFIC.build_model().state_dict(), SPECIFIC.group("w::"))
     keys = [key for originals in sources.values() for key in originals]
-    assert sorted(keys) == sorted(group("w::"))
+    assert sorted(keys) == sorted(SPECIFIC.group("w::"))
 
 
 def test_keys_and_values_are_fused_in_this_order() -> None:
-    weights = group("w::")
+    weights = SPECIFIC.group("w::")
     name = "video.encoder.blocks.1.attention.key_value.weight"
     key, value = find_originals([name], weights)[name]
     assert (key[-8:], value[-8:]) == ("k/kernel", "v/kernel")
@@ -29,18 +30,18 @@ def test_keys_and_values_are_fused_in_this_order() -> None:
 
 
 def test_left_over_tensors_are_refused_by_name() -> None:
-    weights = {**group("w::"), "model/extra/kernel": group("w::").popitem()[1]}
+    weights = {**SPECIFIC.group("w::"), "model/extra/kernel": SPECIFIC.group("w::").popitem()[1]}
     with pytest.raises(StageError, match="model/extra/kernel: has no place"):
-        state_from_original(build_model().state_dict(), weights)
+        state_from_original(SPECIFIC.build_model().state_dict(), weights)
 
 
 def test_missing_tensors_are_refused_by_name() -> None:
-    weights = group("w::")
+    weights = SPECIFIC.group("w::")
     key, _ = weights.popitem()
     with pytest.raises(StageError, match=f"{key}: is missing"):
-        state_from_original(build_model().state_dict(), weights)
+        state_from_original(SPECIFIC.build_model().state_dict(), weights)
 
 
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(KeyError):
-        find_originals(["video.head.weight"], group("w::"))
+        find_originals(["video.head.weight"], SPECIFIC.group("w::"))

@@ -1,7 +1,6 @@
-"""The numbers that the original TensorFlow implementation gave for a small model."""
+"""The numbers that the original TensorFlow implementation gave for small models."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ from torch import Tensor
 from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.interop.original import state_from_original
+from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, TowerSize
 
-PATH = Path(__file__).parents[1] / "reference" / "parity_ms.npz"
+REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 SIZE = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
 CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
 MODEL = TINY_MODEL.model_copy(
@@ -36,36 +36,41 @@ MODEL = TINY_MODEL.model_copy(
 )
 
 
-@cache
-def numbers() -> Mapping[str, np.ndarray]:
-    with np.load(PATH) as file:
-        return dict(file)
+AGNOSTIC = MODEL.model_copy(
+    update={"shared_encoder": True, "text_style": "bert", "post_projection_width": 24}
+)
 
 
-def group(prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose key starts with `prefix`, without it."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in numbers().items()
-        if key.startswith(prefix)
-    }
+class Original:
+    """One model of the original: weights, inputs and what it made of them."""
 
+    def __init__(self, name: str) -> None:
+        with np.load(REFERENCE_DIR / f"parity_{name}.npz") as file:
+            self.numbers: Mapping[str, np.ndarray] = dict(file)
+        self._params = AGNOSTIC if name == "ma" else MODEL
 
-def tensor(key: str) -> Tensor:
-    return torch.from_numpy(numbers()[key].copy())
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the arrays whose key starts with `prefix`, without it."""
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.numbers.items()
+            if key.startswith(prefix)
+        }
 
+    def tensor(self, key: str) -> Tensor:
+        return torch.from_numpy(self.numbers[key].copy())
 
-def build_model() -> Vatt:
-    model = Vatt(MODEL, CLIP, vocab_size=50)
-    model.load_state_dict(state_from_original(model.state_dict(), group("w::")))
-    return model
+    def build_model(self) -> Vatt:
+        model = Vatt(self._params, CLIP, vocab_size=50)
+        weights = state_from_original(collect_weights(model), self.group("w::"))
+        restore_weights(model, weights)
+        return model
 
-
-def build_batch() -> Batch:
-    return Batch(
-        video=tensor("in::video"),
-        audio=tensor("in::audio").squeeze(-1),
-        text=tensor("in::text").view(4, 3, 6),
-        audio_mask=tensor("in::audio_mask").bool(),
-        text_mask=tensor("in::text_mask").bool()[:, None].expand(4, 3),
-    )
+    def build_batch(self) -> Batch:
+        return Batch(
+            video=self.tensor("in::video"),
+            audio=self.tensor("in::audio").squeeze(-1),
+            text=self.tensor("in::text").view(4, 3, 6),
+            audio_mask=self.tensor("in::audio_mask").bool(),
+            text_mask=self.tensor("in::text_mask").bool()[:, None].expand(4, 3),
+        )
