@@ -10,6 +10,7 @@ from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Final
 
 import sentencepiece
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 from vatt.data.word_tokenizer import WordTokenizer
 from vatt.params import StageError
 
-TOKENIZER_NAME = "tokenizer.model"
-VOCABULARY_NAME = "vocabulary.txt"
+TOKENIZER_NAME: Final = "tokenizer.model"
+VOCABULARY_NAME: Final = "vocabulary.txt"
 PAD_ID = 0
 UNKNOWN_ID = 1
 NUM_BYTES = 256

@@ -15,7 +15,7 @@ from torch import Tensor
 from vatt.batch import Batch
 from vatt.data.clips import ClipReader
 from vatt.data.loader import open_evaluation_loader
-from vatt.data.tokenizer import Tokenizer
+from vatt.data.tokenizer import AnyTokenizer
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams, StageError
 
@@ -72,7 +72,7 @@ class SplitReader:
     clip: ClipParams
     frame_rate_hz: float
     """Of the video that the networks were trained on."""
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     params: EvaluateParams
 
     def read(self, split: str, networks: Sequence[Vatt]) -> tuple[Clips, list[Features]]:

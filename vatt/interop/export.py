@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
@@ -12,17 +12,18 @@ from jaxtyping import Float
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vatt.atomic import atomic_path
-from vatt.data.tokenizer import Tokenizer
+from vatt.data.tokenizer import TOKENIZER_NAME, AnyTokenizer, open_tokenizer
 from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams, Section, StageError
 
 WEIGHTS = "model.safetensors"
 PARAMS = "params.yaml"
-TOKENIZER = "tokenizer.model"
+CLASSIFIER_SECTION = "classifier"
+"""Of the params.yaml of a classifier, which is an export of another kind."""
 
 
 class ExportedParams(Section):
@@ -33,6 +34,8 @@ class ExportedParams(Section):
     frame_rate_hz: float = Field(gt=0)
     """Of the video that the model was trained on."""
     vocab_size: int = Field(ge=1)
+    tokenizer: Literal["tokenizer.model", "vocabulary.txt"] | None = TOKENIZER_NAME
+    """The file of the tokenizer; None where weights were imported without one."""
     seed: int = Field(ge=0)
     """Of the random weights that training began with; see `build_untrained`."""
     code_version: str
@@ -62,8 +65,22 @@ class Exported:
     """A trained model with its tokenizer. Embeddings are not normalised: compare them by cosine."""
 
     model: Vatt
-    tokenizer: Tokenizer
+    known_tokenizer: AnyTokenizer | None
     params: ExportedParams
+
+    @property
+    def tokenizer(self) -> AnyTokenizer:
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            StageError: the weights were imported without one.
+        """
+        if self.known_tokenizer is None:
+            raise StageError(
+                "this model was imported without its vocabulary, so that text has no ids: import it "
+                f"again with --vocabulary FILE, a file of {self.params.vocab_size} words, one a line"
+            )
+        return self.known_tokenizer
 
     @torch.inference_mode()
     def embed_video(self, video: Float[Tensor, "B T H W 3"]) -> VideoEmbedding:
@@ -77,7 +94,7 @@ class Exported:
         """
         clip = self.params.clip
         size = clip.frame_size_px
-        _check("video", video, (clip.num_frames, size, size, 3))
+        check_signal("video", video, (clip.num_frames, size, size, 3))
         features = self.model.encode_video(video.to(self._device))
         return VideoEmbedding(features, *self.model.project_video(features))
 
@@ -88,7 +105,7 @@ class Exported:
         Raises:
             ValueError: another shape, type or range.
         """
-        _check("audio", audio, (self.params.clip.num_samples,))
+        check_signal("audio", audio, (self.params.clip.num_samples,))
         features = self.model.encode_audio(audio.to(self._device))
         return AudioEmbedding(features, self.model.project_audio(features))
 
@@ -99,6 +116,7 @@ class Exported:
         Word pieces beyond `params.clip.num_tokens` are cut off.
 
         Raises:
+            StageError: the model was imported without a vocabulary.
             TypeError: one string in place of a list.
             ValueError: no sentence, or one without any word.
         """
@@ -115,17 +133,28 @@ class Exported:
         return next(self.model.parameters()).device
 
 
-def save_export(path: Path, model: Vatt, params: ExportedParams, tokenizer_path: Path) -> None:
-    """Write `model` to the folder `path`: whole or not at all, the same bytes for the same model."""
+def save_export(
+    path: Path, model: Vatt, params: ExportedParams, tokenizer_path: Path | None
+) -> None:
+    """Write `model` to the folder `path`: whole or not at all, the same bytes for the same model.
+
+    The file at `tokenizer_path` becomes the one that `params.tokenizer` names.
+    """
+    with atomic_path(path) as partial:
+        write_model(partial, model, params.model_dump(mode="json"))
+        if params.tokenizer is not None and tokenizer_path is not None:
+            shutil.copyfile(tokenizer_path, partial / params.tokenizer)
+
+
+def write_model(folder: Path, model: nn.Module, params: dict[str, Any]) -> None:
+    """Write weights and parameters to a new folder."""
+    folder.mkdir()
     weights = {
         name: value.detach().cpu().contiguous() for name, value in collect_weights(model).items()
     }
-    with atomic_path(path) as partial:
-        partial.mkdir()
-        save_file(weights, partial / WEIGHTS)
-        content = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
-        (partial / PARAMS).write_text(content, encoding="utf-8")
-        shutil.copyfile(tokenizer_path, partial / TOKENIZER)
+    save_file(weights, folder / WEIGHTS)
+    content = yaml.safe_dump(params, sort_keys=False)
+    (folder / PARAMS).write_text(content, encoding="utf-8")
 
 
 def load(path: Path) -> Exported:
@@ -134,13 +163,10 @@ def load(path: Path) -> Exported:
     Raises:
         StageError: the folder is not an export, or is damaged; the message names the file.
     """
-    missing = [name for name in (WEIGHTS, PARAMS, TOKENIZER) if not (path / name).is_file()]
-    if missing:
-        raise StageError(f"{path}: is not an export: it has no {', '.join(missing)}")
     params = read_export_params(path)
-    tokenizer = _read_tokenizer(path / TOKENIZER, params.vocab_size)
+    tokenizer = _read_tokenizer(path, params)
     model = build_untrained(params)
-    _load_weights(model, path / WEIGHTS)
+    read_weights(model, path / WEIGHTS)
     return Exported(model, tokenizer, params)
 
 
@@ -158,24 +184,55 @@ def read_export_params(path: Path) -> ExportedParams:
     Raises:
         StageError: it is not YAML, or a key or value is not accepted.
     """
+    content = read_params(path)
+    if CLASSIFIER_SECTION in content:
+        raise StageError(f"{path}: is a classifier: load it with vatt.load_classifier")
+    try:
+        return ExportedParams.model_validate(content)
+    except ValidationError as error:
+        raise StageError(f"{path / PARAMS}: is not that of an export: {error}") from error
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Read params.yaml of an export of any kind.
+
+    Raises:
+        StageError: a file is missing, or it is no YAML with sections.
+    """
+    missing = [name for name in (WEIGHTS, PARAMS) if not (path / name).is_file()]
+    if missing:
+        raise StageError(f"{path}: is not an export: it has no {', '.join(missing)}")
     file = path / PARAMS
     try:
-        return ExportedParams.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise StageError(f"{file}: is not the params.yaml of an export: {error}") from error
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StageError(f"{file}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise StageError(f"{file}: is not that of an export: it has no sections")
+    return content
 
 
-def _read_tokenizer(file: Path, vocab_size: int) -> Tokenizer:
-    tokenizer = Tokenizer(file)
-    if tokenizer.vocab_size != vocab_size:
+def _read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
+    if params.tokenizer is None:
+        return None
+    file = path / params.tokenizer
+    if not file.is_file():
+        raise StageError(f"{path}: is not an export: it has no {params.tokenizer}")
+    tokenizer = open_tokenizer(path)
+    if tokenizer.vocab_size != params.vocab_size:
         raise StageError(
-            f"{file}: has {tokenizer.vocab_size} pieces, {PARAMS} says vocab_size: {vocab_size}"
+            f"{file}: has {tokenizer.vocab_size} pieces, {PARAMS} says "
+            f"vocab_size: {params.vocab_size}"
         )
     return tokenizer
 
 
-def _load_weights(model: Vatt, file: Path) -> None:
-    """Fill `model` with the weights of `file`, which must have exactly its names, shapes and types."""
+def read_weights(model: nn.Module, file: Path) -> None:
+    """Fill `model` with the weights of `file`, which must have exactly its names, shapes and types.
+
+    Raises:
+        StageError: they are others, or the file is damaged; the message names tensors.
+    """
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -196,8 +253,12 @@ def _describe(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def _check(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a batch that the model would accept and misread, such as pixels in [0, 255]."""
+def check_signal(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a batch that the model would accept and misread, such as pixels in [0, 255].
+
+    Raises:
+        ValueError: its type is not float32, its shape not (B, *`shape`), its range not [-1, 1].
+    """
     expected = " x ".join(str(length) for length in ("B", *shape))
     if values.dtype != torch.float32:
         raise ValueError(f"{name}: expected float32 in [-1, 1], got {values.dtype}")

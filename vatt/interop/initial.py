@@ -7,14 +7,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vatt.atomic import atomic_path
-from vatt.data.tokenizer import Tokenizer
-from vatt.data.word_tokenizer import WordTokenizer
+from vatt.data.tokenizer import AnyTokenizer
 from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
 from vatt.models.tower import collect_weights
 from vatt.params import Section, StageError
 
-AnyTokenizer = Tokenizer | WordTokenizer
 TRAINING_ONLY = {"augment", "dropout_rate", "drop_token_rate"}
 """What may differ from the run that the weights come from: the network is the same."""
 

@@ -54,6 +54,7 @@ def main(
         model=model,
         frame_rate_hz=read_index(PREPROCESS_DIR)["frame_rate_hz"].max(),
         vocab_size=tokenizer.vocab_size,
+        tokenizer=find_tokenizer(PREPROCESS_DIR).name,
         seed=run.seed,
         code_version=version("vatt"),
         loss=loss,
