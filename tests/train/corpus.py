@@ -24,6 +24,7 @@ MODEL = TINY_MODEL.model_copy(
         "drop_token_rate": 0.0,
     }
 )
+SHARED_MODEL = MODEL.model_copy(update={"shared_encoder": True, "text_style": "bert"})
 PRETRAIN = PretrainParams(
     num_steps=20,
     batch_size=8,
@@ -39,7 +40,12 @@ PRETRAIN = PretrainParams(
     word_vectors=None,
 )
 LAUNCH = LaunchParams(
-    num_processes=1, threads_per_process=1, loader_workers=0, zero_stage=1, precision="fp32"
+    num_processes=1,
+    threads_per_process=1,
+    loader_workers=0,
+    zero_stage=1,
+    precision="fp32",
+    recompute_activations=False,
 )
 VOCAB_SIZE = 32
 

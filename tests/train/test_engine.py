@@ -9,17 +9,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
+from tests.train.corpus import (
+    LAUNCH,
+    MODEL,
+    PRETRAIN,
+    SHARED_MODEL,
+    build_objective,
+    make_batch,
+)
+from vatt.models.tower import collect_weights
+from vatt.params import ModelParams
 from vatt.train.engine import Engine
 from vatt.train.optimizer import adam_settings, build_optimizer
 
 NUM_STEPS = 20
 
 
-def train_plainly(num_steps: int) -> tuple[list[list[float]], dict[str, Tensor]]:
+def train_plainly(
+    num_steps: int, model: ModelParams = MODEL
+) -> tuple[list[list[float]], dict[str, Tensor]]:
     """Return losses and gradient norm of each step, and the weights, without DeepSpeed."""
     torch.set_num_threads(LAUNCH.threads_per_process)
-    objective = build_objective()
+    objective = build_objective(model)
     optimizer = build_optimizer(objective.parameters(), PRETRAIN)
     rows = []
     for step in range(1, num_steps + 1):
@@ -32,7 +43,7 @@ def train_plainly(num_steps: int) -> tuple[list[list[float]], dict[str, Tensor]]
         optimizer.param_groups[0].update(adam_settings(step, PRETRAIN))
         optimizer.step()
         rows.append([*losses.tolist(), norm.item()])
-    return rows, objective.state_dict()
+    return rows, collect_weights(objective)
 
 
 @pytest.mark.parametrize(
@@ -84,18 +95,22 @@ def test_gradients_are_clipped_only_when_asked() -> None:
     assert (free - tight).abs().max() > 1e-5
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "model"), [("specific", MODEL), ("shared", SHARED_MODEL)])
+def test_two_processes_are_one_with_the_whole_batch(
+    tmp_path: Path, name: str, model: ModelParams
+) -> None:
     """Each rank has other clips, some without sound or text, under each ZeRO stage."""
     num_steps = 4
-    rows, weights = train_plainly(num_steps)
+    rows, weights = train_plainly(num_steps, model)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*command, "-m", "tests.train.two_ranks", str(tmp_path), str(num_steps)], check=True
+        [*command, "-m", "tests.train.two_ranks", str(tmp_path), str(num_steps), name], check=True
     )
     for zero_stage in range(4):
         found = json.loads((tmp_path / f"{zero_stage}.json").read_text())
         for row, expected in zip(found, rows, strict=True):
             assert row == pytest.approx(expected, rel=1e-4), zero_stage
         trained = torch.load(tmp_path / f"{zero_stage}.pt", weights_only=True)
-        for name, weight in weights.items():
-            torch.testing.assert_close(trained[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+        assert trained.keys() == weights.keys()
+        for key, weight in weights.items():
+            torch.testing.assert_close(trained[key], weight, rtol=1e-4, atol=1e-5, msg=key)

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import torch
 
-from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
+from tests.train.corpus import (
+    LAUNCH,
+    MODEL,
+    PRETRAIN,
+    SHARED_MODEL,
+    build_objective,
+    make_batch,
+    take_rows,
+)
+from vatt.params import ModelParams
 from vatt.train.engine import Engine
 from vatt.train.optimizer import adam_settings, build_optimizer
 
 
-def train_half(zero_stage: int, num_steps: int, directory: Path) -> None:
-    objective = build_objective()
+def train_half(zero_stage: int, num_steps: int, directory: Path, model: ModelParams) -> None:
+    objective = build_objective(model)
     launch = LAUNCH.model_copy(update={"num_processes": 2, "zero_stage": zero_stage})
     engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
     rank, half = torch.distributed.get_rank(), PRETRAIN.batch_size // 2
@@ -31,5 +40,6 @@ def train_half(zero_stage: int, num_steps: int, directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    params = SHARED_MODEL if sys.argv[3] == "shared" else MODEL
     for stage in range(4):
-        train_half(stage, int(sys.argv[2]), Path(sys.argv[1]))
+        train_half(stage, int(sys.argv[2]), Path(sys.argv[1]), params)

@@ -51,3 +51,5 @@ class LaunchParams(Section):
     """Processes that decode clips, for each training process."""
     zero_stage: Literal[0, 1, 2, 3]
     precision: Literal["fp32", "bf16"]
+    recompute_activations: bool
+    """Keep only what enters each block, and compute the rest again in the backward pass."""

@@ -17,6 +17,7 @@ from vatt.atomic import atomic_path
 from vatt.batch import Batch
 from vatt.data.loader import TrainingOrder, open_pretraining_loader
 from vatt.models.tower import restore_weights
+from vatt.models.transformer import Encoder
 from vatt.models.vatt import Vatt
 from vatt.params import (
     ClipParams,
@@ -38,7 +39,7 @@ CODE = (
     *("params/*.py", "train/*.py"),
 )
 NO_EFFECT: Any = {
-    "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights"},
+    "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights", "word_vectors"},
     "launch": {"loader_workers"},
 }
 """Parameters that may change between a killed run and the one that takes it up."""
@@ -56,6 +57,8 @@ class Recipe(Section):
     vocab_size: int
     index_digest: str
     """Of the index of the corpus: the version of the data."""
+    tokenizer_digest: str
+    """Of its tokenizer: another vocabulary may have the same size."""
 
 
 class Job(Section):
@@ -125,6 +128,9 @@ def build_objective(job: Job) -> Objective:
     model = Vatt(recipe.model, recipe.clip, recipe.vocab_size)
     if job.initial_weights is not None:
         restore_weights(model, load_file(job.initial_weights))
+    for module in model.modules():
+        if isinstance(module, Encoder):
+            module.recomputes = recipe.launch.recompute_activations
     return Objective(model, recipe.loss)
 
 
