@@ -92,7 +92,8 @@ OUT_OF_RANGE = [
     ("validate.max_silent_rate", 1.5, "less than or equal to 1"),
     ("clip.num_candidates", 0, "greater than or equal to 1"),
     ("clip.num_frames", 7.5, "valid integer"),
-    ("model.video", "huge", "'tiny', 'base', 'medium' or 'large'"),
+    ("model.text_style", "gpt", "'t5', 'bert' or 'linear'"),
+    ("model.drop_token_rate", 1.0, "less than 1"),
     ("model.drop_token_rate", 1.0, "less than 1"),
     ("loss.form", "both", "'asymmetric' or 'symmetric'"),
     ("loss.positives", "thrice", "'twice' or 'once'"),
@@ -170,6 +171,44 @@ def test_an_impossible_combination_is_refused(
     message = refusal(tmp_path, changed(BASE | changes))
     assert [part for part in named if part not in message] == []
     assert ";" not in message  # one rule is broken, one is reported
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("model.video", "huge", "model.video.preset = 'huge': Input should be 'tiny', 'small'"),
+        ("model.text", {"num_layers": 0}, "model.text.numbers.num_layers = 0: Input should be gr"),
+        ("model.text", {"depth": 3}, "model.text.numbers.depth: unknown key"),
+        ("model.text", 3, "model.text.numbers = 3: Input should be"),
+        ("model.video_patch", [2, 0, 8], "model.video_patch.1 = 0: Input should be greater than"),
+    ],
+)
+def test_a_value_within_a_value_is_named(
+    tmp_path: Path, name: str, value: Any, expected: str
+) -> None:
+    assert expected in refusal(tmp_path, changed({name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model.text": "base"}, ["shared_encoder", "must be the same size"]),
+        ({"model.text": "tiny", "model.text_style": "t5"}, ["text_style = t5", "bert"]),
+    ],
+)
+def test_a_shared_encoder_needs_one_size_and_absolute_positions(
+    tmp_path: Path, changes: dict[str, Any], named: list[str]
+) -> None:
+    shared = {"model.shared_encoder": True, "model.text_style": "bert"}
+    message = refusal(tmp_path, changed(BASE | shared | changes))
+    assert [part for part in named if part not in message] == []
+
+
+def test_one_space_has_one_width(tmp_path: Path) -> None:
+    message = refusal(
+        tmp_path, changed(BASE | {"model.space_kind": "joint", "model.space_vt_width": 64})
+    )
+    assert "space_va_width = 128 and space_vt_width = 64 must be equal" in message
 
 
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Projections to the shared spaces, and their BatchNorm (VATT section 3.3, eq. 3; MMV section 3.1)."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from vatt.distributed import all_reduce_sum_with_gradient, world_size
 from vatt.models.transformer import Dense
+from vatt.params import SpaceKind
 
-SpaceKind = Literal["fac", "joint", "mmv_shared", "mmv_disjoint"]
 
 MOMENTUM = 0.1
 EPSILON = 1e-5

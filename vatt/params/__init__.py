@@ -15,7 +15,7 @@ from vatt.params.data import (
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.loss import LossParams
-from vatt.params.model import TOWER_SIZES, ModelParams, TowerSize
+from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
 from vatt.params.section import Section
 from vatt.params.train import LaunchParams, PretrainParams
@@ -40,6 +40,7 @@ __all__ = [
     "RunParams",
     "Section",
     "Source",
+    "SpaceKind",
     "StageError",
     "TowerSize",
     "ValidateParams",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from vatt.params.data import Rate
 from vatt.params.section import Section
@@ -34,8 +34,12 @@ TOWER_SIZES: dict[SizeName, TowerSize] = {
     "large": LARGE,
     "xlarge": XLARGE,
 }
-Size = SizeName | TowerSize
+Size = Annotated[
+    Annotated[SizeName, Tag("preset")] | Annotated[TowerSize, Tag("numbers")],
+    Discriminator(lambda size: "preset" if isinstance(size, str) else "numbers"),
+]
 """A preset, or numbers of one's own."""
+SpaceKind = Literal["fac", "joint", "mmv_shared", "mmv_disjoint"]
 PatchSize = Annotated[int, Field(ge=1)]
 
 
@@ -69,7 +73,7 @@ class ModelParams(Section):
     """Width of the word table; 300 (word2vec) in the paper."""
     train_word_table: bool
     """False in the paper, whose table comes from word2vec."""
-    space_kind: Literal["fac", "joint", "mmv_shared", "mmv_disjoint"]
+    space_kind: SpaceKind
     """From fine to coarse, or one space for all, or (MMV) one space, or two apart."""
     batch_norm_everywhere: bool
     """BatchNorm after every linear layer of the projections, as the paper says; released: False."""
