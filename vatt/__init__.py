@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vatt.interop.classifier import ExportedClassifier
     from vatt.interop.export import Exported
 
 
@@ -20,3 +21,16 @@ def load(path: str | Path) -> "Exported":
     from vatt.interop.registry import CHAMPION, find_champion
 
     return load_export(find_champion() if path == CHAMPION else Path(path))
+
+
+def load_classifier(path: str | Path) -> "ExportedClassifier":
+    """Load a fine-tuned classifier: the folder that `import-tf` made of it.
+
+    See `vatt.interop.classifier.ExportedClassifier` for what it can do.
+
+    Raises:
+        StageError: the folder is not a classifier, or is damaged; the message names the file.
+    """
+    from vatt.interop.classifier import load_classifier as load  # torch is slow to import
+
+    return load(Path(path))

@@ -1,4 +1,7 @@
-"""The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder."""
+"""The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder.
+
+`python -m vatt import-tf` stands beside the stages: see `vatt.interop.import_tf`.
+"""
 
 import argparse
 import importlib
@@ -29,7 +32,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text in STAGES.items():
         commands.add_parser(name, help=text, description=text)
+    add_import_command(commands)
     return parser.parse_args(arguments)
+
+
+def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `import-tf` with what a checkpoint does not say of itself."""
+    text = "bring weights of the original TensorFlow model (no stage)"
+    command = commands.add_parser("import-tf", help=text, description=text)
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="X of X.index")
+    command.add_argument("out", type=Path, metavar="OUT", help="new folder for the export")
+    command.add_argument("--vocabulary", type=Path, metavar="FILE", help="words, one a line")
+    command.add_argument("--head-width", type=int, help="of attention; 64 in every preset")
+    command.add_argument("--text-max-distance", type=int, help="of relative positions; 64")
+    command.add_argument("--num-tokens", type=int, help="words of a text; 16")
+    command.add_argument(
+        "--frame-rate",
+        type=float,
+        dest="frame_rate_hz",
+        help="Hz of the video; 10, classifiers 12.5",
+    )
 
 
 def run_stage(name: str, params: Params) -> Mapping[str, Any]:
@@ -40,6 +62,14 @@ def run_stage(name: str, params: Params) -> Mapping[str, Any]:
     return metrics
 
 
+def run_import(arguments: argparse.Namespace) -> None:
+    """Run `import-tf` and print what became of every tensor."""
+    importing = importlib.import_module("vatt.interop.import_tf")
+    names = importing.ImportOptions.model_fields
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    importing.main(arguments.checkpoint, arguments.out, given)
+
+
 def main() -> int:
     """Run the stage of the command line; the exit code is 0 only if it finished."""
     arguments = parse_arguments()
@@ -48,6 +78,9 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     metrics_path = Path("metrics") / f"{arguments.stage}.json"
     try:
+        if arguments.stage == "import-tf":
+            run_import(arguments)
+            return 0
         params = load_params(arguments.params)
         write_json(metrics_path, run_stage(arguments.stage, params))
     except StageError as error:

@@ -1,14 +1,18 @@
-"""First weights from an export whose tokenizer knows other words."""
+"""First weights from an export whose tokenizer knows other words, and from word vectors."""
 
 from pathlib import Path
 
+import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tests.interop.test_export import PARAMS
 from vatt.data.tokenizer import Tokenizer, train_tokenizer
 from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.interop.initial import write_initial_weights
+from vatt.interop.initial import write_initial_weights, write_word_vectors
+from vatt.models.tower import collect_weights
+from vatt.params import StageError
 
 
 def make_tokenizer(path: Path, words: list[str]) -> tuple[Tokenizer, ExportedParams]:
@@ -41,3 +45,52 @@ def test_known_words_keep_their_vectors_and_new_ones_start_at_random(tmp_path: P
         assert torch.equal(words[number], expected), piece
     for name, weight in found.items():
         assert torch.equal(weight, trained[name]), name
+
+
+TABLE = torch.randn(9, PARAMS.model.word_width, generator=torch.Generator().manual_seed(0))
+NINE_WORDS = PARAMS.model_copy(update={"vocab_size": 9})
+
+
+def test_word_vectors_take_the_place_of_the_random_table_alone(tmp_path: Path) -> None:
+    save_file({"words": TABLE}, tmp_path / "vectors")
+    write_word_vectors(tmp_path / "vectors", NINE_WORDS, tmp_path / "out")
+    found = load_file(tmp_path / "out")
+    assert torch.equal(found["text.stem.words.weight"], TABLE)
+    random = collect_weights(build_untrained(NINE_WORDS))
+    assert found.keys() == random.keys()
+    for name, weight in random.items():
+        assert torch.equal(found[name], weight) == (name != "text.stem.words.weight"), name
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"embeddings": TABLE}, r"expected one tensor `words`, got \['embeddings'\]"),
+        (
+            {"words": TABLE, "more": TABLE + 1},
+            r"expected one tensor `words`, got \['more', 'words'\]",
+        ),
+        ({"words": TABLE[1:]}, r"expected torch.float32 \(9, 16\).* got torch.float32 \(8, 16\)"),
+        ({"words": TABLE.T.contiguous()}, r".*got torch.float32 \(16, 9\)"),
+        ({"words": TABLE.half()}, r".*got torch.float16 \(9, 16\)"),
+        (
+            {"words": TABLE / (torch.arange(9) != 4)[:, None]},
+            "1 rows are not finite, the first is 4",
+        ),
+    ],
+)
+def test_unfit_word_vectors_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], message: str
+) -> None:
+    save_file(tensors, tmp_path / "vectors")
+    with pytest.raises(StageError, match=f"pretrain.word_vectors = .*/vectors: {message}"):
+        write_word_vectors(tmp_path / "vectors", NINE_WORDS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "vectors").write_bytes(content)
+    with pytest.raises(StageError, match="vectors: is not a safetensors file"):
+        write_word_vectors(tmp_path / "vectors", NINE_WORDS, tmp_path / "out")

@@ -1,18 +1,21 @@
-"""The first weights of a training run, taken from an earlier export."""
+"""The first weights of a training run that are not random: from an export, or a table of words."""
 
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from vatt.atomic import atomic_path
 from vatt.data.tokenizer import AnyTokenizer
 from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
 from vatt.models.tower import collect_weights
+from vatt.models.vatt import Vatt
 from vatt.params import Section, StageError
 
+WORDS = "words"
+"""The tensor of a file of word vectors."""
 TRAINING_ONLY = {"augment", "dropout_rate", "drop_token_rate"}
 """What may differ from the run that the weights come from: the network is the same."""
 
@@ -35,9 +38,47 @@ def write_initial_weights(
     words = _take_over_words((exported.model.words, exported.tokenizer), (model.words, tokenizer))
     model = exported.model
     model.words.weight = nn.Parameter(words)
+    _save(model, out_path)
+
+
+def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> None:
+    """Write the random first weights of a run with `params`, but the word table of a file.
+
+    `source` is a safetensors file with one float32 tensor `words`, a row for each id.
+
+    Raises:
+        StageError: the file cannot be read, or its tensor is not that table.
+    """
+    model = build_untrained(params)
+    model.words.weight = nn.Parameter(_read_words(source, model.words.weight))
+    _save(model, out_path)
+
+
+def _save(model: Vatt, out_path: Path) -> None:
     weights = collect_weights(model)
     with atomic_path(out_path) as partial:
         save_file({name: tensor.detach() for name, tensor in weights.items()}, partial)
+
+
+def _read_words(source: Path, like: Tensor) -> Tensor:
+    """Read a table of words of the shape and type of another."""
+    name = f"pretrain.word_vectors = {source}"
+    try:
+        tensors = load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise StageError(f"{name}: is not a safetensors file: {error}") from error
+    if tensors.keys() != {WORDS}:
+        raise StageError(f"{name}: expected one tensor `{WORDS}`, got {sorted(tensors)[:5]}")
+    words: Tensor = tensors[WORDS]
+    if words.shape != like.shape or words.dtype != like.dtype:
+        raise StageError(
+            f"{name}: expected {like.dtype} {tuple(like.shape)}, (words of the vocabulary, "
+            f"model.word_width), got {words.dtype} {tuple(words.shape)}"
+        )
+    broken = (~words.isfinite()).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise StageError(f"{name}: {len(broken)} rows are not finite, the first is {broken[0]}")
+    return words
 
 
 def _check_same(source: str, section: str, found: Section, wanted: Section) -> None:
@@ -52,7 +93,7 @@ def _check_same(source: str, section: str, found: Section, wanted: Section) -> N
 
 def _take_over_words(
     old: tuple[nn.Embedding, AnyTokenizer], new: tuple[nn.Embedding, AnyTokenizer]
-) -> torch.Tensor:
+) -> Tensor:
     """Return the new table of words with the vectors of the pieces that the old one has."""
     (old_words, old_tokenizer), (new_words, new_tokenizer) = old, new
     old_ids = {piece: number for number, piece in enumerate(old_tokenizer.pieces)}

@@ -81,6 +81,13 @@ def state_from_original(
     """
     sources = find_originals(names, original.keys())
     check_names(sources, original.keys())
+    return lay_out_weights(sources, original)
+
+
+def lay_out_weights(
+    sources: Mapping[str, tuple[str, ...]], original: Mapping[str, np.ndarray]
+) -> dict[str, Tensor]:
+    """Return our tensors by name from those `sources`, each read when its turn comes."""
     return {
         name: torch.cat([_lay_out(key, original[key]) for key in keys])
         for name, keys in sources.items()

@@ -15,6 +15,8 @@ from vatt.interop.sorted_table import read_fields, read_sorted_table, unmask_che
 from vatt.params import StageError
 
 INDEX_SUFFIX = ".index"
+VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+"""The name of every variable ends so; here it is left out."""
 
 # The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto).
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -28,6 +30,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     10: np.dtype("?"),
     19: np.dtype("<f2"),
 }
+_TEXT = 7
 _LITTLE_ENDIAN = 0
 _FORMAT_VERSION = 1
 
@@ -36,7 +39,8 @@ class TensorEntry(NamedTuple):
     """What the index says of one tensor."""
 
     dtype: np.dtype[Any] | None
-    """None for a type that has no numbers, such as text."""
+    """None for text and for types that NumPy has not."""
+    is_text: bool
     shape: tuple[int, ...]
     shard: int
     offset: int
@@ -63,7 +67,9 @@ class TensorBundle(Mapping[str, np.ndarray]):
         table = read_sorted_table(self._index)
         self._num_shards = self._read_header(table.pop(b"", b""))
         self.entries = {
-            name.decode("utf-8", "backslashreplace"): self._read_entry(name, content)
+            name.decode("utf-8", "backslashreplace").removesuffix(VARIABLE_SUFFIX): (
+                self._read_entry(name, content)
+            )
             for name, content in table.items()
         }
         self._check_sizes()
@@ -83,7 +89,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
                 "which cannot be read; save the checkpoint without partitions"
             )
         if entry.dtype is None:
-            raise StageError(f"{self._index}: {name} is no array of numbers")
+            raise StageError(f"{self._index}: {name} is no array of numbers that can be read")
         try:
             with shard.open("rb") as file:
                 file.seek(entry.offset)
@@ -123,6 +129,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
             sizes = [_last(read_fields(_bytes(axis)), 1) for axis in shape.get(2, [])]
             entry = TensorEntry(
                 dtype=_DTYPES.get(_last(fields, 1)),
+                is_text=_last(fields, 1) == _TEXT,
                 shape=tuple(sizes),
                 shard=_last(fields, 3),
                 offset=_last(fields, 4),
