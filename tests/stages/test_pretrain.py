@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.stages.conftest import EXPORTED, export
-from tests.train.corpus import LAUNCH, LOSS, PRETRAIN
+from tests.tiny import LOSS
+from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt import load
 from vatt.atomic import write_json
 from vatt.data.tokenizer import Tokenizer
@@ -130,3 +132,37 @@ def test_it_refuses_unfit_initial_weights(validated: Path, source: str, message:
     Path("data/pretrain").rename("narrow")
     with pytest.raises(StageError, match=message):
         pretrain(SHORT.model_copy(update={"initial_weights": source}))
+
+
+def test_a_vocabulary_and_word_vectors_go_into_the_export(validated: Path) -> None:
+    def write_vocabulary(*words: str) -> None:
+        lines = "\n".join(["<pad>", "<unk>", *words])
+        Path("data/preprocess/vocabulary.txt").write_text(lines, encoding="utf-8")
+
+    Path("data/preprocess/tokenizer.model").unlink()
+    write_vocabulary("it", "begins")
+    vectors = torch.arange(4.0)[:, None].repeat(1, EXPORTED.model.word_width)
+    save_file({"words": vectors}, "vectors.safetensors")
+    crawl = SHORT.model_copy(
+        update={"word_vectors": Path("vectors.safetensors"), "learning_rate": 1e-12}
+    )
+    pretrain(crawl)
+    exported = load("data/pretrain")
+    assert exported.tokenizer.pieces == ["<pad>", "<unk>", "it", "begins"]
+    torch.testing.assert_close(exported.model.words.weight.detach(), vectors, rtol=0, atol=1e-6)
+
+    save_file({"words": vectors + 1}, "vectors.safetensors")
+    write_vocabulary("it", "goes")
+    pretrain(crawl)
+    exported = load("data/pretrain")
+    assert exported.tokenizer.pieces == ["<pad>", "<unk>", "it", "goes"]
+    torch.testing.assert_close(exported.model.words.weight.detach(), vectors + 1, rtol=0, atol=1e-6)
+    assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == 2
+
+
+def test_the_name_of_a_run_depends_on_the_vocabulary(validated: Path) -> None:
+    Path("data/preprocess/tokenizer.model").unlink()
+    for number, word in enumerate(("begins", "goes"), start=1):
+        Path("data/preprocess/vocabulary.txt").write_text(f"<pad>\n<unk>\n{word}\n")
+        pretrain()
+        assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == number

@@ -1,5 +1,6 @@
 """Stage `pretrain`: self-supervised training, and the export of its weights."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,10 +11,11 @@ from safetensors.torch import load_file
 
 from vatt.atomic import write_json
 from vatt.data.index import read_index
-from vatt.data.tokenizer import find_tokenizer, open_tokenizer
+from vatt.data.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
 from vatt.data.validation.gate import require_passed
 from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.interop.initial import write_initial_weights
+from vatt.interop.initial import write_initial_weights, write_word_vectors
+from vatt.models.tower import restore_weights
 from vatt.params import (
     ClipParams,
     LaunchParams,
@@ -48,20 +50,18 @@ def main(
         StageError: the corpus was not validated, has nothing to learn from, or training failed.
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
-    tokenizer = open_tokenizer(PREPROCESS_DIR)
+    tokenizer, tokenizer_path = open_tokenizer(PREPROCESS_DIR), find_tokenizer(PREPROCESS_DIR)
     params = ExportedParams(
         clip=clip,
         model=model,
         frame_rate_hz=read_index(PREPROCESS_DIR)["frame_rate_hz"].max(),
         vocab_size=tokenizer.vocab_size,
-        tokenizer=find_tokenizer(PREPROCESS_DIR).name,
+        tokenizer=tokenizer_path.name,
         seed=run.seed,
         code_version=version("vatt"),
         loss=loss,
         pretrain=pretrain,
     )
-    if pretrain.initial_weights:
-        write_initial_weights(pretrain.initial_weights, params, tokenizer, INITIAL_PATH)
     recipe = Recipe(
         run=run,
         clip=clip,
@@ -71,18 +71,31 @@ def main(
         launch=launch,
         vocab_size=tokenizer.vocab_size,
         index_digest=index_digest,
+        tokenizer_digest=hashlib.blake2b(tokenizer_path.read_bytes()).hexdigest(),
     )
-    weights_path = _train(recipe)
+    weights_path = _train(recipe, _write_first_weights(pretrain, params, tokenizer))
     return {
         **_write_plot()[-1],
         "num_clips": pretrain.num_steps * pretrain.batch_size,
-        "num_parameters": _export(weights_path, params),
+        "num_parameters": _export(weights_path, params, tokenizer_path),
     }
 
 
-def _train(recipe: Recipe) -> Path:
+def _write_first_weights(
+    pretrain: PretrainParams, params: ExportedParams, tokenizer: AnyTokenizer
+) -> Path | None:
+    """Write the weights that training starts from and return where, None if all are random."""
+    if pretrain.initial_weights:
+        write_initial_weights(pretrain.initial_weights, params, tokenizer, INITIAL_PATH)
+    elif pretrain.word_vectors:
+        write_word_vectors(pretrain.word_vectors, params, INITIAL_PATH)
+    else:
+        return None
+    return INITIAL_PATH
+
+
+def _train(recipe: Recipe, initial_weights: Path | None) -> Path:
     """Run the training and return where its weights are."""
-    initial_weights = INITIAL_PATH if recipe.pretrain.initial_weights else None
     job = Job(
         recipe=recipe,
         initial_weights=initial_weights,
@@ -94,11 +107,11 @@ def _train(recipe: Recipe) -> Path:
     return job.weights_path
 
 
-def _export(weights_path: Path, params: ExportedParams) -> int:
+def _export(weights_path: Path, params: ExportedParams, tokenizer_path: Path) -> int:
     """Write the export of trained weights and return how many there are."""
     trained = build_untrained(params)
-    trained.load_state_dict(load_file(weights_path))
-    save_export(OUT_DIR, trained, params, find_tokenizer(PREPROCESS_DIR))
+    restore_weights(trained, load_file(weights_path))
+    save_export(OUT_DIR, trained, params, tokenizer_path)
     return sum(parameter.numel() for parameter in trained.parameters())
 
 
