@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
-from vatt.models.accounting import Cost, count_clip, count_weights
+from vatt.models.accounting import Cost, add_costs, count_clip, count_weights
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, ModelParams, TowerSize
 
@@ -70,19 +70,14 @@ def count_step(model: Vatt) -> tuple[int, int]:
         with FlopCounterMode(display=False) as forward:
             embeddings = model(batch)
         with FlopCounterMode(display=False) as backward:
-            torch.stack([part.square().sum() for part in vars(embeddings).values()]).sum().backward()
+            torch.stack(
+                [part.square().sum() for part in vars(embeddings).values()]
+            ).sum().backward()
     return forward.get_total_flops(), backward.get_total_flops()
 
 
-def total(costs: dict[str, Cost]) -> Cost:
-    return sum_costs(list(costs.values()))
-
-
-def sum_costs(costs: list[Cost]) -> Cost:
-    result = Cost()
-    for cost in costs:
-        result = result.plus(cost)
-    return result
+def count_batch(model: Vatt, rate: float) -> Cost:
+    return add_costs(NUM_CLIPS * [add_costs(count_clip(model, CLIP, rate).values())])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -90,7 +85,7 @@ def sum_costs(costs: list[Cost]) -> Cost:
 def test_full_count_is_what_torch_counts(variant: str, rate: float) -> None:
     params = MODEL.model_copy(update={"drop_token_rate": rate, **VARIANTS[variant]})
     model = build_model(params)
-    cost = total(count_clip(model, CLIP, rate)).times(NUM_CLIPS)
+    cost = count_batch(model, rate)
     forward, backward = count_step(model)
     assert forward == cost.full
     assert forward + backward == cost.training
@@ -102,5 +97,18 @@ def test_recomputation_costs_the_blocks_once_more(variant: str) -> None:
     model = build_model(params)
     for tower in (model.video, model.audio, model.text):
         tower.encoder.recomputes = True  # type: ignore[union-attr]
-    cost = total(count_clip(model, CLIP, params.drop_token_rate)).times(NUM_CLIPS)
+    cost = count_batch(model, params.drop_token_rate)
     assert sum(count_step(model)) == cost.training + cost.recomputed
+
+
+def test_weights_are_counted_once_and_frozen_ones_apart() -> None:
+    params = MODEL.model_copy(update={**SHARED, "train_word_table": False})
+    model = build_model(params)
+    weights = count_weights(model)
+    parameters = list(model.parameters())
+    assert sum(part.frozen for part in weights.values()) == 20 * params.word_width
+    assert sum(part.trainable for part in weights.values()) == sum(
+        parameter.numel() for parameter in parameters if parameter.requires_grad
+    )
+    block = 4 * (16 * 8) + 3 * 8 + 16 + 2 * 16 * 24 + 24 + 16 + 4 * 16
+    assert weights["shared encoder"] == (3 * block + 2 * 16, 0)
