@@ -4,12 +4,8 @@ from vatt.params.data import (
     AUDIO_RATE_HZ,
     AugmentParams,
     ClipParams,
-    DemoSource,
-    DownloadParams,
-    FolderSource,
     PreprocessParams,
     RunParams,
-    Source,
     ValidateParams,
 )
 from vatt.params.errors import StageError
@@ -18,6 +14,7 @@ from vatt.params.loss import LossParams
 from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
 from vatt.params.section import Section
+from vatt.params.sources import DemoSource, DownloadParams, FolderSource, Source
 from vatt.params.train import LaunchParams, PretrainParams
 
 __all__ = [

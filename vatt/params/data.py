@@ -1,9 +1,9 @@
-"""Parameters of the data stages: run, download, preprocess, validate and the training clip."""
+"""Parameters of the data stages but download: run, preprocess, validate and the training clip."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vatt.params.section import Section
 
@@ -18,48 +18,6 @@ class RunParams(Section):
 
     seed: int = Field(ge=0)
     """Seed of everything random: the demo corpus, weights, sampling, augmentation."""
-
-
-class DemoSource(Section):
-    """The generated demo corpus."""
-
-    kind: Literal["demo"]
-    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9_-]+$")
-    num_videos: int = Field(ge=3)
-
-
-class FolderSource(Section):
-    """A local or remote directory of videos or audio files, captions beside them."""
-
-    kind: Literal["folder"]
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    url: str = Field(min_length=1)
-    """A path, or any fsspec address: file, s3, gs, http."""
-    labels_csv: str | None = None
-    """A CSV inside the folder with columns path,task[,label,start,end,text,split]."""
-    labels_from_folders: str | None = None
-    """A task name: each file's label for that task is the name of the folder that holds it."""
-    validation_rate: Rate = 0.1
-    test_rate: Rate = 0.2
-    """Shares of the source videos, drawn by a hash of their names, unless the CSV names a split."""
-
-    @model_validator(mode="after")
-    def _check_rates(self) -> Self:
-        if self.validation_rate + self.test_rate > 1:
-            raise ValueError(
-                f"validation_rate + test_rate = {self.validation_rate + self.test_rate}: "
-                "must be at most 1"
-            )
-        return self
-
-
-Source = Annotated[DemoSource | FolderSource, Field(discriminator="kind")]
-
-
-class DownloadParams(Section):
-    """Which sources make up the corpus."""
-
-    sources: tuple[Source, ...] = Field(min_length=1)
 
 
 class PreprocessParams(Section):

@@ -10,7 +10,6 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from vatt.params.data import (
     AUDIO_RATE_HZ,
     ClipParams,
-    DownloadParams,
     PreprocessParams,
     RunParams,
     ValidateParams,
@@ -20,6 +19,7 @@ from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.loss import LossParams
 from vatt.params.model import ModelParams
 from vatt.params.section import Section
+from vatt.params.sources import DownloadParams
 from vatt.params.train import LaunchParams, PretrainParams
 
 

@@ -1,0 +1,171 @@
+"""Parameters of the stage download: the sources that make up the corpus."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vatt.params.data import Rate
+from vatt.params.section import Section
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Address = Annotated[str, Field(min_length=1)]
+
+
+class DemoSource(Section):
+    """The generated demo corpus."""
+
+    kind: Literal["demo"]
+    name: Name = "demo"
+    num_videos: int = Field(ge=3)
+
+
+class FolderSource(Section):
+    """A local or remote directory of videos or audio files, captions beside them."""
+
+    kind: Literal["folder"]
+    name: Name
+    url: Address
+    """A path, or any fsspec address: file, s3, gs, http."""
+    labels_csv: str | None = None
+    """A CSV inside the folder with columns path,task[,label,start,end,text,split]."""
+    labels_from_folders: str | None = None
+    """A task name: each file's label for that task is the name of the folder that holds it."""
+    validation_rate: Rate = 0.1
+    test_rate: Rate = 0.2
+    """Shares of the source videos, drawn by a hash of their names, unless the CSV names a split."""
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        if self.validation_rate + self.test_rate > 1:
+            raise ValueError(
+                f"validation_rate + test_rate = {self.validation_rate + self.test_rate}: "
+                "must be at most 1"
+            )
+        return self
+
+
+class CatalogueSource(Section):
+    """A data set of the paper: its official lists, and its media as they were obtained.
+
+    docs/data_sets.md says for each kind which lists it needs and how media may be named.
+    """
+
+    name: Name
+    """Folder below data/download; also the task of the data set's labels."""
+    annotations: Address
+    """The folder of the official annotation files, unpacked: a path or any fsspec address."""
+    media: Address | None = None
+    """The folder of the media files: a path or any fsspec address."""
+    addresses: Address | None = None
+    """In place of `media`: a file that lists the addresses of the media files."""
+
+    @model_validator(mode="after")
+    def _check_media(self) -> Self:
+        if (self.media is None) == (self.addresses is None):
+            raise ValueError(f"{self.name}: give either media or addresses")
+        return self
+
+
+class HowTo100MSource(CatalogueSource):
+    """HowTo100M: HowTo100M_v1.csv and captions; all of it is training data."""
+
+    kind: Literal["howto100m"]
+
+
+class AudioSetSource(CatalogueSource):
+    """AudioSet: the segments CSVs that are there, and class_labels_indices.csv."""
+
+    kind: Literal["audioset"]
+
+
+class UCF101Source(CatalogueSource):
+    """UCF101: trainlist0k.txt and testlist0k.txt."""
+
+    kind: Literal["ucf101"]
+    fold: int = Field(default=1, ge=1, le=3)
+    """Which of the three official splits."""
+
+
+class HMDB51Source(CatalogueSource):
+    """HMDB51: <class>_test_split<k>.txt."""
+
+    kind: Literal["hmdb51"]
+    fold: int = Field(default=1, ge=1, le=3)
+    """Which of the three official splits."""
+
+
+class KineticsSource(CatalogueSource):
+    """Kinetics-400, 600 or 700: the CSVs of the splits."""
+
+    kind: Literal["kinetics"]
+
+
+class KineticsSoundsSource(CatalogueSource):
+    """Kinetics-Sounds: the CSVs of Kinetics, of which 32 classes are used."""
+
+    kind: Literal["kinetics_sounds"]
+
+
+class MomentsInTimeSource(CatalogueSource):
+    """Moments in Time: trainingSet.csv and validationSet.csv."""
+
+    kind: Literal["moments_in_time"]
+
+
+class ESC50Source(CatalogueSource):
+    """ESC-50: esc50.csv."""
+
+    kind: Literal["esc50"]
+    fold: int = Field(default=1, ge=1, le=5)
+    """The fold to test on; the other four are training data."""
+
+
+class YouCook2Source(CatalogueSource):
+    """YouCook2: youcookii_annotations_trainval.json."""
+
+    kind: Literal["youcook2"]
+
+
+class MSRVTTSource(CatalogueSource):
+    """MSR-VTT: the JSON files of video data, or the lists of the 1k-A split."""
+
+    kind: Literal["msrvtt"]
+    protocol: Literal["1k_a", "full"] = "1k_a"
+    """1k_a: 1,000 test pairs (JSFUSION), 9k training videos. full: the official three splits."""
+
+
+class ImageNetSource(CatalogueSource):
+    """ImageNet: train/<wnid> and val/<wnid> as folders, or the lists of ILSVRC."""
+
+    kind: Literal["imagenet"]
+
+
+class CharadesSource(CatalogueSource):
+    """Charades: Charades_v1_train.csv and Charades_v1_test.csv."""
+
+    kind: Literal["charades"]
+
+
+Source = Annotated[
+    DemoSource
+    | FolderSource
+    | HowTo100MSource
+    | AudioSetSource
+    | UCF101Source
+    | HMDB51Source
+    | KineticsSource
+    | KineticsSoundsSource
+    | MomentsInTimeSource
+    | ESC50Source
+    | YouCook2Source
+    | MSRVTTSource
+    | ImageNetSource
+    | CharadesSource,
+    Field(discriminator="kind"),
+]
+
+
+class DownloadParams(Section):
+    """Which sources make up the corpus."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
