@@ -1,7 +1,7 @@
 """A tower with a linear layer on top: VATT fine-tuned to classes (VATT sections 4.2.1, 4.2.2 and A.3)."""
 
 import math
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
 from jaxtyping import Float
 from pydantic import Field, model_validator
@@ -38,7 +38,7 @@ class ClassifierParams(Section):
     """The share of tokens REMOVED in training; 0 in the paper, 0.5 as released."""
 
     @model_validator(mode="after")
-    def _check_axes(self) -> Self:
+    def _check_axes(self) -> "ClassifierParams":
         num_axes = NUM_AXES[self.input]
         if not len(self.patch) == len(self.grid) == num_axes:
             raise ValueError(
