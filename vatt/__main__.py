@@ -1,6 +1,7 @@
 """The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder.
 
-`python -m vatt import-tf` stands beside the stages: see `vatt.interop.import_tf`.
+Two commands stand beside the stages: `python -m vatt describe` (`vatt.description`) and
+`python -m vatt import-tf` (`vatt.interop.import_tf`).
 """
 
 import argparse
@@ -32,6 +33,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text in STAGES.items():
         commands.add_parser(name, help=text, description=text)
+    text = "print what params.yaml, or another FILE, builds and what that costs (no stage)"
+    command = commands.add_parser("describe", help=text, description=text)
+    # Without a default, which would win over --params in its usual place before the command.
+    command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
     add_import_command(commands)
     return parser.parse_args(arguments)
 
@@ -82,6 +87,9 @@ def main() -> int:
             run_import(arguments)
             return 0
         params = load_params(arguments.params)
+        if arguments.stage == "describe":
+            print(importlib.import_module("vatt.description").describe(arguments.params, params))
+            return 0
         write_json(metrics_path, run_stage(arguments.stage, params))
     except StageError as error:
         print(f"{arguments.stage}: {error}", file=sys.stderr)

@@ -101,11 +101,11 @@ def compare_sizes() -> Iterator[Size]:
             f"with the classifier of {NUM_CLASSES} classes",
         )
     text = build_paper_network("medium").text
-    note = "not reproduced: the paper does not say with which head"
+    note = "not reproduced; the paper does not say with which head"
     yield Size("Small text tower", TEXT_TOWER, _count_trained(text), note)
     for name, (size, paper) in NETWORKS.items():
         ours = _count_trained(build_paper_network(size))
-        note = "ours is what is pre-trained; the paper's is a sum of the rows above"
+        note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
         yield Size(f"{name} network", paper, ours, note)
 
 

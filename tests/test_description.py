@@ -1,0 +1,103 @@
+"""`python -m vatt describe` in a process of its own, and the numbers that it prints."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_estimate import PARAMS, change
+from vatt.description import describe
+from vatt.estimate import build_model
+from vatt.params import Params
+
+ROOT = Path(__file__).parents[1]
+PATH = Path("params.yaml")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return describe(PATH, PARAMS)
+
+
+def numbers_of(text: str, start: str) -> list[float]:
+    """Return the numbers in the line of a table that begins with a name."""
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(start)]
+    return [float(n) for n in re.findall(r"[+-]?\d[\d,]*\.\d+", line.replace(",", ""))]
+
+
+def test_the_command_prints_and_writes_nothing(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path / "other.yaml")
+    before = sorted(tmp_path.rglob("*"))
+    printed = [
+        subprocess.run(
+            [sys.executable, "-m", "vatt", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for arguments in (
+            ["describe", "--params", "other.yaml"],
+            ["--params", "other.yaml", "describe"],
+        )
+    ]
+    assert printed[0] == printed[1]
+    assert "What other.yaml builds" in printed[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vatt", "describe", "--params", "none.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "none.yaml: cannot be read" in done.stderr
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_it_prints_the_papers_numbers_beside_ours(text: str) -> None:
+    assert numbers_of(text, "Base video tower") == [87.9, 87.907, 0.01]
+    assert numbers_of(text, "Medium video tower") == [155.0, 154.958, -0.03]
+    assert numbers_of(text, "Large video tower") == [306.1, 306.113, 0.0]
+    for drop, paper in (("0%", 784.8), ("25%", 574.2), ("50%", 375.4), ("75%", 188.1)):
+        published, ours, difference, _ = numbers_of(
+            text, f"MBS, 32 x 224 x 224, 5 captions, drop {drop}"
+        )
+        assert published == paper
+        assert ours == pytest.approx(paper, rel=0.01)
+        assert difference == pytest.approx(100 * (ours / paper - 1), abs=0.02)
+
+
+def test_it_prints_all_weights_and_says_where_the_words_come_from(text: str) -> None:
+    model = build_model(PARAMS, PARAMS.preprocess.vocab_size)
+    total = sum(weight.numel() for weight in model.parameters())
+    assert numbers_of(text, "total") == [pytest.approx(total / 1e6, abs=0.0005), 0.0]
+    assert "1,024 rows (preprocess.vocab_size, at most)" in text
+
+
+def test_the_rows_of_a_vocabulary_file_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    params = change("preprocess", vocabulary=path)
+    assert f"1,024 rows (preprocess.vocab_size; {path} is not there)" in describe(PATH, params)
+    path.write_text("<pad>\n<unk>\na\nstar\n", encoding="utf-8")
+    assert f"has 4 rows ({path})" in describe(PATH, params)
+
+
+@pytest.mark.parametrize(
+    ("params", "shown"),
+    [
+        (
+            change("model", shared_encoder=True, audio="tiny", text="tiny", text_style="bert"),
+            "one encoder shared by all (VATT-MA)",
+        ),
+        (change("model", audio_input="spectrogram"), "75 x 80 log-mel bands"),
+        (change("model", text_style="linear"), "Text style linear"),
+        (change("launch", recompute_activations=True), "and activations computed again"),
+        (change("launch", num_processes=2, zero_stage=3), "days on 2 such GPUs"),
+        (change("model", drop_token_rate=0.6), "60%"),
+    ],
+)
+def test_every_kind_of_model_can_be_described(params: Params, shown: str) -> None:
+    assert shown in re.sub(r" +", " ", describe(PATH, params))

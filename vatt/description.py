@@ -1,0 +1,202 @@
+"""A configuration in numbers: `python -m vatt describe` prints what it builds and what that costs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vatt.data.word_tokenizer import read_vocabulary
+from vatt.estimate import PEAK_FLOPS, UTILISATION, Estimate, build_model, estimate_run
+from vatt.models.accounting import count_clip, count_weights
+from vatt.models.published import compare_flops, compare_sizes
+from vatt.models.spectrogram import NUM_BANDS, count_frames
+from vatt.models.vatt import Vatt
+from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams, TowerSize
+
+DROP_RATES = (0.0, 0.25, 0.5, 0.75)
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+GIB = 2**30
+
+Row = Sequence[str]
+
+
+def describe(path: Path, params: Params) -> str:
+    """Return architecture, weights, FLOPs and memory of the configuration read from `path`.
+
+    Raises:
+        StageError: the vocabulary file exists, but is none.
+    """
+    vocab_size, words = _find_vocab_size(params.preprocess)
+    model = build_model(params, vocab_size)
+    estimate = estimate_run(params, model)
+    blocks = (
+        [f"What {path} builds, and what it costs. Nothing is trained or written."],
+        _describe_towers(params.model, params.clip, model),
+        _describe_weights(model, estimate, words),
+        _describe_flops(params, model),
+        _describe_run(params, estimate),
+        _describe_memory(params, estimate),
+        _describe_published_sizes(),
+        _describe_published_flops(),
+    )
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
+
+
+def _find_vocab_size(params: PreprocessParams) -> tuple[int, str]:
+    """Return the rows of the word table, and where that number comes from."""
+    if params.vocabulary is None:
+        return params.vocab_size, "preprocess.vocab_size, at most"
+    if params.vocabulary.exists():
+        return len(read_vocabulary(params.vocabulary)), str(params.vocabulary)
+    return params.vocab_size, f"preprocess.vocab_size; {params.vocabulary} is not there"
+
+
+def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iterator[str]:
+    kind = "one encoder shared by all (VATT-MA)" if params.shared_encoder else "one encoder each"
+    yield f"Towers: {kind}. Tokens of one clip include the AGG token of each sequence."
+    whole = count_clip(model, clip, 0.0)
+    kept = count_clip(model, clip, params.drop_token_rate)
+    inputs = _list_inputs(params, clip)
+    sizes = (params.video_size, params.audio_size, params.text_size)
+    rows = []
+    for name, size in zip(inputs, sizes, strict=True):
+        is_linear = name == "text" and params.text_style == "linear"
+        numbers = ("-",) * 4 if is_linear else _list_sizes(size)
+        tokens = (f"{whole[name].num_tokens:,}", f"{kept[name].num_tokens:,}")
+        rows.append((name, *numbers, *tokens, *inputs[name]))
+    dropped = f"at drop {params.drop_token_rate:.0%}"
+    head = ("", "layers", "width", "MLP", "heads", "tokens", dropped, "one clip is", "cut into")
+    yield from _align([head, *rows], "<>>>>>><<")
+    yield (
+        f"  Text style {params.text_style}; projections {params.space_kind}, to "
+        f"{params.space_va_width} numbers for video-audio, {params.space_vt_width} for video-text."
+    )
+
+
+def _list_sizes(size: TowerSize) -> Row:
+    return [f"{n:,}" for n in (size.num_layers, size.width, size.mlp_width, size.num_heads)]
+
+
+def _list_inputs(params: ModelParams, clip: ClipParams) -> dict[str, tuple[str, str]]:
+    """Return what each tower sees of a clip, and the pieces that become tokens."""
+    frames, height, width = params.video_patch
+    side = clip.frame_size_px
+    sound = f"{clip.num_samples / AUDIO_RATE_HZ:.2f} s of sound"
+    if params.audio_input == "waveform":
+        audio = (f"{sound}, {clip.num_samples:,} samples", f"{params.audio_patch:,} samples")
+    else:
+        tile_frames, bands = params.spectrogram_patch
+        spectrogram = f"{count_frames(clip.num_samples):,} x {NUM_BANDS} log-mel bands"
+        audio = (f"{sound}, {spectrogram}", f"{tile_frames} x {bands} bands")
+    return {
+        "video": (f"{clip.num_frames} frames of {side} x {side}", f"{frames} x {height} x {width}"),
+        "audio": audio,
+        "text": (f"{clip.num_candidates} captions of {clip.num_tokens} words", "words"),
+    }
+
+
+def _describe_weights(model: Vatt, estimate: Estimate, words: str) -> Iterator[str]:
+    yield f"Weights in millions. The word table has {model.words.num_embeddings:,} rows ({words})."
+    parts = {**count_weights(model), "total": estimate.weights}
+    rows = [
+        (name, f"{part.trainable / 1e6:,.3f}", f"{part.frozen / 1e6:,.3f}")
+        for name, part in parts.items()
+    ]
+    yield from _align([("", "trained", "frozen"), *rows], "<>>")
+
+
+def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
+    yield "Forward pass of one clip in GFLOPs, a multiply-add being two, by drop rate:"
+    yield "`all` is every matrix product that the code computes; `paper` counts as the paper does"
+    yield "(all patches projected, all tokens through all blocks, without query x key)."
+    towers = ("video", "audio", "text")
+    head = ["drop", *towers, "all", *(f"{tower}, paper" for tower in towers), "all, paper"]
+    rows = [head]
+    for rate in sorted({*DROP_RATES, params.model.drop_token_rate}):
+        costs = count_clip(model, params.clip, rate).values()
+        numbers: list[str] = []
+        for counts in ([cost.full for cost in costs], [cost.paper for cost in costs]):
+            numbers += [f"{count / 1e9:,.3f}" for count in (*counts, sum(counts))]
+        rows.append([f"{rate:.0%}", *numbers])
+    yield from _align(rows, ">" * len(head))
+
+
+def _describe_run(params: Params, estimate: Estimate) -> Iterator[str]:
+    pretrain, launch = params.pretrain, params.launch
+    drop = f"{params.model.drop_token_rate:.0%}"
+    yield f"Pre-training at drop {drop}, all matrix products; the loss is not counted."
+    backward = "with the backward pass (twice the forward, less what needs no gradient)"
+    if launch.recompute_activations:
+        backward += " and activations computed again"
+    step = estimate.step_flops
+    rate = f"{UTILISATION:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s (NVIDIA H100, bf16)"
+    rows = [
+        ("clip, forward", _format_flops(estimate.clip.full), ""),
+        ("clip", _format_flops(step / pretrain.batch_size), backward),
+        ("step", _format_flops(step), f"of {pretrain.batch_size:,} clips"),
+        ("run", _format_flops(estimate.run_flops), f"of {pretrain.num_steps:,} steps"),
+        ("time", f"{estimate.gpu_days:,.1f} GPU-days", f"at {rate}"),
+    ]
+    if launch.num_processes > 1:
+        days = f"{estimate.gpu_days / launch.num_processes:,.1f} days"
+        rows.append(("", days, f"on {launch.num_processes} such GPUs"))
+    yield from _align(rows, "<><")
+
+
+def _describe_memory(params: Params, estimate: Estimate) -> Iterator[str]:
+    launch = params.launch
+    yield f"Memory of each of {launch.num_processes} processes for weights, gradients and Adam, in GiB."
+    yield "By formula, not measured; activations and buffers come on top."
+    rows = []
+    for stage, num_bytes in enumerate(estimate.memory_bytes):
+        chosen = "configured" if stage == launch.zero_stage else ""
+        rows.append((f"ZeRO {stage}", f"{num_bytes / GIB:,.3f}", chosen))
+    yield from _align(rows, "<><")
+
+
+def _describe_published_sizes() -> Iterator[str]:
+    yield "The paper's sizes, in millions of trained weights."
+    rows = [
+        (
+            row.name,
+            f"{row.paper_millions:.1f}",
+            f"{row.ours / 1e6:.3f}",
+            _format_difference(row.ours / 1e6, row.paper_millions),
+            row.note,
+        )
+        for row in compare_sizes()
+    ]
+    yield from _align([("", "paper", "ours", "difference", ""), *rows], "<>>><")
+
+
+def _describe_published_flops() -> Iterator[str]:
+    yield "The paper's GFLOPs of a forward pass, ours counted as the paper does, and all of ours."
+    rows = [
+        (
+            row.name,
+            f"{row.paper_gflops:,.1f}",
+            f"{row.ours.paper / 1e9:,.1f}",
+            _format_difference(row.ours.paper / 1e9, row.paper_gflops),
+            f"{row.ours.full / 1e9:,.1f}",
+        )
+        for row in compare_flops()
+    ]
+    yield from _align([("", "paper", "ours", "difference", "all of ours"), *rows], "<>>>>")
+
+
+def _format_difference(ours: float, paper: float) -> str:
+    return f"{ours / paper - 1:+.2%}"
+
+
+def _format_flops(flops: float) -> str:
+    """Return a number with a unit, such as 2.231 PFLOPs."""
+    power = 0
+    while flops >= 1000 and power < len(PREFIXES) - 1:
+        flops, power = flops / 1000, power + 1
+    return f"{flops:.4g} {PREFIXES[power]}FLOPs"
+
+
+def _align(rows: Sequence[Row], alignment: str) -> Iterator[str]:
+    """Yield rows as lines whose columns stand below each other, left (<) or right (>)."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, alignment, widths, strict=True)
+        yield "  " + "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
