@@ -102,6 +102,7 @@ OUT_OF_RANGE = [
     ("loss.valid_mean", "local", "'global' or 'replica'"),
     ("pretrain.batch_size", 1, "greater than or equal to 2"),
     ("pretrain.learning_rate", "fast", "valid number"),
+    ("pretrain.schedule", "linear", "'paper' or 'released'"),
     ("launch.zero_stage", 4, "0, 1, 2 or 3"),
     ("launch.precision", "fp16", "'fp32' or 'bf16'"),
     ("evaluate.num_windows", 0, "greater than or equal to 1"),
@@ -159,6 +160,10 @@ COMBINATIONS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"pretrain.batch_size": 63, "launch.num_processes": 2},
         ["pretrain.batch_size = 63", "launch.num_processes = 2"],
+    ),
+    (
+        {"pretrain.initial_weights": "champion", "pretrain.word_vectors": "words.safetensors"},
+        ["pretrain.initial_weights = champion", "pretrain.word_vectors = words.safetensors"],
     ),
     ({"loss.weight_va": 0, "loss.weight_vt": 0}, ["loss.weight_va", "loss.weight_vt"]),
 ]

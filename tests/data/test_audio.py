@@ -52,6 +52,29 @@ def test_loud_channels_do_not_clip(layout: str, num_channels: int) -> None:
     np.testing.assert_allclose(reader.read(48_000).samples / 32768, tone, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_what_is_no_sound_is_silence_and_what_is_too_loud_is_cut(
+    kind: type[np.floating[Any]], num_channels: int
+) -> None:
+    samples = np.full((num_channels, 3000), 0.25, kind)
+    samples[:, 100:110], samples[:, 110:120], samples[:, 120:130] = np.nan, np.inf, -np.inf
+    samples[:, 200:300], samples[:, 300:400] = 3.0, -3.0
+    samples[:, 400:410], samples[:, 410:420] = 1e30, -1e30
+    frames = []
+    for number in range(3):
+        part = np.ascontiguousarray(samples[:, 1000 * number : 1000 * number + 1000])
+        layout = "mono" if num_channels == 1 else "stereo"
+        frame = av.AudioFrame.from_ndarray(part, "fltp" if kind == np.float32 else "dblp", layout)
+        frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+        frames.append((number / 48, frame))
+    found = AudioReader(iter(frames), 0.0).read(3000).samples / 32768
+    expected = np.full(3000, 0.25)
+    expected[100:130] = 0
+    expected[200:300], expected[300:400], expected[400:410], expected[410:420] = 1, -1, 1, -1
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("rate_hz", [8000, 16_000, 44_100, 96_000])
 def test_other_rates_keep_pitch_and_place(rate_hz: int) -> None:
     seconds = 1.0

@@ -73,6 +73,19 @@ def test_resuming_gives_the_rest(corpus_dir: Path, batches: list[Batch]) -> None
     assert load(corpus_dir, dataclasses.replace(ORDER, start_step=5)) == []
 
 
+def test_inception_crops_depend_on_the_sample_alone(corpus_dir: Path, batches: list[Batch]) -> None:
+    augment = CLIP.augment.model_copy(update={"crop": "inception"})
+    clip = CLIP.model_copy(update={"augment": augment})
+    whole = list(open_pretraining_loader(corpus_dir, clip, ORDER, 0))
+    resumed = dataclasses.replace(ORDER, start_step=3)
+    assert_same(list(open_pretraining_loader(corpus_dir, clip, resumed, 1)), whole[3:])
+    for batch, other in zip(whole, batches, strict=True):
+        assert batch.video.shape == other.video.shape
+        assert -1 <= batch.video.min() < batch.video.max() <= 1
+        assert not torch.equal(batch.video, other.video)
+        assert torch.equal(batch.text, other.text)
+
+
 def test_another_seed_gives_other_clips(corpus_dir: Path, batches: list[Batch]) -> None:
     others = load(corpus_dir, dataclasses.replace(ORDER, seed=4))
     assert not torch.equal(others[0].video, batches[0].video)

@@ -116,12 +116,27 @@ class _Run:
         """Return what is ready and its position; None as frame returns all that is left."""
         if frame is not None:
             self._end_s += frame.samples / frame.sample_rate
+            frame = _without_nonsense(frame)
             frame.pts = None  # the resampler must not move sound by time stamps; we do
         parts = [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
         samples = np.concatenate(parts) if parts else np.zeros(0, np.int16)
         start = self._position
         self._position += len(samples)
         return start, samples
+
+
+def _without_nonsense(frame: Any) -> Any:
+    """Return a frame cut to [-1, 1] if it holds floats; what is not a number becomes silence.
+
+    The resampler would make a bang of NaN and turn the sign of very large samples.
+    """
+    samples = frame.to_ndarray()
+    if samples.dtype.kind != "f" or np.abs(samples).max(initial=0) <= 1:
+        return frame
+    samples = np.nan_to_num(samples, nan=0, posinf=0, neginf=0).clip(-1, 1)
+    clean = av.AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
+    clean.sample_rate, clean.time_base = frame.sample_rate, frame.time_base
+    return clean
 
 
 def _kind_of(frame: Any) -> tuple[str, str, int]:

@@ -155,6 +155,6 @@ def turn_hue(planes: Float[Tensor, "3 T H W"], turns: float) -> Float[Tensor, "3
 def add_noise(
     audio: Float[Tensor, " S"], params: AugmentParams, rng: np.random.Generator
 ) -> Float[Tensor, " S"]:
-    """Add Gaussian noise in proportion to the loudest sample."""
+    """Add Gaussian noise in proportion to the loudest sample; loud sound may so pass 1 by a little."""
     noise = torch.from_numpy(rng.standard_normal(len(audio), dtype=np.float32))
     return audio + noise * (params.audio_noise * audio.abs().max())

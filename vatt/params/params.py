@@ -58,12 +58,20 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        rules = self._list_clip_rules() | self._list_training_rules()
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def _list_clip_rules(self) -> dict[str, bool]:
+        """Return what must hold of files, clips and patches, and whether it does."""
         clip, preprocess, model = self.clip, self.preprocess, self.model
         frames, height, width = model.video_patch
         clip_s = clip.num_frames / preprocess.frame_rate_hz
         audio_s = clip.num_samples / AUDIO_RATE_HZ
         names = [source.name for source in self.download.sources]
-        rules = {
+        return {
             f"download.sources: names must differ: {names}": len(set(names)) == len(names),
             f"clip.num_frames = {clip.num_frames} is not a multiple of model.video_patch[0] = {frames}": (
                 clip.num_frames % frames == 0
@@ -88,22 +96,28 @@ class Params(Section):
             f"preprocess.segment_s = {preprocess.segment_s}": (
                 preprocess.min_segment_s <= preprocess.segment_s
             ),
-            f"pretrain.warmup_steps = {self.pretrain.warmup_steps} is above "
-            f"pretrain.num_steps = {self.pretrain.num_steps}": (
-                self.pretrain.warmup_steps <= self.pretrain.num_steps
+        }
+
+    def _list_training_rules(self) -> dict[str, bool]:
+        """Return what must hold of training, and whether it does."""
+        pretrain = self.pretrain
+        return {
+            f"pretrain.warmup_steps = {pretrain.warmup_steps} is above "
+            f"pretrain.num_steps = {pretrain.num_steps}": (
+                pretrain.warmup_steps <= pretrain.num_steps
             ),
-            f"pretrain.batch_size = {self.pretrain.batch_size} is not a multiple of "
+            f"pretrain.batch_size = {pretrain.batch_size} is not a multiple of "
             f"launch.num_processes = {self.launch.num_processes}": (
-                self.pretrain.batch_size % self.launch.num_processes == 0
+                pretrain.batch_size % self.launch.num_processes == 0
+            ),
+            f"pretrain.initial_weights = {pretrain.initial_weights} brings its own words: "
+            f"pretrain.word_vectors = {pretrain.word_vectors} must be null": (
+                pretrain.initial_weights is None or pretrain.word_vectors is None
             ),
             "loss.weight_va and loss.weight_vt are both 0": (
                 self.loss.weight_va + self.loss.weight_vt > 0
             ),
         }
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
-            raise ValueError("; ".join(broken))
-        return self
 
 
 def load_params(path: Path) -> Params:

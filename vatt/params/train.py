@@ -1,9 +1,9 @@
 """Parameters of pre-training and of how it is launched."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vatt.params.section import Section
 
@@ -30,15 +30,6 @@ class PretrainParams(Section):
     word_vectors: Path | None
     """Start with this word table: a safetensors file with one float32 tensor `words` of (vocabulary,
     model.word_width); null starts with random vectors. The paper's come from word2vec."""
-
-    @model_validator(mode="after")
-    def _check_start(self) -> Self:
-        if self.initial_weights and self.word_vectors:
-            raise ValueError(
-                f"initial_weights = {self.initial_weights} brings its own word table: "
-                f"word_vectors = {self.word_vectors} must be null"
-            )
-        return self
 
 
 class LaunchParams(Section):
