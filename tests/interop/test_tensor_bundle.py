@@ -190,6 +190,7 @@ def test_random_damage_is_refused_or_does_no_harm(
     assert_right_or_refused(tmp_path / "x", TENSORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [flip, lambda path, place: path.write_bytes(path.read_bytes()[:place])]
 )

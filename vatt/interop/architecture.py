@@ -79,11 +79,21 @@ def read_architecture(shapes: Shapes, choices: Choices) -> Network | ClassifierP
         if _has(shapes, original.CLASSIFIER_TOWER):
             return _read_classifier(shapes, choices)
     except ValidationError as error:
-        raise StageError(f"the shapes of its tensors do not fit together: {error}") from error
+        raise StageError(
+            f"the shapes of its tensors do not fit together: {explain(error)}"
+        ) from error
     some = ", ".join(sorted(shapes)[:3]) or "none"
     raise StageError(
         f"holds none of VATT's models: expected weights below {original.VIDEO}, "
         f"{original.UNIFIED} or {original.CLASSIFIER_TOWER}, got {some}"
+    )
+
+
+def explain(error: ValidationError) -> str:
+    """Return the problems of an error in one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, got {problem['input']}"
+        for problem in error.errors()
     )
 
 

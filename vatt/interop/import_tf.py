@@ -12,7 +12,7 @@ from torch import nn
 
 from vatt.data.tokenizer import VOCABULARY_NAME
 from vatt.data.word_tokenizer import WordTokenizer
-from vatt.interop.architecture import Choices, Network, read_architecture
+from vatt.interop.architecture import Choices, Network, explain, read_architecture
 from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.interop.export import PARAMS, ExportedParams, save_export
 from vatt.interop.original import check_names, find_originals, find_shape, lay_out_weights
@@ -58,7 +58,7 @@ def main(checkpoint: Path, out: Path, given: Mapping[str, Any]) -> None:
     try:
         options = ImportOptions.model_validate(chosen)
     except ValidationError as error:
-        raise StageError(str(error)) from error
+        raise StageError(explain(error)) from error
     fates = import_checkpoint(checkpoint, out, options)
     for fate in fates:
         print(f"{fate.name} {fate.shape} -> {fate.text}")
