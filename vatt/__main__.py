@@ -24,6 +24,7 @@ STAGES = {
     "evaluate": "zero-shot retrieval, linear probes, the report",
     "promote": "make the new model the champion if it is not worse",
 }
+DESCRIBE = "print what params.yaml builds and what that costs (no stage)"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -31,12 +32,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vatt", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for name, text in STAGES.items():
-        commands.add_parser(name, help=text, description=text)
-    text = "print what params.yaml, or another FILE, builds and what that costs (no stage)"
-    command = commands.add_parser("describe", help=text, description=text)
-    # Without a default, which would win over --params in its usual place before the command.
-    command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+    for name, text in {**STAGES, "describe": DESCRIBE}.items():
+        command = commands.add_parser(name, help=text, description=text)
+        # Without a default, which would win over --params before the command.
+        command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
     add_import_command(commands)
     return parser.parse_args(arguments)
 
