@@ -11,7 +11,7 @@ import pytest
 from tests.test_estimate import PARAMS, change
 from vatt.description import describe
 from vatt.estimate import build_model
-from vatt.params import Params
+from vatt.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 PATH = Path("params.yaml")
@@ -94,10 +94,21 @@ def test_the_rows_of_a_vocabulary_file_are_counted(tmp_path: Path) -> None:
         ),
         (change("model", audio_input="spectrogram"), "75 x 80 log-mel bands"),
         (change("model", text_style="linear"), "Text style linear"),
-        (change("launch", recompute_activations=True), "and activations computed again"),
+        (change("launch", recompute_activations=True), ", activations computed again"),
         (change("launch", num_processes=2, zero_stage=3), "days on 2 such GPUs"),
         (change("model", drop_token_rate=0.6), "60%"),
     ],
 )
 def test_every_kind_of_model_can_be_described(params: Params, shown: str) -> None:
     assert shown in re.sub(r" +", " ", describe(PATH, params))
+
+
+def test_the_readme_shows_what_is_printed() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(
+        r"^## What a network costs$.*?^```\n(.*?)^```", readme, re.DOTALL | re.MULTILINE
+    )
+    assert block
+    path = Path("configs/mbs.yaml")
+    printed = describe(path, load_params(ROOT / path)).splitlines()
+    assert set(block[1].splitlines()) - set(printed) == set()

@@ -122,10 +122,11 @@ def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
 def _describe_run(params: Params, estimate: Estimate) -> Iterator[str]:
     pretrain, launch = params.pretrain, params.launch
     drop = f"{params.model.drop_token_rate:.0%}"
-    yield f"Pre-training at drop {drop}, all matrix products; the loss is not counted."
-    backward = "with the backward pass (twice the forward, less what needs no gradient)"
+    yield f"Pre-training at drop {drop}, all matrix products but those of the loss. Backward"
+    yield "costs twice the forward pass, less the gradients of signals and of frozen words."
+    backward = "forward and backward"
     if launch.recompute_activations:
-        backward += " and activations computed again"
+        backward += ", activations computed again"
     step = estimate.step_flops
     rate = f"{UTILISATION:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s (NVIDIA H100, bf16)"
     rows = [
