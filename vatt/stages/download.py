@@ -8,11 +8,14 @@ from typing import Any
 
 from vatt.atomic import atomic_path
 from vatt.data.manifest import MANIFEST_NAME, write_manifest
+from vatt.data.sources.catalogue_source import collect_catalogue
+from vatt.data.sources.collection import Collection
 from vatt.data.sources.demo import generate_demo
-from vatt.data.sources.folder import Collection, collect_folder
-from vatt.params import DemoSource, DownloadParams, RunParams, Source, StageError
+from vatt.data.sources.folder import collect_folder
+from vatt.params import DemoSource, DownloadParams, FolderSource, RunParams, Source, StageError
 
 OUT_DIR = Path("data/download")
+CACHE_DIR = Path(".cache/download")
 
 
 def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
@@ -46,7 +49,9 @@ def _remove_all_but(names: set[str]) -> None:
 def _collect(source: Source, seed: int) -> Collection:
     if isinstance(source, DemoSource):
         return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
-    return collect_folder(source, OUT_DIR)
+    if isinstance(source, FolderSource):
+        return collect_folder(source, OUT_DIR)
+    return collect_catalogue(source, OUT_DIR, CACHE_DIR)
 
 
 def _write_ignored(found: Mapping[str, Collection]) -> None:
@@ -60,9 +65,10 @@ def _write_ignored(found: Mapping[str, Collection]) -> None:
         partial.write_text("".join(lines), encoding="utf-8")
 
 
-def _count(collection: Collection) -> dict[str, int]:
+def _count(collection: Collection) -> dict[str, Any]:
     rows = collection.entries
     return {
+        **(collection.listed.to_metrics() if collection.listed else {}),
         "ok": sum(row.status == "ok" for row in rows),
         "failed": sum(row.status == "failed" for row in rows),
         "with_captions": sum(row.captions_path is not None for row in rows),

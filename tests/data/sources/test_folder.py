@@ -12,7 +12,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tests.media import CAPTIONS, write_zoo
 from vatt.data.captions import Caption, CaptionError, read_captions
 from vatt.data.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
-from vatt.data.sources.folder import Collection, collect_folder, draw_split
+from vatt.data.sources.collection import Collection
+from vatt.data.sources.folder import collect_folder, draw_split
 from vatt.params import FolderSource, StageError
 
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"

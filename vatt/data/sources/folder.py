@@ -10,18 +10,18 @@ import io
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from vatt.atomic import atomic_path
-from vatt.data.manifest import Annotation, CaptionsFormat, ManifestEntry, Split
+from vatt.data.manifest import Annotation, ManifestEntry, Split
 from vatt.data.sources.caption_files import (
     CORPUS_CAPTIONS,
     captions_format,
     match_captions,
     read_corpus_captions,
 )
+from vatt.data.sources.collection import Captions, Collection, IgnoredFile
 from vatt.data.sources.labels import FileLabels, read_labels
 from vatt.data.sources.storage import HIDDEN, Storage, StoredFile, remove_others
 from vatt.params import FolderSource, StageError
@@ -31,30 +31,6 @@ AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
 MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
 CAPTIONS_DIR = ".captions"
 """Caption files made here. Hidden files of a source are ignored, so that no name clashes."""
-
-
-class IgnoredFile(NamedTuple):
-    """A file that is no input."""
-
-    source: str
-    path: str
-    reason: str
-
-
-@dataclass
-class Collection:
-    """What a source holds: a row for each input, and the files that are none."""
-
-    entries: list[ManifestEntry] = field(default_factory=list)
-    ignored: list[IgnoredFile] = field(default_factory=list)
-
-
-class Captions(NamedTuple):
-    """The three caption fields of a manifest row."""
-
-    path: str | None = None
-    format: CaptionsFormat | None = None
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
