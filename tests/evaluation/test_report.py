@@ -6,6 +6,7 @@ import pytest
 
 from tests.evaluation.world import make_report, make_splits
 from vatt.evaluation.report import Report, render_report
+from vatt.models.accounting import add_costs, count_clip
 
 LOADING_ATTRIBUTES = {
     "src",
@@ -74,6 +75,21 @@ def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
             assert f"{100 * result['untrained']:.1f}%" in text
     for shown in ("no video stream", "Durations agree.", "passed", "frame_size_px", "a1" * 32):
         assert shown in text
+
+
+def test_it_shows_what_the_network_costs_beside_the_papers_numbers(
+    report: Report, html: str
+) -> None:
+    text = Page(html).text
+    total = sum(weight.numel() for weight in report.model.parameters())
+    whole = add_costs(count_clip(report.model, report.clip, 0.0).values())
+    dropped = add_costs(count_clip(report.model, report.clip, 0.5).values())
+    counts = (whole.full, whole.paper, dropped.full, dropped.paper)
+    cells = " ".join(f"{count / 1e9:.3f}" for count in counts)
+    assert f"all {total / 1e6:.3f} 0.000 {cells}" in text
+    assert "all, drop 50.0%" in text
+    assert "Medium video tower 155.0 154.958 -0.03%" in text
+    assert "5 captions, drop 50% 375.4 375.3 -0.02% 363.5" in text
 
 
 def test_texts_of_the_corpus_cannot_become_markup(html: str) -> None:

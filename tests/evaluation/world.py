@@ -3,12 +3,18 @@
 import numpy as np
 import pandas as pd
 
+from tests.tiny import TINY_MODEL
 from vatt.evaluation.comparison import Comparison, Split, compare_networks, summarise
 from vatt.evaluation.examples import pick_examples
 from vatt.evaluation.features import Clips, Features
 from vatt.evaluation.figures import draw_figures
 from vatt.evaluation.report import Report
+from vatt.models.vatt import Vatt
+from vatt.params import ClipParams
 
+CLIP = ClipParams(
+    num_frames=8, frame_size_px=64, num_samples=51_200, num_tokens=16, num_candidates=5
+)
 COLOURS = ["amber", "blue", "green", "red"]
 MOTIONS = ["falling <b>fast</b>", "rising", "turning"]
 
@@ -105,4 +111,6 @@ def make_report(splits: dict[str, Split]) -> Report:
         quarantine=[{"source": "inbox", "video_id": "<i>odd</i>.mp4", "reason": "no video stream"}],
         verdict={"passed": True, "expectations": [{**rule, "threshold": 0.9, "success": True}]},
         parameters={"clip": {"num_frames": 8, "frame_size_px": 64}, "model": {"video": "tiny"}},
+        model=Vatt(TINY_MODEL, CLIP, vocab_size=400),
+        clip=CLIP,
     )

@@ -14,6 +14,10 @@ from vatt.atomic import atomic_path
 from vatt.evaluation.examples import ExampleGroup
 from vatt.evaluation.figures import Figures
 from vatt.evaluation.summary import DIRECTIONS, MEASURES
+from vatt.models.accounting import Cost, Weights, add_costs, count_clip, count_weights
+from vatt.models.published import compare_flops, compare_sizes
+from vatt.models.vatt import Vatt
+from vatt.params import ClipParams
 
 MAX_QUARANTINE_ROWS = 50
 SPLITS = ("train", "validation", "test")
@@ -27,6 +31,7 @@ class Report:
     metrics: the content of metrics/evaluate.json. verdict: that of metrics/validate.json, None
     where there is none. index: a row per clip. quarantine: source, video_id and reason of each
     input that did not make it. parameters: sections of values, and values without a section.
+    model, clip: the network, whose cost is shown, and the clip that it was built for.
     """
 
     metrics: Mapping[str, Any]
@@ -36,6 +41,8 @@ class Report:
     quarantine: Sequence[Mapping[str, Any]]
     verdict: Mapping[str, Any] | None
     parameters: Mapping[str, Any]
+    model: Vatt
+    clip: ClipParams
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -73,6 +80,10 @@ def render_report(report: Report) -> str:
         num_quarantined=len(report.quarantine),
         quarantine=report.quarantine[:MAX_QUARANTINE_ROWS],
         verdict=report.verdict,
+        drop_rate=_percent(_drop_rate(report.model)),
+        costs=_list_costs(report.model, report.clip),
+        published_sizes=list(_list_published_sizes()),
+        published_flops=list(_list_published_flops()),
         parameters=_list_parameters(report.parameters),
         versions={"python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
@@ -153,6 +164,62 @@ def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
         for split in SPLITS
         if len(clips := of_source[of_source["split"] == split])
     ]
+
+
+def _drop_rate(model: Vatt) -> float:
+    stem: Any = model.video.stem
+    rate: float = stem.drop_token.rate
+    return rate
+
+
+def _list_costs(model: Vatt, clip: ClipParams) -> list[dict[str, str]]:
+    """Weights of each part of the network, and the FLOPs of a clip without and with DropToken."""
+    weights = count_weights(model)
+    weights["all"] = Weights(*(sum(column) for column in zip(*weights.values(), strict=True)))
+    whole, dropped = count_clip(model, clip, 0.0), count_clip(model, clip, _drop_rate(model))
+    for costs in (whole, dropped):
+        costs["all"] = add_costs(costs.values())
+    return [
+        {
+            "name": name,
+            "trained": f"{part.trainable / 1e6:,.3f}",
+            "frozen": f"{part.frozen / 1e6:,.3f}",
+            **_format_cost("whole", whole.get(name)),
+            **_format_cost("dropped", dropped.get(name)),
+        }
+        for name, part in weights.items()
+    ]
+
+
+def _format_cost(name: str, cost: Cost | None) -> dict[str, str]:
+    """Return GFLOPs as text; empty for a part of the network that is counted with the others."""
+    if cost is None:
+        return {name: "", f"{name}_paper": ""}
+    return {name: f"{cost.full / 1e9:,.3f}", f"{name}_paper": f"{cost.paper / 1e9:,.3f}"}
+
+
+def _list_published_sizes() -> Iterator[dict[str, str]]:
+    for row in compare_sizes():
+        ours = row.ours / 1e6
+        yield {
+            "name": row.name,
+            "paper": f"{row.paper_millions:.1f}",
+            "ours": f"{ours:.3f}",
+            "difference": f"{100 * (ours / row.paper_millions - 1):+.2f}%",
+            "note": row.note,
+        }
+
+
+def _list_published_flops() -> Iterator[dict[str, str]]:
+    for row in compare_flops():
+        ours = row.ours.paper / 1e9
+        yield {
+            "name": row.name,
+            "paper": f"{row.paper_gflops:,.1f}",
+            "ours": f"{ours:,.1f}",
+            "difference": f"{100 * (ours / row.paper_gflops - 1):+.2f}%",
+            "full": f"{row.ours.full / 1e9:,.1f}",
+        }
 
 
 def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -50,6 +50,8 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
             **exported.params.model_dump(mode="json"),
             "evaluate": evaluate.model_dump(mode="json"),
         },
+        model=exported.model,
+        clip=exported.params.clip,
     )
     write_report(REPORT_PATH.parent, report)
     print(f"{format_summary(metrics)}\n\nReport: {REPORT_PATH}")
