@@ -71,14 +71,15 @@ def read_seconds(value: Any, field: str) -> float:
     return time_s
 
 
-def check_part(start_s: float, end_s: float) -> tuple[float, float]:
-    """Return start and end of a part of a video.
+def check_part(start_s: float, end_s: float, field: str = "") -> tuple[float, float]:
+    """Return start and end of a part of a video; `field` stands in the error.
 
     Raises:
         RowError: it does not end after its start.
     """
     if end_s <= start_s:
-        raise RowError(f"end = {end_s:g}: must be after start = {start_s:g}")
+        field = field and f"{field}: "
+        raise RowError(f"{field}end = {end_s:g}: must be after start = {start_s:g}")
     return start_s, end_s
 
 

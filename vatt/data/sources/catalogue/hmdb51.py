@@ -38,5 +38,5 @@ def _make_item(row: Row, class_name: str, source: HMDB51Source) -> Item:
         SPLITS[code],
         (f"{class_name}/{stem}", stem),
         (label(source.name, class_name),),
-        problem=None if SPLITS[code] else f"fold {source.fold} does not use it",
+        problem=None if SPLITS[code] else f"in neither list of fold {source.fold}",
     )

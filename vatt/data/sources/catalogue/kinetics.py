@@ -57,5 +57,5 @@ def _make_item(row: Row, task: str) -> Item:
         raise RowError(f"split = {split_name!r}: must be {', '.join(SPLITS)}")
     split = SPLITS[split_name]
     if split is None:
-        return Item(name, None, (name,), whole_video=video_id, problem="the official test list")
+        return Item(name, None, (name,), whole_video=video_id, problem="of the official test list")
     return Item(name, split, (name,), (label(task, row.text("label")),), video_id, part_s)

@@ -63,6 +63,6 @@ def _read_step(number: int, step: Any) -> Annotation:
     match step:
         case {"segment": [start, end], "sentence": str(sentence)} if sentence.strip():
             start_s, end_s = read_seconds(start, field), read_seconds(end, field)
-            check_part(start_s, end_s)
+            check_part(start_s, end_s, field)
             return Annotation("caption", None, start_s, end_s, sentence.strip())
     raise RowError(f"{field}: needs segment [start, end] and sentence; it is {step!r:.100}")
