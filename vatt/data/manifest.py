@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -69,12 +70,13 @@ class ManifestEntry:
 def write_manifest(download_dir: Path, entries: Iterable[ManifestEntry]) -> None:
     """Write the manifest of a download folder, sorted by source and video id."""
     ordered = sorted(entries, key=lambda entry: (entry.source, entry.video_id))
-    lines = [
-        json.dumps(dataclasses.asdict(entry), ensure_ascii=False, sort_keys=True) + "\n"
-        for entry in ordered
-    ]
-    with atomic_path(download_dir / MANIFEST_NAME) as partial:
-        partial.write_text("".join(lines), encoding="utf-8")
+    with (
+        atomic_path(download_dir / MANIFEST_NAME) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        for entry in ordered:
+            row = dataclasses.asdict(entry)
+            file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def read_manifest(download_dir: Path) -> list[ManifestEntry]:
@@ -103,10 +105,15 @@ def read_manifest(download_dir: Path) -> list[ManifestEntry]:
     return entries
 
 
+@cache
+def _row_checker() -> TypeAdapter[ManifestEntry]:
+    return TypeAdapter(ManifestEntry)
+
+
 def _read_line(line: str, place: str, download_dir: Path) -> ManifestEntry:
     """Check one line of the manifest."""
     try:
-        entry = TypeAdapter(ManifestEntry).validate_json(line)
+        entry = _row_checker().validate_json(line)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"]) or "row"
