@@ -10,6 +10,7 @@ from vatt.params.data import (
 )
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
+from vatt.params.fetch import FetchParams
 from vatt.params.loss import LossParams
 from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
@@ -25,6 +26,7 @@ __all__ = [
     "DemoSource",
     "DownloadParams",
     "EvaluateParams",
+    "FetchParams",
     "FolderSource",
     "LaunchParams",
     "LossParams",

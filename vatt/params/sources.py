@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vatt.params.data import Rate
+from vatt.params.fetch import FetchParams
 from vatt.params.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -169,3 +170,4 @@ class DownloadParams(Section):
     """Which sources make up the corpus."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
+    fetch: FetchParams = FetchParams()

@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from vatt.data.captions import CaptionError, decode_text
-from vatt.data.sources.storage import HIDDEN, Storage, StoredFile, describe
+from vatt.data.sources.fetching.remote_file import describe
+from vatt.data.sources.storage import HIDDEN, Storage, StoredFile
 from vatt.params import StageError
 
 

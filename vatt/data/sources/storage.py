@@ -1,6 +1,5 @@
-"""Lists and fetches the files of a local or remote folder (fsspec)."""
+"""Lists and fetches the files of a local or remote folder (fsspec); http as all of the web."""
 
-import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -17,12 +16,13 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from vatt.atomic import atomic_path
-from vatt.params import StageError
+from vatt.data.sources.fetching import fetcher
+from vatt.data.sources.fetching.disk import name_full_disk, require_space
+from vatt.data.sources.fetching.remote_file import RemoteFile, describe
+from vatt.params import FetchParams, StageError
 
-NUM_CONNECTIONS = 8
-TRIES = 3
 HIDDEN = "is hidden: a name that starts with a dot"
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+AS_ALWAYS = FetchParams()
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class StoredFile:
 class Storage:
     """A local or remote folder: a path, or any address that fsspec knows."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fetch: FetchParams = AS_ALWAYS) -> None:
         """Open the folder `url`.
 
         Raises:
             StageError: the kind of address is not known, or its package is not installed.
         """
-        self.url = url
+        self.url, self._params = url, fetch
         options = {}
         self._is_http = url.startswith(("http:", "https:"))
         if self._is_http:
@@ -111,7 +111,8 @@ class Storage:
     ) -> dict[str, str | None]:
         """Copy files to a local folder, under their names, with a progress bar.
 
-        A file that is there already with the size and time of the original is left alone.
+        A file that is there already with the size and time of the original is left alone. Over
+        http, the server is asked whether it changed, and the ledger knows what came in part.
 
         Returns:
             For each file's name: None, or why it could not be copied.
@@ -120,29 +121,36 @@ class Storage:
             StageError: nothing can be written, as when the disk is full.
         """
         wanted = list(files)
-        with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
-            results = pool.map(lambda file: self._try_fetch(file, folder / file.name), wanted)
+        problems = {file.name: file.problem for file in wanted}
+        good = [file for file in wanted if not file.problem]
+        if self._is_http:
+            remote = [RemoteFile(file.name, file.address) for file in good]
+            found = fetcher.fetch_all(remote, folder, self._params, recheck=True)
+            return {**problems, **found}
+        with ThreadPoolExecutor(self._params.connections) as pool:
+            results = pool.map(lambda file: self._try_fetch(file, folder / file.name), good)
             try:
-                bar = tqdm(results, desc=title, total=len(wanted), unit="file")
-                return {file.name: problem for file, problem in zip(wanted, bar, strict=True)}
+                bar = tqdm(results, desc=title, total=len(good), unit="file")
+                for file, problem in zip(good, bar, strict=True):
+                    problems[file.name] = problem
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        return problems
 
     def _try_fetch(self, file: StoredFile, target: Path) -> str | None:
         """Copy one file, several times if need be; return why it failed."""
-        if file.problem:
-            return file.problem
-        tries = 1 if self._is_local else TRIES
+        tries = 1 if self._is_local else self._params.tries
         for attempt in range(1, tries + 1):
             try:
-                self._fetch(file, target)
-            except Exception as error:  # every kind of storage raises its own
-                if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
-                    raise StageError(f"{target}: cannot be written: {error.strerror}") from error
+                with name_full_disk(target):
+                    self._fetch(file, target)
+            except StageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own
                 if isinstance(error, FileNotFoundError) or attempt == tries:
                     return f"cannot be fetched: {describe(error)}"
-                time.sleep(attempt)
+                time.sleep(self._params.backoff_s * 2 ** (attempt - 1))
             else:
                 break
         return None
@@ -157,6 +165,8 @@ class Storage:
             here = target.stat()
             if here.st_size == size and abs(here.st_mtime - modified_s) < 1e-3:
                 return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        require_space(target.parent, size or 0, self._params.min_free_gb)
         with atomic_path(target) as partial:
             self._files.get_file(file.address, str(partial))
             arrived = partial.stat().st_size
@@ -208,13 +218,6 @@ class Storage:
         name = address.removeprefix(self._root).removeprefix("/").rstrip("/")
         name = unquote(name) if self._is_http else name
         return name.encode("utf-8", "backslashreplace").decode()
-
-
-def describe(error: Exception) -> str:
-    """Say in one line what went wrong, without the address."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def remove_others(folder: Path, wanted: Iterable[Path]) -> None:

@@ -1,0 +1,97 @@
+"""What can be fetched over the network, a file, an archive, a video of a site, and how that fails."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind an http address."""
+
+    name: str
+    """The POSIX path below the folder that it is fetched to."""
+    address: str
+    sha256: str | None = None
+    """What its bytes must give, in hexadecimal digits; or `md5`, where only that is published."""
+    md5: str | None = None
+
+    @property
+    def host(self) -> str:
+        """Server and port of the address: what limits are kept for."""
+        return urlsplit(self.address).netloc.rpartition("@")[2].lower()
+
+    @property
+    def identity(self) -> str:
+        """What the bytes depend on: other bytes are fetched anew."""
+        return self.address
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the name or the address, if anything is."""
+        if not stays_inside(self.name):
+            return "the name leaves the folder"
+        try:
+            parts = urlsplit(self.address)
+            hostname, _ = parts.hostname, parts.port
+        except ValueError as error:
+            return f"the address cannot be read: {error}"
+        if parts.scheme not in ("http", "https") or not hostname:
+            return f"the address must begin with http:// or https:// and a host: {self.address!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class RemoteArchive(RemoteFile):
+    """A zip, tar or compressed tar; `name` is the folder that it is unpacked to."""
+
+
+@dataclass(frozen=True)
+class SiteVideo(RemoteFile):
+    """A video behind the address of its page, fetched by yt-dlp."""
+
+    start_s: float | None = None
+    end_s: float | None = None
+    """The section to fetch; both or none, for all of it."""
+
+    @property
+    def identity(self) -> str:
+        """Address and section."""
+        return f"{self.address}#t={self.start_s},{self.end_s}" if self.end_s else self.address
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative POSIX path names something below its folder."""
+    return "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
+
+
+class FetchError(Exception):
+    """One try failed; another one may do better."""
+
+    host_failed = False
+    """Whether the host is to blame, so that its other files should wait, too."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        """How long the host asks to be left alone, if it says."""
+
+
+class HostError(FetchError):
+    """The host did not answer, or with an error of its own."""
+
+    host_failed = True
+
+
+class GoneError(FetchError):
+    """The file is not to be had: asking again is no use."""
+
+
+class StoppedError(Exception):
+    """Fetching was stopped from outside; what came so far is kept."""
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what went wrong, without the address."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}".splitlines()[0]
