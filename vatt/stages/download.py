@@ -35,7 +35,7 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
         raise StageError(f"{error.filename or OUT_DIR}: {error.strerror or error}") from error
     counts = {name: _count(collection) for name, collection in found.items()}
     for name, numbers in counts.items():
-        print(f"download: {name}: " + ", ".join(f"{value} {key}" for key, value in numbers.items()))
+        _print(name, numbers)
     return {"sources": counts}
 
 
@@ -63,6 +63,15 @@ def _write_ignored(found: Mapping[str, Collection]) -> None:
     ]
     with atomic_path(OUT_DIR / "ignored.jsonl") as partial:
         partial.write_text("".join(lines), encoding="utf-8")
+
+
+def _print(title: str, numbers: Mapping[str, Any]) -> None:
+    """Print counts in a line, and those of each split of an official list in another one."""
+    parts = {**numbers}
+    by_split = parts.pop("by_split", {})
+    print(f"download: {title}: " + ", ".join(f"{value} {key}" for key, value in parts.items()))
+    for split, counts in by_split.items():
+        _print(f"{title}: {split}", counts)
 
 
 def _count(collection: Collection) -> dict[str, Any]:
