@@ -2,8 +2,9 @@
 
 What is done with odd captions: a start before 0 becomes 0; tags are removed, entities decoded and
 lines joined; captions without text are skipped. Captions whose times are no finite numbers, or that
-do not end after they start, are left out and counted in `Transcript.problem`. The rest is sorted;
-overlaps stay, as do captions beyond the end of the video, whose length is not known here.
+do not end after they start, are left out and counted in `Transcript.problem`. The rest is sorted,
+and what captions repeat of each other is resolved (see `rolling_captions`). Captions beyond the end
+of the video stay, because its length is not known here.
 """
 
 import csv
@@ -13,16 +14,19 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vatt.data.manifest import CaptionsFormat
+from vatt.data.rolling_captions import Cue, unroll
 
 COLUMNS = ("start", "end", "text")
 TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
+BETWEEN_CUES = re.compile(r"\n(?=\n)|\n[ \t]+(?=\n(?:[^\n]*\n)?[^\n]*-->)")
+"""An empty line; one of spaces only before a cue, because automatic captions hold them as lines."""
 TAG = re.compile(r"</?[a-zA-Z0-9][^<>]*>|\{\\[^{}]*\}")
 """<i>, <c.yellow>, <v Speaker>, the word times of automatic captions, and {\\an8} of SRT files."""
 
@@ -53,6 +57,41 @@ class RawCaption(NamedTuple):
     start_s: float
     end_s: float
     text: str
+    """Lines are parted by newlines."""
+
+
+def choose_candidates(
+    captions: Sequence[Caption], time_s: float, num_captions: int
+) -> list[Caption]:
+    """Return up to `num_captions` neighbours around a time as MIL-NCE does, the nearest first.
+
+    The caption nearest to the time is the first; then, again and again, the caption before or after
+    those chosen joins them, whichever makes the time from the start of the first to the end of the
+    last shorter (of equals, the one before). At the first and the last caption it goes on to the
+    other side only. `captions` are sorted by time; fewer than asked are returned whole.
+
+    Equally near are all captions that are said at the time; of these the one whose middle is
+    nearer comes first.
+    """
+
+    def distance(caption: Caption) -> tuple[float, float, float]:
+        outside_s = max(caption.start_s - time_s, time_s - caption.end_s, 0.0)
+        return outside_s, abs((caption.start_s + caption.end_s) / 2 - time_s), caption.start_s
+
+    if not captions:
+        return []
+    first = last = min(range(len(captions)), key=lambda place: distance(captions[place]))
+    while last - first + 1 < min(num_captions, len(captions)):
+        before_s = after_s = math.inf
+        if first > 0:
+            before_s = captions[last].end_s - captions[first - 1].start_s
+        if last + 1 < len(captions):
+            after_s = captions[last + 1].end_s - captions[first].start_s
+        if before_s <= after_s:
+            first -= 1
+        else:
+            last += 1
+    return sorted(captions[first : last + 1], key=distance)
 
 
 def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
@@ -100,28 +139,33 @@ def decode_text(content: bytes) -> str:
 
 def _collect(raw_captions: Iterable[RawCaption]) -> Transcript:
     """Clean, check and sort captions; see the rules in the head of this module."""
-    captions = []
+    cues = []
     lost: Counter[str] = Counter()
     for raw in raw_captions:
-        text = " ".join(raw.text.encode("utf-8", "replace").decode().replace("\0", " ").split())
+        lines = tuple(filter(None, map(_clean, raw.text.split("\n"))))
         start_s = max(0.0, raw.start_s)
-        if not text:
+        if not lines:
             continue
         if not (math.isfinite(raw.start_s) and math.isfinite(raw.end_s)):
             lost["with times that cannot be read"] += 1
         elif raw.end_s <= start_s:
             lost["not ending after their start"] += 1
         else:
-            captions.append(Caption(start_s, raw.end_s, text))
+            cues.append(Cue(start_s, raw.end_s, lines))
     if not lost:
         problem = None
     else:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
-        total = len(captions) + lost.total()
+        total = len(cues) + lost.total()
         problem = f"{lost.total()} of {total} captions left out: {reasons}"
-    return Transcript(
-        sorted(captions, key=lambda caption: (caption.start_s, caption.end_s)), problem
-    )
+    cues.sort(key=lambda cue: (cue.start_s, cue.end_s))
+    captions = [Caption(cue.start_s, cue.end_s, " ".join(cue.lines)) for cue in unroll(cues)]
+    return Transcript(captions, problem)
+
+
+def _clean(line: str) -> str:
+    """Return a line as valid Unicode, with single spaces."""
+    return " ".join(line.encode("utf-8", "replace").decode().replace("\0", " ").split())
 
 
 def _read_cues(text: str) -> Iterator[RawCaption]:
@@ -130,7 +174,7 @@ def _read_cues(text: str) -> Iterator[RawCaption]:
     pysubs2 is not used: its WebVTT reader takes notes and the next cue's identifier for text, and
     the word times inside automatic captions for cues.
     """
-    blocks = [block.strip("\n").split("\n") for block in re.split(r"\n[ \t]*(?=\n)", text)]
+    blocks = [block.strip("\n").split("\n") for block in BETWEEN_CUES.split(text)]
     found = False
     for lines in blocks:
         place = next((i for i, line in enumerate(lines[:2]) if "-->" in line), None)
@@ -141,7 +185,7 @@ def _read_cues(text: str) -> Iterator[RawCaption]:
         start_s, end_s = math.nan, math.nan
         if times:
             start_s, end_s = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
-        yield RawCaption(start_s, end_s, html.unescape(TAG.sub("", " ".join(lines[place + 1 :]))))
+        yield RawCaption(start_s, end_s, html.unescape(TAG.sub("", "\n".join(lines[place + 1 :]))))
     if not found and not text.startswith("WEBVTT"):
         raise CaptionError("holds no caption: no line with `start --> end`")
 
