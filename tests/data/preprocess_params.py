@@ -13,4 +13,5 @@ PARAMS = PreprocessParams(
     segments_per_shard=4,
     vocab_size=512,
     vocabulary=None,
+    time_limit_s=60.0,
 )

@@ -15,7 +15,7 @@ from vatt.params import StageError, load_params
 from vatt.stages.preprocess import main
 
 ROOT = Path(__file__).parents[2]
-PARAMS = load_params(ROOT / "params.yaml").preprocess
+PARAMS, LAUNCH = (load_params(ROOT / "params.yaml").section(name) for name in ("preprocess", "launch"))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def check_kills(workplace: Path, delays_s: list[float]) -> None:
     assert start().wait() == 0
     again = read_tree(workplace / "data" / "preprocess")
     assert not list(workplace.glob("data/*.partial"))
-    main(PARAMS)
+    main(PARAMS, LAUNCH)
     assert again == read_tree(workplace / "data" / "preprocess")
 
 
@@ -86,5 +86,5 @@ def test_without_a_manifest_the_stage_says_what_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match="run `python -m vatt download` first"):
-        main(PARAMS)
+        main(PARAMS, LAUNCH)
     assert not (tmp_path / "data" / "preprocess").exists()

@@ -46,6 +46,7 @@ LAUNCH = LaunchParams(
     zero_stage=1,
     precision="fp32",
     recompute_activations=False,
+    ray_address=None,
 )
 VOCAB_SIZE = 32
 

@@ -38,6 +38,8 @@ class PreprocessParams(Section):
     """Pieces of the tokenizer at most; 256 of them are bytes, for what it never saw."""
     vocabulary: Path | None
     """A file of words, one a line, in place of a SentencePiece model; the paper's has 65536."""
+    time_limit_s: float = Field(gt=0)
+    """A file is given up when reading it, or one segment of it, takes longer: its decoder hangs."""
 
 
 class ValidateParams(Section):

@@ -44,3 +44,6 @@ class LaunchParams(Section):
     precision: Literal["fp32", "bf16"]
     recompute_activations: bool
     """Keep only what enters each block, and compute the rest again in the backward pass."""
+    ray_address: str | None
+    """The Ray cluster that preprocesses: host:port, or auto for the one that this machine belongs to;
+    null uses all cores of this machine."""

@@ -1,30 +1,54 @@
 """Stage `preprocess`: cut, transcode and tokenise into shards with an index."""
 
 import os
-from collections.abc import Mapping
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from vatt.atomic import atomic_path
 from vatt.data.preprocessing.corpus import write_corpus
-from vatt.params import PreprocessParams, StageError
+from vatt.params import LaunchParams, PreprocessParams, StageError
 
 DOWNLOAD_DIR = Path("data/download")
 OUT_DIR = Path("data/preprocess")
+STORE_DIR = Path(".cache/preprocess")
 
 
-def main(preprocess: PreprocessParams) -> Mapping[str, Any]:
-    """Write data/preprocess from the files of data/download, on all cores; count what became of them.
+def main(preprocess: PreprocessParams, launch: LaunchParams) -> Mapping[str, Any]:
+    """Write data/preprocess from the files of data/download; count what became of them.
+
+    All cores work, or the Ray cluster at `launch.ray_address`. Files that were done before, with the
+    same content, captions, parameters and code, are not decoded again: see .cache/preprocess.
 
     Raises:
         StageError: there is no manifest, it cannot be used, or the disk is full.
     """
     num_workers = len(os.sched_getaffinity(0))
     try:
-        with atomic_path(OUT_DIR) as partial_dir:
+        with _sigterm_raises(), atomic_path(OUT_DIR) as partial_dir:
             partial_dir.mkdir()
-            counts = write_corpus(DOWNLOAD_DIR, partial_dir, preprocess, num_workers)
+            counts = write_corpus(
+                DOWNLOAD_DIR, partial_dir, preprocess, num_workers, STORE_DIR, launch.ray_address
+            )
     except OSError as error:
         raise StageError(f"{error.filename or OUT_DIR}: {error.strerror or error}") from error
     print("preprocess: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
     return counts
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that nothing half done is left."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -40,7 +40,7 @@ CODE = (
 )
 NO_EFFECT: Any = {
     "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights", "word_vectors"},
-    "launch": {"loader_workers"},
+    "launch": {"loader_workers", "ray_address"},
 }
 """Parameters that may change between a killed run and the one that takes it up."""
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import pyarrow.parquet as pq
 
 from vatt.data.index import (
     INDEX_NAME,
@@ -17,8 +18,11 @@ from vatt.data.index import (
     IndexWriter,
 )
 from vatt.data.manifest import ManifestEntry, read_manifest
-from vatt.data.preprocessing.fragments import Outcome, key_of, write_fragment
-from vatt.data.preprocessing.workers import run_in_workers
+from vatt.data.preprocessing.engine.maker import FragmentMaker
+from vatt.data.preprocessing.engine.recipe import digest_code
+from vatt.data.preprocessing.engine.work import Work
+from vatt.data.preprocessing.fragments import key_of
+from vatt.data.preprocessing.workers import Crew, LocalCrew
 from vatt.data.shards import ShardWriter
 from vatt.data.tokenizer import (
     MAX_SENTENCES,
@@ -29,19 +33,25 @@ from vatt.data.tokenizer import (
 from vatt.data.word_tokenizer import WordTokenizer
 from vatt.params import PreprocessParams
 
-CRASHED = "the decoder crashed: its process ended abruptly"
-
 
 def write_corpus(
-    download_dir: Path, out_dir: Path, params: PreprocessParams, num_workers: int
+    download_dir: Path,
+    out_dir: Path,
+    params: PreprocessParams,
+    num_workers: int,
+    store_dir: Path | None = None,
+    ray_address: str | None = None,
 ) -> dict[str, Any]:
     """Preprocess every file of the manifest into the empty folder `out_dir`; returns metrics.
 
-    The bytes do not depend on `num_workers`. Every row of the manifest becomes segments in the
-    index or a row of the quarantine list.
+    Every row of the manifest becomes segments in the index or a row of the quarantine list. The
+    bytes depend neither on `num_workers` processes of this machine, nor on the Ray cluster at
+    `ray_address` in their place, nor on what `store_dir` holds of earlier runs; without one nothing
+    is kept for later ones.
 
     Raises:
-        StageError: the manifest or `params.vocabulary` cannot be used.
+        StageError: the manifest, `params.vocabulary` or the cluster cannot be used.
+        OSError: the disk is full or broken.
     """
     # In the order of the keys, which are hashes: that shuffles the shards, once for all.
     entries = sorted(read_manifest(download_dir), key=key_of)
@@ -49,32 +59,73 @@ def write_corpus(
     if params.vocabulary is not None:  # first, because what follows may take days
         counts["vocab_size"] = WordTokenizer(params.vocabulary).vocab_size
         shutil.copyfile(params.vocabulary, out_dir / VOCABULARY_NAME)
-    fragments_dir = out_dir / "fragments"
-    fragments_dir.mkdir()
-    work = partial(write_fragment, download_dir, fragments_dir, params)
-    outcomes = run_in_workers(work, entries, num_workers)
     shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
-    texts: list[str] = []
-    quarantine = []
-    with IndexWriter(out_dir / INDEX_NAME) as index:
-        files = tqdm(zip(entries, outcomes, strict=True), "preprocess", len(entries), unit="file")
-        for entry, outcome in files:
-            segments, file_texts, reason = outcome or Outcome([], [], CRASHED)
-            if reason is not None:
-                quarantine.append((entry, reason))
-            fragment_path = fragments_dir / key_of(entry)
-            index.extend(shards.extend(segments, fragment_path))
-            fragment_path.unlink(missing_ok=True)
-            if entry.split == "train" and len(texts) < MAX_SENTENCES:
-                texts += file_texts
-            counts[f"segments_{entry.split}"] += len(segments)
-            counts["inputs_with_problems"] += any(segment.problem for segment in segments)
-    fragments_dir.rmdir()
-    _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
-    counts["quarantined"] = len(quarantine)
+    work = Work(download_dir, store_dir or out_dir / "store", params, digest_code())
+    with closing(FragmentMaker(work, partial(_open_crew, num_workers, ray_address))) as maker:
+        texts = _assemble(maker, entries, shards, out_dir, counts)
+    if store_dir is None:
+        shutil.rmtree(work.store_dir)
+    _check_counts(out_dir, counts)
     if params.vocabulary is None:
         counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
     return dict(counts)
+
+
+def _open_crew(num_workers: int, ray_address: str | None, work: Work) -> Crew:
+    if ray_address is None:
+        return LocalCrew(work, num_workers)
+    from vatt.data.preprocessing.engine.ray_crew import RayCrew
+
+    return RayCrew(work, ray_address)
+
+
+def _assemble(
+    maker: FragmentMaker,
+    entries: Sequence[ManifestEntry],
+    shards: ShardWriter,
+    out_dir: Path,
+    counts: Counter[str],
+) -> list[str]:
+    """Make all fragments, copy them to shards, write index and quarantine; returns captions."""
+    texts: list[str] = []
+    quarantine = []
+    results = maker.finish(entries)
+    with IndexWriter(out_dir / INDEX_NAME) as index:
+        for place, entry in enumerate(entries):
+            results[place], outcome = maker.read(entry, results[place])
+            if outcome.reason is not None:
+                quarantine.append((entry, outcome.reason))
+            index.extend(shards.extend(outcome.segments, maker.path_of(results[place])))
+            if entry.split == "train" and len(texts) < MAX_SENTENCES:
+                texts += outcome.texts
+            counts[f"segments_{entry.split}"] += len(outcome.segments)
+            counts["inputs_with_problems"] += any(row.problem for row in outcome.segments)
+    _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
+    counts["quarantined"] = len(quarantine)
+    maker.keep_only(entries, results)
+    return texts
+
+
+def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
+    """Make sure that no input was lost: each has segments, or a reason why it has none.
+
+    Raises:
+        RuntimeError: what was written does not hold all inputs.
+    """
+    num_accepted, last = 0, ""
+    with pq.ParquetFile(out_dir / INDEX_NAME) as index:
+        for rows in index.iter_batches(columns=["key"]):
+            for key in rows["key"].to_pylist():
+                video = key.partition("_")[0]
+                num_accepted += video != last
+                last = video
+    with (out_dir / QUARANTINE_NAME).open("rb") as lines:
+        num_quarantined = sum(1 for _ in lines)
+    if num_accepted + num_quarantined != counts["inputs"]:
+        raise RuntimeError(
+            f"{counts['inputs']} inputs became {num_accepted} with segments and "
+            f"{num_quarantined} in quarantine"
+        )
 
 
 def _write_quarantine(path: Path, rows: Iterable[tuple[ManifestEntry, str]]) -> None:

@@ -1,0 +1,43 @@
+from tests.closure import files_used_by
+from tests.data.preprocess_params import PARAMS
+from vatt.data.manifest import Annotation, ManifestEntry
+from vatt.data.preprocessing.engine.recipe import DATA_DIR, list_code, make_key
+from vatt.params import PreprocessParams
+
+ENTRY = ManifestEntry("s", "a.mp4", "train", path="s/a.mp4")
+
+
+def key(
+    entry: ManifestEntry = ENTRY,
+    digests: tuple[str, str | None] = ("file", "captions"),
+    params: PreprocessParams = PARAMS,
+    code: str = "code",
+) -> str:
+    return make_key(entry, digests, params, code)
+
+
+def test_whatever_a_fragment_is_made_from_is_in_its_key() -> None:
+    others = [
+        key(ManifestEntry("s", "b.mp4", "train", path="s/a.mp4")),
+        key(ManifestEntry("s", "a.mp4", "test", path="s/a.mp4")),
+        key(ManifestEntry("s", "a.mp4", "train", path="s/a.mp4", annotations=(Annotation("t"),))),
+        key(ManifestEntry("s", "a.mp4", "train", path="s/a.mp4", caption_problem="HTTP 404")),
+        key(digests=("other", "captions")),
+        key(digests=("file", "other")),
+        key(digests=("file", None)),
+        key(params=PARAMS.model_copy(update={"video_crf": 21})),
+        key(params=PARAMS.model_copy(update={"segment_s": 5.0})),
+        key(code="other"),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    assert key() == key()
+
+
+def test_what_plays_no_part_is_not() -> None:
+    changes = {"segments_per_shard": 9, "vocab_size": 999, "time_limit_s": 1.5}
+    assert key(params=PARAMS.model_copy(update=changes)) == key()
+
+
+def test_the_code_of_fragments_is_all_that_they_use() -> None:
+    used = files_used_by(DATA_DIR / "preprocessing" / "fragments.py")
+    assert {path for path in used if path.is_relative_to(DATA_DIR)} - set(list_code()) == set()
