@@ -104,7 +104,7 @@ OUT_OF_RANGE = [
     ("pretrain.learning_rate", "fast", "valid number"),
     ("pretrain.schedule", "linear", "'paper' or 'released'"),
     ("launch.zero_stage", 4, "0, 1, 2 or 3"),
-    ("launch.precision", "fp16", "'fp32' or 'bf16'"),
+    ("launch.precision", "int8", "'fp32', 'bf16' or 'fp16'"),
     ("evaluate.num_windows", 0, "greater than or equal to 1"),
     ("promote.metric", "loss", "'text_to_video_r10'"),
     ("promote.tolerance", -0.1, "greater than or equal to 0"),
@@ -160,6 +160,22 @@ COMBINATIONS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"pretrain.batch_size": 63, "launch.num_processes": 2},
         ["pretrain.batch_size = 63", "launch.num_processes = 2"],
+    ),
+    (
+        {"pretrain.batch_size": 66, "launch.num_processes": 2, "pretrain.accumulation_steps": 4},
+        ["pretrain.batch_size = 66", "pretrain.accumulation_steps = 4"],
+    ),
+    (
+        {"pretrain.keep_every_steps": 15, "pretrain.checkpoint_every_steps": 10},
+        ["pretrain.keep_every_steps = 15", "pretrain.checkpoint_every_steps = 10"],
+    ),
+    (
+        {"launch.offload": "optimizer", "launch.zero_stage": 0},
+        ["launch.offload = optimizer needs launch.zero_stage 1, 2 or 3, not 0"],
+    ),
+    (
+        {"launch.offload": "optimizer_and_parameters", "launch.zero_stage": 2},
+        ["launch.offload = optimizer_and_parameters needs launch.zero_stage 3, not 2"],
     ),
     (
         {"pretrain.initial_weights": "champion", "pretrain.word_vectors": "words.safetensors"},

@@ -28,6 +28,7 @@ SHARED_MODEL = MODEL.model_copy(update={"shared_encoder": True, "text_style": "b
 PRETRAIN = PretrainParams(
     num_steps=20,
     batch_size=8,
+    accumulation_steps=1,
     learning_rate=1e-4,
     schedule="paper",
     warmup_steps=5,
@@ -35,7 +36,13 @@ PRETRAIN = PretrainParams(
     gradient_clip_norm=0.0,
     checkpoint_every_steps=5,
     keep_checkpoints=2,
+    keep_every_steps=None,
+    on_bad_step="stop",
+    spike_factor=None,
+    max_bad_steps=3,
     log_every_steps=4,
+    validate_every_steps=None,
+    validation_clips=8,
     initial_weights=None,
     word_vectors=None,
 )
@@ -44,7 +51,9 @@ LAUNCH = LaunchParams(
     threads_per_process=1,
     loader_workers=0,
     zero_stage=1,
+    offload="none",
     precision="fp32",
+    compile=False,
     recompute_activations=False,
     ray_address=None,
 )

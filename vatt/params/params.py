@@ -107,8 +107,19 @@ class Params(Section):
                 pretrain.warmup_steps <= pretrain.num_steps
             ),
             f"pretrain.batch_size = {pretrain.batch_size} is not a multiple of "
-            f"launch.num_processes = {self.launch.num_processes}": (
-                pretrain.batch_size % self.launch.num_processes == 0
+            f"launch.num_processes = {self.launch.num_processes} times "
+            f"pretrain.accumulation_steps = {pretrain.accumulation_steps}": (
+                pretrain.batch_size % (self.launch.num_processes * pretrain.accumulation_steps) == 0
+            ),
+            f"pretrain.keep_every_steps = {pretrain.keep_every_steps} is not a multiple of "
+            f"pretrain.checkpoint_every_steps = {pretrain.checkpoint_every_steps}": (
+                (pretrain.keep_every_steps or 0) % pretrain.checkpoint_every_steps == 0
+            ),
+            f"launch.offload = {self.launch.offload} needs launch.zero_stage "
+            f"{'3' if self.launch.offload == 'optimizer_and_parameters' else '1, 2 or 3'}, "
+            f"not {self.launch.zero_stage}": (
+                self.launch.zero_stage
+                >= {"none": 0, "optimizer": 1, "optimizer_and_parameters": 3}[self.launch.offload]
             ),
             f"pretrain.initial_weights = {pretrain.initial_weights} brings its own words: "
             f"pretrain.word_vectors = {pretrain.word_vectors} must be null": (

@@ -13,7 +13,10 @@ class PretrainParams(Section):
 
     num_steps: int = Field(ge=1)
     batch_size: int = Field(ge=2)
-    """Clips in a step, over all ranks; 2048 in the paper."""
+    """Clips of one update, over all ranks; 2048 in the paper."""
+    accumulation_steps: int = Field(ge=1)
+    """Parts that a batch is computed in, one after the other; 1 in the paper. A clip's negatives
+    are those of its part, so that more parts are not the same training with less memory."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule; it is reached by a linear warm-up and ends at its half."""
     schedule: Literal["paper", "released"]
@@ -24,7 +27,21 @@ class PretrainParams(Section):
     """Global norm to clip gradients at; 0 is off, as in the paper."""
     checkpoint_every_steps: int = Field(ge=1)
     keep_checkpoints: int = Field(ge=1)
+    keep_every_steps: int | None = Field(ge=1)
+    """Checkpoints at multiples of it are never removed."""
+    on_bad_step: Literal["stop", "skip", "roll_back"]
+    """What follows a step whose loss or gradient is not finite, or whose loss is a spike: the run
+    ends; its update is left out; or training goes on behind it with the weights of the newest
+    checkpoint (before the first one: as skip)."""
+    spike_factor: float | None = Field(gt=1)
+    """A loss of so many medians of the last 100 steps is a spike; null: none is."""
+    max_bad_steps: int = Field(ge=0)
+    """A run with more bad steps ends."""
     log_every_steps: int = Field(ge=1)
+    validate_every_steps: int | None = Field(ge=1)
+    """How often the health of the embeddings is measured; null is never."""
+    validation_clips: int = Field(ge=2)
+    """Of the split validation, at most."""
     initial_weights: str | None
     """Start from an export: its folder, or "champion"; null starts from random weights."""
     word_vectors: Path | None
@@ -41,7 +58,12 @@ class LaunchParams(Section):
     loader_workers: int = Field(ge=0)
     """Processes that decode clips, for each training process."""
     zero_stage: Literal[0, 1, 2, 3]
-    precision: Literal["fp32", "bf16"]
+    offload: Literal["none", "optimizer", "optimizer_and_parameters"]
+    """What lies in the memory of the CPU while a GPU trains."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    """Of matrix products; fp16 with a loss scale that adapts. Weights are float32."""
+    compile: bool
+    """Compile the network with torch.compile."""
     recompute_activations: bool
     """Keep only what enters each block, and compute the rest again in the backward pass."""
     ray_address: str | None
