@@ -58,12 +58,14 @@ class CatalogueSource(Section):
     media: Address | None = None
     """The folder of the media files: a path or any fsspec address."""
     addresses: Address | None = None
-    """In place of `media`: a file that lists the addresses of the media files."""
+    """In place of `media`: a file that lists addresses of media files, archives or site videos."""
+    site: Literal["youtube"] | None = None
+    """In place of `media`: fetch the videos that the official lists name from their site."""
 
     @model_validator(mode="after")
     def _check_media(self) -> Self:
-        if (self.media is None) == (self.addresses is None):
-            raise ValueError(f"{self.name}: give either media or addresses")
+        if sum(way is not None for way in (self.media, self.addresses, self.site)) != 1:
+            raise ValueError(f"{self.name}: give one of media, addresses and site")
         return self
 
 

@@ -12,10 +12,17 @@ from vatt.data.sources.catalogue_source import collect_catalogue
 from vatt.data.sources.collection import Collection
 from vatt.data.sources.demo import generate_demo
 from vatt.data.sources.folder import collect_folder
-from vatt.params import DemoSource, DownloadParams, FolderSource, RunParams, Source, StageError
+from vatt.params import (
+    DemoSource,
+    DownloadParams,
+    FetchParams,
+    FolderSource,
+    RunParams,
+    Source,
+    StageError,
+)
 
 OUT_DIR = Path("data/download")
-CACHE_DIR = Path(".cache/download")
 
 
 def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
@@ -27,7 +34,9 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
     try:
         OUT_DIR.mkdir(parents=True, exist_ok=True)
         (OUT_DIR / MANIFEST_NAME).unlink(missing_ok=True)  # a killed run leaves none
-        found = {source.name: _collect(source, run.seed) for source in download.sources}
+        found = {
+            source.name: _collect(source, run.seed, download.fetch) for source in download.sources
+        }
         _remove_all_but(set(found))
         _write_ignored(found)
         write_manifest(OUT_DIR, [row for name in found for row in found[name].entries])
@@ -46,12 +55,12 @@ def _remove_all_but(names: set[str]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _collect(source: Source, seed: int) -> Collection:
+def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
     if isinstance(source, DemoSource):
         return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
     if isinstance(source, FolderSource):
-        return collect_folder(source, OUT_DIR)
-    return collect_catalogue(source, OUT_DIR, CACHE_DIR)
+        return collect_folder(source, OUT_DIR, fetch)
+    return collect_catalogue(source, OUT_DIR, fetch)
 
 
 def _write_ignored(found: Mapping[str, Collection]) -> None:

@@ -26,7 +26,7 @@ from tests.data.sources.catalogue.miniature import (
 from vatt.data.sources.catalogue.audioset import read_audioset
 from vatt.data.sources.catalogue_source import READERS
 from vatt.data.sources.official_lists import OfficialLists
-from vatt.params import StageError
+from vatt.params import FetchParams, StageError
 from vatt.params.sources import AudioSetSource, CatalogueSource, ImageNetSource
 
 ESC50 = "filename,fold,category\n" + "".join(f"{name}.wav,1,dog\n" for name in "abcd")
@@ -176,7 +176,7 @@ def large_lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_reading_does_not_hold_the_list(large_lists: Path) -> None:
     source = AudioSetSource(kind="audioset", name="x", annotations=str(large_lists), media="x")
     tracemalloc.start()
-    items = read_audioset(OfficialLists(str(large_lists)), source)
+    items = read_audioset(OfficialLists(str(large_lists), FetchParams()), source)
     count = sum(len(item.annotations) for _, item in zip(range(20_000), items, strict=False))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

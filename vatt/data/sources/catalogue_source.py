@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from vatt.data.manifest import Annotation, ManifestEntry
 from vatt.data.media import MediaError, open_media
-from vatt.data.sources.address_list import AddressList
+from vatt.data.sources.address_list import AddressedMedia, find_videos, read_addresses
 from vatt.data.sources.caption_files import captions_format, match_captions
 from vatt.data.sources.catalogue.audioset import read_audioset
 from vatt.data.sources.catalogue.charades import read_charades
@@ -26,6 +26,7 @@ from vatt.data.sources.catalogue.msrvtt import read_msrvtt
 from vatt.data.sources.catalogue.ucf101 import read_ucf101
 from vatt.data.sources.catalogue.youcook2 import read_youcook2
 from vatt.data.sources.collection import Captions, Collection, IgnoredFile
+from vatt.data.sources.fetching.fetcher import STATE_DIR
 from vatt.data.sources.folder import CAPTIONS_DIR, MEDIA_SUFFIXES
 from vatt.data.sources.howto100m_captions import collect_captions
 from vatt.data.sources.item import Item
@@ -33,6 +34,7 @@ from vatt.data.sources.item_files import Claim, ItemFiles
 from vatt.data.sources.media_index import MediaIndex
 from vatt.data.sources.official_lists import OfficialLists
 from vatt.data.sources.storage import Storage, StoredFile, remove_others
+from vatt.params import FetchParams, StageError
 from vatt.params import sources as kinds
 
 READERS: dict[type[kinds.CatalogueSource], Callable[[OfficialLists, Any], Iterator[Item]]] = {
@@ -67,16 +69,17 @@ class MediaFiles(Protocol):
 
 
 def collect_catalogue(
-    source: kinds.CatalogueSource, download_dir: Path, cache_dir: Path
+    source: kinds.CatalogueSource, download_dir: Path, fetch: FetchParams
 ) -> Collection:
     """Copy the media of a data set to `download_dir/<name>` and describe every item of its list.
 
     Raises:
         StageError: a list or the folder of the media cannot be read, or the disk is full.
     """
-    media = _open_media(source, download_dir)
+    folder = download_dir / source.name
+    lists = OfficialLists(source.annotations, fetch)
+    media = _open_media(source, lists, folder, fetch)
     listed = media.list_files()
-    lists = OfficialLists(source.annotations)
     if isinstance(source, kinds.ImageNetSource):
         index = MediaIndex(listed, IMAGE_SUFFIXES)
         official = read_imagenet(lists, source, index.files)
@@ -86,18 +89,18 @@ def collect_catalogue(
     items = ItemFiles(source.name, index)
     for item in official:
         items.add(item)
-    folder = download_dir / source.name
     has_captions = isinstance(source, kinds.HowTo100MSource)
     beside = _captions_beside(items.claims, listed) if has_captions else {}
     names = {*items.claims, *beside.values()}
     wanted = [file for file in _without_equals(listed) if file.name in names]
     made = set((folder / CAPTIONS_DIR).rglob("*")) if has_captions else set()
+    if isinstance(media, AddressedMedia):
+        made.update(media.archives_dir.rglob("*"))
     remove_others(folder, {folder / file.name for file in wanted if not file.problem} | made)
     problems = media.fetch_all(wanted, folder, source.name)
     reader = _Reader(source.name, folder, items, problems)
     if has_captions:
-        record_path = cache_dir / f"{source.name}_captions.json"
-        reader.add_captions(lists, beside, record_path)
+        reader.add_captions(lists, beside)
     reader.add_media()
     reader.add_others(listed, index)
     return reader.collection
@@ -116,7 +119,7 @@ class _Reader:
         self._captions: dict[str, Captions] = {}
         self.collection = Collection(items.failed, items.ignored, items.counts)
 
-    def add_captions(self, lists: OfficialLists, beside: dict[str, str], record_path: Path) -> None:
+    def add_captions(self, lists: OfficialLists, beside: dict[str, str]) -> None:
         """Find the captions of the videos: beside them, else among the lists."""
         for file, name in beside.items():
             problem = self._problems[name]
@@ -130,6 +133,7 @@ class _Reader:
             for file, claims in self._items.claims.items()
             if file not in beside and not self._problems[file]
         }
+        record_path = STATE_DIR / f"{self._source}_captions.json"
         found = collect_captions(lists, videos, self._folder / CAPTIONS_DIR, record_path)
         self._captions |= {videos[video]: captions for video, captions in found.items()}
 
@@ -173,12 +177,19 @@ class _Reader:
                 self.collection.ignored.append(IgnoredFile(self._source, file.name, reason))
 
 
-def _open_media(source: kinds.CatalogueSource, download_dir: Path) -> MediaFiles:
+def _open_media(
+    source: kinds.CatalogueSource, lists: OfficialLists, folder: Path, fetch: FetchParams
+) -> MediaFiles:
+    """Open the media of a source, in whichever of three ways it names them."""
+    if source.media is not None:
+        storage = Storage(source.media, fetch)
+        storage.refuse_overlap(folder.parent)
+        return storage
     if source.addresses is not None:
-        return AddressList(source.addresses)
-    storage = Storage(str(source.media))
-    storage.refuse_overlap(download_dir)
-    return storage
+        return AddressedMedia(read_addresses(source.addresses), folder, fetch)
+    if isinstance(source, kinds.ImageNetSource):
+        raise StageError("download.sources: site: imagenet has no videos")
+    return AddressedMedia(find_videos(READERS[type(source)](lists, source)), folder, fetch)
 
 
 def _without_equals(listed: Iterable[StoredFile]) -> Iterable[StoredFile]:

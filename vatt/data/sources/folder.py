@@ -23,8 +23,8 @@ from vatt.data.sources.caption_files import (
 )
 from vatt.data.sources.collection import Captions, Collection, IgnoredFile
 from vatt.data.sources.labels import FileLabels, read_labels
-from vatt.data.sources.storage import HIDDEN, Storage, StoredFile, remove_others
-from vatt.params import FolderSource, StageError
+from vatt.data.sources.storage import AS_ALWAYS, HIDDEN, Storage, StoredFile, remove_others
+from vatt.params import FetchParams, FolderSource, StageError
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
 AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
@@ -49,7 +49,9 @@ class _Files:
         return [self.all[name] for name in sorted({*self.media, *used})]
 
 
-def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
+def collect_folder(
+    source: FolderSource, download_dir: Path, fetch: FetchParams = AS_ALWAYS
+) -> Collection:
     """Copy a folder to `download_dir/<name>` and describe every file of it.
 
     Files that are there already are not copied again, and those that no longer belong are removed.
@@ -57,7 +59,7 @@ def collect_folder(source: FolderSource, download_dir: Path) -> Collection:
     Raises:
         StageError: the folder or its labels cannot be read, or the disk is full.
     """
-    storage = Storage(source.url)
+    storage = Storage(source.url, fetch)
     storage.refuse_overlap(download_dir)
     listed = storage.list_files()
     files = _sort_files(source, listed)

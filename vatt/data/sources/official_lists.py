@@ -15,7 +15,7 @@ from vatt.data.manifest import Split
 from vatt.data.sources.item import Item
 from vatt.data.sources.labels import RowError
 from vatt.data.sources.storage import Storage, StoredFile
-from vatt.params import StageError
+from vatt.params import FetchParams, StageError
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -99,14 +99,14 @@ def make_items(rows: Iterable[Row], split: Split, make: Callable[[Row], Item]) -
 class OfficialLists:
     """The folder of a data set's annotation files."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fetch: FetchParams) -> None:
         """List the folder.
 
         Raises:
             StageError: it does not exist or cannot be listed.
         """
         self._url = url
-        self.storage = Storage(url)
+        self.storage = Storage(url, fetch)
         self.files: dict[str, StoredFile] = {
             file.name: file for file in self.storage.list_files() if not file.problem
         }

@@ -1,13 +1,14 @@
 """Miniatures of data sets: official lists and media of a few bytes, and what becomes of them."""
 
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from vatt.data.manifest import ManifestEntry, read_manifest, write_manifest
 from vatt.data.sources.catalogue_source import collect_catalogue
 from vatt.data.sources.collection import Collection
-from vatt.params import DownloadParams
+from vatt.params import DownloadParams, FetchParams
 from vatt.params.sources import CatalogueSource
 
 
@@ -37,7 +38,8 @@ def collect(tmp_path: Path, kind: str, **changes: object) -> Collection:
     (source,) = DownloadParams.model_validate({"sources": [{**given, **changes}]}).sources
     assert isinstance(source, CatalogueSource)
     download_dir = tmp_path / "download"
-    collection = collect_catalogue(source, download_dir, tmp_path / "cache")
+    with chdir(tmp_path):  # the ledger of what is fetched lies in the current folder
+        collection = collect_catalogue(source, download_dir, FetchParams())
     write_manifest(download_dir, collection.entries)
     collection.entries = read_manifest(download_dir)
     return collection

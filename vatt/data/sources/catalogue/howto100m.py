@@ -22,4 +22,4 @@ def read_howto100m(lists: OfficialLists, _: HowTo100MSource) -> Iterator[Item]:
 
 def _make_item(row: Row) -> Item:
     video_id = row.identifier("video_id")
-    return Item(video_id, "train", (video_id,))
+    return Item(video_id, "train", (video_id,), whole_video=video_id)

@@ -54,6 +54,7 @@ def _make_item(video_id: str, video: Any) -> Item:
         SPLITS[subset],
         (video_id,),
         tuple(_read_step(number, step) for number, step in enumerate(steps)),
+        whole_video=video_id,
     )
 
 
