@@ -259,14 +259,22 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(302, Content_Length="0", Location="file:///etc/hostname")
 
 
+class Server(ThreadingHTTPServer):
+    """Leaves at once, and says nothing of those who close their connection."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 @contextmanager
 def serve() -> Iterator[tuple[str, Record]]:
     """Serve for the time of the block; yield the address and the record."""
     record = Record()
     handler = type("BoundHandler", (Handler,), {"record": record})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -241,9 +241,9 @@ def test_a_damaged_ledger_is_named(server: Server, content: bytes) -> None:
 
 def test_partial_files_of_nothing_wanted_are_removed(server: Server) -> None:
     fetch(files_of(server, "always_half/a", "half/b"))
-    (STATE_DIR / "out" / "777.partial").write_bytes(b"x")
+    (STATE_DIR / "partial" / "out" / "777.partial").write_bytes(b"x")
     fetch(files_of(server, "half/b"))
-    assert list((STATE_DIR / "out").iterdir()) == []
+    assert list((STATE_DIR / "partial" / "out").iterdir()) == []
     assert rows("state") == {"half/b": ("done",)}
 
 

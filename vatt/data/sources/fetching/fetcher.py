@@ -56,7 +56,7 @@ def fetch_all(
         StageError: the disk is full, or another process fetches with the same `state_dir`.
     """
     with open_ledger(state_dir) as ledger:
-        store = Store(folder, state_dir / folder.name, params.min_free_gb)
+        store = Store(folder, state_dir / "partial" / folder.name, params.min_free_gb)
         return _Run(files, store, params, ledger).fetch(recheck)
 
 

@@ -25,8 +25,8 @@ from vatt.data.sources.fetching.remote_file import (
 from vatt.params import FetchParams
 
 CONNECT_S = 30.0
-CHECKPOINT_BYTES = 8 * 1024 * 1024
-"""Between two moments when the bytes are forced to disk and counted in the ledger."""
+CHECKPOINT_BYTES, CHECKPOINT_S = 8 * 1024 * 1024, 5.0
+"""How much a kill may cost: then the bytes are forced to disk and counted in the ledger."""
 SLOWEST_BYTES_PER_S = 1000
 REFUSED = frozenset({400, 401, 405, 406, 410, 414, 451, 404})
 """Answers that stay the same: 403 is none of them, as many hosts mean "too often" by it."""
@@ -183,7 +183,7 @@ def _write(chunks: Iterator[bytes], item: Item, partial: Path, conditions: Condi
     with name_full_disk(partial), partial.open(mode) as file:
         file.truncate(item.num_bytes)
         file.seek(item.num_bytes)
-        unsynced = 0
+        unsynced, synced_at = 0, time.monotonic()
 
         def checkpoint() -> None:
             file.flush()
@@ -195,10 +195,11 @@ def _write(chunks: Iterator[bytes], item: Item, partial: Path, conditions: Condi
             for chunk in chunks:
                 file.write(chunk)
                 unsynced += len(chunk)
-                if unsynced >= CHECKPOINT_BYTES:
+                now = time.monotonic()
+                if unsynced >= CHECKPOINT_BYTES or now - synced_at >= CHECKPOINT_S:
                     require_space(partial.parent, 0, conditions.params.min_free_gb)
                     checkpoint()
-                    unsynced = 0
+                    unsynced, synced_at = 0, now
         finally:
             checkpoint()
 
