@@ -59,23 +59,31 @@ class CatalogueSource(Section):
     """The folder of the media files: a path or any fsspec address."""
     addresses: Address | None = None
     """In place of `media`: a file that lists addresses of media files, archives or site videos."""
-    site: Literal["youtube"] | None = None
-    """In place of `media`: fetch the videos that the official lists name from their site."""
 
     @model_validator(mode="after")
     def _check_media(self) -> Self:
-        if sum(way is not None for way in (self.media, self.addresses, self.site)) != 1:
-            raise ValueError(f"{self.name}: give one of media, addresses and site")
+        ways = {"media": self.media, "addresses": self.addresses}
+        if isinstance(self, SiteSource):
+            ways["site"] = self.site
+        if sum(way is not None for way in ways.values()) != 1:
+            raise ValueError(f"{self.name}: give one of {', '.join(ways)}")
         return self
 
 
-class HowTo100MSource(CatalogueSource):
+class SiteSource(CatalogueSource):
+    """A data set whose lists name videos of a site."""
+
+    site: Literal["youtube"] | None = None
+    """In place of `media`: fetch from there what the lists name; needs the extra `sites`."""
+
+
+class HowTo100MSource(SiteSource):
     """HowTo100M: HowTo100M_v1.csv and captions; all of it is training data."""
 
     kind: Literal["howto100m"]
 
 
-class AudioSetSource(CatalogueSource):
+class AudioSetSource(SiteSource):
     """AudioSet: the segments CSVs that are there, and class_labels_indices.csv."""
 
     kind: Literal["audioset"]
@@ -97,13 +105,13 @@ class HMDB51Source(CatalogueSource):
     """Which of the three official splits."""
 
 
-class KineticsSource(CatalogueSource):
+class KineticsSource(SiteSource):
     """Kinetics-400, 600 or 700: the CSVs of the splits."""
 
     kind: Literal["kinetics"]
 
 
-class KineticsSoundsSource(CatalogueSource):
+class KineticsSoundsSource(SiteSource):
     """Kinetics-Sounds: the CSVs of Kinetics, of which 32 classes are used."""
 
     kind: Literal["kinetics_sounds"]
@@ -123,7 +131,7 @@ class ESC50Source(CatalogueSource):
     """The fold to test on; the other four are training data."""
 
 
-class YouCook2Source(CatalogueSource):
+class YouCook2Source(SiteSource):
     """YouCook2: youcookii_annotations_trainval.json."""
 
     kind: Literal["youcook2"]

@@ -118,19 +118,12 @@ def read_addresses(url: str) -> Iterator[RemoteFile | StoredFile]:
 
 
 def find_videos(items: Iterable[Item]) -> Iterator[SiteVideo]:
-    """Yield the video of the site for each item that is a video, or a part of one.
-
-    Raises:
-        StageError: the data set does not name videos of a site.
-    """
+    """Yield the video of the site for each item that is one, or a part of one."""
     for item in items:
-        if item.problem or not item.names:
-            continue
-        if item.whole_video is None:
-            raise StageError("download.sources: site: this data set does not say which videos")
-        start_s, end_s = item.part_s or (None, None)
-        address = f"{YOUTUBE}{item.whole_video}"
-        yield SiteVideo(f"{item.names[0]}.mp4", address, start_s=start_s, end_s=end_s)
+        if item.whole_video and not item.problem:
+            start_s, end_s = item.part_s or (None, None)
+            address = f"{YOUTUBE}{item.whole_video}"
+            yield SiteVideo(f"{item.names[0]}.mp4", address, start_s=start_s, end_s=end_s)
 
 
 def _read_row(row: Mapping[str, str]) -> RemoteFile | StoredFile:

@@ -34,7 +34,7 @@ from vatt.data.sources.item_files import Claim, ItemFiles
 from vatt.data.sources.media_index import MediaIndex
 from vatt.data.sources.official_lists import OfficialLists
 from vatt.data.sources.storage import Storage, StoredFile, remove_others
-from vatt.params import FetchParams, StageError
+from vatt.params import FetchParams
 from vatt.params import sources as kinds
 
 READERS: dict[type[kinds.CatalogueSource], Callable[[OfficialLists, Any], Iterator[Item]]] = {
@@ -187,8 +187,6 @@ def _open_media(
         return storage
     if source.addresses is not None:
         return AddressedMedia(read_addresses(source.addresses), folder, fetch)
-    if isinstance(source, kinds.ImageNetSource):
-        raise StageError("download.sources: site: imagenet has no videos")
     return AddressedMedia(find_videos(READERS[type(source)](lists, source)), folder, fetch)
 
 

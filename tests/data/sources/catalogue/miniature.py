@@ -1,7 +1,10 @@
 """Miniatures of data sets: official lists and media of a few bytes, and what becomes of them."""
 
-from collections.abc import Mapping
-from contextlib import chdir
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,28 @@ from vatt.data.sources.catalogue_source import collect_catalogue
 from vatt.data.sources.collection import Collection
 from vatt.params import DownloadParams, FetchParams
 from vatt.params.sources import CatalogueSource
+
+FETCH = FetchParams(tries=2, backoff_s=0)
+ESC50 = "filename,fold,category\n" + "".join(f"{name}.wav,1,dog\n" for name in "abcd")
+"""The simplest of all lists."""
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder; yields the address."""
+    folder.mkdir(exist_ok=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
@@ -39,7 +64,7 @@ def collect(tmp_path: Path, kind: str, **changes: object) -> Collection:
     assert isinstance(source, CatalogueSource)
     download_dir = tmp_path / "download"
     with chdir(tmp_path):  # the ledger of what is fetched lies in the current folder
-        collection = collect_catalogue(source, download_dir, FetchParams())
+        collection = collect_catalogue(source, download_dir, FETCH)
     write_manifest(download_dir, collection.entries)
     collection.entries = read_manifest(download_dir)
     return collection
