@@ -84,7 +84,7 @@ def _open(archive: Path) -> Iterator[Iterator[_Member]]:
         except tarfile.ReadError as error:
             raise ArchiveError("is neither zip, tar nor tar.gz") from error
         with tarred:
-            yield _list_tar(tarred)
+            yield _list_tar(tarred, stream)
 
 
 class _Bounded:
@@ -120,11 +120,15 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
         yield _Member(name, entry.file_size, entry.is_dir(), problem, opener)
 
 
-def _list_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
+def _list_tar(archive: tarfile.TarFile, stream: IO[bytes]) -> Iterator[_Member]:
     for entry in archive:
         problem = None if entry.isreg() or entry.isdir() else NO_LINKS
         opener = partial(archive.extractfile, entry)
         yield _Member(entry.name, entry.size, entry.isdir(), problem, opener)
+    stream.seek(archive.offset)
+    block = stream.read(tarfile.BLOCKSIZE)  # tarfile takes a damaged header for the end
+    if block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
+        raise ArchiveError(f"is damaged: neither a member nor the end is at byte {archive.offset}")
 
 
 def _check_all(listed: Iterator[_Member], archive_bytes: int) -> list[_Member]:
