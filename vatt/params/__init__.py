@@ -11,12 +11,19 @@ from vatt.params.data import (
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.fetch import FetchParams
+from vatt.params.launch import (
+    KubernetesParams,
+    LaunchParams,
+    SlurmParams,
+    SshParams,
+    SupervisionParams,
+)
 from vatt.params.loss import LossParams
 from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
 from vatt.params.section import Section
 from vatt.params.sources import DemoSource, DownloadParams, FolderSource, Source
-from vatt.params.train import LaunchParams, PretrainParams
+from vatt.params.train import PretrainParams
 
 __all__ = [
     "AUDIO_RATE_HZ",
@@ -28,6 +35,7 @@ __all__ = [
     "EvaluateParams",
     "FetchParams",
     "FolderSource",
+    "KubernetesParams",
     "LaunchParams",
     "LossParams",
     "ModelParams",
@@ -38,9 +46,12 @@ __all__ = [
     "PromoteParams",
     "RunParams",
     "Section",
+    "SlurmParams",
     "Source",
     "SpaceKind",
+    "SshParams",
     "StageError",
+    "SupervisionParams",
     "TowerSize",
     "ValidateParams",
     "load_params",

@@ -16,11 +16,12 @@ from vatt.params.data import (
 )
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
+from vatt.params.launch import LaunchParams
 from vatt.params.loss import LossParams
 from vatt.params.model import ModelParams
 from vatt.params.section import Section
 from vatt.params.sources import DownloadParams
-from vatt.params.train import LaunchParams, PretrainParams
+from vatt.params.train import PretrainParams
 
 
 class ParamsError(StageError):

@@ -1,4 +1,4 @@
-"""Parameters of pre-training and of how it is launched."""
+"""Parameters of pre-training."""
 
 from pathlib import Path
 from typing import Literal
@@ -47,25 +47,3 @@ class PretrainParams(Section):
     word_vectors: Path | None
     """Start with this word table: a safetensors file with one float32 tensor `words` of (vocabulary,
     model.word_width); null starts with random vectors. The paper's come from word2vec."""
-
-
-class LaunchParams(Section):
-    """How training runs, apart from what it computes."""
-
-    num_processes: int = Field(ge=1)
-    """Processes on this machine; above 1 they are started by torchrun."""
-    threads_per_process: int = Field(ge=1)
-    loader_workers: int = Field(ge=0)
-    """Processes that decode clips, for each training process."""
-    zero_stage: Literal[0, 1, 2, 3]
-    offload: Literal["none", "optimizer", "optimizer_and_parameters"]
-    """What lies in the memory of the CPU while a GPU trains."""
-    precision: Literal["fp32", "bf16", "fp16"]
-    """Of matrix products; fp16 with a loss scale that adapts. Weights are float32."""
-    compile: bool
-    """Compile the network with torch.compile."""
-    recompute_activations: bool
-    """Keep only what enters each block, and compute the rest again in the backward pass."""
-    ray_address: str | None
-    """The Ray cluster that preprocesses: host:port, or auto for the one that this machine belongs to;
-    null uses all cores of this machine."""

@@ -40,7 +40,10 @@ CODE = (
 )
 NO_EFFECT: Any = {
     "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights", "word_vectors"},
-    "launch": {"loader_workers", "ray_address"},
+    "launch": {
+        *("loader_workers", "ray_address", "launcher", "port", "supervision"),
+        *("ssh", "slurm", "kubernetes"),
+    },
 }
 """Parameters that may change between a killed run and the one that takes it up."""
 
