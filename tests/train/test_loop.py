@@ -76,19 +76,23 @@ def test_finished_run_trains_nothing(
 
 
 def flip_byte(checkpoint: Path) -> None:
-    path = max(checkpoint.glob("*.pt"), key=lambda file: file.stat().st_size)
+    path = checkpoint / "state.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_short(checkpoint: Path) -> None:
-    path = next(checkpoint.glob("*.pt"))
+    path = checkpoint / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def empty_file(checkpoint: Path) -> None:
+    (checkpoint / "run.json").write_bytes(b"")
+
+
 def remove_file(checkpoint: Path) -> None:
-    next(checkpoint.glob("*.pt")).unlink()
+    (checkpoint / "state.safetensors").unlink()
 
 
 def remove_marker(checkpoint: Path) -> None:
@@ -104,6 +108,7 @@ def damage_marker(checkpoint: Path) -> None:
     [
         (flip_byte, "is damaged"),
         (cut_short, "is damaged"),
+        (empty_file, "run.json is damaged"),
         (remove_file, "is missing"),
         (remove_marker, "half-written"),
         (damage_marker, "complete.json is damaged"),
@@ -130,8 +135,8 @@ def test_damaged_checkpoint_is_passed_over(
 @pytest.mark.parametrize(
     ("field", "broken"),
     [
-        ("video", "loss is nan, loss_va is nan, loss_vt is nan, gradient_norm is (nan|inf)"),
-        ("audio", "loss is nan, loss_va is nan, gradient_norm is (nan|inf)"),
+        ("video", "loss is nan, loss_va is nan, loss_vt is nan"),
+        ("audio", "loss is nan, loss_va is nan"),
     ],
 )
 def test_broken_numbers_end_the_run(tmp_path: Path, field: str, broken: str) -> None:

@@ -32,7 +32,7 @@ def train_half(zero_stage: int, num_steps: int, directory: Path, model: ModelPar
         norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
         mean = losses.detach().clone()
         torch.distributed.all_reduce(mean)
-        rows.append([*(mean / 2).tolist(), norm.item()])
+        rows.append([*(mean / 2).tolist(), norm])
     weights = engine.gather_weights()
     if rank == 0:
         (directory / f"{zero_stage}.json").write_text(json.dumps(rows))

@@ -1,45 +1,87 @@
-"""Checkpoints that count only when they are whole, and resuming from the newest one that is."""
+"""Checkpoints that count only when they are whole, and resuming from the newest one that is.
+
+A checkpoint holds whole tensors, whatever the number of ranks and the ZeRO stage, so that a run can
+go on with others. It is written by a thread while training goes on.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vatt.atomic import write_json
+from vatt.params import PretrainParams, StageError
 from vatt.train.engine import Engine
 
+TENSORS = "state.safetensors"
+"""Weights and moments."""
+NUMBERS = "run.json"
+"""The step, the counts of the engine, and what the loop must know to go on."""
 MARKER = "complete.json"
 """Written last: the digest of every other file. A folder without it is half-written."""
 
 
-@dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run, `directory/step-00000100` and so on; the newest `keep` stay.
+    """The checkpoints of one run: `directory/step-00000100` and so on.
 
-    All ranks call every method together and see the same folder.
+    The newest `pretrain.keep_checkpoints` stay, and those at multiples of `keep_every_steps`. All
+    ranks call every method together; only the first one reads and writes. As a context, it ends
+    when the last checkpoint is on disk.
     """
 
-    directory: Path
-    keep: int
+    def __init__(self, directory: Path, pretrain: PretrainParams) -> None:
+        self._directory, self._pretrain = directory, pretrain
+        self._writer: Thread | None = None
+        self._error: Exception | None = None
 
-    def save(self, engine: Engine, step: int, state: dict[str, Any]) -> None:
-        """Write the checkpoint of `step`, mark it complete, then remove older ones."""
-        tag = _name(step)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        elif self._writer is not None:
+            self._writer.join()
+
+    def save(self, engine: Engine, step: int, state: Mapping[str, Any]) -> None:
+        """Copy what the checkpoint of `step` holds, and begin to write it.
+
+        Raises:
+            StageError: the checkpoint before it could not be written.
+        """
+        self.finish()
+        tensors = engine.gather_state()
+        numbers = {"step": step, "engine": engine.counts(), "run": state}
         if _is_first_rank():
-            _remove(self.directory / tag)
-        torch.distributed.barrier()
-        engine.save(self.directory, tag, state)
-        torch.distributed.barrier()
-        if _is_first_rank():
-            _mark_complete(self.directory / tag)
-            for old in self._list()[self.keep :]:
-                _remove(old)
+            # Text at once: the loop goes on to change the lists.
+            text = json.dumps(numbers)
+            self._writer = Thread(target=self._write, args=(_name(step), tensors, text))
+            self._writer.start()
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is on disk.
+
+        Raises:
+            StageError: it could not be written; nothing of it is left.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise StageError(f"a checkpoint could not be written: {error}") from error
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Load the newest whole checkpoint.
@@ -48,26 +90,79 @@ class Checkpoints:
             Its step and what was given to `save`; 0 and an empty dictionary where there is none.
             A damaged or half-written checkpoint is passed over with a message.
         """
-        newest = torch.tensor(self._find_newest() if _is_first_rank() else 0, device=engine.device)
-        torch.distributed.broadcast(newest, src=0)
-        step = int(newest)
-        return step, engine.load(self.directory, _name(step)) if step else {}
+        self.finish()
+        newest = self._find_newest() if _is_first_rank() else None
+        found: list[Any] = [None]
+        if newest is not None:
+            found = [json.loads((newest / NUMBERS).read_text(encoding="utf-8"))]
+        torch.distributed.broadcast_object_list(found, src=0, device=engine.device)
+        if found[0] is None:
+            return 0, {}
+        tensors = {} if newest is None else load_file(newest / TENSORS)
+        engine.restore_state(tensors, found[0]["engine"])
+        return found[0]["step"], found[0]["run"]
 
-    def _find_newest(self) -> int:
+    def _write(self, name: str, tensors: Mapping[str, Tensor], numbers: str) -> None:
+        """Write a checkpoint, mark it complete, then remove older ones."""
+        folder = self._directory / name
+        try:
+            _remove(folder)
+            folder.mkdir(parents=True)
+            save_file(dict(tensors), folder / TENSORS)
+            (folder / NUMBERS).write_text(numbers, encoding="utf-8")
+            _mark_complete(folder)
+            self._remove_old()
+        except Exception as error:  # noqa: BLE001 - of a thread: told by the next call
+            shutil.rmtree(folder, ignore_errors=True)
+            self._error = type(error)(f"{folder}: {error}")
+
+    def _remove_old(self) -> None:
+        """Remove what need not be kept, and what a killed run left half-written."""
+        whole = [folder for folder in self._list() if (folder / MARKER).exists()]
+        every_steps = self._pretrain.keep_every_steps
+        kept = whole[: self._pretrain.keep_checkpoints]
+        kept += [folder for folder in whole if every_steps and _step_of(folder) % every_steps == 0]
         for folder in self._list():
-            problem = _find_damage(folder)
+            if folder not in kept:
+                _remove(folder)
+
+    def _find_newest(self) -> Path | None:
+        for folder in self._list():
+            problem = find_damage(folder)
             if problem is None:
-                return int(folder.name.removeprefix("step-"))
+                return folder
             print(f"pretrain: {folder} is not used: {problem}", file=sys.stderr)
-        return 0
+        return None
 
     def _list(self) -> list[Path]:
         """Return the folders of all checkpoints, newest first."""
-        return sorted(self.directory.glob("step-*"), reverse=True)
+        return sorted(self._directory.glob("step-*"), reverse=True)
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None."""
+    try:
+        digests = dict(json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"])
+    except FileNotFoundError:
+        return "half-written"
+    except (ValueError, KeyError, TypeError):
+        return f"{MARKER} is damaged"
+    if digests.keys() != {TENSORS, NUMBERS}:
+        return f"{MARKER} is damaged"
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _digest(folder / name) != digest:
+            return f"{name} is damaged"
+    return None
 
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _is_first_rank() -> bool:
@@ -77,27 +172,11 @@ def _is_first_rank() -> bool:
 def _mark_complete(folder: Path) -> None:
     """Force the files to disk, then write the marker."""
     digests = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb+") as file:
+    for name in (TENSORS, NUMBERS):
+        with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
-        digests[path.name] = _digest(path)
+        digests[name] = _digest(folder / name)
     write_json(folder / MARKER, {"files": digests})
-
-
-def _find_damage(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None."""
-    try:
-        digests = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return "half-written"
-    except (ValueError, KeyError):
-        return f"{MARKER} is damaged"
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if _digest(folder / name) != digest:
-            return f"{name} is damaged"
-    return None
 
 
 def _digest(path: Path) -> str:

@@ -1,135 +1,246 @@
 """The only module that knows DeepSpeed: forward, backward, update and the state of one rank."""
 
 import logging
+import math
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.utils.deterministic
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from vatt.batch import Batch
 from vatt.models.tower import collect_weights
 from vatt.params import LaunchParams, PretrainParams, StageError
+from vatt.train.processes import join_processes
 
 BUCKET_SIZE = 50_000_000
 """Elements that ranks exchange at once."""
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps for each weight, as torch calls it."""
 
-def join_processes(launch: LaunchParams) -> torch.device:
-    """Join this process to the others of the run, once, and return its device.
-
-    A GPU for each process where there are GPUs (nccl), else the CPU (gloo). torchrun says in the
-    environment which rank this is; a run of one process needs no torchrun and opens no port.
-
-    Raises:
-        StageError: there are GPUs, but fewer than processes.
-    """
-    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed asks for it
-    torch.set_num_threads(launch.threads_per_process)
-    device = torch.device("cpu")
-    # Several threads add the gradients of an indexed table in any order, unless told not to.
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    # Else every buffer that DeepSpeed allocates would be filled first.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if torch.cuda.is_available():
-        if launch.num_processes > torch.cuda.device_count():
-            raise StageError(
-                f"launch.num_processes = {launch.num_processes}: this machine has "
-                f"{torch.cuda.device_count()} GPUs, and each process needs its own"
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    if not torch.distributed.is_initialized():
-        backend = "gloo" if device.type == "cpu" else "nccl"
-        if launch.num_processes == 1:
-            torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        else:
-            torch.distributed.init_process_group(backend)
-    return device
+FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 1000
+"""Of fp16: the scale halves when a gradient overflows, and doubles after so many steps that did not."""
 
 
 class Engine:
     """One rank's share of a module in training, under DeepSpeed ZeRO.
 
     `module` maps a batch to its losses, a vector whose first element is the one to minimise.
-    Weights are float32; with bf16, matrix products run in bfloat16 (autocast).
+    Weights, moments and exchanged gradients are float32; with bf16 and fp16, matrix products run
+    in that type (autocast).
     """
 
     def __init__(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Adam,
         pretrain: PretrainParams,
         launch: LaunchParams,
     ) -> None:
         self.device = join_processes(launch)
         deepspeed = _import_deepspeed(self.device)
-        self._num_processes = launch.num_processes
-        self._engine, _, _, _ = deepspeed.initialize(
-            model=module.to(self.device),
+        self._zero, self._tensors = deepspeed.zero, deepspeed.utils
+        self._precision = _open_precision(self.device, launch.precision)
+        self._module, self._adam = module.to(self.device), optimizer
+        if launch.compile:
+            self._module.compile()
+        self._module.forward = self._precision(self._module.forward)
+        self._engine, self._sharded, _, _ = deepspeed.initialize(
+            model=self._module,
             optimizer=optimizer,
-            config=_build_config(pretrain, launch),
+            config=build_config(pretrain, launch),
         )
+        self._stage = launch.zero_stage
+        self._create_moments()
+        self._statistics = [each for each in module.buffers() if each.is_floating_point()]
+        self._statistics_before: list[Tensor] | None = None
+        self.loss_scale = FIRST_LOSS_SCALE if launch.precision == "fp16" else None
+        self._steps_at_scale = 0
 
     def compute_losses(self, batch: Batch) -> Float[Tensor, "K"]:
         """Return the losses of this rank's clips; their mean over the ranks is that of the step."""
         self._engine.train()
+        if self._statistics_before is None:
+            self._statistics_before = [each.clone() for each in self._statistics]
         losses: Tensor = self._engine(batch)
         return losses
 
-    def update(self, loss: Float[Tensor, ""], settings: Mapping[str, float]) -> Float[Tensor, ""]:
-        """Step the weights along the mean gradient of all ranks.
+    def accumulate(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradient of one part of a batch; `update` takes the last one."""
+        scale = self.loss_scale or 1.0
+        if self._stage == 0:
+            loss = loss * scale
+        else:
+            self._sharded.override_loss_scale(scale)
+        self._engine.backward(loss)  # divides by the number of parts
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()
 
-        `settings` are those of the optimizer for this step, such as `lr`.
+    def update(self, loss: Float[Tensor, ""], settings: Mapping[str, float]) -> float:
+        """Step the weights along the mean gradient of all ranks and parts.
+
+        `settings` are those of the optimizer for this step, such as `lr`. A gradient that is not
+        finite is not followed: then weights, moments and statistics stay what they were.
 
         Returns:
-            The norm of that gradient over all weights, before clipping.
+            The norm of that gradient over all weights, before clipping; infinite if not finite.
+
+        Raises:
+            StageError: in fp16, gradients overflow at every scale.
         """
-        self._engine.backward(loss)
-        norm = self._own_gradient_norm() if self._engine.zero_optimization_stage() == 0 else None
+        self.accumulate(loss)
+        norm = self._finish_gradients() if self._stage == 0 else math.inf
         for group in self._engine.optimizer.param_groups:
             group.update(settings)
         self._engine.step()
-        if norm is None:
-            norm = self._engine.get_global_grad_norm()
-        return torch.as_tensor(norm, dtype=torch.float32, device=self.device)
+        if self._stage > 0 and not self._sharded.overflow:
+            norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            for now, before in zip(self._statistics, self._statistics_before or [], strict=True):
+                now.copy_(before)
+        self._statistics_before = None
+        if self.loss_scale is not None:
+            self._adapt_loss_scale(overflow=not math.isfinite(norm))
+        return norm if math.isfinite(norm) else math.inf
 
-    def save(self, directory: Path, tag: str, state: dict[str, Any]) -> None:
-        """Write weights, optimizer and `state` below `directory/tag`; every rank must call it."""
-        self._engine.save_checkpoint(
-            str(directory), tag=tag, client_state={"state": state}, save_latest=False
-        )
-
-    def load(self, directory: Path, tag: str) -> dict[str, Any]:
-        """Read what `save` wrote and return its `state`; every rank must call it.
-
-        The files are pickles: only ever read what this run wrote.
-        """
-        _, content = self._engine.load_checkpoint(str(directory), tag=tag)
-        state: dict[str, Any] = content["state"]
-        return state
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        """Give the module in evaluation mode, without gradients; every rank must use it alike."""
+        self._engine.eval()
+        with torch.no_grad(), self._precision:
+            yield self._module
 
     def gather_weights(self) -> dict[str, Tensor]:
         """Return all weights and buffers of the module, on the CPU; every rank must call it.
 
         With ZeRO stage 3 only rank 0 receives them, the others an empty dictionary.
         """
-        if self._engine.zero_optimization_stage() == 3:
+        if self._stage == 3:
             weights = self._engine._zero3_consolidated_16bit_state_dict()  # noqa: SLF001 - float32 here
         else:
-            weights = self._engine.module.state_dict()
-        names = collect_weights(self._engine.module)
+            weights = self._module.state_dict()
+        names = collect_weights(self._module)
         return {name: weights[name].detach().cpu() for name in names} if weights else {}
 
-    def _own_gradient_norm(self) -> Tensor:
-        """Return the norm that DeepSpeed leaves out without ZeRO and clipping."""
-        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+    def gather_state(self) -> dict[str, Tensor]:
+        """Return a copy of weights and moments on the CPU; every rank must call it.
+
+        Whole tensors under names that hold for any number of ranks and any ZeRO stage: what one run
+        gathered, another restores. Only rank 0 receives them, the others an empty dictionary.
+        """
+        first = torch.distributed.get_rank() == 0
+        weights = self.gather_weights() if first or self._stage == 3 else {}
+        state = {f"weights/{name}": weight.clone() for name, weight in weights.items() if first}
+        for name, parameter in self._list_trained():
+            for moment in MOMENTS:
+                if self._stage == 0:
+                    whole = self._adam.state[parameter][moment]
+                else:
+                    whole = self._tensors.safe_get_full_optimizer_state(parameter, moment)
+                if first:
+                    state[f"{moment}/{name}"] = whole.to("cpu", copy=True)
+        return state
+
+    def restore_state(self, state: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
+        """Take up what `gather_state` and `counts` gave; every rank must call it, `state` is rank 0's.
+
+        Raises:
+            KeyError: the state is that of another module.
+        """
+        for name, weight in collect_weights(self._module).items():
+            with self._whole(weight):
+                weight.data.copy_(self._receive(state, f"weights/{name}", weight))
+        if self._stage > 0:
+            self._sharded.refresh_fp32_params()
+        for name, parameter in self._list_trained():
+            for moment in MOMENTS:
+                whole = self._receive(state, f"{moment}/{name}", parameter)
+                if self._stage == 0:
+                    self._adam.state[parameter][moment].copy_(whole)
+                else:
+                    self._tensors.safe_set_full_optimizer_state(parameter, whole, moment)
+        for kept in self._adam.state.values():
+            kept["step"].fill_(counts["num_updates"])
+        if self.loss_scale is not None:
+            self.loss_scale = counts["loss_scale"]
+            self._steps_at_scale = int(counts["steps_at_scale"])
+
+    def counts(self) -> dict[str, float]:
+        """Return the numbers that belong to the state: updates done and, in fp16, the loss scale."""
+        num_updates = float(next(iter(self._adam.state.values()))["step"])
+        scaling = {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
+        return {"num_updates": num_updates, **{k: v for k, v in scaling.items() if v is not None}}
+
+    def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [each for each in self._module.named_parameters() if each[1].requires_grad]
+
+    def _create_moments(self) -> None:
+        """Create Adam's state as Adam does at its first update, so that it can be restored before."""
+        flat = [parameter for _, parameter in self._list_trained()]
+        if self._stage in (1, 2):
+            flat = self._sharded.single_partition_of_fp32_groups
+        elif self._stage == 3:
+            flat = self._sharded.fp32_partitioned_groups_flat
+        for weights in flat:
+            counted_on = weights.device if self._adam.defaults["fused"] else "cpu"
+            self._adam.state[weights] = {
+                "step": torch.zeros((), device=counted_on),
+                **{moment: torch.zeros_like(weights) for moment in MOMENTS},
+            }
+        if self._stage in (1, 2):
+            self._sharded._lazy_init_hp_params_optimizer_state()  # noqa: SLF001 - links parts to weights
+
+    def _receive(self, state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+        """Return a tensor of rank 0's `state` on this rank."""
+        shape = getattr(like, "ds_shape", like.shape)  # of a ZeRO-3 weight, which is empty itself
+        whole = torch.empty(shape, dtype=like.dtype, device=self.device)
+        if torch.distributed.get_rank() == 0:
+            whole.copy_(state[name])
+        torch.distributed.broadcast(whole, src=0)
+        return whole
+
+    @contextmanager
+    def _whole(self, weight: Tensor) -> Iterator[None]:
+        """Let all of a weight be written by all ranks, also where each has a part of it."""
+        if not hasattr(weight, "ds_id"):
+            yield
+            return
+        with self._zero.GatheredParameters([weight], modifier_rank=0):
+            yield
+
+    def _finish_gradients(self) -> float:
+        """Unscale gradients without ZeRO and return their norm; drop them if it is not finite."""
+        trained = [parameter for _, parameter in self._list_trained() if parameter.grad is not None]
+        if self.loss_scale is not None:
+            for parameter in trained:
+                parameter.grad.div_(self.loss_scale)  # type: ignore[union-attr]
+        norm = float(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+        if not math.isfinite(norm):
+            for parameter in trained:
+                parameter.grad = None  # which Adam leaves out
+        return norm
+
+    def _adapt_loss_scale(self, *, overflow: bool) -> None:
+        assert self.loss_scale is not None
+        self._steps_at_scale = 0 if overflow else self._steps_at_scale + 1
+        if overflow:
+            self.loss_scale /= 2
+        elif self._steps_at_scale == GROWTH_STEPS:
+            self.loss_scale, self._steps_at_scale = self.loss_scale * 2, 0
+        if self.loss_scale < 1:
+            raise StageError(
+                "launch.precision = fp16: gradients overflow at every loss scale; use bf16"
+            )
+
+
+def _open_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context, also a decorator, in which the module computes."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
 def _import_deepspeed(device: torch.device) -> Any:
@@ -144,12 +255,15 @@ def _import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, Any]:
+def build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, Any]:
     """Return DeepSpeed's configuration; what it would default to is written out."""
+    parts = launch.num_processes * pretrain.accumulation_steps
+    to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    to_nowhere = {"device": "none"}
     return {
         "train_batch_size": pretrain.batch_size,
-        "train_micro_batch_size_per_gpu": pretrain.batch_size // launch.num_processes,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": pretrain.batch_size // parts,
+        "gradient_accumulation_steps": pretrain.accumulation_steps,
         "gradient_clipping": pretrain.gradient_clip_norm,
         "prescale_gradients": False,
         "zero_optimization": {
@@ -158,11 +272,15 @@ def _build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, A
             "contiguous_gradients": True,
             "reduce_bucket_size": BUCKET_SIZE,
             "allgather_bucket_size": BUCKET_SIZE,
+            "offload_optimizer": to_nowhere if launch.offload == "none" else to_cpu,
+            "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else to_nowhere,
         },
+        # torch's Adam also for weights on the CPU: DeepSpeed's own would be compiled first, for minutes.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": False,
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},
-        "torch_autocast": {"enabled": launch.precision == "bf16", "dtype": "bfloat16"},
+        "torch_autocast": {"enabled": False},
         "steps_per_print": None,
         "wall_clock_breakdown": False,
         "dump_state": False,

@@ -1,20 +1,25 @@
 """The training loop: forward, loss, backward, update, until the last step (VATT section 4.2)."""
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NoReturn
 
 import torch
-from tqdm import tqdm
 
 from vatt.batch import Batch
+from vatt.models.accounting import Cost
 from vatt.params import PretrainParams, StageError
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
-from vatt.train.metrics import Curve, SpeedLog
+from vatt.train.launchers.heartbeat import Heartbeat
+from vatt.train.numbers.curve import Curve
+from vatt.train.numbers.guard import Guard
+from vatt.train.numbers.health import find_collapse, measure_health
+from vatt.train.numbers.live import Live
+from vatt.train.numbers.speed import Speed
 from vatt.train.optimizer import adam_settings
 
 
@@ -22,13 +27,16 @@ from vatt.train.optimizer import adam_settings
 class Plan:
     """What a run does besides its model and its data.
 
-    directory: its checkpoints and its speed log. curve_path: its loss curve.
+    directory: its checkpoints and logs. curve_path: its loss curve. open_validation: the clips whose
+    health is measured, the same on every rank. cost: of one clip in training.
     """
 
     seed: int
     pretrain: PretrainParams
     directory: Path
     curve_path: Path
+    open_validation: Callable[[], Iterable[Batch]] | None = None
+    cost: Cost | None = None
 
 
 def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: Plan) -> Curve:
@@ -39,37 +47,91 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
 
     Args:
         engine: this rank's share of the module.
-        open_batches: from the number of steps done, this rank's batches from there on.
+        open_batches: from the number of steps done, this rank's batches from there on,
+            `accumulation_steps` of them for each step.
         plan: how long, how fast, and where to write.
 
     Raises:
-        StageError: a loss or gradient is not finite, or there are too few batches.
+        StageError: a step is bad and the run is to end, a checkpoint could not be written, or
+            there are too few batches.
     """
     pretrain, first = plan.pretrain, torch.distributed.get_rank() == 0
-    checkpoints = Checkpoints(plan.directory, pretrain.keep_checkpoints)
-    start, state = checkpoints.resume(engine)
-    curve = Curve(plan.curve_path if first else None, state)
-    with _open_bar(start, pretrain.num_steps) as bar:
-        speed_log = SpeedLog(plan.directory / "speed.jsonl", bar)
-        batches = iter(open_batches(start)) if start < pretrain.num_steps else iter(())
-        for step in range(start + 1, pretrain.num_steps + 1):
-            with speed_log.waiting():
-                batch = next(batches, None)
-            if batch is None:
-                raise StageError(
-                    f"step {step}: the data ended; expected {pretrain.num_steps} steps"
-                )
-            torch.manual_seed(derive_seed(plan.seed, step))
-            losses = engine.compute_losses(batch.to(engine.device))
-            settings = adam_settings(step, pretrain)
-            curve.add(step, losses, engine.update(losses[0], settings))
-            bar.update()
-            speed_log.count(pretrain.batch_size)
-            if _is_due(step, pretrain.log_every_steps, pretrain):
-                speed_log.tell(curve.close_window(step, settings["lr"]))
-            if _is_due(step, pretrain.checkpoint_every_steps, pretrain):
-                checkpoints.save(engine, step, curve.state())
+    with Checkpoints(plan.directory, pretrain) as checkpoints:
+        start, state = checkpoints.resume(engine)
+        curve = Curve(plan.curve_path if first else None, state.get("curve", {}))
+        guard = Guard(pretrain, state.get("guard", {}))
+        batches = iter(open_batches(start) if start < pretrain.num_steps else ())
+        speed, heartbeat = Speed(engine, plan.cost), Heartbeat()
+        with Live(plan.directory, start, pretrain.num_steps) as live:
+            for step in range(start + 1, pretrain.num_steps + 1):
+                with speed.spending("waiting"):
+                    parts = list(islice(batches, pretrain.accumulation_steps))
+                if len(parts) < pretrain.accumulation_steps:
+                    raise StageError(
+                        f"step {step}: the data ended; expected {pretrain.num_steps} steps"
+                    )
+                is_logged = _is_due(step, pretrain.log_every_steps, pretrain)
+                if is_logged:
+                    speed.wait_for_ranks()
+                torch.manual_seed(derive_seed(plan.seed, step))
+                settings = adam_settings(step, pretrain)
+                losses, norm, problem = _update(engine, parts, guard, settings)
+                if problem is not None:
+                    guard.reject(step, problem)
+                    if pretrain.on_bad_step == "roll_back":
+                        checkpoints.resume(engine)
+                elif math.isfinite(norm):  # in fp16 a gradient may overflow: then nothing was done
+                    curve.add(losses, norm)
+                    guard.accept(losses[0])
+                live.advance()
+                heartbeat.beat(step)
+                speed.count(pretrain.batch_size)
+                if is_logged:
+                    live.show(step, "curve", curve.close_window(step, settings["lr"]))
+                    live.show(step, "speed", speed.close_window())
+                with speed.spending("validating"):
+                    _validate(engine, plan, step, live)
+                if _is_due(step, pretrain.checkpoint_every_steps, pretrain):
+                    with speed.spending("saving"):
+                        done = {"curve": curve.state(), "guard": guard.state()}
+                        checkpoints.save(engine, step, done)
     return curve
+
+
+def _update(
+    engine: Engine, parts: Sequence[Batch], guard: Guard, settings: Mapping[str, float]
+) -> tuple[list[float], float, str | None]:
+    """Compute all parts of a batch and follow their gradient, unless it would do harm.
+
+    Returns:
+        The losses over all ranks and parts, the gradient's norm, and why nothing was followed.
+    """
+    losses = engine.compute_losses(parts[0].to(engine.device))
+    total = losses.detach().float()
+    for part in parts[1:]:
+        engine.accumulate(losses[0])
+        losses = engine.compute_losses(part.to(engine.device))
+        total = total + losses.detach().float()
+    torch.distributed.all_reduce(total)
+    means = (total / (len(parts) * torch.distributed.get_world_size())).tolist()
+    problem = guard.find_problem(means)
+    # A gradient of NaN is followed nowhere: all ranks and all stages leave the update out.
+    norm = engine.update(losses[0] if problem is None else losses[0] * math.nan, settings)
+    if problem is None and math.isinf(norm) and engine.loss_scale is None:
+        problem = "gradient_norm is not finite"
+    return means, norm, problem
+
+
+def _validate(engine: Engine, plan: Plan, step: int, live: Live) -> None:
+    """Measure the health of the embeddings where it is due, and say what is wrong."""
+    every_steps = plan.pretrain.validate_every_steps
+    if plan.open_validation is None or every_steps is None:
+        return
+    if _is_due(step, every_steps, plan.pretrain):
+        health = measure_health(engine, plan.open_validation())
+        live.show(step, "health", health)
+        for problem in find_collapse(health, is_warm=step > plan.pretrain.warmup_steps):
+            live.say(step, problem)
 
 
 def derive_seed(seed: int, step: int) -> int:
@@ -80,16 +142,3 @@ def derive_seed(seed: int, step: int) -> int:
 
 def _is_due(step: int, every_steps: int, pretrain: PretrainParams) -> bool:
     return step % every_steps == 0 or step == pretrain.num_steps
-
-
-def _open_bar(start: int, num_steps: int) -> "tqdm[NoReturn]":
-    """Return the progress bar of the first rank; a log file gets a line now and then."""
-    return tqdm(
-        desc="pretrain",
-        unit="step",
-        initial=start,
-        total=num_steps,
-        disable=torch.distributed.get_rank() > 0,
-        mininterval=1 if sys.stderr.isatty() else 15,
-        dynamic_ncols=True,
-    )

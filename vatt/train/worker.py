@@ -4,10 +4,12 @@ import ctypes
 import hashlib
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vatt.atomic import atomic_path
 from vatt.batch import Batch
-from vatt.data.loader import TrainingOrder, open_pretraining_loader
+from vatt.data.loader import TrainingOrder, open_evaluation_loader, open_pretraining_loader
+from vatt.models.accounting import add_costs, count_clip
 from vatt.models.tower import restore_weights
 from vatt.models.transformer import Encoder
 from vatt.models.vatt import Vatt
@@ -36,10 +39,14 @@ from vatt.train.optimizer import build_optimizer
 PACKAGE_DIR = Path(__file__).parents[1]
 CODE = (
     *("batch.py", "distributed.py", "data/*.py", "losses/*.py", "models/*.py"),
-    *("params/*.py", "train/*.py"),
+    *("params/*.py", "train/**/*.py"),
 )
 NO_EFFECT: Any = {
-    "pretrain": {"checkpoint_every_steps", "keep_checkpoints", "initial_weights", "word_vectors"},
+    "pretrain": {
+        *("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps"),
+        *("validate_every_steps", "validation_clips", "max_bad_steps"),
+        *("initial_weights", "word_vectors"),
+    },
     "launch": {
         *("loader_workers", "ray_address", "launcher", "port", "supervision"),
         *("ssh", "slurm", "kubernetes"),
@@ -101,15 +108,21 @@ def run_job(job: Job) -> None:
     """Train as this rank, and leave the weights at `job.weights_path`."""
     recipe = job.recipe
     objective = build_objective(job)
+    # Before ZeRO-3 takes the weights apart.
+    cost = add_costs(
+        count_clip(objective.model, recipe.clip, recipe.model.drop_token_rate).values()
+    )
     optimizer = build_optimizer(objective.parameters(), recipe.pretrain)
     engine = Engine(objective, optimizer, recipe.pretrain, recipe.launch)
 
+    num_parts = recipe.pretrain.accumulation_steps
+
     def open_batches(start_step: int) -> Iterable[Batch]:
-        order = TrainingOrder(
+        order = TrainingOrder(  # of parts: the same parts on any number of ranks
             seed=recipe.run.seed,
-            batch_size=recipe.pretrain.batch_size,
-            start_step=start_step,
-            num_steps=recipe.pretrain.num_steps,
+            batch_size=recipe.pretrain.batch_size // num_parts,
+            start_step=start_step * num_parts,
+            num_steps=recipe.pretrain.num_steps * num_parts,
             rank=torch.distributed.get_rank(),
             world_size=recipe.launch.num_processes,
         )
@@ -117,11 +130,33 @@ def run_job(job: Job) -> None:
             job.preprocess_dir, recipe.clip, order, recipe.launch.loader_workers
         )
 
-    plan = Plan(recipe.run.seed, recipe.pretrain, job.directory, job.curve_path)
+    plan = Plan(
+        seed=recipe.run.seed,
+        pretrain=recipe.pretrain,
+        directory=job.directory,
+        curve_path=job.curve_path,
+        open_validation=lambda: _open_validation(job),
+        cost=cost,
+    )
     train(engine, open_batches, plan)
     weights = engine.gather_weights()
     if torch.distributed.get_rank() == 0:
         _save_weights(job.weights_path, weights)
+
+
+def _open_validation(job: Job) -> Iterator[Batch]:
+    """Yield the first clips of the split validation, as many at once as are trained on at once."""
+    recipe, left = job.recipe, job.recipe.pretrain.validation_clips
+    size = recipe.pretrain.batch_size // (
+        recipe.launch.num_processes * recipe.pretrain.accumulation_steps
+    )
+    clips = open_evaluation_loader(job.preprocess_dir, recipe.clip, "validation", 1, size)
+    for rows, batch in clips:
+        seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
+        yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))
+        left -= len(seen)
+        if left == 0:
+            return
 
 
 def build_objective(job: Job) -> Objective:
