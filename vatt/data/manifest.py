@@ -88,16 +88,17 @@ def read_manifest(download_dir: Path) -> list[ManifestEntry]:
     """
     path = download_dir / MANIFEST_NAME
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # Of the lines of a file, only newlines end one: texts may hold other line ends.
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            entries = [
+                _read_line(line, f"{path} line {number}", download_dir)
+                for number, line in enumerate(lines, start=1)
+                if line != "\n"
+            ]
     except FileNotFoundError as error:
         raise StageError(f"{path}: does not exist; run `python -m vatt download` first") from error
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"{path}: cannot be read: {error}") from error
-    entries = [
-        _read_line(line, f"{path} line {number}", download_dir)
-        for number, line in enumerate(lines, start=1)
-        if line
-    ]
     counts = Counter((entry.source, entry.video_id) for entry in entries)
     repeated = [key for key, count in counts.items() if count > 1]
     if repeated:

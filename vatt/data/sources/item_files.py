@@ -48,7 +48,7 @@ class ItemFiles:
             self.spare |= dict.fromkeys(files, f"is not used: {item.problem}")
         elif item.problem:
             self._fail(item, item.split, "unusable", item.problem)
-        elif any(_leaves_folder(name) for name in item.names):
+        elif _leaves_folder(item.names[0]):
             self._fail(item, item.split, "unusable", "its name leaves the folder of the media")
         elif not files:
             name = item.names[0]
