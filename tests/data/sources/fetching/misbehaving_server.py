@@ -137,6 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer_well(with_ranges=False)
 
+    def answer_no_seeking(self) -> None:
+        self.answer_well(with_ranges=False)
+
     def answer_changed(self) -> None:
         """Hold other bytes, under another tag, when asked for the rest."""
         if self.tries == 1:

@@ -159,7 +159,7 @@ class _Run:
         """Bring all bytes, check them, and put them in their place."""
         partial = self._store.partial(item)
         if isinstance(file, SiteVideo):
-            made = fetch_video(file, partial.with_suffix(".site"), self._conditions)
+            made = fetch_video(file, self._store.site_dir(item), self._conditions)
             item.num_bytes = item.total_bytes = made.stat().st_size
             made.replace(partial)
         else:

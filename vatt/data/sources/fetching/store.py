@@ -26,6 +26,10 @@ class Store:
         """Return where the bytes of a file gather: named by the ledger, never from outside."""
         return self.partial_dir / f"{item.number}.partial"
 
+    def site_dir(self, item: Item) -> Path:
+        """Return where the video of a site gathers: it may come in several files."""
+        return self.partial_dir / f"{item.number}.site"
+
     def holds(self, file: RemoteFile, item: Item) -> bool:
         """Whether a file that is done is here; a move that a kill prevented is made up for."""
         if item.state != "done":
@@ -78,6 +82,7 @@ class Store:
         """Forget what came of a file."""
         item.forget()
         self.partial(item).unlink(missing_ok=True)
+        shutil.rmtree(self.site_dir(item), ignore_errors=True)
 
     def place(self, partial: Path, target: Path) -> None:
         """Move a file to its place, also to another disk; it appears whole."""
