@@ -1,14 +1,23 @@
+"""Processes that die, hang or are left alone cost at most their item, and none stays behind."""
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from vatt.data.preprocessing.workers import run_in_workers
+from vatt.data.preprocessing.workers import (
+    LocalCrew,
+    Lost,
+    StallLimit,
+    run_in_workers,
+    work_through,
+)
 
 
 def square(number: int) -> int:
@@ -37,12 +46,65 @@ def test_a_crash_costs_only_its_item(num_workers: int) -> None:
     assert list(run_in_workers(square_or_die, range(8), num_workers)) == expected
 
 
-def test_errors_of_the_function_are_raised() -> None:
-    with pytest.raises(ValueError, match="item 0"):
+def test_errors_of_the_function_are_raised_with_their_place() -> None:
+    with pytest.raises(ValueError, match="item 0") as raised:
         list(run_in_workers(fail, [0], 1))
+    assert "in fail" in raised.value.__notes__[0]
 
 
-def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+def die_once(folder: Path, number: int) -> int:
+    marker = folder / str(number)
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_an_item_whose_process_was_killed_is_tried_again(tmp_path: Path) -> None:
+    crew = LocalCrew(partial(die_once, tmp_path), 2)
+    assert sorted(work_through(crew, range(3))) == [(0, 0), (1, 1), (2, 2)]
+
+
+def find_workers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def hang(folder: Path, number: int) -> int:
+    """Write for ever at 0, no more after a while at 1, for 1.5 s at 2; else be quick."""
+    begin_s = time.monotonic()
+    while number in {0, 1} or (number == 2 and time.monotonic() < begin_s + 1.5):
+        with (folder / str(number)).open("a") as file:
+            file.write("x" if number != 1 or time.monotonic() < begin_s + 0.3 else "")
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def measure(folder: Path, number: int) -> int | None:
+    path = folder / str(number)
+    return path.stat().st_size if path.exists() else None
+
+
+def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
+    crew = LocalCrew(partial(hang, tmp_path), 2)
+    begin_s = time.monotonic()
+    results = dict(work_through(crew, range(1, 6), StallLimit(0.5, partial(measure, tmp_path))))
+    assert time.monotonic() - begin_s < 20
+    assert results[0] == Lost("the decoder hung: nothing new for 0.5 s")
+    assert all(isinstance(results[place], int) for place in range(1, 5))
+    assert not find_workers()
+
+
+def test_ending_early_ends_what_goes_on(tmp_path: Path) -> None:
+    work = work_through(LocalCrew(partial(hang, tmp_path), 2), [3, 0, 0])
+    next(work)
+    assert len(find_workers()) == 2
+    work.close()
+    assert not find_workers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_killed_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"
@@ -52,11 +114,22 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         "    results = run_in_workers(time.sleep, [0, 600, 600], 2)\n"
         "    next(results), print('asleep', flush=True), next(results)\n"
     )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["1\n", "asleep\n"]
         workers = psutil.Process(process.pid).children(recursive=True)
         assert workers
-        process.kill()
+        if number == signal.SIGINT:  # Ctrl-C: all processes of the terminal get it
+            os.killpg(process.pid, number)
+        else:
+            process.kill()
+        _, errors = process.communicate()
+    assert errors.count("Traceback") == (number == signal.SIGINT)
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive

@@ -4,12 +4,15 @@ Each machine has the same vatt installed and reaches the current folder under th
 """
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vatt.data.preprocessing.workers import Attempt, attempt
 from vatt.params import StageError
+
+CONNECT_S = 10.0
 
 
 class RayCrew:
@@ -23,6 +26,9 @@ class RayCrew:
                 f"launch.ray_address = {address}: Ray is not installed: `pip install .[ray]`"
             ) from error
         try:
+            if address != "auto":  # Ray alone would try for many minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), CONNECT_S).close()
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise StageError(f"launch.ray_address = {address}: {error}") from error

@@ -4,10 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import av
-import numpy as np
 
 from vatt.data.manifest import ManifestEntry
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
@@ -20,6 +20,7 @@ NO_PART = {
     *("corpus.py", "workers.py", "digests.py", "maker.py", "ray_crew.py", "work.py"),
 }
 """Modules there that do not decide what a fragment holds; those not named here are taken to do so."""
+LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "silero-vad")
 NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
 """Parameters that play no part in the segments of a file."""
 
@@ -28,8 +29,9 @@ NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
 def digest_code() -> str:
     """Return a digest of the modules and the libraries that make fragments, as they are here."""
     digest = hashlib.blake2b(digest_size=16)
-    for version in (av.__version__, av.ffmpeg_version_info, np.__version__, str(AUDIO_RATE_HZ)):
-        digest.update(version.encode())
+    versions = [f"{name} {version(name)}" for name in LIBRARIES]
+    for text in (*versions, av.ffmpeg_version_info, str(AUDIO_RATE_HZ)):
+        digest.update(text.encode())
     for path in list_code():
         digest.update(path.read_bytes())
     return digest.hexdigest()
