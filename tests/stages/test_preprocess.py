@@ -1,6 +1,8 @@
 """The preprocess stage as a process: killed at any moment, it runs again to the same bytes."""
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +13,13 @@ import psutil
 import pytest
 
 from tests.data.conftest import write_downloads
+from vatt.data.manifest import read_manifest, write_manifest
 from vatt.params import StageError, load_params
 from vatt.stages.preprocess import main
 
 ROOT = Path(__file__).parents[2]
-PARAMS, LAUNCH = (load_params(ROOT / "params.yaml").section(name) for name in ("preprocess", "launch"))
+LOADED = load_params(ROOT / "params.yaml")
+PARAMS, LAUNCH = LOADED.preprocess, LOADED.launch
 
 
 @pytest.fixture
@@ -39,36 +43,56 @@ def start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_when(process: subprocess.Popen[bytes], path: Path, delay_s: float) -> None:
-    """Kill a process, but none of its workers, a while after a path appeared."""
-    while process.poll() is None and not path.exists():
-        time.sleep(0.005)
-    time.sleep(delay_s)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=30)
-    assert not alive
+def add_copies(download_dir: Path, num_copies: int) -> None:
+    """Add rows that name the same files by other ids."""
+    rows = read_manifest(download_dir)
+    copies = [
+        dataclasses.replace(row, video_id=f"{number}/{row.video_id}")
+        for number in range(num_copies)
+        for row in rows
+    ]
+    write_manifest(download_dir, [*rows, *copies])
 
 
-def check_kills(workplace: Path, delays_s: list[float]) -> None:
-    for delay_s in delays_s:
-        kill_when(start(), workplace / "data" / "preprocess.partial" / "shards", delay_s)
-        assert not (workplace / "data" / "preprocess").exists()
-    assert start().wait() == 0
-    again = read_tree(workplace / "data" / "preprocess")
-    assert not list(workplace.glob("data/*.partial"))
+def check_kills(workplace: Path, seed: int, num_kills: int) -> None:
     main(PARAMS, LAUNCH)
-    assert again == read_tree(workplace / "data" / "preprocess")
+    undisturbed = read_tree(workplace / "data" / "preprocess")
+    shutil.rmtree(workplace / "data" / "preprocess")
+    shutil.rmtree(workplace / ".cache")
+    arguments = ["-m", "tests.stages.killed_preprocess", str(seed), str(num_kills)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
+    counts = [int(line.split()[0]) for line in printed.splitlines()]
+    assert len(counts) == num_kills
+    assert counts == sorted(counts)
+    assert read_tree(workplace / "data" / "preprocess") == undisturbed
+    assert not list(workplace.glob("data/*.partial"))
+    assert not (workplace / ".cache/preprocess/partial").exists()
 
 
-def test_a_killed_run_can_be_repeated(workplace: Path) -> None:
-    check_kills(workplace, [0.0])
+def test_killed_runs_end_in_the_same_bytes(workplace: Path) -> None:
+    check_kills(workplace, seed=1, num_kills=3)
 
 
 @pytest.mark.slow
-def test_many_killed_runs_can_be_repeated(workplace: Path) -> None:
-    check_kills(workplace, [0.0, 0.1, 0.3, 0.6, 0.8, 1.0, 1.2])
+def test_many_killed_runs_end_in_the_same_bytes(workplace: Path) -> None:
+    add_copies(workplace / "data" / "download", 3)
+    check_kills(workplace, seed=2, num_kills=20)
+
+
+def test_a_terminated_run_leaves_nothing_half_done(workplace: Path) -> None:
+    process = start()
+    while process.poll() is None and not list(workplace.glob(".cache/preprocess/fragments/*/*")):
+        time.sleep(0.005)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert not list((workplace / "data").glob("preprocess*"))
+    assert not (workplace / ".cache/preprocess/partial").exists()
 
 
 def test_a_full_disk_stops_the_stage_and_says_so(workplace: Path) -> None:

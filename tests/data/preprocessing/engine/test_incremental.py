@@ -206,3 +206,16 @@ def test_a_file_that_is_gone_is_tried_again(project: Project) -> None:
     replace_file(project.download_dir / "s/a.mp4", content)
     project.write()
     assert set(read_quarantine(project.folder / "out")) == {"gone.mp4", "bad.mp4"}
+
+
+def test_a_file_on_which_the_decoder_hangs_is_given_up(project: Project) -> None:
+    os.mkfifo(project.download_dir / "s/endless.mp4")  # whoever opens it waits for ever
+    rows = read_manifest(project.download_dir)
+    write_manifest(
+        project.download_dir,
+        [*rows, ManifestEntry("s", "endless.mp4", "train", path="s/endless.mp4")],
+    )
+    project.write(PARAMS.model_copy(update={"time_limit_s": 0.3}))
+    quarantine = read_quarantine(project.folder / "out")
+    assert quarantine["endless.mp4"] == "the decoder hung: nothing new for 0.3 s"
+    assert len(quarantine) == 3
