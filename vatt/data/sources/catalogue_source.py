@@ -117,7 +117,13 @@ class _Reader:
         self._items = items
         self._problems = problems
         self._captions: dict[str, Captions] = {}
-        self.collection = Collection(items.failed, items.ignored, items.counts)
+        failed = [
+            replace(row, video_id=f"{row.video_id} (a row of the list)")
+            if row.video_id in items.claims
+            else row
+            for row in items.failed
+        ]
+        self.collection = Collection(failed, items.ignored, items.counts)
 
     def add_captions(self, lists: OfficialLists, beside: dict[str, str]) -> None:
         """Find the captions of the videos: beside them, else among the lists."""

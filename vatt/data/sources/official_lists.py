@@ -215,7 +215,9 @@ class OfficialLists:
         """
         with self.open(name) as file:
             try:
-                return json.load(file)
+                text = json.dumps(json.load(file), ensure_ascii=False)
+                # Half a character ("\\ud83d" alone) could not be written to the manifest.
+                return json.loads(text.encode("utf-8", "replace"))
             except (ValueError, RecursionError) as error:
                 raise StageError(f"{name}: is not JSON: {error}") from error
 

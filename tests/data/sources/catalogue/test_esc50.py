@@ -53,6 +53,18 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     }
 
 
+def test_two_items_of_a_file_in_different_splits(tmp_path: Path) -> None:
+    rows = "a.mp3,1,0,dog,True,1,A\na.wav,2,0,dog,True,1,A\n"
+    write_files(tmp_path / "lists", {"esc50.csv": HEADER + rows})
+    write_media(tmp_path / "media", "a.wav")
+    collection = collect(tmp_path, "esc50")
+    assert splits(collection) == {"a.wav": "test"}
+    assert failed(collection) == {
+        "a.wav (a row of the list)": "its file a.wav is in test, because of a.mp3"
+    }
+    assert counts(collection) == {"train": (0, 0, 1), "test": (1, 0, 0)}
+
+
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     write_files(tmp_path / "lists", {"esc50.csv": "filename,target\n"})
     with pytest.raises(StageError, match=r"esc50\.csv: has no column fold, category; its header"):

@@ -63,6 +63,7 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
         "../x": video("training"),
         "aaa": video("testing"),
         "bbb": [],
+        "b\ud800b": {"subset": [], "annotations": []},
         "ccc": video("training", step(2, 1, "x")),
         "ddd": video("training", step(0, 1, " ")),
         "eee": video("training", {"segment": ["a", 1], "sentence": "x"}),
@@ -75,6 +76,7 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
         "../x": "is no id of letters, digits, _ and -",
         "aaa": "subset = 'testing': must be training or validation",
         "bbb": "subset = None: must be training or validation",
+        "b?b": "is no id of letters, digits, _ and -",
         "ccc": "annotations[0]: end = 1: must be after start = 2",
         "ddd": (
             "annotations[0]: needs segment [start, end] and sentence; "

@@ -29,12 +29,12 @@ def read_kinetics(
     source: KineticsSource | KineticsSoundsSource,
     classes: Collection[str] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items of every CSV with the columns of Kinetics, of `classes` if they are given.
+    """Yield the items of every CSV with columns of Kinetics, of `classes` if they are given.
 
     Raises:
-        StageError: there is no such CSV, or one cannot be read.
+        StageError: there is no such CSV, or one cannot be read or lacks a column.
     """
-    names = [name for name in lists.find_all(".csv") if set(COLUMNS) <= set(lists.columns(name))]
+    names = [name for name in lists.find_all(".csv") if set(COLUMNS) & set(lists.columns(name))]
     if not names:
         lists.need(f"CSV with the columns label,{','.join(COLUMNS)}")
     for name in names:

@@ -44,7 +44,7 @@ def _make_item(video_id: str, video: Any) -> Item:
     if not IDENTIFIER.fullmatch(video_id):
         raise RowError("is no id of letters, digits, _ and -")
     subset = video.get("subset") if isinstance(video, dict) else None
-    if subset not in SPLITS:
+    if not isinstance(subset, str) or subset not in SPLITS:
         raise RowError(f"subset = {subset!r}: must be {' or '.join(SPLITS)}")
     steps = video.get("annotations")
     if not isinstance(steps, list):
