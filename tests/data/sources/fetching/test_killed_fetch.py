@@ -54,14 +54,16 @@ class Fetcher:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def run(self, kill_after_s: float | None) -> int:
-        """Fetch in a process of its own, perhaps killed; return how it ended."""
+    def run(self, record: Record, kill_after_s: float | None) -> int:
+        """Fetch in a process of its own, perhaps killed after its first request; return its end."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         child = int(self._process.stdout.readline())
         if kill_after_s is not None:
+            while not record.requests:
+                time.sleep(0.001)
             time.sleep(kill_after_s)
             os.kill(child, signal.SIGKILL)
         return int(self._process.stdout.readline())
@@ -84,7 +86,7 @@ def fetch_with_kills(folder: Path, address: str, record: Record, num_kills: int)
         done = done_files(folder)
         with record.lock:
             record.requests.clear()
-        assert fetcher.run(generator.uniform(0.02, 0.35)) == signal.SIGKILL
+        assert fetcher.run(record, generator.uniform(0.0, 0.5)) == signal.SIGKILL
         again = {path for path, _ in record.requests if path[1:] in done}
         assert not again, "was done, and is asked for again"
         reached.append(len(done_files(folder)))
@@ -92,7 +94,7 @@ def fetch_with_kills(folder: Path, address: str, record: Record, num_kills: int)
     done = done_files(folder)
     with record.lock:
         record.requests.clear()
-    assert fetcher.run(None) == 0
+    assert fetcher.run(record, None) == 0
     fetcher.close()
     assert not {path for path, _ in record.requests if path[1:] in done}
     return reached
@@ -105,8 +107,8 @@ def test_killed_fetches_give_the_same_files(tmp_path: Path, num_kills: int) -> N
     with serve() as (address, record):
         record.files[f"/{LARGE}"] = content_of(LARGE, LARGE_BYTES)
         # Slow enough that the large file outlives the kills.
-        record.bytes_per_s = LARGE_BYTES / (0.4 * num_kills + 1.5)
-        record.delay_s = 0.004 * num_kills
+        record.bytes_per_s = LARGE_BYTES / (0.5 * num_kills + 1.5)
+        record.delay_s = 0.005 * num_kills
         reached = fetch_with_kills(tmp_path, address, record, num_kills)
         served = dict(record.files)
         large = record.ranges(f"/{LARGE}")
