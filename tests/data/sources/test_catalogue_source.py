@@ -73,6 +73,13 @@ def test_wrong_parameters_are_refused(changes: dict[str, Any], problem: str) -> 
         DownloadParams.model_validate({"sources": [given]})
 
 
+def test_folders_that_do_not_exist_are_named_by_their_key(tmp_path: Path) -> None:
+    write_files(tmp_path / "lists", {"esc50.csv": ESC50})
+    for key in ("annotations", "media"):
+        with pytest.raises(StageError, match=f"{key} = 'none': is not an existing folder"):
+            collect(tmp_path, "esc50", **{key: "none"})
+
+
 def test_a_file_that_cannot_be_read_is_unusable(tmp_path: Path) -> None:
     write_files(tmp_path / "lists", {"esc50.csv": ESC50})
     write_media(tmp_path / "media", "a.wav", "b.wav")

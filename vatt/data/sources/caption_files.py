@@ -1,15 +1,11 @@
 """Which captions belong to which media file: those beside it with the same stem."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any
 
-from vatt.data.captions import decode_text
 from vatt.data.manifest import CaptionsFormat
-from vatt.params import StageError
 
 CAPTION_FORMATS: dict[str, CaptionsFormat] = {
     ".vtt": "vtt",
@@ -48,18 +44,3 @@ def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, l
             by_stem[language[1]].append((rank, order, name))
     matches = {name: sorted(by_stem[str(PurePosixPath(name).with_suffix(""))]) for name in media}
     return {name: [found for _, _, found in files] for name, files in matches.items() if files}
-
-
-def read_corpus_captions(content: bytes, name: str) -> dict[str, Any]:
-    """Read HowTo100M's file of all captions whole: the captions of each video id.
-
-    Raises:
-        StageError: it is not a JSON object of objects.
-    """
-    try:
-        captions = json.loads(decode_text(content))
-    except (ValueError, RecursionError) as error:
-        raise StageError(f"{name}: is not JSON: {error}") from error
-    if not isinstance(captions, dict) or not all(isinstance(c, dict) for c in captions.values()):
-        raise StageError(f'{name}: is not of the form {{"video id": {{"start": [...], ...}}, ...}}')
-    return captions

@@ -188,7 +188,7 @@ def _open_media(
 ) -> MediaFiles:
     """Open the media of a source, in whichever of three ways it names them."""
     if source.media is not None:
-        storage = Storage(source.media, fetch)
+        storage = Storage(source.media, fetch, "media")
         storage.refuse_overlap(folder.parent)
         return storage
     if source.addresses is not None:

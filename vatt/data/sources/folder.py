@@ -7,7 +7,7 @@ labels, as a failed row with its reason, or in the list of ignored files with th
 import csv
 import hashlib
 import io
-import json
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from vatt.data.sources.caption_files import (
     CORPUS_CAPTIONS,
     captions_format,
     match_captions,
-    read_corpus_captions,
 )
 from vatt.data.sources.collection import Captions, Collection, IgnoredFile
+from vatt.data.sources.corpus_captions import stream_captions
 from vatt.data.sources.labels import FileLabels, read_labels
 from vatt.data.sources.storage import AS_ALWAYS, HIDDEN, Storage, StoredFile, remove_others
 from vatt.params import FetchParams, FolderSource, StageError
@@ -101,10 +101,17 @@ class _FolderReader:
         self._download_dir = download_dir
         self._files = files
         self._labels = _find_labels(source, storage, files.all)
-        self._corpus_captions = {
-            name: read_corpus_captions(storage.read(files.all[name]), name)
-            for name in files.corpus_captions
-        }
+        stems = {PurePosixPath(name).stem for name in files.media}
+        self._corpus_captions: dict[str, dict[str, str]] = {}
+        self._num_others: Counter[str] = Counter()
+        for name in files.corpus_captions:
+            found = self._corpus_captions.setdefault(name, {})
+            with storage.open(files.all[name]) as file:
+                for video, captions in stream_captions(file, name):
+                    if video in stems:
+                        found[video] = captions
+                    else:
+                        self._num_others[name] += 1
         self.collection = Collection()
 
     def add_media(self, name: str, problems: Mapping[str, str | None]) -> None:
@@ -171,11 +178,9 @@ class _FolderReader:
 
     def add_captions_without_media(self) -> None:
         """Count the videos of HowTo100M's file of all captions that the folder does not hold."""
-        stems = {PurePosixPath(name).stem for name in self._files.media}
-        for name, captions in self._corpus_captions.items():
-            missing = len(captions.keys() - stems)
-            if missing:
-                self._ignore(name, f"{missing} of its {len(captions)} videos are not in the folder")
+        for name, missing in self._num_others.items():
+            total = missing + len(self._corpus_captions[name])
+            self._ignore(name, f"{missing} of its {total} videos are not in the folder")
 
     def _fail(self, name: str, reason: str) -> None:
         """Add a failed row."""
@@ -216,7 +221,7 @@ class _FolderReader:
         stem = PurePosixPath(name).stem
         captions = next((c[stem] for c in self._corpus_captions.values() if stem in c), None)
         if captions is not None:
-            self._write(f"{folder}.json", json.dumps(captions))
+            self._write(f"{folder}.json", captions)
             return self._captions(f"{folder}.json")
         narration = self._labels[name].narration() if name in self._labels else []
         if not narration:

@@ -5,11 +5,10 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
-
-import fsspec
 
 from vatt.data.manifest import Split
 from vatt.data.sources.item import Item
@@ -106,11 +105,10 @@ class OfficialLists:
             StageError: it does not exist or cannot be listed.
         """
         self._url = url
-        self.storage = Storage(url, fetch)
+        self.storage = Storage(url, fetch, "annotations")
         self.files: dict[str, StoredFile] = {
             file.name: file for file in self.storage.list_files() if not file.problem
         }
-        self._filesystem = fsspec.core.url_to_fs(url)[0]
 
     def find(self, *names: str) -> str | None:
         """Return the first of these files that is there, in whatever folder; the topmost one."""
@@ -141,7 +139,7 @@ class OfficialLists:
 
     def version(self, name: str) -> str:
         """Return something that changes when the file does."""
-        return str(self._filesystem.ukey(self.files[name].address))
+        return self.storage.version(self.files[name])
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -150,11 +148,8 @@ class OfficialLists:
         Raises:
             StageError: it cannot be read.
         """
-        try:
-            with self._filesystem.open(self.files[name].address, "rb") as file:
-                yield file
-        except OSError as error:
-            raise StageError(f"{name}: cannot be read: {error.strerror or error}") from error
+        with self.storage.open(self.files[name]) as file:
+            yield file
 
     def columns(self, name: str) -> list[str]:
         """Return the header of a CSV."""
@@ -215,11 +210,22 @@ class OfficialLists:
         """
         with self.open(name) as file:
             try:
-                text = json.dumps(json.load(file), ensure_ascii=False)
-                # Half a character ("\\ud83d" alone) could not be written to the manifest.
+                text = json.dumps(
+                    json.load(file, object_pairs_hook=_refuse_doubles), ensure_ascii=False
+                )
+                # Half a character (an escape of half a pair) could not be written to the manifest.
                 return json.loads(text.encode("utf-8", "replace"))
             except (ValueError, RecursionError) as error:
                 raise StageError(f"{name}: is not JSON: {error}") from error
+
+
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON, of which else the last of equal keys would win silently."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        double = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{double!r} is given more than once")
+    return content
 
 
 class _Lines:

@@ -4,11 +4,12 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import fsspec
@@ -38,13 +39,14 @@ class StoredFile:
 class Storage:
     """A local or remote folder: a path, or any address that fsspec knows."""
 
-    def __init__(self, url: str, fetch: FetchParams = AS_ALWAYS) -> None:
-        """Open the folder `url`.
+    def __init__(self, url: str, fetch: FetchParams = AS_ALWAYS, key: str = "url") -> None:
+        """Open the folder `url`, which the parameter `key` of a source names.
 
         Raises:
             StageError: the kind of address is not known, or its package is not installed.
         """
         self.url, self._params = url, fetch
+        self._place = f"download.sources: {key} = {url!r}"
         options = {}
         self._is_http = url.startswith(("http:", "https:"))
         if self._is_http:
@@ -56,7 +58,7 @@ class Storage:
         try:
             self._files, root = fsspec.core.url_to_fs(url, **options)
         except (ValueError, ImportError) as error:
-            raise StageError(f"download.sources: url = {url!r}: {error}") from error
+            raise StageError(f"{self._place}: {error}") from error
         self._root = root.rstrip("/") or "/"
         self._is_local = isinstance(self._files, LocalFileSystem)
 
@@ -70,7 +72,7 @@ class Storage:
         root = Path(self._root).resolve()
         if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
             raise StageError(
-                f"download.sources: url = {self.url!r}: holds {download_dir} or lies in it; "
+                f"{self._place}: holds {download_dir} or lies in it; "
                 "name a folder of media apart from the outputs"
             )
 
@@ -81,13 +83,11 @@ class Storage:
             StageError: the folder itself does not exist or cannot be listed.
         """
         if self._is_local and not Path(self._root).is_dir():
-            raise StageError(f"download.sources: url = {self.url!r}: is not an existing folder")
+            raise StageError(f"{self._place}: is not an existing folder")
         try:
             listed = list(self._walk())
         except Exception as error:  # every kind of storage raises its own errors
-            raise StageError(
-                f"download.sources: url = {self.url!r}: cannot be listed: {describe(error)}"
-            ) from error
+            raise StageError(f"{self._place}: cannot be listed: {describe(error)}") from error
         names = {file.name for file in listed}
         return sorted(
             (_refuse_clash(file, names) for file in listed),
@@ -105,6 +105,23 @@ class Storage:
         except Exception as error:
             raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
         return content
+
+    @contextmanager
+    def open(self, file: StoredFile) -> Iterator[BinaryIO]:
+        """Open a file of any size to be read as a stream.
+
+        Raises:
+            StageError: it cannot be read.
+        """
+        try:
+            with self._files.open(file.address, "rb") as stream:
+                yield stream
+        except OSError as error:
+            raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
+
+    def version(self, file: StoredFile) -> str:
+        """Return something that changes when the file does, as far as its storage tells."""
+        return str(self._files.ukey(file.address))
 
     def fetch_all(
         self, files: Iterable[StoredFile], folder: Path, title: str

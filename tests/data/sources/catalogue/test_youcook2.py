@@ -62,6 +62,7 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
     database = {
         "../x": video("training"),
         "aaa": video("testing"),
+        "aab": {"subset": [], "annotations": []},
         "bbb": [],
         "b\ud800b": {"subset": [], "annotations": []},
         "ccc": video("training", step(2, 1, "x")),
@@ -75,6 +76,7 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
     problems = {
         "../x": "is no id of letters, digits, _ and -",
         "aaa": "subset = 'testing': must be training or validation",
+        "aab": "subset = []: must be training or validation",
         "bbb": "subset = None: must be training or validation",
         "b?b": "is no id of letters, digits, _ and -",
         "ccc": "annotations[0]: end = 1: must be after start = 2",
@@ -90,6 +92,13 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
         for key, problem in problems.items()
     }
     assert counts(collection) == {"train": (0, 0, len(problems))}
+
+
+def test_a_video_that_is_given_twice(tmp_path: Path) -> None:
+    content = '{"database": {"aaa": {}, "bbb": {}, "aaa": {}}}'
+    write_files(tmp_path / "lists", {NAME: content})
+    with pytest.raises(StageError, match=rf"{NAME}: is not JSON: 'aaa' is given more than once"):
+        collect(tmp_path, "youcook2")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"database": []}', b"\xff"])
