@@ -59,6 +59,7 @@ def test_lists_that_are_there_with_all_labels(tmp_path: Path) -> None:
     [
         "Y--PJHxphWEs.wav",
         "--PJHxphWEs_30.mp4",
+        "--PJHxphWEs_30.000.wav",
         "--PJHxphWEs_30_40.flac",
         "--PJHxphWEs_30000_40000.m4a",
         "--PJHxphWEs_30.000_40.000.wav",

@@ -1,6 +1,7 @@
 """HowTo100M: narrated videos, and captions from whichever file the user has."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.data.sources.catalogue.miniature import (
     write_files,
     write_media,
 )
+from vatt.atomic import atomic_path
 from vatt.data.captions import Caption, read_captions
+from vatt.data.sources import howto100m_captions
 from vatt.data.sources.collection import Collection
 from vatt.params import StageError
 
@@ -124,6 +127,27 @@ def test_captions_are_written_once(tmp_path: Path) -> None:
     (tmp_path / "lists/raw_caption.json").unlink()
     assert texts_of(tmp_path, collect(tmp_path, "howto100m")) == {}
     assert not list(folder.iterdir())
+
+
+def test_killed_while_captions_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {name: captions(f"text of {name}") for name in IDS}
+    write_lists(tmp_path, raw_caption__json=json.dumps(raw))
+    written = []
+
+    def stop_at_the_second(path: Path) -> AbstractContextManager[Path]:
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return atomic_path(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(howto100m_captions, "atomic_path", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            collect(tmp_path, "howto100m")
+    before = written[0].stat().st_mtime_ns
+    found = texts_of(tmp_path, collect(tmp_path, "howto100m"))
+    assert found == {name: [f"text of {video}"] for name, video in zip(MEDIA, IDS, strict=True)}
+    assert written[0].stat().st_mtime_ns == before
 
 
 def test_broken_off_captions_are_named_and_a_mended_file_is_used(tmp_path: Path) -> None:

@@ -37,11 +37,12 @@ def test_layouts_and_splits(tmp_path: Path) -> None:
     write_files(tmp_path / "lists", LISTS)
     clips = {
         "k400/train/testifying/---QUuC4vJs_000084_000094.mp4": "train",
-        "train/_dbcJuKJQNs_000040_000050.mkv": "train",
+        "replacement/_dbcJuKJQNs_000040_000050.mkv": "train",
         "val/-3B32lodo2M_000059_000069.mp4": "test",
     }
+    damaged = "train/abseiling/_dbcJuKJQNs_000040_000050.mp4"
     test = "test/--6bJUbfpnQ_000017_000027.mp4"
-    write_media(tmp_path / "media", *clips, test, "val/unknown_000001_000011.mp4")
+    write_media(tmp_path / "media", *clips, damaged, test, "val/unknown_000001_000011.mp4")
     collection = collect(tmp_path, "kinetics")
     assert splits(collection) == clips
     assert sorted(labels(collection).values()) == [["abseiling"], ["air drumming"], ["testifying"]]
@@ -49,6 +50,7 @@ def test_layouts_and_splits(tmp_path: Path) -> None:
     assert metrics(collection)["unused"] == 1
     assert set(failed(collection)) == {"0347ZoDXyP0_000095_000105", "--GkrdYZ9Tc_000000_000010"}
     assert ignored(collection) == {
+        damaged: "replacement/_dbcJuKJQNs_000040_000050.mkv is used instead",
         test: "is not used: of the official test list",
         "val/unknown_000001_000011.mp4": "is not in the official list",
     }

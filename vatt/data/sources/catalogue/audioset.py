@@ -57,6 +57,7 @@ def _clip_names(video_id: str, start_s: float, end_s: float) -> tuple[str, ...]:
     return (
         f"Y{video_id}",
         f"{video_id}_{start_s:g}",
+        f"{video_id}_{start_s:.3f}",
         f"{video_id}_{start_s:g}_{end_s:g}",
         f"{video_id}_{start_ms}_{end_ms}",
         f"{video_id}_{start_s:.3f}_{end_s:.3f}",
