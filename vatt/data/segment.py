@@ -1,5 +1,6 @@
 """A segment: what the index says of one piece of a source file."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -35,12 +36,26 @@ class Segment:
     caption_words_per_second: float
     silent_rate: float
     """Share of windows of 20 ms below -60 dBFS."""
+    clipped_rate: float
+    """Share of samples from 99 % of full scale on."""
     black_rate: float
     """Share of frames whose mean luma is below 16 of 255."""
+    frozen_rate: float
+    """Share of frames that equal the one before within noise."""
+    picture_hashes: str
+    """Perceptual hashes of the frames at the whole seconds of the file, 16 hexadecimal digits each."""
     labels: str
     """JSON: task to label."""
     caption: str | None
     """The annotated description, a query of the evaluation."""
+    speech_rate: float = math.nan
+    """Share of the sound in which somebody speaks."""
+    caption_offset_s: float = math.nan
+    """How much later than the speech the captions of the file are; see `caption_timing`."""
+    caption_score: float = math.nan
+    """How surely: 0, no better than captions of another video, to 1; NaN where nothing can tell."""
+    sound_hashes: str = ""
+    """As `picture_hashes`, of the sound from each of these seconds on."""
     num_context_captions: int = 0
     """Captions stored with it: those up to caption_context_s away, too."""
     captions_outside: int = 0

@@ -4,13 +4,7 @@ import numpy as np
 
 from vatt.data.captions import Caption
 from vatt.data.manifest import Annotation
-from vatt.data.preprocessing.alignment import (
-    annotate,
-    measure_black,
-    measure_silence,
-    measure_words,
-    select_context,
-)
+from vatt.data.preprocessing.alignment import annotate, measure_words, select_context
 
 CAPTIONS = [
     Caption(0.0, 2.0, "one two"),
@@ -57,24 +51,3 @@ def test_labels_hold_where_they_cover_half_of_the_segment() -> None:
 def test_of_equal_labels_the_first_holds() -> None:
     annotations = [Annotation("action", "b"), Annotation("action", "a")]
     assert annotate(annotations, 0.0, 1.0)[0] == {"action": "b"}
-
-
-def test_silence_is_below_60_decibels() -> None:
-    time_s = np.arange(48_000) / 48_000
-    tone = np.sin(2 * np.pi * 500 * time_s)
-    quiet = (tone * 32768 * 10 ** (-61 / 20) * math.sqrt(2)).round().astype(np.int16)
-    audible = (tone * 32768 * 10 ** (-59 / 20) * math.sqrt(2)).round().astype(np.int16)
-    assert measure_silence(quiet) == 1.0
-    assert measure_silence(audible) == 0.0
-    assert measure_silence(np.concatenate([quiet, audible])) == 0.5
-    assert measure_silence(np.zeros(10, np.int16)) == 1.0
-    assert math.isnan(measure_silence(np.zeros(0, np.int16)))
-
-
-def test_black_is_below_luma_16() -> None:
-    blue = np.zeros((4, 6, 3), np.uint8)
-    blue[..., 2] = 130  # luma 14.8
-    green = np.zeros((4, 6, 3), np.uint8)
-    green[..., 1] = 30  # luma 17.6
-    assert measure_black([blue, green, green, green]) == 0.25
-    assert math.isnan(measure_black([]))

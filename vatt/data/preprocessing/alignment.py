@@ -1,20 +1,12 @@
-"""How captions, labels, sound and picture of a segment agree: what the index says of it."""
+"""Which captions and labels belong to a segment: what the index and the shards say of them."""
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-from jaxtyping import Int16, UInt8
-
 from vatt.data.captions import Caption
 from vatt.data.manifest import Annotation
-from vatt.params import AUDIO_RATE_HZ
 
-SILENT_WINDOW_SAMPLES = AUDIO_RATE_HZ // 50
-SILENT_AMPLITUDE = 32768 * 10 ** (-60 / 20)
-BLACK_LUMA = 16.0
-LUMA = np.array([0.299, 0.587, 0.114])
 MIN_LABEL_SHARE = 0.5
 """A label holds for a segment if its time range covers this share of it."""
 
@@ -75,20 +67,3 @@ def annotate(
     values = {task: value for task, (_, value) in sorted(best.items())}
     description = values.pop("caption", None)
     return values, description
-
-
-def measure_silence(samples: Int16[np.ndarray, "S"]) -> float:
-    """Return the share of windows of 20 ms (the last may be shorter) below -60 dBFS; NaN if empty."""
-    if not len(samples):
-        return math.nan
-    starts = np.arange(0, len(samples), SILENT_WINDOW_SAMPLES)
-    energies = np.add.reduceat(samples.astype(np.float64) ** 2, starts)
-    lengths = np.diff(np.append(starts, len(samples)))
-    return float(np.mean(energies / lengths < SILENT_AMPLITUDE**2))
-
-
-def measure_black(pictures: Sequence[UInt8[np.ndarray, "H W 3"]]) -> float:
-    """Return the share of frames whose mean luma is below 16 of 255; NaN without frames."""
-    if not pictures:
-        return math.nan
-    return float(np.mean([picture.mean((0, 1)) @ LUMA < BLACK_LUMA for picture in pictures]))

@@ -7,20 +7,23 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vatt.data.audio import encode_audio
 from vatt.data.captions import Caption, CaptionError, read_captions
 from vatt.data.manifest import ManifestEntry
 from vatt.data.media import MediaError
-from vatt.data.preprocessing.alignment import (
-    annotate,
-    measure_black,
-    measure_silence,
-    measure_words,
-    select_context,
-)
+from vatt.data.preprocessing.alignment import annotate, measure_words, select_context
 from vatt.data.preprocessing.cuts import Cut, cut_file
+from vatt.data.preprocessing.measures.caption_timing import estimate_timing
+from vatt.data.preprocessing.measures.fingerprints import hash_pictures
+from vatt.data.preprocessing.measures.listening import Heard, Listener
+from vatt.data.preprocessing.measures.quality import (
+    measure_black,
+    measure_clipping,
+    measure_freezing,
+    measure_silence,
+)
 from vatt.data.segment import Segment
 from vatt.data.shards import write_members
 from vatt.data.video import encode_video
@@ -73,8 +76,11 @@ def _write(
     problems = [entry.caption_problem] if entry.caption_problem else []
     captions = _read_captions(entry, download_dir, problems)
     segments = []
+    listener = Listener()
     with fragment_path.open("wb") as fragment:
         for number, cut in enumerate(cut_file(path, params, problems)):
+            if cut.sound.num_covered:
+                listener.hear(cut.start_s, cut.sound.samples)
             segment = _describe(entry, number, cut, captions, params)
             near = select_context(
                 captions, segment.start_s, segment.end_s, params.caption_context_s
@@ -85,15 +91,34 @@ def _write(
         raise MediaError("; ".join(problems) or "there is no picture and no sound")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    outside = sum(caption.start_s >= segments[-1].end_s for caption in captions)
-    problem = "; ".join(problems) or None
-    segments = [
-        dataclasses.replace(
-            segment, source_digest=digest, captions_outside=outside, problem=problem
-        )
-        for segment in segments
-    ]
+    facts: dict[str, Any] = {
+        "source_digest": digest,
+        "captions_outside": sum(caption.start_s >= segments[-1].end_s for caption in captions),
+        "problem": "; ".join(problems) or None,
+    }
+    heard = listener.finish()
+    if heard:
+        facts |= _time_captions(heard, captions)
+        segments = [_tell_sound(segment, heard) for segment in segments]
+    segments = [dataclasses.replace(segment, **facts) for segment in segments]
     return Outcome(segments, [caption.text for caption in captions])
+
+
+def _time_captions(heard: Heard, captions: Sequence[Caption]) -> dict[str, Any]:
+    """Return the fields of a segment on when the captions of its file are."""
+    timing = estimate_timing(heard.speech, captions)
+    return {"caption_offset_s": timing.offset_s, "caption_score": timing.score}
+
+
+def _tell_sound(segment: Segment, heard: Heard) -> Segment:
+    """Add to a row what was heard in it."""
+    if not segment.has_audio:
+        return segment
+    return dataclasses.replace(
+        segment,
+        speech_rate=heard.measure_speech(segment.start_s, segment.end_s),
+        sound_hashes=heard.cut_hashes(segment.start_s, segment.end_s),
+    )
 
 
 def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]) -> list[Caption]:
@@ -144,7 +169,10 @@ def _describe(
         start_offset_s=cut.start_offset_s,
         caption_words_per_second=words_per_second,
         silent_rate=measure_silence(cut.sound.samples) if has_audio else math.nan,
+        clipped_rate=measure_clipping(cut.sound.samples) if has_audio else math.nan,
         black_rate=measure_black(pictures),
+        frozen_rate=measure_freezing(pictures),
+        picture_hashes="".join(hash_pictures(cut.pictures, start_s, params.frame_rate_hz)),
         labels=json.dumps(labels, sort_keys=True, ensure_ascii=False),
         caption=description,
     )
