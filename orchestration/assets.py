@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.live import LiveLog
 from orchestration.pipeline import Pipeline
 from orchestration.runner import Outcome, StageRun, run_stage
 
@@ -50,7 +51,7 @@ def _build_asset(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
         code_version=pipeline.code_version(name),
     )
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        run = run_stage(pipeline, name, context.log.info)
+        run = run_stage(pipeline, name, LiveLog(context).take)
         metrics = read_metrics(pipeline, name)
         if run.outcome is not Outcome.FAILED:
             version = dg.DataVersion(pipeline.data_version(name) or "")

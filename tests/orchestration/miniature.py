@@ -29,6 +29,8 @@ if params.get("children"):
     print("ready", flush=True)
 for number in range(params.get("progress", 0)):
     print(number, end="\\r", flush=True)
+for line in params.get("numbers", []):
+    print("numbers:", line, flush=True)
 time.sleep(params.get("sleep_s", 0))
 print("stage", name, "says", params.get("says", "nothing"), flush=True)
 if params.get("crash"):

@@ -35,6 +35,12 @@ LATEST = """
   assetMaterializations(limit: 1) { tags { key value } } } }"""
 
 
+OBSERVED = """
+{ assetNodes { assetKey { path } assetObservations(limit: 9) {
+  runId metadataEntries { label ... on FloatMetadataEntry { floatValue }
+                          ... on IntMetadataEntry { intValue } } } } }"""
+
+
 def launch(server: Server, job: str) -> str:
     selector = {
         "repositoryLocationName": "orchestration.definitions",
@@ -134,3 +140,38 @@ def test_cancelled_run_leaves_no_process(server: Server) -> None:
     wait_for(server, run_id, "CANCELED", 60)
     set_params(server.root, "download", children=None, sleep_s=0)
     assert stage_processes(server.root) == []
+
+
+def observed(server: Server, run_id: str) -> list[dict[str, float]]:
+    """Return the numbers that a run has shown so far, newest first."""
+    (node,) = (
+        node
+        for node in server.query(OBSERVED)["assetNodes"]
+        if node["assetKey"]["path"] == ["download"]
+    )
+    return [
+        {
+            entry["label"]: entry.get("floatValue", entry.get("intValue"))
+            for entry in event["metadataEntries"]
+        }
+        for event in node["assetObservations"]
+        if event["runId"] == run_id
+    ]
+
+
+def test_numbers_arrive_while_the_run_goes_on(server: Server) -> None:
+    lines = [
+        '{"kind": "curve", "step": 10, "loss": 2.5}',
+        '{"kind": "speed", "step": 10, "x": 1.5}',
+    ]
+    set_params(server.root, "download", numbers=[*lines, "no JSON"], sleep_s=600)
+    run_id = launch(server, "everything")
+    deadline = time.monotonic() + 60
+    while len(found := observed(server, run_id)) < 2:
+        assert time.monotonic() < deadline, show_events(server, run_id)
+        time.sleep(0.2)
+    assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
+    assert found == [{"step": 10, "speed/x": 1.5}, {"step": 10, "curve/loss": 2.5}]
+    server.query(TERMINATE, id=run_id)
+    wait_for(server, run_id, "CANCELED", 60)
+    set_params(server.root, "download", numbers=[], sleep_s=0)
