@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from tests.flops import counting
 from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.accounting import Cost, add_costs, count_clip, count_weights
@@ -65,14 +64,10 @@ def count_step(model: Vatt) -> tuple[int, int]:
         audio_mask=torch.ones(NUM_CLIPS, dtype=torch.bool),
         text_mask=torch.ones(NUM_CLIPS, 3, dtype=torch.bool),
     )
-    # The counter does not know the fused attention of CPUs.
-    with sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as forward:
-            embeddings = model(batch)
-        with FlopCounterMode(display=False) as backward:
-            torch.stack(
-                [part.square().sum() for part in vars(embeddings).values()]
-            ).sum().backward()
+    with counting() as forward:
+        embeddings = model(batch)
+    with counting() as backward:
+        torch.stack([part.square().sum() for part in vars(embeddings).values()]).sum().backward()
     return forward.get_total_flops(), backward.get_total_flops()
 
 

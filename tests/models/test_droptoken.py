@@ -4,9 +4,8 @@ from typing import Literal
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from tests.flops import counting
 from vatt.models.droptoken import DropToken, draw_kept, select_kept
 from vatt.models.patches import AudioPatches
 from vatt.models.positions import Positions
@@ -109,8 +108,7 @@ def test_evaluation_drops_nothing() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5, 0.75])
 def test_dropped_tokens_cost_nothing(rate: float) -> None:
     tower, audio = build_tower(rate).train(), torch.randn(3, NUM_PATCHES * PATCH)
-    # The counter does not know the fused attention of CPUs.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         tower(audio, all_tokens=True)
     num_kept = round(NUM_PATCHES * (1 - rate))
     tokens = num_kept + 1

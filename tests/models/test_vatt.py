@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from tests.flops import counting
 from tests.ranks import Ranks
 from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
@@ -194,7 +193,7 @@ def test_the_packed_pass_computes_nothing_for_padding() -> None:
     model, batch = build_model(MODEL.model_copy(update=SHARED)).eval(), build_batch(5)
     counts = []
     for embed in (embed_packed, embed_one_by_one):
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with counting() as counter:
             embed(model, batch)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1]

@@ -8,11 +8,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vatt.models.droptoken import DropToken
+from vatt.models.layers import Dense, Dropout
 from vatt.models.patches import AudioPatches, Patches, SpectrogramPatches, VideoPatches
 from vatt.models.positions import Positions
 from vatt.models.stem import Stem
 from vatt.models.tower import Tower
-from vatt.models.transformer import STANDARD, UNBIASED, Dense, Encoder
+from vatt.models.transformer import STANDARD, UNBIASED, Encoder
 from vatt.params import Section, TowerSize
 
 Count = Annotated[int, Field(ge=1)]
@@ -56,7 +57,7 @@ class Classifier(nn.Module):
     def __init__(self, params: ClassifierParams) -> None:
         super().__init__()
         self.tower = _build_tower(params)
-        self.dropout = nn.Dropout(params.head_dropout_rate)
+        self.dropout = Dropout(params.head_dropout_rate)
         self.head = Dense(self.tower.width, params.num_classes)
         if params.input == "video":
             nn.init.xavier_normal_(self.head.weight)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vatt.models.layers import Dense
 from vatt.models.spectrogram import LogMel
-from vatt.models.transformer import Dense
 
 
 class Patches(nn.Module, ABC):

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vatt.distributed import all_reduce_sum_with_gradient, world_size
-from vatt.models.transformer import Dense
+from vatt.models.layers import Dense
 from vatt.params import SpaceKind
-
 
 MOMENTUM = 0.1
 EPSILON = 1e-5

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vatt.models.accounting import Cost, add_costs, count_clip, count_head, count_signal_tower
+from vatt.models.layers import Dense
 from vatt.models.tower import Tower
 from vatt.models.towers import build_video_tower
-from vatt.models.transformer import Dense
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, ModelParams
 from vatt.params.model import SizeName

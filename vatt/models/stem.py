@@ -5,9 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vatt.models.droptoken import DropToken
+from vatt.models.layers import Dense, Dropout
 from vatt.models.patches import Patches
 from vatt.models.positions import Positions
-from vatt.models.transformer import Dense, Group
+from vatt.models.transformer import Group
 
 
 class AggToken(nn.Module):
@@ -49,7 +50,7 @@ class Stem(nn.Module):
         )
         self.positions = positions
         self.drop_token = drop_token
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.agg_token = AggToken(width)
 
     def forward(self, signal: Tensor) -> Group:

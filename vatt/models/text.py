@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vatt.models.layers import Dense, Dropout
 from vatt.models.positions import Positions
 from vatt.models.stem import AggToken
-from vatt.models.transformer import Dense, Group
+from vatt.models.transformer import Group
 
 PADDING_ID = 0
 MASKED_SCORE = -1e9
@@ -34,7 +35,7 @@ class T5Stem(nn.Module):
         self.agg_token = AggToken(words.embedding_dim)
         self.projection = Dense(words.embedding_dim, width, bias=False)
         self.relative_bias = relative_bias
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(self, ids: Int[Tensor, "B L"]) -> Group:
         """Return tokens and score biases. Padding (id 0) is not attended to; AGG always is."""
@@ -59,7 +60,7 @@ class BertStem(nn.Module):
         self.words = words
         self.projection = projection
         self.positions = positions
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.agg_token = AggToken(projection.out_features)
 
     def forward(self, ids: Int[Tensor, "B L"]) -> Group:

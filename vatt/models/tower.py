@@ -6,7 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vatt.models.transformer import Dense, Encoder
+from vatt.models.layers import Dense
+from vatt.models.transformer import Encoder
 
 
 class Tower(nn.Module):

@@ -1,13 +1,14 @@
 """The towers of each modality from the parameters: VATT with one encoder each, or VATT-MA with one for all."""
 
 from vatt.models.droptoken import DropToken
+from vatt.models.layers import Dense
 from vatt.models.patches import AudioPatches, Patches, SpectrogramPatches, VideoPatches
 from vatt.models.positions import Positions
 from vatt.models.spectrogram import NUM_BANDS, count_frames
 from vatt.models.stem import Stem
 from vatt.models.text import BertStem, LinearText, RelativeBias, T5Stem, Words
 from vatt.models.tower import Tower
-from vatt.models.transformer import STANDARD, T5, UNBIASED, Dense, Encoder
+from vatt.models.transformer import STANDARD, T5, UNBIASED, Encoder
 from vatt.params import ClipParams, ModelParams
 
 

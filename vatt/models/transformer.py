@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from vatt.models.layers import Dense, Dropout, FusedPair, attend
 from vatt.params import TowerSize
 
 NORM_EPSILON = 1e-6
@@ -61,25 +61,6 @@ class Layout(NamedTuple):
         return Layout(shapes, tuple(biases))
 
 
-class Dense(nn.Linear):
-    """A linear layer with the original's initial weights: Glorot-uniform, zero bias."""
-
-    num_fused = 1
-
-    def reset_parameters(self) -> None:
-        """Draw the weights; layers that are fused into one are drawn each by itself."""
-        for weight in self.weight.chunk(self.num_fused):
-            nn.init.xavier_uniform_(weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-class FusedPair(Dense):
-    """Two Dense layers of the same width computed as one; the outputs lie side by side."""
-
-    num_fused = 2
-
-
 class Attention(nn.Module):
     """Multi-head attention of tokens to the tokens of their sequence."""
 
@@ -101,13 +82,13 @@ class Attention(nn.Module):
         query = self.query(take_agg(tokens, layout) if agg_only else tokens)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         attended = [
-            functional.scaled_dot_product_attention(
+            attend(
                 self._split_heads(queries),
                 self._split_heads(keys),
                 self._split_heads(values),
-                attn_mask=None if bias is None else bias.to(query.dtype),
-                dropout_p=self.dropout_rate if self.training else 0.0,
-                scale=self.scale,
+                bias,
+                self.scale,
+                self.dropout_rate if self.training else 0.0,
             )
             for queries, keys, values, bias in zip(
                 outputs.split(query),
@@ -135,10 +116,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             Dense(size.width, size.mlp_width, bias=style.has_bias),
             nn.GELU(),
-            nn.Dropout(dropout_rate),
+            Dropout(dropout_rate),
             Dense(size.mlp_width, size.width, bias=style.has_bias),
         )
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(
         self, tokens: Float[Tensor, "M D"], layout: Layout, *, agg_only: bool = False
@@ -168,7 +149,7 @@ class Encoder(nn.Module):
         blocks = (Block(size, dropout_rate, style) for _ in range(size.num_layers))
         self.blocks = nn.ModuleList(blocks)
         self.norm = style.norm(size.width, eps=NORM_EPSILON)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.recomputes = False
 
     def forward(

@@ -1,0 +1,21 @@
+"""Counts matrix products by torch's own counter."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Count what is computed inside; the counter does not know oneDNN and fused attention."""
+    with (
+        warnings.catch_warnings(action="ignore"),  # of torch, on GPUs that nobody asked for
+        torch.backends.mkldnn.flags(enabled=False),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        yield counter
