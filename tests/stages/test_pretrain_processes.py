@@ -24,7 +24,7 @@ PATIENCE_S = 120
 GRACE_S = 20
 
 
-def start(num_steps: int) -> "subprocess.Popen[str]":
+def start(num_steps: int, max_restarts: int = 0) -> "subprocess.Popen[str]":
     """Start `python -m vatt pretrain` in the current folder."""
     content = Path("data/preprocess/index.parquet").read_bytes()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -36,6 +36,7 @@ def start(num_steps: int) -> "subprocess.Popen[str]":
     updates = {"num_steps": num_steps, "warmup_steps": 1, "batch_size": 4, "log_every_steps": 1}
     params["pretrain"] = PRETRAIN.model_copy(update=updates).model_dump(mode="json")
     params["launch"] |= {"num_processes": 2, "threads_per_process": 1, "loader_workers": 1}
+    params["launch"]["supervision"]["max_restarts"] = max_restarts
     Path("params.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "vatt", "pretrain"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -54,7 +55,7 @@ def wait_until_it_trains(process: "subprocess.Popen[str]") -> list[psutil.Proces
 
 
 def ranks_of(stage: int) -> list[psutil.Process]:
-    torchrun = psutil.Process(stage).children()[0]
+    torchrun = psutil.Process(stage).children()[0].children()[0]
     return sorted(torchrun.children(), key=lambda process: process.environ()["RANK"])
 
 
@@ -67,6 +68,18 @@ def test_two_processes_finish_with_one_export(project: Path) -> None:
     assert [json.loads(row)["step"] for row in rows] == [1, 2, 3]
     assert json.loads(Path("metrics/pretrain.json").read_text())["step"] == 3
     assert "waiting" in errors  # the progress bar
+
+
+def test_training_goes_on_after_a_rank_is_killed(project: Path) -> None:
+    process = start(num_steps=30, max_restarts=1)
+    wait_until_it_trains(process)
+    kill_a_rank(process.pid)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert "rank 1 died: Signal 9 (SIGKILL)" in errors
+    assert "restart 1 of 1" in errors
+    rows = Path("metrics/pretrain_curve.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(1, 31))
 
 
 def kill_a_rank(stage: int) -> None:

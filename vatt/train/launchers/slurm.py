@@ -1,0 +1,150 @@
+"""Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside of it."""
+
+import contextlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vatt.atomic import atomic_path, write_json
+from vatt.params import LaunchParams, StageError
+from vatt.train.launchers.reach import Srun
+from vatt.train.launchers.supervisor import sigterm_raises, supervise
+from vatt.train.worker import Job
+
+POLL_S = 2.0
+ACTIVE = {
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"),
+    *("REQUEUE_FED", "RESIZING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "SPECIAL_EXIT"),
+}
+
+
+def run_in_slurm(job: Job) -> None:
+    """Submit a job and wait for it; one that a killed launcher left is cancelled first.
+
+    Raises:
+        StageError: sbatch refused it, or it ended without weights; the message holds its last words.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    number_path, log_path = job.directory / "slurm_job", job.directory / "slurm.log"
+    number = number_path.read_text(encoding="utf-8") if number_path.is_file() else ""
+    if number:
+        _cancel(number)  # of a launcher that was killed; both would write the same checkpoints
+    job.weights_path.unlink(missing_ok=True)
+    log_path.unlink(missing_ok=True)
+    script_path = write_script(job)
+    print(f"pretrain: {script_path}:\n{script_path.read_text(encoding='utf-8')}", flush=True)
+    number = _run(["sbatch", "--parsable", str(script_path)]).split(";")[0]
+    with atomic_path(number_path) as partial:
+        partial.write_text(number, encoding="utf-8")
+    print(f"pretrain: Slurm job {number}, its output is {log_path}", file=sys.stderr, flush=True)
+    try:
+        _wait(number, log_path)
+    finally:
+        _cancel(number)
+    if not job.weights_path.is_file():
+        log = log_path.read_text(errors="replace") if log_path.is_file() else "it wrote nothing"
+        last = log.strip().splitlines()[-1:] or ["it wrote nothing"]
+        raise StageError(f"Slurm job {number} ended as {_state(number)}: {last[0]}")
+
+
+def write_script(job: Job) -> Path:
+    """Write what sbatch submits, beside the job for the process that runs inside; return where."""
+    script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
+    write_json(job_path, job.model_dump(mode="json"))
+    script = build_script(job.recipe.launch, job_path, job.directory / "slurm.log")
+    with atomic_path(script_path) as partial:
+        partial.write_text(script, encoding="utf-8")
+    return script_path
+
+
+def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
+    """Return the script: Slurm's options, and the supervisor, which starts torchrun by srun.
+
+    The job survives the loss of nodes (--no-kill) and starts again when its first one is lost
+    (--requeue); both times from the newest checkpoint.
+    """
+    slurm = launch.slurm
+    options = [
+        "--job-name=vatt-pretrain",
+        f"--nodes={slurm.num_nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={slurm.cpus_per_node}",
+        f"--time={slurm.time_limit}",
+        f"--output={log_path.absolute()}",
+        f"--chdir={Path.cwd()}",
+        "--open-mode=append",
+        "--no-kill",
+        "--requeue",
+        *([f"--partition={slurm.partition}"] if slurm.partition else []),
+        *([f"--gpus-per-node={slurm.gpus_per_node}"] if slurm.gpus_per_node else []),
+        *slurm.options,
+    ]
+    command = [sys.executable, "-m", "vatt.train.launchers.slurm", str(job_path)]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options),
+        'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
+        f'exec {shlex.join(command)} "${{nodes[@]}}"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _wait(number: str, log_path: Path) -> None:
+    """Show what the job writes until it has ended."""
+    shown = 0
+    while True:
+        is_active = _state(number) in ACTIVE
+        if log_path.is_file():
+            with log_path.open("rb") as log:
+                log.seek(shown)
+                text = log.read()
+            shown += len(text)
+            print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+        if not is_active:
+            return
+        time.sleep(POLL_S)
+
+
+def _cancel(number: str) -> None:
+    """End a job, if it has not ended, and wait until none of its processes is left."""
+    if _state(number) in ACTIVE:
+        _run(["scancel", number])
+    while _state(number) in ACTIVE:
+        time.sleep(POLL_S)
+
+
+def _state(number: str) -> str:
+    """Return the state of a job as Slurm calls it; UNKNOWN once it has forgotten the job."""
+    with contextlib.suppress(StageError):
+        for word in _run(["scontrol", "--oneliner", "show", "job", number]).split():
+            if word.startswith("JobState="):
+                return word.removeprefix("JobState=")
+    return "UNKNOWN"
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError as error:
+        raise StageError(f"launch.launcher = slurm: {command[0]} is not on this machine") from error
+    except subprocess.CalledProcessError as error:
+        raise StageError(f"{shlex.join(command)}: {error.stderr.strip()}") from error
+
+
+def main() -> int:
+    """Supervise the job of the file and on the nodes named on the command line."""
+    job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        with sigterm_raises():
+            supervise(job, Srun(job.recipe.launch, tuple(sys.argv[2:])))
+    except StageError as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
