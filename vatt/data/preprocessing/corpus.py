@@ -18,6 +18,7 @@ from vatt.data.index import (
     IndexWriter,
 )
 from vatt.data.manifest import ManifestEntry, read_manifest
+from vatt.data.preprocessing.duplicates import write_duplicates
 from vatt.data.preprocessing.engine.maker import FragmentMaker
 from vatt.data.preprocessing.engine.recipe import digest_code
 from vatt.data.preprocessing.engine.work import Work
@@ -66,6 +67,7 @@ def write_corpus(
     if store_dir is None:
         shutil.rmtree(work.store_dir)
     _check_counts(out_dir, counts)
+    counts["near_duplicates"] = write_duplicates(out_dir)
     if params.vocabulary is None:
         counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
     return dict(counts)

@@ -21,6 +21,8 @@ from vatt.data.preprocessing.measures.fingerprints import HASH_DIGITS, seconds_w
 
 DUPLICATES_NAME = "duplicates.jsonl"
 KINDS = ("picture", "sound")
+COLUMNS = ["key", "source", "video_id", "split", "start_s", "end_s"]
+COLUMNS += [f"{kind}_hashes" for kind in KINDS]
 ORDER = {"test": 0, "validation": 1, "train": 2}
 """A video is called a duplicate of one of a split before its own: so it can leave training."""
 BANDS = tuple(np.uint64(16 * band) for band in range(4))
@@ -66,11 +68,12 @@ def write_duplicates(corpus_dir: Path) -> int:
 
 def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
     """Yield for each video and kind the best match in a split before its own, if there is one."""
-    known = [video for video in _read_videos(index_path) if video.split != "train"]
+    rows = pq.read_table(index_path, columns=COLUMNS, filters=[("split", "!=", "train")])
+    known = list(_gather(rows.to_pylist()))
     if not known:
         return
     tables = {kind: _Lookup(known, kind) for kind in KINDS}
-    for video in _read_videos(index_path):
+    for video in _gather(_read_rows(index_path)):
         for kind, table in tables.items():
             found = table.find(video)
             if found is None:
@@ -87,18 +90,19 @@ def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _read_videos(index_path: Path) -> Iterator[Video]:
-    """Yield the videos of an index, whose rows are sorted by key, so that those of a video adjoin."""
-    hashes = [f"{kind}_hashes" for kind in KINDS]
-    columns = ["key", "source", "video_id", "split", "start_s", "end_s", *hashes]
+def _read_rows(index_path: Path) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(index_path) as index:
-        batches = index.iter_batches(columns=columns)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for _, group in groupby(rows, key=lambda row: row["key"].partition("_")[0]):
-            segments = list(group)
-            first = segments[0]
-            rows_of_hashes = {kind: _join(segments, f"{kind}_hashes") for kind in KINDS}
-            yield Video(first["source"], first["video_id"], first["split"], rows_of_hashes)
+        for batch in index.iter_batches(columns=COLUMNS):
+            yield from batch.to_pylist()
+
+
+def _gather(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
+    """Yield the videos of rows that are sorted by key, so that those of a video adjoin."""
+    for _, group in groupby(rows, key=lambda row: row["key"].partition("_")[0]):
+        segments = list(group)
+        first = segments[0]
+        hashes = {kind: _join(segments, f"{kind}_hashes") for kind in KINDS}
+        yield Video(first["source"], first["video_id"], first["split"], hashes)
 
 
 def _join(segments: Iterable[Mapping[str, Any]], column: str) -> Hashes:
