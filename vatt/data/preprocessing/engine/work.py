@@ -47,8 +47,8 @@ class Work:
         """
         if digest_code() != self.code:
             raise StageError(
-                f"{os.uname().nodename}: vatt or its libraries are of another version there than "
-                "on the machine that started the stage"
+                f"{os.uname().nodename}: vatt or its libraries are not those that started the stage: "
+                "another version is installed there, or they were changed meanwhile; run it again"
             )
         store = FragmentStore(self.store_dir)
         with _named_errors(self.store_dir):
