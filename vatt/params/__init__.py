@@ -22,7 +22,14 @@ from vatt.params.loss import LossParams
 from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
 from vatt.params.section import Section
-from vatt.params.sources import DemoSource, DownloadParams, FolderSource, Source
+from vatt.params.sources import (
+    DemoSource,
+    DownloadParams,
+    FolderSource,
+    LabelledSource,
+    Source,
+    UrlsSource,
+)
 from vatt.params.train import PretrainParams
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "FetchParams",
     "FolderSource",
     "KubernetesParams",
+    "LabelledSource",
     "LaunchParams",
     "LossParams",
     "ModelParams",
@@ -53,6 +61,7 @@ __all__ = [
     "StageError",
     "SupervisionParams",
     "TowerSize",
+    "UrlsSource",
     "ValidateParams",
     "load_params",
 ]

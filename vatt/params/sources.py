@@ -20,15 +20,12 @@ class DemoSource(Section):
     num_videos: int = Field(ge=3)
 
 
-class FolderSource(Section):
-    """A local or remote directory of videos or audio files, captions beside them."""
+class LabelledSource(Section):
+    """Any videos or audio files, captions beside them, perhaps with labels."""
 
-    kind: Literal["folder"]
     name: Name
-    url: Address
-    """A path, or any fsspec address: file, s3, gs, http."""
     labels_csv: str | None = None
-    """A CSV inside the folder with columns path,task[,label,start,end,text,split]."""
+    """A CSV among the files with columns path,task[,label,start,end,text,split]."""
     labels_from_folders: str | None = None
     """A task name: each file's label for that task is the name of the folder that holds it."""
     validation_rate: Rate = 0.1
@@ -43,6 +40,22 @@ class FolderSource(Section):
                 "must be at most 1"
             )
         return self
+
+
+class FolderSource(LabelledSource):
+    """A local or remote directory."""
+
+    kind: Literal["folder"]
+    url: Address
+    """A path, or any fsspec address: file, s3, gs, http."""
+
+
+class UrlsSource(LabelledSource):
+    """Files, archives of files and videos of sites by their addresses."""
+
+    kind: Literal["urls"]
+    addresses: Address
+    """A file with one address a line, or a CSV with columns address[,name,sha256,md5,start,end]."""
 
 
 class CatalogueSource(Section):
@@ -160,6 +173,7 @@ class CharadesSource(CatalogueSource):
 Source = Annotated[
     DemoSource
     | FolderSource
+    | UrlsSource
     | HowTo100MSource
     | AudioSetSource
     | UCF101Source

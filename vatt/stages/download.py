@@ -12,6 +12,7 @@ from vatt.data.sources.catalogue_source import collect_catalogue
 from vatt.data.sources.collection import Collection
 from vatt.data.sources.demo import generate_demo
 from vatt.data.sources.folder import collect_folder
+from vatt.data.sources.urls import collect_urls
 from vatt.params import (
     DemoSource,
     DownloadParams,
@@ -20,6 +21,7 @@ from vatt.params import (
     RunParams,
     Source,
     StageError,
+    UrlsSource,
 )
 
 OUT_DIR = Path("data/download")
@@ -60,6 +62,8 @@ def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
         return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
     if isinstance(source, FolderSource):
         return collect_folder(source, OUT_DIR, fetch)
+    if isinstance(source, UrlsSource):
+        return collect_urls(source, OUT_DIR, fetch)
     return collect_catalogue(source, OUT_DIR, fetch)
 
 

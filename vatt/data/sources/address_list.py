@@ -4,8 +4,9 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec
@@ -70,10 +71,33 @@ class AddressedMedia:
             elif (file.name, file.address) in self._remote:
                 remote.append(self._remote[file.name, file.address])
             else:
-                stores[urlsplit(file.address).scheme or "file"].append(file)
-        for scheme, group in stores.items():
-            problems |= Storage(f"{scheme}:///", self._fetch).fetch_all(group, folder, title)
+                parts = urlsplit(file.address)
+                stores[f"{parts.scheme or 'file'}://{parts.netloc}/"].append(file)
+        for url, group in stores.items():
+            try:
+                storage = Storage(url, self._fetch)
+            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own
+                reason = f"cannot be fetched: {describe(error)}"
+                problems |= dict.fromkeys((file.name for file in group), reason)
+            else:
+                problems |= storage.fetch_all(group, folder, title)
         return problems | fetcher.fetch_all(remote, folder, self._fetch)
+
+    def read(self, file: StoredFile) -> bytes:
+        """Read a small file whole.
+
+        Raises:
+            StageError: it cannot be read.
+        """
+        return Storage(file.address, self._fetch).read(file)
+
+    def open(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
+        """Open a file of any size to be read as a stream.
+
+        Raises:
+            StageError: it cannot be read.
+        """
+        return Storage(file.address, self._fetch).open(file)
 
     def _unpack(self) -> Iterator[StoredFile]:
         """Yield the files of the archives, and the archives that cannot be had."""
@@ -83,7 +107,8 @@ class AddressedMedia:
                 yield StoredFile(self._archives[name].address, "", problem)
             for path in sorted((self.archives_dir / name).rglob("*")):
                 if path.is_file():
-                    yield StoredFile(path.relative_to(self._folder).as_posix(), str(path))
+                    member = path.relative_to(self._folder).as_posix()
+                    yield StoredFile(member, str(path), _find_hidden(member))
 
 
 def read_addresses(url: str) -> Iterator[RemoteFile | StoredFile]:
@@ -144,5 +169,8 @@ def _read_row(row: Mapping[str, str]) -> RemoteFile | StoredFile:
 
 
 def _find_problem(file: RemoteFile) -> str | None:
-    hidden = any(part.startswith(".") for part in file.name.split("/"))
-    return file.problem() or (HIDDEN if hidden else None)
+    return file.problem() or _find_hidden(file.name)
+
+
+def _find_hidden(name: str) -> str | None:
+    return HIDDEN if any(part.startswith(".") for part in name.split("/")) else None

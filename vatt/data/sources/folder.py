@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from vatt.atomic import atomic_path
 from vatt.data.manifest import Annotation, ManifestEntry, Split
+from vatt.data.sources.address_list import ARCHIVES, AddressedMedia
 from vatt.data.sources.caption_files import (
     CORPUS_CAPTIONS,
     captions_format,
@@ -24,11 +25,12 @@ from vatt.data.sources.collection import Captions, Collection, IgnoredFile
 from vatt.data.sources.corpus_captions import stream_captions
 from vatt.data.sources.labels import FileLabels, read_labels
 from vatt.data.sources.storage import AS_ALWAYS, HIDDEN, Storage, StoredFile, remove_others
-from vatt.params import FetchParams, FolderSource, StageError
+from vatt.params import FetchParams, FolderSource, LabelledSource, StageError
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
 AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
 MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
+Media = Storage | AddressedMedia
 CAPTIONS_DIR = ".captions"
 """Caption files made here. Hidden files of a source are ignored, so that no name clashes."""
 
@@ -61,11 +63,19 @@ def collect_folder(
     """
     storage = Storage(source.url, fetch)
     storage.refuse_overlap(download_dir)
+    return collect_files(source, download_dir, storage)
+
+
+def collect_files(source: LabelledSource, download_dir: Path, storage: Media) -> Collection:
+    """Bring files to `download_dir/<name>`, and describe them all, as `collect_folder` does."""
     listed = storage.list_files()
     files = _sort_files(source, listed)
     reader = _FolderReader(source, download_dir, storage, files)
     wanted, folder = files.wanted(), download_dir / source.name
-    remove_others(folder, {folder / file.name for file in wanted if not file.problem})
+    kept = {folder / file.name for file in wanted if not file.problem}
+    if isinstance(storage, AddressedMedia):
+        kept.update(storage.archives_dir.rglob("*"))
+    remove_others(folder, kept)
     problems = storage.fetch_all(wanted, folder, source.name)
     for name in files.media:
         reader.add_media(name, problems)
@@ -90,7 +100,11 @@ class _FolderReader:
     """Turns the files of a folder into manifest rows and a list of ignored files."""
 
     def __init__(
-        self, source: FolderSource, download_dir: Path, storage: Storage, files: _Files
+        self,
+        source: LabelledSource,
+        download_dir: Path,
+        storage: Media,
+        files: _Files,
     ) -> None:
         """Read the labels and the file of all captions.
 
@@ -236,7 +250,7 @@ class _FolderReader:
             partial.write_text(content, encoding="utf-8")
 
 
-def _sort_files(source: FolderSource, listed: list[StoredFile]) -> _Files:
+def _sort_files(source: LabelledSource, listed: list[StoredFile]) -> _Files:
     """Tell media and captions by their names; of equal names the first one counts."""
     files = {file.name: file for file in reversed(listed)}
     media = sorted(name for name, file in files.items() if _is_media(file))
@@ -251,14 +265,14 @@ def _sort_files(source: FolderSource, listed: list[StoredFile]) -> _Files:
 
 
 def _find_labels(
-    source: FolderSource, storage: Storage, files: Mapping[str, StoredFile]
+    source: LabelledSource, storage: Media, files: Mapping[str, StoredFile]
 ) -> dict[str, FileLabels]:
     """Read the labels CSV that the parameters name, if any."""
     if source.labels_csv is None:
         return {}
     if source.labels_csv not in files:
         raise StageError(
-            f"download.sources: labels_csv = {source.labels_csv!r}: is not in {source.url}"
+            f"download.sources: labels_csv = {source.labels_csv!r}: is not in {source.name}"
         )
     return read_labels(storage.read(files[source.labels_csv]), source.labels_csv)
 
@@ -268,5 +282,5 @@ def _is_media(file: StoredFile) -> bool:
 
 
 def _may_hold_input(name: str) -> bool:
-    """Whether a name that cannot be read may be a folder of media, or captions."""
-    return name.endswith("/") or captions_format(name) in ("vtt", "srt")
+    """Whether a name that cannot be read may be a folder or an archive of media, or captions."""
+    return name.endswith(("/", *ARCHIVES)) or captions_format(name) in ("vtt", "srt")

@@ -131,6 +131,9 @@ def test_digests_are_checked(server: Server) -> None:
     found = fetch([*good, bad])
     assert (found["sha256"], found["md5"]) == (None, None)
     assert found["bad"] == f"cannot be fetched: its sha256 is {sha256}, not {'0' * 64}"
+    assert server[1].count("/well/a") == 4  # the same wrong bytes twice are enough
+    assert fetch([*good, bad]) == found
+    assert server[1].count("/well/a") == 4
     assert not Path("out/bad").exists()
     assert sorted(path.name for path in Path("out").iterdir()) == ["md5", "sha256"]
 

@@ -66,7 +66,8 @@ class Store:
         wrong = _wrong_digest(file, partial)
         if wrong:
             self.drop(item)
-            raise FetchError(wrong)
+            # The same wrong bytes twice are no accident of the way.
+            raise GoneError(wrong) if item.reason == wrong else FetchError(wrong)
         item.digest = digest_of(partial)
         if isinstance(file, RemoteArchive):
             try:
