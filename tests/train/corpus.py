@@ -89,9 +89,12 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
     )
 
 
-def build_engine(model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN) -> Engine:
+def build_engine(
+    model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN, zero_stage: int = 1
+) -> Engine:
     objective = build_objective(model)
-    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH)
+    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage})
+    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, launch)
 
 
 def open_batches(start_step: int) -> Iterator[Batch]:

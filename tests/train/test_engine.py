@@ -17,12 +17,11 @@ from tests.train.corpus import (
     build_objective,
     make_batch,
 )
+from tests.train.two_ranks import LAST_STEPS, NUM_STEPS, PHASED, VARIANTS, train_until
 from vatt.models.tower import collect_weights
 from vatt.params import ModelParams
 from vatt.train.engine import Engine
 from vatt.train.optimizer import adam_settings, build_optimizer
-
-NUM_STEPS = 20
 
 
 def train_plainly(
@@ -95,22 +94,44 @@ def test_gradients_are_clipped_only_when_asked() -> None:
     assert (free - tight).abs().max() > 1e-5
 
 
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where two ranks, one and two again left what they computed."""
+    directory = tmp_path_factory.mktemp("two_ranks")
+    for name in ("specific", "shared"):
+        (directory / name).mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "tests.train.two_ranks", str(directory)]
+    subprocess.run([*command, "1"], check=True)
+    train_until(LAST_STEPS[1], 1, directory)
+    subprocess.run([*command, "3"], check=True)
+    return directory
+
+
 @pytest.mark.parametrize(("name", "model"), [("specific", MODEL), ("shared", SHARED_MODEL)])
 def test_two_processes_are_one_with_the_whole_batch(
-    tmp_path: Path, name: str, model: ModelParams
+    two_ranks: Path, name: str, model: ModelParams
 ) -> None:
-    """Each rank has other clips, some without sound or text, under each ZeRO stage."""
-    num_steps = 4
-    rows, weights = train_plainly(num_steps, model)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*command, "-m", "tests.train.two_ranks", str(tmp_path), str(num_steps), name], check=True
-    )
-    for zero_stage in range(4):
-        found = json.loads((tmp_path / f"{zero_stage}.json").read_text())
-        for row, expected in zip(found, rows, strict=True):
-            assert row == pytest.approx(expected, rel=1e-4), zero_stage
-        trained = torch.load(tmp_path / f"{zero_stage}.pt", weights_only=True)
+    """Each rank has other clips, some without sound or text, under each ZeRO stage and offload."""
+    paths = sorted(two_ranks.glob(f"{name}/*.json"))
+    assert len(paths) == {"specific": len(VARIANTS), "shared": 2}[name]
+    expected_rows, weights = train_plainly(len(json.loads(paths[0].read_text())), model)
+    for path in paths:
+        rows = json.loads(path.read_text())
+        for row, expected in zip(rows, expected_rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4), path.stem
+        trained = torch.load(path.with_suffix(".pt"), weights_only=True)
         assert trained.keys() == weights.keys()
         for key, weight in weights.items():
             torch.testing.assert_close(trained[key], weight, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("variant", PHASED)
+def test_a_run_goes_on_with_other_numbers_of_ranks(two_ranks: Path, variant: str) -> None:
+    """Two ranks, one, two: the losses are those of one run, under each ZeRO stage."""
+    rows, _ = train_plainly(LAST_STEPS[-1])
+    found = [json.loads(line) for line in (two_ranks / f"{variant}.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in found] == list(range(1, LAST_STEPS[-1] + 1))
+    for row, expected in zip(found, rows, strict=True):
+        numbers = [row["loss"], row["loss_va"], row["loss_vt"], row["gradient_norm"]]
+        assert numbers == pytest.approx(expected, rel=1e-4), row["step"]

@@ -171,9 +171,10 @@ class Engine:
 
     def counts(self) -> dict[str, float]:
         """Return the numbers that belong to the state: updates done and, in fp16, the loss scale."""
-        num_updates = float(next(iter(self._adam.state.values()))["step"])
-        scaling = {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
-        return {"num_updates": num_updates, **{k: v for k, v in scaling.items() if v is not None}}
+        counts = {"num_updates": float(next(iter(self._adam.state.values()))["step"])}
+        if self.loss_scale is not None:
+            counts |= {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
+        return counts
 
     def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
         return [each for each in self._module.named_parameters() if each[1].requires_grad]

@@ -15,6 +15,13 @@ from vatt.train.numbers.curve import append_row
 LINE_PREFIX = "numbers: "
 """Of a printed line; the orchestrator draws curves from what follows, a JSON object."""
 
+BAR = {
+    "loss": "loss {:.4f}",
+    "clips_per_second": "{:.1f} clips/s",
+    "waiting_rate": "{:.0%} waiting",
+}
+"""What the bar shows, and how."""
+
 
 class Live:
     """Shows numbers; only the first rank does."""
@@ -30,6 +37,7 @@ class Live:
             mininterval=1 if sys.stderr.isatty() else 15,  # a log file gets a line now and then
             dynamic_ncols=True,
         )
+        self._newest: dict[str, float] = {}
         self._board: Any = None
         if self._is_first and start_step < num_steps:
             from torch.utils.tensorboard import SummaryWriter
@@ -63,8 +71,11 @@ class Live:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()
-        if "loss" in values:
-            self._bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
+        self._newest |= values
+        known = (
+            text.format(self._newest[name]) for name, text in BAR.items() if name in self._newest
+        )
+        self._bar.set_postfix_str(", ".join(known), refresh=False)
         if not sys.stderr.isatty():  # there a person has the bar
             line = {"kind": kind, "step": step, **values}
             print(LINE_PREFIX + json.dumps(line, sort_keys=True), flush=True)
