@@ -57,6 +57,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import deepspeed.compile.inductor  # noqa: F401 - slow, so once, before the forks
+    # Slow, so once, before the forks.
+    import deepspeed.compile.inductor  # noqa: F401
+    import torch.utils.tensorboard
 
     main()

@@ -176,6 +176,11 @@ class Engine:
             counts |= {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
         return counts
 
+    def count_optimizer_bytes(self) -> int:
+        """Return the size of Adam's moments on this rank."""
+        kept = self._adam.state.values()
+        return sum(each[moment].nbytes for each in kept for moment in MOMENTS)
+
     def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
         return [each for each in self._module.named_parameters() if each[1].requires_grad]
 

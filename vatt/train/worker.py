@@ -38,7 +38,7 @@ from vatt.train.optimizer import build_optimizer
 
 PACKAGE_DIR = Path(__file__).parents[1]
 CODE = (
-    *("batch.py", "distributed.py", "data/*.py", "losses/*.py", "models/*.py"),
+    *("batch.py", "distributed.py", "data/*.py", "data/loading/*.py", "losses/*.py", "models/*.py"),
     *("params/*.py", "train/**/*.py"),
 )
 NO_EFFECT: Any = {

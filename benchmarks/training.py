@@ -1,0 +1,197 @@
+"""Training in ratios: our loop, two processes, optimizer state, waiting for data, checkpoints.
+
+Usage: python -m benchmarks.training [PREPROCESS_DIR]. The sizes are those of params.yaml. What is
+compared is measured in turn, in this run; ratios are of medians. Without a corpus (data/preprocess)
+the rows that need one are left out.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.smoke import VOCAB_SIZE, draw_batch
+from vatt.batch import Batch
+from vatt.data.tokenizer import open_tokenizer
+from vatt.models.vatt import Vatt
+from vatt.params import LaunchParams, Params, load_params
+from vatt.train.engine import Engine
+from vatt.train.loop import Plan, train
+from vatt.train.objective import Objective
+from vatt.train.optimizer import build_optimizer
+from vatt.train.worker import Job, Recipe, run_job
+
+NUM_STEPS = 8
+NUM_ROUNDS = 4
+NUM_COPIES = 16
+"""The batch of the smoke test, so many times over."""
+DEMO_STEPS = 30
+DEMO_CHECKPOINT_STEPS = 10
+
+
+def repeat_clips(batch: Batch, copies: int) -> Batch:
+    """Return a batch of so many times as many clips."""
+    fields = (batch.video, batch.audio, batch.text, batch.audio_mask, batch.text_mask)
+    return Batch(*(torch.cat([field] * copies) for field in fields))
+
+
+def load_short() -> Params:
+    """Return params.yaml for a few steps of NUM_COPIES batches, without checkpoints in between."""
+    params = load_params(Path("params.yaml"))
+    updates = {
+        "num_steps": NUM_STEPS + 1,
+        "warmup_steps": 1,
+        "checkpoint_every_steps": 1000,
+        "batch_size": 4 * NUM_COPIES,
+        "spike_factor": None,
+    }
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=updates)})
+
+
+def open_engine(params: Params, **launch: Any) -> Engine:
+    """Return an engine with the network of params.yaml."""
+    objective = Objective(Vatt(params.model, params.clip, VOCAB_SIZE), params.loss)
+    optimizer = build_optimizer(objective.parameters(), params.pretrain)
+    chosen: LaunchParams = params.launch.model_copy(update=launch)
+    return Engine(objective, optimizer, params.pretrain, chosen)
+
+
+def time_bare_steps(objective: Objective, params: Params, batch: Batch) -> float:
+    """Return the seconds that a step takes without engine and loop."""
+    optimizer = build_optimizer(objective.parameters(), params.pretrain)
+    start_s = time.perf_counter()
+    for _ in range(NUM_STEPS):
+        optimizer.zero_grad()
+        objective(batch)[0].backward()
+        optimizer.step()
+    return (time.perf_counter() - start_s) / NUM_STEPS
+
+
+def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
+    """Return the seconds that a step takes in the loop, from its first batch to its last update."""
+    times_s: list[float] = []
+
+    def open_batches(_start_step: int) -> Iterator[Batch]:
+        for same in repeat(batch):
+            times_s.append(time.perf_counter())
+            yield same
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            engine,
+            open_batches,
+            Plan(0, params.pretrain, Path(folder), Path(folder) / "curve.jsonl"),
+        )
+    return (times_s[-1] - times_s[0]) / (len(times_s) - 1)
+
+
+def measure_overhead() -> float:
+    """Return the time of a step in our loop over that of a bare one."""
+    params = load_short()
+    batch = repeat_clips(draw_batch(params.clip), NUM_COPIES)
+    objective = Objective(Vatt(params.model, params.clip, VOCAB_SIZE), params.loss)
+    engine = open_engine(params, num_processes=1)
+    bare_s, loop_s = [], []
+    for _ in range(NUM_ROUNDS):
+        bare_s.append(time_bare_steps(objective, params, batch))
+        loop_s.append(time_loop_steps(engine, params, batch))
+    return statistics.median(loop_s) / statistics.median(bare_s)
+
+
+def be_a_rank(num_processes: int, path: Path) -> None:
+    """Train as one of some ranks with 2 threads among them; the first one writes what it saw."""
+    params = load_short()
+    engine = open_engine(
+        params,
+        num_processes=num_processes,
+        threads_per_process=2 // num_processes,
+        zero_stage=1,
+        offload="none",
+    )
+    batch = repeat_clips(draw_batch(params.clip), NUM_COPIES // num_processes)
+    step_s = statistics.median(time_loop_steps(engine, params, batch) for _ in range(NUM_ROUNDS))
+    if torch.distributed.get_rank() == 0:
+        bytes_ = engine.count_optimizer_bytes()
+        path.write_text(json.dumps({"step_s": step_s, "optimizer_bytes": bytes_}))
+
+
+def run_ranks(num_processes: int) -> dict[str, float]:
+    """Return what the first of some ranks saw."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seen.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={num_processes}", "-m", "benchmarks.training"]
+        command += ["--rank", str(num_processes), str(path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seen: dict[str, float] = json.loads(path.read_text())
+        return seen
+
+
+def measure_demo(preprocess_dir: Path) -> dict[str, float]:
+    """Return the shares of time that training on a corpus waits for data and for checkpoints."""
+    params = load_params(Path("params.yaml"))
+    updates = {
+        "num_steps": DEMO_STEPS + 1,
+        "warmup_steps": 1,
+        "checkpoint_every_steps": DEMO_CHECKPOINT_STEPS,
+        "log_every_steps": DEMO_STEPS,
+        "validate_every_steps": None,
+        "spike_factor": None,
+    }
+    recipe = Recipe(
+        run=params.run,
+        clip=params.clip,
+        model=params.model,
+        loss=params.loss,
+        pretrain=params.pretrain.model_copy(update=updates),
+        launch=params.launch.model_copy(update={"num_processes": 1}),
+        vocab_size=open_tokenizer(preprocess_dir).vocab_size,
+        index_digest="",
+        tokenizer_digest="",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run_job(
+            Job(
+                recipe=recipe,
+                initial_weights=None,
+                preprocess_dir=preprocess_dir,
+                directory=Path(folder),
+                curve_path=Path(folder) / "curve.jsonl",
+            )
+        )
+        row = json.loads((Path(folder) / "speed.jsonl").read_text().splitlines()[0])
+    # As many checkpoints as in the run of params.yaml, not as many as here.
+    fewer = DEMO_CHECKPOINT_STEPS / params.pretrain.checkpoint_every_steps
+    return {"waiting": row["waiting_rate"], "saving": row["saving_rate"] * fewer}
+
+
+def main() -> None:
+    """Print the table."""
+    if sys.argv[1:2] == ["--rank"]:
+        be_a_rank(int(sys.argv[2]), Path(sys.argv[3]))
+        return
+    one, two = run_ranks(1), run_ranks(2)
+    state = two["optimizer_bytes"] / one["optimizer_bytes"]
+    print("| what | measured | wanted |\n|---|---|---|", flush=True)
+    print(f"| optimizer state of one of two ranks, ZeRO-1 | {state:.3f} of it | 0.475 to 0.525 |")
+    print(
+        f"| two ranks of one thread over one of two | {one['step_s'] / two['step_s']:.2f} | >= 0.85 |"
+    )
+    print(f"| our loop over a bare step | {measure_overhead():.3f} | < 1.03 |", flush=True)
+    preprocess_dir = Path(sys.argv[1] if len(sys.argv) > 1 else "data/preprocess")
+    if (preprocess_dir / "index.parquet").exists():
+        demo = measure_demo(preprocess_dir)
+        print(f"| waiting for data, share of the time | {demo['waiting']:.1%} | < 5 % |")
+        print(f"| pause for checkpoints, share of the time | {demo['saving']:.2%} | < 10 % |")
+
+
+if __name__ == "__main__":
+    main()
