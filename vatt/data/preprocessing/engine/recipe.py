@@ -17,7 +17,8 @@ CODE = ("*.py", "preprocessing/**/*.py")
 """Below vatt/data; the values of rows and parameters are in the key."""
 NO_PART = {
     *("augment.py", "clips.py", "index.py", "loader.py", "tokenizer.py", "word_tokenizer.py"),
-    *("corpus.py", "workers.py", "digests.py", "maker.py", "ray_crew.py", "work.py"),
+    *("corpus.py", "duplicates.py", "workers.py"),
+    *("digests.py", "maker.py", "ray_crew.py", "work.py"),
 }
 """Modules there that do not decide what a fragment holds; those not named here are taken to do so."""
 LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "silero-vad")
