@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -24,7 +25,12 @@ PATIENCE_S = 120
 GRACE_S = 20
 
 
-def start(num_steps: int, max_restarts: int = 0) -> "subprocess.Popen[str]":
+def start(
+    num_steps: int,
+    max_restarts: int = 0,
+    launch: Mapping[str, object] | None = None,
+    errors: int | IO[str] = subprocess.PIPE,
+) -> "subprocess.Popen[str]":
     """Start `python -m vatt pretrain` in the current folder."""
     content = Path("data/preprocess/index.parquet").read_bytes()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -37,10 +43,11 @@ def start(num_steps: int, max_restarts: int = 0) -> "subprocess.Popen[str]":
     params["pretrain"] = PRETRAIN.model_copy(update=updates).model_dump(mode="json")
     params["launch"] |= {"num_processes": 2, "threads_per_process": 1, "loader_workers": 1}
     params["launch"]["supervision"]["max_restarts"] = max_restarts
+    params["launch"] |= launch or {}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "vatt", "pretrain"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stderr=errors, text=True)
 
 
 def wait_until_it_trains(process: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from vatt.atomic import atomic_path
-from vatt.params import StageError
+from vatt.params import PretrainParams, StageError
 from vatt.train.launchers.attempt import Failure, open_crew, train
 from vatt.train.launchers.connection import Node
 from vatt.train.launchers.node.facts import MARK_NAME
@@ -57,21 +57,21 @@ def _attempt(job: Job, reach: Reach, nodes: Sequence[Node], *, is_first: bool) -
             if is_first or not crew.connections:
                 raise StageError(f"launch.launcher = {job.recipe.launch.launcher}: {missing}")
             print(f"pretrain: training goes on without {missing}", file=sys.stderr, flush=True)
-        ranks = share_ranks(job, [connection.node.slots for connection in crew.connections])
-        launch = job.recipe.launch.model_copy(update={"num_processes": sum(ranks)})
+        launch, slots = job.recipe.launch, [c.node.slots for c in crew.connections]
+        ranks = find_shares(job.recipe.pretrain, launch.num_processes, slots)
+        launch = launch.model_copy(update={"num_processes": sum(ranks)})
         recipe = job.recipe.model_copy(update={"launch": launch})
         crew.job = job.model_copy(update={"recipe": recipe})
         return train(crew, ranks)
 
 
-def share_ranks(job: Job, slots: Sequence[int]) -> list[int]:
+def find_shares(pretrain: PretrainParams, num_processes: int, slots: Sequence[int]) -> list[int]:
     """Return how many ranks each node runs: the most that divide the batch, in the order of nodes.
 
     With fewer ranks each computes more clips: a batch is the same clips with any number of them.
     """
-    pretrain = job.recipe.pretrain
     clips = pretrain.batch_size // pretrain.accumulation_steps
-    num_ranks = min(job.recipe.launch.num_processes, sum(slots))
+    num_ranks = min(num_processes, sum(slots))
     while clips % num_ranks:
         num_ranks -= 1
     shares: list[int] = []

@@ -1,0 +1,162 @@
+"""The stage on two nodes reached by ssh: whatever befalls one of them, training ends well or clearly."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.stages.test_pretrain_processes import PATIENCE_S, start
+from tests.train.launchers.cluster import Cluster, open_cluster
+from vatt import load
+
+NUM_STEPS = 40
+LINK_S, STEP_S = 6.0, 12.0
+SUPERVISION = {
+    "max_restarts": 2,
+    "start_timeout_s": 200.0,
+    "step_timeout_s": STEP_S,
+    "link_timeout_s": LINK_S,
+}
+SLACK_S = 20.0  # to look twice, to settle and to print, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with open_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+def start_on(cluster: Cluster, num_steps: int = NUM_STEPS) -> "subprocess.Popen[str]":
+    """Start the stage on both nodes, its errors in the file `errors`."""
+    Path("hostfile").write_text("first slots=1\nsecond slots=1  # the same\n")
+    ssh = {"hostfile": "hostfile", "config": str(cluster.config)}
+    launch = {"launcher": "ssh", "ssh": ssh, "supervision": SUPERVISION}
+    with Path("errors").open("w") as errors:
+        return start(num_steps, launch=launch, errors=errors)
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> float:
+    """Return when `text` was seen in the errors of the stage."""
+    deadline_s, path = time.monotonic() + PATIENCE_S, Path("errors")
+    while text not in path.read_text():
+        assert process.poll() is None or text in path.read_text(), path.read_text()
+        assert time.monotonic() < deadline_s, path.read_text()
+        time.sleep(0.1)
+    return time.monotonic()
+
+
+def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
+    path, deadline_s = Path("metrics/pretrain_curve.jsonl"), time.monotonic() + PATIENCE_S
+    while not path.exists() or len(path.read_bytes().splitlines()) < step:
+        assert process.poll() is None, Path("errors").read_text()
+        assert time.monotonic() < deadline_s, Path("errors").read_text()
+        time.sleep(0.05)
+
+
+def processes() -> list[psutil.Process]:
+    """Return all processes of this project, on any node."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.cwd() == str(Path.cwd()) and "vatt" in " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if is_ours and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+def rank_of(number: int) -> psutil.Process:
+    """Return the process of a rank; its loader workers look alike but have another parent."""
+    for process in processes():
+        if "vatt.train.worker" not in process.cmdline() or process.environ()["RANK"] != str(number):
+            continue
+        if "vatt.train.launchers.node.torchrun" in process.parent().cmdline():
+            return process
+    raise LookupError(number)
+
+
+def expect_none_left(within_s: float = 2 * LINK_S + SLACK_S) -> None:
+    deadline_s = time.monotonic() + within_s
+    while left := processes():
+        assert time.monotonic() < deadline_s, [process.cmdline() for process in left]
+        time.sleep(0.2)
+
+
+def curve() -> list[dict[str, float]]:
+    lines = Path("metrics/pretrain_curve.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def expect_finished(process: "subprocess.Popen[str]") -> None:
+    assert process.wait(PATIENCE_S) == 0, Path("errors").read_text()
+    assert [row["step"] for row in curve()] == list(range(1, NUM_STEPS + 1))
+    load("data/pretrain")
+    expect_none_left()
+
+
+def kill_a_rank(cluster: Cluster) -> None:
+    rank_of(1).kill()
+
+
+def stop_a_rank(cluster: Cluster) -> None:
+    rank_of(1).suspend()
+
+
+def cut_a_link(cluster: Cluster) -> None:
+    cluster.cut("second")
+
+
+def kill_an_agent(cluster: Cluster) -> None:
+    torchrun = rank_of(1).parent()
+    assert torchrun is not None
+    agent = torchrun.parent()
+    assert agent is not None
+    agent.kill()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("harm", "message", "within_s"),
+    [
+        (kill_a_rank, "rank 1 died: Signal 9 (SIGKILL)", SLACK_S),
+        pytest.param(
+            stop_a_rank, "step, process stopped", STEP_S + SLACK_S, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            cut_a_link,
+            "second: the node is lost: silent",
+            2 * LINK_S + SLACK_S,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(kill_an_agent, "the node is lost", LINK_S + SLACK_S, marks=pytest.mark.slow),
+    ],
+)
+def test_training_ends_well(
+    project: Path,
+    cluster: Cluster,
+    harm: Callable[[Cluster], None],
+    message: str,
+    within_s: float,
+) -> None:
+    process = start_on(cluster)
+    try:
+        wait_for_step(process, 8)
+        before = curve()[:7]
+        harmed_s = time.monotonic()
+        harm(cluster)
+        seen_s = wait_for(process, "restart 1 of 2")
+        print(f"{harm.__name__}: ended and seen after {seen_s - harmed_s:.1f} s")
+        assert message in Path("errors").read_text()
+        assert seen_s - harmed_s < within_s
+        expect_finished(process)
+        assert curve()[:7] == before
+    finally:
+        cluster.mend("second")
+        process.kill()
+        expect_none_left()
