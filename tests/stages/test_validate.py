@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.validation.test_verdict import clean_index
+from tests.data.validation.clean import clean_index
 from vatt.params import StageError, load_params
 from vatt.stages import validate
 
@@ -24,6 +24,7 @@ def preprocess_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     clean_index().to_parquet(folder / "index.parquet")
     (folder / "quarantine.jsonl").touch()
+    (folder / "duplicates.jsonl").touch()
     return folder
 
 
@@ -65,7 +66,7 @@ def test_the_command_line_stops_on_a_critical_rule_and_keeps_the_verdict(
     assert Path("data/validate/index.html").is_file()
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "not parquet", "quarantine"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "not parquet", "quarantine", "duplicates"])
 def test_an_unreadable_corpus_is_refused_by_name(preprocess_dir: Path, damage: str) -> None:
     path = preprocess_dir / "index.parquet"
     if damage == "missing":
@@ -75,7 +76,7 @@ def test_an_unreadable_corpus_is_refused_by_name(preprocess_dir: Path, damage: s
     elif damage == "not parquet":
         path.write_bytes(b"")
     else:
-        path = preprocess_dir / "quarantine.jsonl"
+        path = preprocess_dir / f"{damage}.jsonl"
         path.write_text("{", encoding="utf-8")
     with pytest.raises(StageError, match="data/preprocess") as raised:
         validate.main(PARAMS)

@@ -17,6 +17,7 @@ from vatt.params import StageError
 INDEX_NAME = "index.parquet"
 SHARDS_NAME = "shards"
 QUARANTINE_NAME = "quarantine.jsonl"
+DUPLICATES_NAME = "duplicates.jsonl"
 ROWS_PER_GROUP = 50_000
 
 

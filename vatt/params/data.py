@@ -51,7 +51,18 @@ class ValidateParams(Section):
     max_start_offset_s: float = Field(ge=0)
     max_words_per_second: float = Field(gt=0)
     max_silent_rate: Rate
+    max_clipped_rate: Rate
     max_black_rate: Rate
+    max_frozen_rate: Rate
+    max_caption_offset_s: float = Field(ge=0)
+    """Captions against speech of a video, where `min_caption_score` is reached."""
+    min_caption_score: Rate
+    """0: captions fit the speech no better than those of another video would; 1: they are the same."""
+    max_unspoken_rate: Rate
+    """Share of the videos with captions and sound in which hardly anybody speaks."""
+    max_duplicate_rate: Rate
+    """Share of the videos that look or sound like one of a split before their own: test,
+    validation, train."""
     max_quarantined_rate: Rate
     mostly_warning: Rate
     """A limit that holds in a smaller share of the segments than this is a warning."""

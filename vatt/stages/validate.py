@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from vatt.atomic import atomic_path
-from vatt.data.index import INDEX_NAME, QUARANTINE_NAME, digest_index
-from vatt.data.validation.verdict import read_quarantine, validate_corpus
+from vatt.data.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
+from vatt.data.validation.tables import read_duplicates, read_quarantine
+from vatt.data.validation.verdict import Corpus, validate_corpus
 from vatt.params import StageError, ValidateParams
 
 PREPROCESS_DIR = Path("data/preprocess")
@@ -25,14 +26,17 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     """
     try:
         index_digest = digest_index(PREPROCESS_DIR)
-        index = pd.read_parquet(PREPROCESS_DIR / INDEX_NAME)
-        quarantine = read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME)
+        corpus = Corpus(
+            index=pd.read_parquet(PREPROCESS_DIR / INDEX_NAME),
+            quarantine=read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME),
+            duplicates=read_duplicates(PREPROCESS_DIR / DUPLICATES_NAME),
+        )
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StageError(
             f"{PREPROCESS_DIR}: cannot be read: {error}; run the preprocess stage",
             metrics={"passed": False, "index_digest": None},
         ) from error
-    verdict, page = validate_corpus(index, quarantine, validate)
+    verdict, page = validate_corpus(corpus, validate)
     verdict["index_digest"] = index_digest
     with atomic_path(OUT_DIR) as partial:
         partial.mkdir()

@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt64
 
-from vatt.data.index import INDEX_NAME
+from vatt.data.index import DUPLICATES_NAME, INDEX_NAME
 from vatt.data.preprocessing.measures.fingerprints import HASH_DIGITS, seconds_within
 
-DUPLICATES_NAME = "duplicates.jsonl"
 KINDS = ("picture", "sound")
 COLUMNS = ["key", "source", "video_id", "split", "start_s", "end_s"]
 COLUMNS += [f"{kind}_hashes" for kind in KINDS]

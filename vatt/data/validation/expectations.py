@@ -6,7 +6,8 @@ where most segments are wrong, `<name>_mostly` (warning) where more than a few a
 Empty values are ignored: a corpus without sound, or without text, breaks no limit.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import great_expectations.expectations as gxe
 from great_expectations.expectations.metadata_types import FailureSeverity
@@ -19,8 +20,11 @@ REQUIRED_COLUMNS = [
     *("key", "source", "video_id", "split", "source_digest", "has_video"),
     *("frame_rate_hz", "width_px", "height_px", "video_duration_s", "audio_duration_s"),
     *("start_offset_s", "caption_words_per_second", "captions_outside"),
-    *("silent_rate", "black_rate"),
+    *("silent_rate", "clipped_rate", "black_rate", "frozen_rate"),
+    *("has_audio", "num_captions", "speech_rate", "caption_offset_s", "caption_score"),
 ]
+MIN_SPOKEN_RATE = 0.05
+"""Where captions are: a lower share of speech is none, but for mistakes of the detector."""
 
 
 def column_expectations() -> list[Any]:
@@ -47,7 +51,31 @@ def segment_expectations(params: ValidateParams) -> list[Any]:
         ),
         *_identity_expectations(),
         *_constancy_expectations(),
-        *_alignment_expectations(params),
+        *_tiered(_segment_limits(params), params, "segments"),
+    ]
+
+
+def video_expectations(params: ValidateParams) -> list[Any]:
+    """Return the rules of the videos, one row each: captions against speech, near-duplicates."""
+    spoken, single = 1 - params.max_unspoken_rate, 1 - params.max_duplicate_rate
+    return [
+        *_tiered(_caption_limits(params), params, "videos that can tell"),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="spoken_rate",
+            min_value=MIN_SPOKEN_RATE,
+            mostly=spoken,
+            severity=WARNING,
+            description=f"Somebody speaks in at least {spoken:.0%} of the videos with captions.",
+            meta={"name": "captions_spoken"},
+        ),
+        gxe.ExpectColumnValuesToBeNull(
+            column="duplicate_of",
+            mostly=single,
+            severity=WARNING,
+            description=f"At least {single:.0%} of the videos neither look nor sound like one of "
+            "a split before theirs (test, validation, train).",
+            meta={"name": "near_duplicates"},
+        ),
     ]
 
 
@@ -133,58 +161,97 @@ def _constancy_expectations() -> list[Any]:
     ]
 
 
-def _alignment_expectations(params: ValidateParams) -> list[Any]:
-    """Picture, sound and captions of a segment belong together, in two tiers."""
+class _Limit(NamedTuple):
+    """What is asked of a column of real recordings; the description holds {limit}."""
+
+    column: str
+    limit: float
+    description: str
+    is_lowest: bool = False
+
+
+def _tiered(limits: Mapping[str, _Limit], params: ValidateParams, rows: str) -> list[Any]:
+    """Return two rules for each limit: critical where most rows break it, a warning for some."""
     tiers = [
         ("", params.mostly_critical, CRITICAL),
         ("_mostly", params.mostly_warning, WARNING),
     ]
     return [
         gxe.ExpectColumnValuesToBeBetween(
-            column=column,
-            max_value=limit,
+            column=limit.column,
+            min_value=limit.limit if limit.is_lowest else None,
+            max_value=None if limit.is_lowest else limit.limit,
             mostly=mostly,
             severity=severity,
-            description=f"{text.format(limit=limit)}: in at least {mostly:.0%} of the segments.",
+            description=f"{limit.description.format(limit=limit.limit)}: "
+            f"in at least {mostly:.0%} of the {rows}.",
             meta={"name": name + suffix},
         )
-        for name, (column, limit, text) in _limits(params).items()
+        for name, limit in limits.items()
         for suffix, mostly, severity in tiers
     ]
 
 
-def _limits(params: ValidateParams) -> dict[str, tuple[str, float, str]]:
-    """Return column, highest value and description of each property of real recordings."""
+def _caption_limits(params: ValidateParams) -> dict[str, _Limit]:
+    """Return what is asked of captions against speech."""
     return {
-        "duration_gap": (
+        "captions_fit": _Limit(
+            "caption_score",
+            params.min_caption_score,
+            "Captions fit the speech with a score of at least {limit} (0: as those of another "
+            "video, 1: the same)",
+            is_lowest=True,
+        ),
+        "captions_in_time": _Limit(
+            "captions_gap_s",
+            params.max_caption_offset_s,
+            "Captions that fit the speech are within {limit} s of it",
+        ),
+    }
+
+
+def _segment_limits(params: ValidateParams) -> dict[str, _Limit]:
+    """Return what is asked of the picture, sound and captions of a segment."""
+    return {
+        "duration_gap": _Limit(
             "duration_gap_s",
             params.max_duration_gap_s,
             "Picture and sound cover equally much of the segment, within {limit} s",
         ),
-        "start_offset": (
+        "start_offset": _Limit(
             "start_gap_s",
             params.max_start_offset_s,
             "In the source file, picture and sound start together, within {limit} s",
         ),
-        "captions_inside": (
+        "captions_inside": _Limit(
             "captions_outside",
             0,
             "No caption of the source video starts after its end",
         ),
-        "speech_rate": (
+        "speech_rate": _Limit(
             "caption_words_per_second",
             params.max_words_per_second,
             "Captions hold at most {limit} words per second",
         ),
-        "silence": (
+        "silence": _Limit(
             "silent_rate",
             params.max_silent_rate,
             "At most {limit:.0%} of a segment's sound is silent (below -60 dBFS)",
         ),
-        "blackness": (
+        "clipping": _Limit(
+            "clipped_rate",
+            params.max_clipped_rate,
+            "At most {limit:.0%} of a segment's sound is clipped (at full scale)",
+        ),
+        "blackness": _Limit(
             "black_rate",
             params.max_black_rate,
             "At most {limit:.0%} of a segment's frames are black",
+        ),
+        "freezing": _Limit(
+            "frozen_rate",
+            params.max_frozen_rate,
+            "At most {limit:.0%} of a segment's frames equal the one before",
         ),
     }
 

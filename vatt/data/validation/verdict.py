@@ -1,8 +1,8 @@
 """Judge a preprocessed corpus: Great Expectations in, a verdict and an HTML page out."""
 
 import html
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from great_expectations.render.renderer.page_renderer import ValidationResultsPa
 from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import pass_context
 
-from vatt.data.validation import expectations
+from vatt.data.validation import expectations, tables
 from vatt.params import ValidateParams
 
 MAX_EXAMPLES = 5
@@ -22,29 +22,49 @@ MAX_EXAMPLES = 5
 
 KEY_COLUMNS = {
     "columns": [],
-    "segments": ["key"],
+    "segments": ["key", "source", "video_id"],
+    "videos": ["source", "video_id"],
     "inputs": ["source", "video_id"],
     "splits": ["split"],
 }
 
 
-def validate_corpus(
-    index: pd.DataFrame, quarantine: pd.DataFrame, params: ValidateParams
-) -> tuple[dict[str, Any], str]:
-    """Judge a corpus by its index (a row per segment) and its quarantine list (a row per input).
+@dataclass(frozen=True)
+class Corpus:
+    """What preprocess says of a corpus."""
 
-    Returns the verdict and the page. The verdict holds `passed` (no critical rule failed) and, for
-    each rule, what was asked, what was found and some keys that break it. A rule that cannot be
-    computed is critical, whatever its severity. Without all columns nothing else is judged.
+    index: pd.DataFrame
+    """A row per segment."""
+    quarantine: pd.DataFrame
+    """A row per input that has no segments."""
+    duplicates: pd.DataFrame
+    """A row per video and kind that is like one of another split."""
+
+
+def validate_corpus(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, Any], str]:
+    """Judge a corpus; returns the verdict and the page.
+
+    The verdict holds `passed` (no critical rule failed) and, for each rule, what was asked, what
+    was found and some rows that break it. A rule that cannot be computed is critical, whatever its
+    severity. Without all columns nothing else is judged.
     """
+    index = corpus.index
     results = {"columns": _judge("columns", index, expectations.column_expectations())}
     if results["columns"].success:
-        tables = {
-            "segments": (_segments(index), expectations.segment_expectations(params)),
-            "inputs": (_inputs(index, quarantine), expectations.input_expectations(params)),
-            "splits": (_splits(index), expectations.split_expectations(params)),
+        videos = tables.tabulate_videos(index, corpus.duplicates, params.min_caption_score)
+        judged = {
+            "segments": (
+                tables.tabulate_segments(index),
+                expectations.segment_expectations(params),
+            ),
+            "videos": (videos, expectations.video_expectations(params)),
+            "inputs": (
+                tables.tabulate_inputs(index, corpus.quarantine),
+                expectations.input_expectations(params),
+            ),
+            "splits": (tables.tabulate_splits(index), expectations.split_expectations(params)),
         }
-        for name, (table, rules) in tables.items():
+        for name, (table, rules) in judged.items():
             results[name] = _judge(name, table, rules)
     outcomes = [
         _outcome(rule, KEY_COLUMNS[name])
@@ -55,53 +75,11 @@ def validate_corpus(
     verdict = {
         "passed": all(rule["severity"] != "critical" for rule in failed),
         "num_segments": len(index),
-        "num_quarantined": len(quarantine),
+        "num_videos": len(index.drop_duplicates(tables.VIDEO)) if results["columns"].success else 0,
+        "num_quarantined": len(corpus.quarantine),
         "expectations": outcomes,
     }
     return verdict, _render(list(results.values()), verdict)
-
-
-def read_quarantine(path: Path) -> pd.DataFrame:
-    """Read quarantine.jsonl into a frame of source, video_id and reason; it may be empty."""
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return pd.DataFrame(rows, columns=["source", "video_id", "reason"], dtype=object)
-
-
-def _segments(index: pd.DataFrame) -> pd.DataFrame:
-    """Add to the index what a rule over one column cannot compute."""
-    times = index[["video_duration_s", "audio_duration_s", "start_offset_s"]].astype(float)
-    pictures = index[index["has_video"].astype(bool)]
-    short_side_px = pictures[["width_px", "height_px"]].min(axis=1)
-    videos = index.groupby(["source", "video_id"])["split"]
-    files = index.groupby("source_digest")["split"]
-    return index.assign(
-        duration_gap_s=(times["video_duration_s"] - times["audio_duration_s"]).abs(),
-        start_gap_s=times["start_offset_s"].abs(),
-        splits_of_video=videos.transform("nunique"),
-        splits_of_file=files.transform("nunique"),
-        frame_rate_gap_hz=_gap_to_most(pictures["frame_rate_hz"]),
-        short_side_gap_px=_gap_to_most(short_side_px),
-    )
-
-
-def _gap_to_most(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return how far each value is from the most frequent one."""
-    most = values.mode()
-    return (values - most.iloc[0]).abs() if len(most) else values
-
-
-def _inputs(index: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-    """One row per input of the corpus, with the reason why it is in quarantine, if it is."""
-    accepted = index[["source", "video_id"]].drop_duplicates()
-    refused = quarantine.drop_duplicates(["source", "video_id"])
-    return accepted.merge(refused, how="outer", on=["source", "video_id"])
-
-
-def _splits(index: pd.DataFrame) -> pd.DataFrame:
-    """One row per split with its number of segments, splits without any included."""
-    sizes = index["split"].value_counts().reindex(expectations.SPLITS, fill_value=0)
-    return pd.DataFrame({"split": sizes.index, "num_segments": sizes.to_numpy()})
 
 
 def _judge(name: str, table: pd.DataFrame, rules: list[Any]) -> Any:
@@ -123,7 +101,8 @@ def _judge(name: str, table: pd.DataFrame, rules: list[Any]) -> Any:
 def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
     """Turn the result of one rule into an entry of the verdict.
 
-    What was found and asked are shares (float), of the rows or of the columns, or a count (int).
+    What was found and asked are shares (float), of the rows or of the columns, or a count (int);
+    `judged` is the number of rows that have a value.
     """
     config, result = rule.expectation_config, rule.result
     errors = _errors(rule.exception_info)
@@ -132,6 +111,7 @@ def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
         "description": config.description,
         "severity": "critical" if errors else str(config.severity.value),
         "success": bool(rule.success),
+        "judged": None,
         "examples": [],
     }
     if errors:
@@ -144,13 +124,26 @@ def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
     if "unexpected_percent" in result:
         share = round(1 - (result["unexpected_percent"] or 0.0) / 100, 6)
         rows = result.get("partial_unexpected_index_list") or []
-        examples = ["/".join(str(row[key]) for key in keys) for row in rows[:MAX_EXAMPLES]]
+        examples = [_name_row(row, keys, config.kwargs["column"]) for row in rows[:MAX_EXAMPLES]]
         asked = float(config.kwargs.get("mostly", 1.0))
+        judged = result["element_count"] - result.get("missing_count", 0)
+        outcome["judged"] = judged
         return outcome | {"observed": share, "threshold": asked, "examples": examples}
     return outcome | {
         "observed": result["observed_value"],
         "threshold": config.kwargs["min_value"],
     }
+
+
+def _name_row(row: Mapping[str, Any], keys: list[str], column: str) -> str:
+    """Return which row breaks a rule, and the value that does: `key source/video_id: value`."""
+    names = [str(row[key]) for key in keys if key not in tables.VIDEO]
+    if "video_id" in keys:
+        names.append(f"{row['source']}/{row['video_id']}")
+    name, value = " ".join(names), row.get(column)
+    if column in keys or value is None:
+        return name
+    return f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
 
 
 def _errors(exception_info: Mapping[str, Any]) -> list[str]:
