@@ -26,10 +26,11 @@ def join_processes(launch: LaunchParams) -> torch.device:
     # Else every buffer that DeepSpeed allocates would be filled first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
-        if launch.num_processes > torch.cuda.device_count():
+        num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: on this node
+        if num_here > torch.cuda.device_count():
             raise StageError(
-                f"launch.num_processes = {launch.num_processes}: this machine has "
-                f"{torch.cuda.device_count()} GPUs, and each process needs its own"
+                f"launch.num_processes = {launch.num_processes}, {num_here} on this machine: it "
+                f"has {torch.cuda.device_count()} GPUs, and each process needs its own"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
