@@ -18,6 +18,9 @@ from vatt.train.processes import join_processes
 
 BUCKET_SIZE = 50_000_000
 """Elements that ranks exchange at once."""
+EXCHANGES = ("reduce", "allgather", "stage3_prefetch")
+SMALL_WEIGHT = 100_000
+"""Weights of fewer elements stay whole on every rank, under ZeRO-3 too."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What Adam keeps for each weight, as torch calls it."""
@@ -178,8 +181,7 @@ class Engine:
 
     def count_optimizer_bytes(self) -> int:
         """Return the size of Adam's moments on this rank."""
-        kept = self._adam.state.values()
-        return sum(each[moment].nbytes for each in kept for moment in MOMENTS)
+        return sum(kept[moment].nbytes for kept in self._adam.state.values() for moment in MOMENTS)
 
     def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
         return [each for each in self._module.named_parameters() if each[1].requires_grad]
@@ -272,12 +274,17 @@ def build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, An
         "gradient_accumulation_steps": pretrain.accumulation_steps,
         "gradient_clipping": pretrain.gradient_clip_norm,
         "prescale_gradients": False,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": launch.zero_stage,
-            "overlap_comm": False,
-            "contiguous_gradients": True,
-            "reduce_bucket_size": BUCKET_SIZE,
-            "allgather_bucket_size": BUCKET_SIZE,
+            **dict.fromkeys(("contiguous_gradients", "reduce_scatter", "compute_grad_norm"), True),
+            **dict.fromkeys(("overlap_comm", "round_robin_gradients"), False),
+            **dict.fromkeys((f"{what}_bucket_size" for what in EXCHANGES), BUCKET_SIZE),
+            "stage3_max_live_parameters": 20 * BUCKET_SIZE,
+            "stage3_max_reuse_distance": 20 * BUCKET_SIZE,
+            "stage3_param_persistence_threshold": SMALL_WEIGHT,
+            "sub_group_size": 20 * BUCKET_SIZE,
             "offload_optimizer": to_nowhere if launch.offload == "none" else to_cpu,
             "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else to_nowhere,
         },
