@@ -23,7 +23,6 @@ from vatt.data.sources.fetching.schedule import Schedule
 from vatt.data.sources.fetching.sites import fetch_video
 from vatt.data.sources.fetching.store import Store
 from vatt.data.sources.fetching.transfer import (
-    CHECKPOINT_BYTES,
     Conditions,
     is_current,
     open_session,
@@ -33,6 +32,9 @@ from vatt.params import FetchParams
 
 STATE_DIR = Path(".cache/download")
 """Holds the ledger and what has come in part; not an output of the pipeline."""
+
+MUCH_BYTES = 8 * 1024 * 1024
+"""A try that brought as much is no failure of the file: a large one may need many."""
 
 
 def fetch_all(
@@ -148,7 +150,7 @@ class _Run:
             self._end(file, error)
         except FetchError as error:
             # Much came, or the host named the time itself: that is no failure of the file.
-            if item.num_bytes - before < CHECKPOINT_BYTES and error.retry_after_s is None:
+            if item.num_bytes - before < MUCH_BYTES and error.retry_after_s is None:
                 self._failures[file.name] += 1
             self._put_off(file, error)
         else:

@@ -25,7 +25,7 @@ from vatt.data.sources.fetching.remote_file import (
 from vatt.params import FetchParams
 
 CONNECT_S = 30.0
-CHECKPOINT_BYTES, CHECKPOINT_S = 8 * 1024 * 1024, 5.0
+CHECKPOINT_BYTES, CHECKPOINT_S = 64 * 1024 * 1024, 5.0
 """How much a kill may cost: then the bytes are forced to disk and counted in the ledger."""
 SLOWEST_BYTES_PER_S = 1000
 REFUSED = frozenset({400, 401, 405, 406, 410, 414, 451, 404})
