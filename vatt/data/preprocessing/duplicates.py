@@ -170,7 +170,7 @@ def _quarter(hashes: Hashes, shift: np.uint64) -> Int[np.ndarray, "S"]:
     return ((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64)
 
 
-def _compare(hashes: Hashes, others: Hashes, lag: int) -> Match | None:
+def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match | None:
     """Compare second s of a video with seconds s - lag - 1 to s - lag + 1 of another one.
 
     Seconds are cut anew in each copy, so that what is equal may lie in the one beside. None if too
