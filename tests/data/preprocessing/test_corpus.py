@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.data.preprocess_params import PARAMS
 from tests.media import write_zoo
 from vatt.data.index import read_index
 from vatt.data.manifest import write_manifest
-from vatt.data.preprocessing.corpus import write_corpus
+from vatt.data.preprocessing.corpus import _check_counts, write_corpus
 from vatt.data.shards import SUFFIXES, Member, read_member
 from vatt.data.sources.folder import collect_folder
 from vatt.params import FolderSource, StageError
@@ -30,10 +31,11 @@ def digest_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_same_bytes_with_one_and_two_workers(
-    corpus_dir: Path, download_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_same_bytes_with_any_number_of_workers(
+    corpus_dir: Path, download_dir: Path, tmp_path: Path, num_workers: int
 ) -> None:
-    write_corpus(download_dir, tmp_path, CORPUS_PARAMS, num_workers=1)
+    write_corpus(download_dir, tmp_path, CORPUS_PARAMS, num_workers)
     digests = digest_files(tmp_path)
     assert digests == digest_files(corpus_dir)
     assert {"index.parquet", "quarantine.jsonl", "tokenizer.model"} < digests.keys()
@@ -64,6 +66,13 @@ def test_every_input_is_in_the_index_or_in_quarantine(corpus_dir: Path) -> None:
     index = read_index(corpus_dir)
     assert set(index["video_id"]) == set(CLIPS)
     assert read_quarantine(corpus_dir) == {"gone.mp4": "HTTP 404"}
+
+
+def test_a_lost_input_would_be_noticed(corpus_dir: Path) -> None:
+    num_inputs = len(CLIPS) + 1
+    _check_counts(corpus_dir, Counter(inputs=num_inputs))
+    with pytest.raises(RuntimeError, match="11 inputs became 9 with segments and 1 in quarantine"):
+        _check_counts(corpus_dir, Counter(inputs=num_inputs + 1))
 
 
 def test_the_index_describes_the_segments(corpus_dir: Path) -> None:

@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 SPAWN = get_context("spawn")
 CRASHED = "the decoder crashed: its process ended abruptly, twice"
+KILL_S = 10.0
+"""A process that waits for a broken disk cannot be ended: it is left alone after this."""
 PAUSE_S = 3600.0
 """How long to wait at most for what may never come."""
 
@@ -223,7 +225,7 @@ class _Worker:
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
-        self._process.join()
+        self._process.join(KILL_S)
         self.connection.close()
 
 

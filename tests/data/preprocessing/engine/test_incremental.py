@@ -13,6 +13,7 @@ from tests.data.preprocessing.test_corpus import digest_files, read_quarantine
 from tests.media import Clip, write_clip
 from vatt.data.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.data.preprocessing.corpus import write_corpus
+from vatt.data.preprocessing.engine.store import FragmentStore
 from vatt.params import PreprocessParams
 
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
@@ -108,6 +109,17 @@ def test_nothing_is_done_twice(
     assert project.write() == digest_files(original.folder / "out")
     assert project.entries() == before
     assert "preprocess: 0 of 5 files are new or changed" in capsys.readouterr().out
+
+
+def test_the_largest_files_are_begun_first(project: Project) -> None:
+    shutil.rmtree(project.store_dir)
+    project.write()
+    store = FragmentStore(project.store_dir)
+    paths = sorted(project.entries(), key=lambda path: path.stat().st_mtime_ns)
+    outcomes = [store.read(path.name) for path in paths]
+    done = [outcome.segments[0].video_id for outcome in outcomes if outcome and outcome.segments]
+    sizes = {name: (project.download_dir / "s" / name).stat().st_size for name in CLIPS}
+    assert done == sorted(CLIPS, key=lambda name: -sizes[name])
 
 
 def add_video(project: Project) -> None:
