@@ -16,6 +16,7 @@ import numpy.typing as npt
 CLICK_S = 0.01
 AUDIO_CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".ogg": "libopus", ".webm": "libopus"}
 VIDEO_CODECS = {".webm": "libvpx-vp9"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Clip:
     frame_times_s: tuple[float, ...] | None = None
     """Times of the frames where they are not evenly spaced; `frame_rate_hz` is ignored then."""
     title: str = ""
+    audio_codec: str | None = None
+    """In place of the one that the suffix of the path chooses."""
+    audio_start_s: float = 0.0
+    """Time stamp of the first sample."""
+    samples: npt.NDArray[np.float32] | None = None
+    """Mono sound in [-1, 1] in place of the tone with clicks."""
 
 
 def write_clip(path: Path, clip: Clip | None = None) -> Path:
@@ -63,6 +70,8 @@ def frame_times(clip: Clip) -> npt.NDArray[np.float64]:
 
 def make_samples(clip: Clip) -> npt.NDArray[np.float32]:
     """Return the mono sound of a clip in [-1, 1]: a quiet 440 Hz tone with loud 2 kHz clicks."""
+    if clip.samples is not None:
+        return clip.samples
     times_s = np.arange(round(clip.duration_s * clip.sample_rate_hz)) / clip.sample_rate_hz
     samples = 0.02 * np.sin(2 * np.pi * 440 * times_s)
     for flash_s in clip.flash_s:
@@ -103,20 +112,20 @@ def _add_video(
 def _add_audio(
     container: av.container.OutputContainer, path: Path, clip: Clip
 ) -> av.audio.stream.AudioStream:
-    codec = AUDIO_CODECS.get(path.suffix, "libmp3lame" if path.suffix == ".mp3" else "aac")
+    by_suffix = AUDIO_CODECS.get(path.suffix, "libmp3lame" if path.suffix == ".mp3" else "aac")
+    codec = clip.audio_codec or by_suffix
     rate_hz = 48_000 if codec == "libopus" else clip.sample_rate_hz
-    layout = "stereo" if clip.num_channels == 2 else "mono"
-    return container.add_stream(codec, rate=rate_hz, layout=layout)
+    return container.add_stream(codec, rate=rate_hz, layout=LAYOUTS[clip.num_channels])
 
 
 def _audio_frames(clip: Clip) -> Iterator[av.AudioFrame]:
     samples = np.tile(make_samples(clip), (clip.num_channels, 1))
     for start in range(0, samples.shape[1], 1024):
         part = np.ascontiguousarray(samples[:, start : start + 1024])
-        layout = "stereo" if clip.num_channels == 2 else "mono"
-        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+        frame = av.AudioFrame.from_ndarray(part, "fltp", LAYOUTS[clip.num_channels])
         frame.sample_rate = clip.sample_rate_hz
-        frame.pts, frame.time_base = start, Fraction(1, clip.sample_rate_hz)
+        frame.pts = start + round(clip.audio_start_s * clip.sample_rate_hz)
+        frame.time_base = Fraction(1, clip.sample_rate_hz)
         yield frame
 
 

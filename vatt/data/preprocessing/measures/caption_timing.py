@@ -31,6 +31,8 @@ MAX_CHANCE = 0.8
 CHANCE_SIGMAS = 3.0
 
 Track = Float[np.ndarray, "T"]
+WideTrack = Float[np.ndarray, "W"]
+"""From 10 s before to 10 s after the file."""
 
 
 class CaptionTiming(NamedTuple):
@@ -61,8 +63,8 @@ def estimate_timing(speech: Track, captions: Sequence[Caption]) -> CaptionTiming
     return CaptionTiming(offset_s, round(max(0.0, float(score)), 3))
 
 
-def _draw_captions(captions: Sequence[Caption], num_frames: int) -> Track:
-    """Return 1 where a caption is spoken and 0 elsewhere, from 10 s before to 10 s after the file."""
+def _draw_captions(captions: Sequence[Caption], num_frames: int) -> WideTrack:
+    """Return 1 where a caption is spoken and 0 elsewhere."""
     track = np.zeros(num_frames + 2 * MAX_LAG)
     speeds = [len(caption.text) / (caption.end_s - caption.start_s) for caption in captions]
     speed = np.quantile(speeds, SPEED_QUANTILE) if speeds else 1.0
@@ -74,7 +76,7 @@ def _draw_captions(captions: Sequence[Caption], num_frames: int) -> Track:
     return track
 
 
-def _correlate(speech: Track, shown: Track) -> Float[np.ndarray, "L"]:
+def _correlate(speech: Track, shown: WideTrack) -> Float[np.ndarray, "L"]:
     """Return Pearson's correlation at every lag; 0 where one of both does not change."""
     length = len(speech)
     centred = speech - speech.mean()
