@@ -38,7 +38,8 @@ def start(
     Path("metrics/pretrain_curve.jsonl").unlink(missing_ok=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["clip"] |= EXPORTED.clip.model_dump(mode="json")
-    params["model"] = EXPORTED.model.model_dump(mode="json")
+    # What DropToken draws is another thing on another number of ranks.
+    params["model"] = EXPORTED.model.model_dump(mode="json") | {"drop_token_rate": 0.0}
     updates = {"num_steps": num_steps, "warmup_steps": 1, "batch_size": 4, "log_every_steps": 1}
     params["pretrain"] = PRETRAIN.model_copy(update=updates).model_dump(mode="json")
     params["launch"] |= {"num_processes": 2, "threads_per_process": 1, "loader_workers": 1}
