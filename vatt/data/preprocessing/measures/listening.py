@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int16
 
 from vatt.data.preprocessing.measures.fingerprints import (
     NOTHING,
+    NUM_BANDS,
     BandMeter,
     hash_sound,
     seconds_within,
@@ -79,4 +80,5 @@ class Listener:
             return None
         self._take(self._resampler.resample(None))
         self._speech.append(self._detector.finish())
-        return Heard(np.concatenate(self._speech), hash_sound(np.concatenate(self._bands)))
+        bands = np.concatenate(self._bands) if self._bands else np.zeros((0, NUM_BANDS))
+        return Heard(np.concatenate(self._speech), hash_sound(bands))
