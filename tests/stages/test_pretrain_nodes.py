@@ -125,9 +125,7 @@ def kill_an_agent(cluster: Cluster) -> None:
     ("harm", "message", "within_s"),
     [
         (kill_a_rank, "rank 1 died: Signal 9 (SIGKILL)", SLACK_S),
-        pytest.param(
-            stop_a_rank, "step, process stopped", STEP_S + SLACK_S, marks=pytest.mark.slow
-        ),
+        pytest.param(stop_a_rank, "process stopped", STEP_S + SLACK_S, marks=pytest.mark.slow),
         pytest.param(
             cut_a_link,
             "second: the node is lost: silent",

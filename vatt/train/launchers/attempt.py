@@ -165,7 +165,16 @@ def _watch(crew: Crew) -> Failure | None:
         return None
     if not failures:
         return Failure("", "error", f"{crew.job.weights_path} was not written")
-    return min(failures, key=lambda found: found[:2])[2]
+    return _find_cause(failures)
+
+
+def _find_cause(failures: Sequence[tuple[int, float, Failure]]) -> Failure:
+    """Return the failure from which the others follow; where all nodes hang, tell of each."""
+    first = min(failures, key=lambda found: found[:2])[2]
+    stalls = [failure for _, _, failure in failures if failure.kind == "stall"]
+    if first.kind != "stall" or len(stalls) == 1:
+        return first
+    return Failure("", "stall", "; ".join(f"{stall.node}: {stall.message}" for stall in stalls))
 
 
 def _find_failure(
