@@ -15,7 +15,7 @@ from tests.stages.test_pretrain_processes import PATIENCE_S, start
 from tests.train.launchers.cluster import Cluster, open_cluster
 from vatt import load
 
-NUM_STEPS = 40
+NUM_STEPS = 20
 LINK_S, STEP_S = 6.0, 12.0
 SUPERVISION = {
     "max_restarts": 2,

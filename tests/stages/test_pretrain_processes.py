@@ -78,6 +78,7 @@ def test_two_processes_finish_with_one_export(project: Path) -> None:
     assert "waiting" in errors  # the progress bar
 
 
+@pytest.mark.slow  # test_pretrain_nodes.py does it on two nodes
 def test_training_goes_on_after_a_rank_is_killed(project: Path) -> None:
     process = start(num_steps=30, max_restarts=1)
     wait_until_it_trains(process)
