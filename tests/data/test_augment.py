@@ -13,9 +13,8 @@ from vatt.data.augment import (
     draw_box,
     draw_view,
     jitter_colour,
-    scale_saturation,
-    turn_hue,
 )
+from vatt.data.loading.colour import scale_saturation, turn_hue
 from vatt.data.video import Box
 from vatt.params import AugmentParams
 
@@ -44,22 +43,26 @@ def change_hue(hsv: tuple[float, float, float], amount: float) -> tuple[float, f
     ],
 )
 def test_colours_change_as_in_hsv(
-    ours: Callable[[torch.Tensor, float], torch.Tensor],
+    ours: Callable[[npt.NDArray[np.float32], np.float32], None],
     change: Callable[[tuple[float, float, float], float], tuple[float, float, float]],
     amount: float,
 ) -> None:
-    planes = torch.rand(3, 2, 5, 7, generator=torch.Generator().manual_seed(1))
-    planes[:, 0, 0, 0] = torch.tensor([0.4, 0.4, 0.4])  # grey has no hue
-    planes[:, 0, 0, 1] = 0.0
-    pixels = planes.flatten(1).T.tolist()
+    planes = np.random.default_rng(1).random((3, 500), np.float32)
+    planes[:, 0] = 0.4  # grey has no hue
+    planes[:, 1] = 0.0
+    pixels = planes.T.tolist()
     expected = [colorsys.hsv_to_rgb(*change(colorsys.rgb_to_hsv(*rgb), amount)) for rgb in pixels]
-    torch.testing.assert_close(
-        ours(planes, amount).flatten(1).T, torch.tensor(expected), atol=1e-5, rtol=0
-    )
+    ours(planes, np.float32(amount))
+    np.testing.assert_allclose(planes.T, expected, atol=1e-5, rtol=0)
+
+
+def draw_bytes(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
 
 def test_colour_jitter_is_the_same_for_all_frames_and_stays_in_range() -> None:
-    frame = torch.rand(1, 6, 6, 3, generator=torch.Generator().manual_seed(2))
+    frame = draw_bytes(1, 6, 6, 3)
     for seed in range(20):
         video = jitter_colour(frame.expand(3, -1, -1, -1), ALWAYS, np.random.default_rng(seed))
         torch.testing.assert_close(video[0], video[2])
@@ -68,9 +71,11 @@ def test_colour_jitter_is_the_same_for_all_frames_and_stays_in_range() -> None:
 
 
 def test_brightness_moves_by_at_most_32_of_255() -> None:
-    grey = torch.full((1, 2, 2, 3), 0.5)  # saturation, contrast and hue leave a grey frame alone
+    grey = torch.full(
+        (1, 2, 2, 3), 127, dtype=torch.uint8
+    )  # saturation, contrast and hue leave a grey frame alone
     levels = [
-        float(jitter_colour(grey, ALWAYS, np.random.default_rng(seed)).mean()) - 0.5
+        float(jitter_colour(grey, ALWAYS, np.random.default_rng(seed)).mean()) - 127 / 255
         for seed in range(300)
     ]
     assert max(map(abs, levels)) <= 32 / 255 + 1e-6
@@ -79,8 +84,8 @@ def test_brightness_moves_by_at_most_32_of_255() -> None:
 
 
 def test_contrast_changes_by_0_6_to_1_4() -> None:
-    video = torch.full((1, 2, 2, 3), 0.4)
-    video[0, 0] = 0.6
+    video = torch.full((1, 2, 2, 3), 102, dtype=torch.uint8)
+    video[0, 0] = 153
     spreads = [
         float(np.ptp(jitter_colour(video, ALWAYS, np.random.default_rng(seed)).numpy())) / 0.2
         for seed in range(300)
@@ -118,9 +123,9 @@ def test_rates_are_shares() -> None:
     assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.05)
     square = np.mean([view.height_px == view.width_px for view in views])
     assert square == pytest.approx(0.7, abs=0.06)
-    video = torch.rand(1, 2, 2, 3)
+    video = draw_bytes(1, 2, 2, 3)
     changed = [
-        not torch.equal(jitter_colour(video, params, np.random.default_rng(seed)), video)
+        not torch.equal(jitter_colour(video, params, np.random.default_rng(seed)), video / 255)
         for seed in range(1000)
     ]
     assert np.mean(changed) == pytest.approx(0.8, abs=0.04)
@@ -197,7 +202,7 @@ def test_inception_views_scale_the_box_to_the_frame_and_flip_half() -> None:
 
 
 def test_a_clip_is_coloured_as_its_frames_alone() -> None:
-    video = torch.rand(5, 6, 7, 3, generator=torch.Generator().manual_seed(3))
+    video = draw_bytes(5, 6, 7, 3)
     together = jitter_colour(video, ALWAYS, np.random.default_rng(1))
     alone = [jitter_colour(frame[None], ALWAYS, np.random.default_rng(1)) for frame in video]
     assert torch.equal(together, torch.cat(alone))

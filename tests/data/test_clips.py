@@ -8,7 +8,7 @@ import torch
 
 from tests.data.conftest import FLASHES_S
 from vatt.data.augment import View, centre_view
-from vatt.data.clips import ClipReader, select_nearest
+from vatt.data.clips import ClipReader
 from vatt.data.shards import ShardError, read_member
 from vatt.data.video import Box, decode_video
 from vatt.params import ClipParams
@@ -143,22 +143,11 @@ def test_what_is_missing_is_grey_or_silent(reader: ClipReader) -> None:
     assert reader.read_narration(row_of(reader, "untold.mp4"), 0, 5) == []
 
 
-def test_captions_are_those_nearest_to_the_middle(reader: ClipReader) -> None:
+def test_captions_are_those_of_mil_nce_around_the_middle(reader: ClipReader) -> None:
     segment = row_of(reader, "flashes.mp4", 1)  # from 4 to 8 s; a caption each second
     texts = reader.read_narration(segment, 50, 5)  # 6.0 to 6.64 s: the middle is 6.32 s
-    assert texts == ["second 6", "second 5", "second 7", "second 4", "second 8"]
-
-
-def test_ties_have_an_order() -> None:
-    captions = [
-        {"start_s": 4.0, "end_s": 5.0, "text": "right"},
-        {"start_s": 1.0, "end_s": 2.0, "text": "left"},
-        {"start_s": 2.5, "end_s": 5.0, "text": "around, long"},
-        {"start_s": 2.5, "end_s": 3.6, "text": "around, short"},
-    ]
-    expected = ["around, short", "around, long", "left", "right"]
-    assert select_nearest(captions, 3.0, 4) == expected
-    assert select_nearest(captions, 3.0, 2) == expected[:2]
+    # All neighbours are equally long, and of equals MIL-NCE takes the one before.
+    assert texts == ["second 6", "second 5", "second 4", "second 3", "second 2"]
 
 
 def test_texts_are_padded_and_masked(reader: ClipReader) -> None:

@@ -1,23 +1,27 @@
 """Windows of stored segments: their pictures, sound and captions, read at random places."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from vatt.batch import Batch
 from vatt.data.audio import decode_audio
-from vatt.data.augment import View
+from vatt.data.augment import View, to_unit
+from vatt.data.captions import Caption, choose_candidates
 from vatt.data.index import SHARDS_NAME, read_index
+from vatt.data.loading.stores import LocalShards, Shards, UnreadableError
 from vatt.data.media import MediaError
-from vatt.data.shards import SUFFIXES, Member, ShardError, read_member
+from vatt.data.shards import HEADER_BYTES, SUFFIXES, Member, ShardError, cut_member
 from vatt.data.tokenizer import open_tokenizer
-from vatt.data.video import decode_video
+from vatt.data.video import Box, decode_video
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
 
@@ -37,17 +41,28 @@ def collate(clips: Sequence[Clip]) -> Batch:
 
 
 class ClipReader:
-    """Reads windows of the segments of a preprocessed corpus; `index` has a row for each segment.
+    """Reads windows of the segments of a preprocessed corpus.
+
+    A segment is a row of `index` or a `Sample`.
 
     A window is `clip.num_frames` frames from a start frame on, and the sound of the same time. What
     is shorter than a window repeats from its beginning.
     """
 
-    def __init__(self, preprocess_dir: Path, clip: ClipParams) -> None:
-        self.index = read_index(preprocess_dir)
+    def __init__(
+        self, preprocess_dir: Path, clip: ClipParams, shards: Shards | None = None
+    ) -> None:
+        """Open a corpus; its shards are in its folder `shards`, or where `shards` says."""
         self.clip = clip
         self.preprocess_dir = preprocess_dir
+        self._shards = shards or LocalShards(preprocess_dir / SHARDS_NAME)
         self._tokenizer = open_tokenizer(preprocess_dir)
+        self._held = ("", 0, b"")
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """All rows of the index, read when they are first asked for: training never does."""
+        return read_index(self.preprocess_dir)
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
         """Return the pictures of a window in [0, 1]; grey if the segment has none.
@@ -58,24 +73,33 @@ class ClipReader:
         size_px = self.clip.frame_size_px
         if not segment.has_video:
             return torch.full((self.clip.num_frames, size_px, size_px, 3), 0.5)
+        return to_unit(self.read_pictures(segment, start_frame, view))
+
+    def read_pictures(self, segment: Any, start_frame: int, view: View) -> UInt8[Tensor, "T H W 3"]:
+        """Return the pictures of a window of a segment that has some, as bytes.
+
+        Raises:
+            ShardError: the shard is damaged.
+        """
+        size_px = self.clip.frame_size_px
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
         member = self._member(segment, "video")
         try:
-            pictures = decode_video(
-                read_member(member),
+            window = decode_video(
+                self._read(segment, member),
                 start_frame,
                 num_frames,
                 (view.height_px, view.width_px),
                 view.box,
+                Box(view.top_px, view.left_px, size_px, size_px),
             )
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
-        rows = slice(view.top_px, view.top_px + size_px)
-        columns = slice(view.left_px, view.left_px + size_px)
-        window = pictures[_repeat(num_frames, self.clip.num_frames), rows, columns]
+        if num_frames < self.clip.num_frames:
+            window = window[np.arange(self.clip.num_frames) % num_frames]
         if view.is_flipped:
-            window = window[:, :, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(window)).float() / 255
+            window = window[:, :, ::-1].copy(order="K")
+        return torch.from_numpy(window)
 
     def read_audio(self, segment: Any, start_frame: int) -> Float[Tensor, " S"]:
         """Return the sound of a window in [-1, 1]; zeros if the segment has none.
@@ -91,7 +115,7 @@ class ClipReader:
         start = min(start, int(segment.num_samples) - num_samples)
         member = self._member(segment, "audio")
         try:
-            samples = decode_audio(read_member(member), start, num_samples)
+            samples = decode_audio(self._read(segment, member), start, num_samples)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
         window = samples[_repeat(num_samples, self.clip.num_samples)]
@@ -105,9 +129,10 @@ class ClipReader:
         """
         if not segment.num_context_captions:
             return []
-        meta = json.loads(read_member(self._member(segment, "meta")))
+        meta = json.loads(self._read(segment, self._member(segment, "meta")))
+        captions = [Caption(**caption) for caption in meta["captions"]]
         middle_s = (start_frame + self.clip.num_frames / 2) / segment.frame_rate_hz
-        return select_nearest(meta["captions"], middle_s, num_texts)
+        return [caption.text for caption in choose_candidates(captions, middle_s, num_texts)]
 
     def encode_texts(
         self, texts: Sequence[str], num_texts: int
@@ -119,26 +144,26 @@ class ClipReader:
 
     def _member(self, segment: Any, kind: str) -> Member:
         return Member(
-            shard_path=self.preprocess_dir / SHARDS_NAME / segment.shard,
+            shard_path=self._shards.locate(segment.shard),
             name=segment.key + SUFFIXES[kind],
-            offset=int(segment[f"{kind}_offset"]),
-            num_bytes=int(segment[f"{kind}_bytes"]),
+            offset=int(getattr(segment, f"{kind}_offset")),
+            num_bytes=int(getattr(segment, f"{kind}_bytes")),
         )
 
-
-def select_nearest(captions: Iterable[dict[str, Any]], time_s: float, num_texts: int) -> list[str]:
-    """Return the texts of the captions nearest to a time (VATT section 3.4), the nearest first.
-
-    Of captions that are equally near, such as those around the time, the one whose middle is
-    nearer, then the earlier one.
-    """
-
-    def distance(caption: dict[str, Any]) -> tuple[float, float, float]:
-        start_s, end_s = caption["start_s"], caption["end_s"]
-        outside_s = max(start_s - time_s, time_s - end_s, 0.0)
-        return outside_s, abs((start_s + end_s) / 2 - time_s), start_s
-
-    return [caption["text"] for caption in sorted(captions, key=distance)[:num_texts]]
+    def _read(self, segment: Any, member: Member) -> bytes:
+        """Return a member of a segment; all of the last segment are held, they stand together."""
+        if self._held[0] != segment.key:
+            kinds = [kind for kind in SUFFIXES if getattr(segment, f"{kind}_bytes")]
+            offsets = [int(getattr(segment, f"{kind}_offset")) for kind in kinds]
+            sizes = [int(getattr(segment, f"{kind}_bytes")) for kind in kinds]
+            begin = min(offsets) - HEADER_BYTES
+            end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+            try:
+                content = self._shards.read(segment.shard, begin, end)
+            except UnreadableError as error:
+                raise ShardError(f"{member}: {error}") from error
+            self._held = segment.key, begin, content
+        return cut_member(self._held[2], self._held[1], member)
 
 
 def _repeat(length: int, wanted: int) -> Any:

@@ -83,8 +83,32 @@ def digest_index(preprocess_dir: Path) -> str:
     Raises:
         OSError: the file is missing or cannot be read.
     """
-    content = (preprocess_dir / INDEX_NAME).read_bytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    with (preprocess_dir / INDEX_NAME).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def open_index(preprocess_dir: Path) -> pq.ParquetFile:
+    """Open the index of a preprocessed corpus, to read it part by part.
+
+    Raises:
+        StageError: the file is missing, damaged or of another version of this program.
+    """
+    path = preprocess_dir / INDEX_NAME
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{path}: does not exist; run `python -m vatt preprocess` first"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise StageError(f"{path}: cannot be read: {error}") from error
+    if not file.schema_arrow.equals(_schema()):
+        missing = sorted({*_schema().names} - {*file.schema_arrow.names})
+        raise StageError(
+            f"{path}: has other columns than this version of vatt writes (missing: {missing}); "
+            "run `python -m vatt preprocess` again"
+        )
+    return file
 
 
 def read_index(preprocess_dir: Path) -> pd.DataFrame:
@@ -93,20 +117,8 @@ def read_index(preprocess_dir: Path) -> pd.DataFrame:
     Raises:
         StageError: the file is missing, damaged or of another version of this program.
     """
-    path = preprocess_dir / INDEX_NAME
     try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise StageError(
-            f"{path}: does not exist; run `python -m vatt preprocess` first"
-        ) from error
+        frame: pd.DataFrame = open_index(preprocess_dir).read().to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise StageError(f"{path}: cannot be read: {error}") from error
-    if not table.schema.equals(_schema()):
-        missing = sorted({*_schema().names} - {*table.schema.names})
-        raise StageError(
-            f"{path}: has other columns than this version of vatt writes (missing: {missing}); "
-            "run `python -m vatt preprocess` again"
-        )
-    frame: pd.DataFrame = table.to_pandas()
+        raise StageError(f"{preprocess_dir / INDEX_NAME}: cannot be read: {error}") from error
     return frame

@@ -4,7 +4,7 @@ The order of training and everything random in it depend on the seed and the ste
 number of ranks or workers, nor on where a run was resumed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,64 +12,41 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vatt.batch import Batch
 from vatt.data.augment import View, add_noise, centre_view, draw_view, jitter_colour
 from vatt.data.clips import Clip, ClipReader, collate
+from vatt.data.loading.order import SAMPLE_STREAM, Share, TrainingOrder, weigh
+from vatt.data.loading.samples import SampleTable
+from vatt.data.loading.stores import Shards
 from vatt.params import ClipParams, StageError
-
-# The first number of a seed tells what it is for.
-ORDER_STREAM = 1
-SAMPLE_STREAM = 2
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
-    """Which clips a rank gets in which step."""
+class LoaderOptions:
+    """Where samples of training come from, how often and by how many processes."""
 
-    seed: int
-    batch_size: int
-    """Over all ranks."""
-    start_step: int
-    num_steps: int
-    """Of the whole run: the last step is num_steps - 1."""
-    rank: int = 0
-    world_size: int = 1
-
-    def __post_init__(self) -> None:
-        if self.batch_size % self.world_size:
-            raise ValueError(f"{self.batch_size} clips cannot be shared by {self.world_size} ranks")
-
-    def batches(self, num_samples: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield for each step the (epoch, sample) pairs of this rank.
-
-        A step takes the next `batch_size` places of an endless row of epochs, each a permutation of
-        all samples, and a rank its share of them.
-        """
-        size = self.batch_size // self.world_size
-        epoch, permutation = -1, np.zeros(0, np.int64)
-        for step in range(self.start_step, self.num_steps):
-            first = step * self.batch_size + self.rank * size
-            batch = []
-            for place in range(first, first + size):
-                if place // num_samples != epoch:
-                    epoch = place // num_samples
-                    rng = np.random.default_rng([ORDER_STREAM, self.seed, epoch])
-                    permutation = rng.permutation(num_samples)
-                batch.append((epoch, int(permutation[place % num_samples])))
-            yield batch
+    table_path: Path
+    """The file of `SampleTable`; it is written if it is not there."""
+    num_workers: int = 0
+    source_weights: Mapping[str, float] | None = None
+    """See `weigh`."""
+    shards: Shards | None = None
+    """None: the folder `shards` of the corpus."""
 
 
 class _Batches:
     """What DataLoader takes for a batch sampler."""
 
-    def __init__(self, order: TrainingOrder, num_samples: int) -> None:
+    def __init__(self, order: TrainingOrder, shares: Sequence[Share]) -> None:
         self._order = order
-        self._num_samples = num_samples
+        self._shares = shares
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._order.batches(self._num_samples)
+        return self._order.batches(self._shares)
 
     def __len__(self) -> int:
         return max(0, self._order.num_steps - self._order.start_step)
@@ -78,15 +55,9 @@ class _Batches:
 class TrainingClips(Dataset[Clip]):
     """Augmented random windows of the segments that can be learnt from; items are (epoch, sample)."""
 
-    def __init__(self, reader: ClipReader, seed: int) -> None:
-        index = reader.index
-        usable = (
-            (index["split"] == "train")
-            & index["has_video"]
-            & (index["has_audio"] | (index["num_context_captions"] > 0))
-        )
-        self.rows = np.flatnonzero(usable.to_numpy())
+    def __init__(self, reader: ClipReader, table: SampleTable, seed: int) -> None:
         self._reader = reader
+        self._table = table
         self._seed = seed
 
     def __getitem__(self, item: tuple[int, int]) -> Clip:
@@ -97,33 +68,32 @@ class TrainingClips(Dataset[Clip]):
         """
         epoch, sample = item
         reader, clip, augment = self._reader, self._reader.clip, self._reader.clip.augment
-        segment = reader.index.iloc[self.rows[sample]]
+        segment = self._table[sample]
         rng = np.random.default_rng([SAMPLE_STREAM, self._seed, epoch, sample])
         start_frame = int(rng.integers(max(0, segment.num_frames - clip.num_frames) + 1))
-        size_px = (int(segment.height_px), int(segment.width_px))
+        size_px = (segment.height_px, segment.width_px)
         view = draw_view(size_px, clip.frame_size_px, augment, rng)
-        video = jitter_colour(reader.read_video(segment, start_frame, view), augment, rng)
+        video = jitter_colour(reader.read_pictures(segment, start_frame, view), augment, rng)
         audio = add_noise(reader.read_audio(segment, start_frame), augment, rng)
         texts = reader.read_narration(segment, start_frame, clip.num_candidates)
         text, text_mask = reader.encode_texts(texts, clip.num_candidates)
-        return Clip(video * 2 - 1, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
+        return Clip(_to_range(video), audio, text, torch.tensor(segment.has_audio), text_mask)
 
 
 def open_pretraining_loader(
-    preprocess_dir: Path, clip: ClipParams, order: TrainingOrder, num_workers: int
-) -> Iterable[Batch]:
-    """Return the batches of a rank from `order.start_step` on, decoded by `num_workers` processes.
+    preprocess_dir: Path, clip: ClipParams, order: TrainingOrder, options: LoaderOptions
+) -> Iterator[Batch]:
+    """Return the batches of a rank from `order.start_step` on.
 
     Raises:
-        StageError: the corpus cannot be read, or nothing in it can be learnt from.
+        StageError: the corpus cannot be read, nothing in it can be learnt from, or the weights do
+            not fit it; while iterating: a worker was killed.
         ShardError: while iterating: a shard is damaged.
     """
-    clips = TrainingClips(ClipReader(preprocess_dir, clip), order.seed)
-    if not len(clips.rows):
-        raise StageError(
-            f"{preprocess_dir}: no segment of the split train has a picture and sound or captions"
-        )
-    return _open_loader(clips, _Batches(order, len(clips.rows)), collate, num_workers)
+    table = SampleTable(preprocess_dir, options.table_path)
+    shares = weigh(table.sizes, options.source_weights)
+    clips = TrainingClips(ClipReader(preprocess_dir, clip, options.shards), table, order.seed)
+    return _load(clips, _Batches(order, shares), collate, options.num_workers)
 
 
 class EvaluationWindows(Dataset[list[Clip]]):
@@ -159,14 +129,13 @@ class EvaluationWindows(Dataset[list[Clip]]):
         else:
             texts = reader.read_narration(segment, start_frame, 1)
         text, text_mask = reader.encode_texts(texts, 1)
-        video = reader.read_video(segment, start_frame, view) * 2 - 1
+        video = _to_range(reader.read_video(segment, start_frame, view))
         audio = reader.read_audio(segment, start_frame)
         return Clip(video, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
 
 
 def open_evaluation_loader(
-    preprocess_dir: Path,
-    clip: ClipParams,
+    reader: ClipReader,
     split: str,
     num_windows: int,
     batch_size: int,
@@ -182,28 +151,36 @@ def open_evaluation_loader(
         StageError: the corpus cannot be read.
         ShardError: a shard is damaged.
     """
-    windows = EvaluationWindows(ClipReader(preprocess_dir, clip), split, num_windows)
+    windows = EvaluationWindows(reader, split, num_windows)
     samples = [
         list(range(first, min(first + batch_size, len(windows.rows))))
         for first in range(0, len(windows.rows), batch_size)
     ]
-    batches = _open_loader(windows, samples, _collate_windows, num_workers)
+    batches = _load(windows, samples, _collate_windows, num_workers)
     for batch_samples, batch in zip(samples, batches, strict=True):
         yield windows.reader.index.iloc[windows.rows[batch_samples]], batch
+
+
+def _to_range(video: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:
+    """Turn [0, 1] to [-1, 1], in place."""
+    return video.mul_(2).sub_(1)
 
 
 def _collate_windows(segments: list[list[Clip]]) -> Batch:
     return collate([clip for windows in segments for clip in windows])
 
 
-def _open_loader(
+def _load(
     clips: Dataset[Any],
     batches: Iterable[list[Any]],
     collate_batch: Callable[[list[Any]], Batch],
     num_workers: int,
-) -> Iterable[Batch]:
-    """Decode the items of each batch, in order, in pinned memory where there is a GPU."""
-    return DataLoader(
+) -> Iterator[Batch]:
+    """Decode the items of each batch, in order, in pinned memory where there is a GPU.
+
+    The workers live until the last batch, over all epochs, and are ahead by two batches each.
+    """
+    loader = DataLoader(
         clips,
         batch_sampler=batches,
         collate_fn=collate_batch,
@@ -211,3 +188,16 @@ def _open_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global one, that of the training
     )
+    return _name_dead_workers(iter(loader))
+
+
+def _name_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise StageError(
+            f"a process that decodes clips died: {error}; the system kills one when memory runs out: "
+            "launch.loader_workers = fewer need less"
+        ) from error

@@ -25,7 +25,8 @@ class ShardError(StageError):
 class Member:
     """Where the content of a member is."""
 
-    shard_path: Path
+    shard_path: Path | str
+    """Or its address."""
     name: str
     offset: int
     num_bytes: int
@@ -91,19 +92,31 @@ class ShardWriter:
         return name, offset
 
 
+def cut_member(content: bytes, begin: int, member: Member) -> bytes:
+    """Cut a member out of bytes of its shard that start at `begin`.
+
+    Raises:
+        ShardError: they end too early, or something else stands there.
+    """
+    start = member.offset - HEADER_BYTES - begin
+    found = content[max(0, start) : start + HEADER_BYTES + member.num_bytes]
+    name = found[: len(member.name) + 1]
+    if len(found) < HEADER_BYTES + member.num_bytes or name != member.name.encode() + b"\0":
+        raise ShardError(f"{member}: is not there; the shard is damaged or not that of the index")
+    return found[HEADER_BYTES:]
+
+
 def read_member(member: Member) -> bytes:
-    """Read one member of a shard.
+    """Read one member of a local shard.
 
     Raises:
         ShardError: the shard is missing or cut short, or something else stands there.
     """
+    begin = member.offset - HEADER_BYTES
     try:
-        with member.shard_path.open("rb") as file:
-            file.seek(member.offset - HEADER_BYTES)
+        with Path(member.shard_path).open("rb") as file:
+            file.seek(begin)
             content = file.read(HEADER_BYTES + member.num_bytes)
     except (OSError, ValueError) as error:
         raise ShardError(f"{member}: cannot be read: {error}") from error
-    name = content[: len(member.name) + 1]
-    if len(content) < HEADER_BYTES + member.num_bytes or name != member.name.encode() + b"\0":
-        raise ShardError(f"{member}: is not there; the shard is damaged or not that of the index")
-    return content[HEADER_BYTES:]
+    return cut_member(content, begin, member)

@@ -91,9 +91,7 @@ class SplitReader:
         num_windows, batch_size = self.params.num_windows, self.params.batch_size
         if split == "train":
             num_windows = 1
-        loader = open_evaluation_loader(
-            self.preprocess_dir, self.clip, split, num_windows, batch_size, NUM_WORKERS
-        )
+        loader = open_evaluation_loader(reader, split, num_windows, batch_size, NUM_WORKERS)
         batches = (batch for _, batch in loader)
         return clips, extract_features(networks, batches, tokens, num_windows)
 

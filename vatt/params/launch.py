@@ -68,6 +68,10 @@ class LaunchParams(Section):
     threads_per_process: int = Field(ge=1)
     loader_workers: int = Field(ge=0)
     """Processes that decode clips, for each training process."""
+    shards_url: str | None = None
+    """Where the shards of the corpus are: any address that fsspec knows; null: data/preprocess/shards."""
+    shard_cache_gib: float = Field(default=50.0, gt=0)
+    """Of what was read from `shards_url`, the most that is kept on the disk of a machine."""
     zero_stage: Literal[0, 1, 2, 3]
     offload: Literal["none", "optimizer", "optimizer_and_parameters"]
     """What lies in the memory of the CPU while a GPU trains."""

@@ -1,7 +1,7 @@
 """Parameters of pre-training."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ class PretrainParams(Section):
     max_bad_steps: int = Field(ge=0)
     """A run with more bad steps ends."""
     log_every_steps: int = Field(ge=1)
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """How often samples of each source are drawn, in proportion: HowTo100M and AudioSet half and half,
+    however many they have. null draws every sample equally often."""
     validate_every_steps: int | None = Field(ge=1)
     """How often the health of the embeddings is measured; null is never."""
     validation_clips: int = Field(ge=2)

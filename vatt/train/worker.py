@@ -17,7 +17,10 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vatt.atomic import atomic_path
 from vatt.batch import Batch
-from vatt.data.loader import TrainingOrder, open_evaluation_loader, open_pretraining_loader
+from vatt.data.clips import ClipReader
+from vatt.data.loader import LoaderOptions, open_evaluation_loader, open_pretraining_loader
+from vatt.data.loading.order import TrainingOrder
+from vatt.data.loading.stores import RangeCache, RemoteShards
 from vatt.models.accounting import add_costs, count_clip
 from vatt.models.tower import restore_weights
 from vatt.models.transformer import Encoder
@@ -36,6 +39,7 @@ from vatt.train.loop import Plan, train
 from vatt.train.objective import Objective
 from vatt.train.optimizer import build_optimizer
 
+SHARD_CACHE_DIR = Path(".cache/shards")
 PACKAGE_DIR = Path(__file__).parents[1]
 CODE = (
     *("batch.py", "distributed.py", "data/*.py", "data/loading/*.py", "losses/*.py", "models/*.py"),
@@ -48,7 +52,15 @@ NO_EFFECT: Any = {
         *("initial_weights", "word_vectors"),
     },
     "launch": {
-        *("loader_workers", "ray_address", "launcher", "port", "supervision"),
+        *(
+            "loader_workers",
+            "shards_url",
+            "shard_cache_gib",
+            "ray_address",
+            "launcher",
+            "port",
+            "supervision",
+        ),
         *("ssh", "slurm", "kubernetes"),
     },
 }
@@ -126,9 +138,13 @@ def run_job(job: Job) -> None:
             rank=torch.distributed.get_rank(),
             world_size=recipe.launch.num_processes,
         )
-        return open_pretraining_loader(
-            job.preprocess_dir, recipe.clip, order, recipe.launch.loader_workers
+        options = LoaderOptions(
+            table_path=job.directory / "samples",
+            num_workers=recipe.launch.loader_workers,
+            source_weights=recipe.pretrain.source_weights,
+            shards=_open_shards(recipe.launch),
         )
+        return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
 
     plan = Plan(
         seed=recipe.run.seed,
@@ -150,13 +166,22 @@ def _open_validation(job: Job) -> Iterator[Batch]:
     size = recipe.pretrain.batch_size // (
         recipe.launch.num_processes * recipe.pretrain.accumulation_steps
     )
-    clips = open_evaluation_loader(job.preprocess_dir, recipe.clip, "validation", 1, size)
+    reader = ClipReader(job.preprocess_dir, recipe.clip, _open_shards(recipe.launch))
+    clips = open_evaluation_loader(reader, "validation", 1, size)
     for rows, batch in clips:
         seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
         yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))
         left -= len(seen)
         if left == 0:
             return
+
+
+def _open_shards(launch: LaunchParams) -> RemoteShards | None:
+    """Return where the shards are; None is the folder of the corpus."""
+    if launch.shards_url is None:
+        return None
+    cache = RangeCache(SHARD_CACHE_DIR, int(launch.shard_cache_gib * 2**30))
+    return RemoteShards(launch.shards_url, cache)
 
 
 def build_objective(job: Job) -> Objective:

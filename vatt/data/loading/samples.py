@@ -1,0 +1,140 @@
+"""What training must know of each sample: records of one length in a file, read one by one.
+
+The index of a large corpus does not fit in the memory of every rank and worker, and random rows of
+Parquet are slow. So the usable rows are copied once to this file, sorted by source; opening it
+takes no time, and a sample costs one short read.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vatt.atomic import atomic_path
+from vatt.data.index import open_index
+from vatt.params import StageError
+
+ROWS_AT_ONCE = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A segment that can be learnt from: the columns of `Segment` that training needs."""
+
+    key: str
+    shard: str
+    has_video: bool
+    has_audio: bool
+    num_context_captions: int
+    num_frames: int
+    frame_rate_hz: float
+    width_px: int
+    height_px: int
+    num_samples: int
+    video_offset: int
+    video_bytes: int
+    audio_offset: int
+    audio_bytes: int
+    meta_offset: int
+    meta_bytes: int
+
+
+FIELDS = {field.name: field.type for field in dataclasses.fields(Sample)}
+TEXTS = [name for name, kind in FIELDS.items() if kind is str]
+CODES = {bool: "?", int: "<i8", float: "<f8"}
+
+
+class SampleTable:
+    """The samples of a corpus by their number; `sizes` has how many each source has, in order."""
+
+    def __init__(self, preprocess_dir: Path, path: Path) -> None:
+        """Open the file `path`; if there is none, write it from the index.
+
+        Raises:
+            StageError: the index cannot be read, or nothing in it can be learnt from.
+        """
+        _write_once(preprocess_dir, path)
+        self._file = path.open("rb")
+        header = json.loads(self._file.readline())
+        self.sizes: dict[str, int] = header["sizes"]
+        self._dtype = _record_type(header["widths"])
+        self._first_byte = self._file.tell()
+        if not len(self):
+            raise StageError(
+                f"{preprocess_dir}: no segment of the split train has a picture and sound or captions"
+            )
+
+    def __len__(self) -> int:
+        return sum(self.sizes.values())
+
+    def __getitem__(self, number: int) -> Sample:
+        size = self._dtype.itemsize
+        # At a position of its own: forked workers share that of the file.
+        content = os.pread(self._file.fileno(), size, self._first_byte + number * size)
+        values = np.frombuffer(content, self._dtype)[0].item()
+        columns: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
+        return Sample(**columns | {name: columns[name].decode() for name in TEXTS})
+
+
+def _record_type(widths: dict[str, int]) -> np.dtype[Any]:
+    """Return the layout of a record; texts have the length of the longest one."""
+    return np.dtype(
+        [
+            (name, f"S{widths[name]}" if name in widths else CODES[kind])  # type: ignore[index]
+            for name, kind in FIELDS.items()
+        ]
+    )
+
+
+def _write_once(preprocess_dir: Path, path: Path) -> None:
+    """Write the file if it is not there; other processes wait meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with atomic_path(path) as partial, partial.open("wb") as file:
+                _write(preprocess_dir, file)
+
+
+def _write(preprocess_dir: Path, file: BinaryIO) -> None:
+    sizes: Counter[str] = Counter()
+    widths = dict.fromkeys(TEXTS, 1)
+    for rows in _read_usable(preprocess_dir, ["source", *TEXTS]):
+        sizes.update(
+            {row["values"]: row["counts"] for row in rows["source"].value_counts().to_pylist()}
+        )
+        for name in TEXTS:
+            widths[name] = max(widths[name], pc.max(pc.binary_length(rows[name])).as_py() or 0)
+    ordered = dict(sorted(sizes.items()))
+    file.write(json.dumps({"sizes": ordered, "widths": widths}).encode() + b"\n")
+    dtype = _record_type(widths)
+    starts = np.cumsum([0, *ordered.values()]) * dtype.itemsize + file.tell()
+    places = dict(zip(ordered, starts.tolist(), strict=False))
+    for rows in _read_usable(preprocess_dir, ["source", *FIELDS]):
+        records = np.empty(len(rows), dtype)
+        for name in FIELDS:
+            records[name] = rows[name].to_numpy(zero_copy_only=False)
+        sources = rows["source"].to_numpy(zero_copy_only=False)
+        for source in set(sources):
+            content = records[sources == source].tobytes()
+            file.seek(places[source])
+            file.write(content)
+            places[source] += len(content)
+
+
+def _read_usable(preprocess_dir: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield rows of training segments with a picture, and sound or captions; a part at a time."""
+    needed = {*columns, "split", "has_video", "has_audio", "num_context_captions"}
+    index = open_index(preprocess_dir)
+    for rows in index.iter_batches(ROWS_AT_ONCE, columns=sorted(needed)):
+        has_partner = pc.or_(rows["has_audio"], pc.greater(rows["num_context_captions"], 0))
+        usable = pc.and_(pc.equal(rows["split"], "train"), pc.and_(rows["has_video"], has_partner))
+        yield rows.filter(usable)

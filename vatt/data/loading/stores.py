@@ -1,0 +1,159 @@
+"""Where shards are: a folder, or any address that fsspec knows, behind a bounded local cache."""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from vatt.atomic import atomic_path
+from vatt.params import StageError
+
+TRIES = 4
+FIRST_PAUSE_S = 0.5
+TIMEOUT_S = 30.0
+NUM_PARTS = 64
+"""Folders of the cache, each with a lock of its own."""
+
+
+class UnreadableError(Exception):
+    """A shard cannot be read; the message is the reason, without its name."""
+
+
+class LocalShards:
+    """Shards of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def locate(self, shard: str) -> str:
+        """Return the path of a shard."""
+        return str(self._folder / shard)
+
+    def read(self, shard: str, begin: int, end: int) -> bytes:
+        """Return the bytes of a shard from `begin` to before `end`, fewer if it ends before.
+
+        Raises:
+            UnreadableError: the shard is missing or cannot be read.
+        """
+        try:
+            descriptor = os.open(self._folder / shard, os.O_RDONLY)
+            try:
+                return os.pread(descriptor, end - begin, begin)
+            finally:
+                os.close(descriptor)
+        except (OSError, OverflowError, ValueError) as error:
+            raise UnreadableError(f"cannot be read: {error}") from error
+
+
+class RemoteShards:
+    """Shards at an address, read range by range: random samples need little of each shard."""
+
+    def __init__(self, url: str, cache: "RangeCache", timeout_s: float = TIMEOUT_S) -> None:
+        self._url = url.rstrip("/")
+        self._cache = cache
+        self._timeout_s = timeout_s
+        self._opened: tuple[int, Any] | None = None
+
+    def locate(self, shard: str) -> str:
+        """Return the address of a shard."""
+        return f"{self._url}/{shard}"
+
+    def read(self, shard: str, begin: int, end: int) -> bytes:
+        """Return the bytes of a shard from `begin` to before `end`, fewer if it ends before.
+
+        Raises:
+            UnreadableError: it cannot be had after several tries.
+        """
+        address = self.locate(shard)
+        name = f"{address}:{begin}-{end}"
+        return self._cache.read(name, lambda: self._fetch(address, begin, end))
+
+    def _fetch(self, address: str, begin: int, end: int) -> bytes:
+        for attempt in range(TRIES):
+            try:
+                content: bytes = self._files().cat_file(address, start=begin, end=end)
+            except (ImportError, ValueError) as error:
+                raise UnreadableError(f"cannot be read: {error!r}") from error
+            except Exception as error:  # every kind of storage raises its own errors
+                if attempt == TRIES - 1:
+                    raise UnreadableError(
+                        f"cannot be read after {TRIES} tries: {error!r}"
+                    ) from error
+                time.sleep(FIRST_PAUSE_S * 2**attempt)
+            else:
+                # A server that knows no ranges sends the whole file.
+                return content[begin:end] if len(content) > end - begin else content
+        raise AssertionError
+
+    def _files(self) -> Any:
+        """Return the storage, opened in this process: its connections do not survive a fork."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), self._open()
+        return self._opened[1]
+
+    def _open(self) -> Any:
+        options: dict[str, Any] = {}
+        if self._url.startswith(("http:", "https:")):
+            import aiohttp
+
+            timeout = aiohttp.ClientTimeout(
+                total=None, connect=self._timeout_s, sock_read=self._timeout_s
+            )
+            options = {"client_kwargs": {"timeout": timeout}, "skip_instance_cache": True}
+        files, _ = fsspec.core.url_to_fs(self._url, **options)
+        return files
+
+
+class RangeCache:
+    """Files of a local folder that hold at most `max_bytes`; those longest unused go first.
+
+    Any number of processes may share it, and may be killed. It is cut into parts by the hash of the
+    name, each with its lock and its part of the bytes, so that nobody has to know all files.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._part_bytes = max_bytes // NUM_PARTS
+
+    def read(self, name: str, fetch: Callable[[], bytes]) -> bytes:
+        """Return what is stored under a name, else fetch and store it."""
+        digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        path = self._folder / f"{digest[0] % NUM_PARTS:02d}" / digest.hex()
+        try:
+            content = path.read_bytes()
+            os.utime(path)
+        except FileNotFoundError:
+            content = fetch()
+            if len(content) <= self._part_bytes:
+                self._store(path, content)
+        return content
+
+    def _store(self, path: Path, content: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with (path.parent / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _make_room(path.parent, self._part_bytes - len(content))
+                with atomic_path(path) as partial:
+                    partial.write_bytes(content)
+        except OSError as error:
+            raise StageError(f"{self._folder}: shards cannot be kept here: {error}") from error
+
+
+def _make_room(folder: Path, max_bytes: int) -> None:
+    """Remove the files longest unused, also what killed processes left, until the others fit."""
+    files = [(path.stat(), path) for path in folder.iterdir() if path.name != "lock"]
+    total = sum(stat.st_size for stat, _ in files)
+    for stat, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
+        if total <= max_bytes:
+            break
+        path.unlink()
+        total -= stat.st_size
+
+
+Shards = LocalShards | RemoteShards
