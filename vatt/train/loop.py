@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,13 +47,11 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
 
     Args:
         engine: this rank's share of the module.
-        open_batches: from the number of steps done, this rank's batches from there on,
-            `accumulation_steps` of them for each step.
+        open_batches: from the number of steps done, this rank's parts of batches from there on.
         plan: how long, how fast, and where to write.
 
     Raises:
-        StageError: a step is bad and the run is to end, a checkpoint could not be written, or
-            there are too few batches.
+        StageError: a bad step ends the run, a checkpoint cannot be written, the data ended.
     """
     pretrain, first = plan.pretrain, torch.distributed.get_rank() == 0
     with Checkpoints(plan.directory, pretrain) as checkpoints:
@@ -65,11 +63,7 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
         with Live(plan.directory, start, pretrain.num_steps) as live:
             for step in range(start + 1, pretrain.num_steps + 1):
                 with speed.spending("waiting"):
-                    parts = list(islice(batches, pretrain.accumulation_steps))
-                if len(parts) < pretrain.accumulation_steps:
-                    raise StageError(
-                        f"step {step}: the data ended; expected {pretrain.num_steps} steps"
-                    )
+                    parts = _take_parts(batches, step, pretrain)
                 is_logged = _is_due(step, pretrain.log_every_steps, pretrain)
                 if is_logged:
                     speed.wait_for_ranks()
@@ -89,13 +83,20 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
                 if is_logged:
                     live.show(step, "curve", curve.close_window(step, settings["lr"]))
                     live.show(step, "speed", speed.close_window())
-                with speed.spending("validating"):
-                    _validate(engine, plan, step, live)
+                _validate(engine, plan, step, live, speed)
                 if _is_due(step, pretrain.checkpoint_every_steps, pretrain):
                     with speed.spending("saving"):
-                        done = {"curve": curve.state(), "guard": guard.state()}
-                        checkpoints.save(engine, step, done)
+                        state = {"curve": curve.state(), "guard": guard.state()}
+                        checkpoints.save(engine, step, state)
     return curve
+
+
+def _take_parts(batches: Iterator[Batch], step: int, pretrain: PretrainParams) -> list[Batch]:
+    """Return this rank's batches of a step."""
+    parts = list(islice(batches, pretrain.accumulation_steps))
+    if len(parts) < pretrain.accumulation_steps:
+        raise StageError(f"step {step}: the data ended; expected {pretrain.num_steps} steps")
+    return parts
 
 
 def _update(
@@ -122,13 +123,14 @@ def _update(
     return means, norm, problem
 
 
-def _validate(engine: Engine, plan: Plan, step: int, live: Live) -> None:
+def _validate(engine: Engine, plan: Plan, step: int, live: Live, speed: Speed) -> None:
     """Measure the health of the embeddings where it is due, and say what is wrong."""
     every_steps = plan.pretrain.validate_every_steps
     if plan.open_validation is None or every_steps is None:
         return
     if _is_due(step, every_steps, plan.pretrain):
-        health = measure_health(engine, plan.open_validation())
+        with speed.spending("validating"):
+            health = measure_health(engine, plan.open_validation())
         live.show(step, "health", health)
         for problem in find_collapse(health, is_warm=step > plan.pretrain.warmup_steps):
             live.say(step, problem)
