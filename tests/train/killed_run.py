@@ -46,7 +46,7 @@ def kill_on_the_way(directory: Path, generator: random.Random) -> None:
     time.sleep(generator.random() * 0.1)
     os.kill(child.pid or 0, signal.SIGKILL)
     child.join()
-    print(count_steps(directory))
+    print(count_steps(directory), flush=True)  # or the next child prints it again
 
 
 def main() -> None:
