@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.ranks import Ranks
-from vatt.models.projection import BatchNorm, Projections, SpaceKind, build_projections
+from vatt.models.projection import BatchNorm, Projections, build_projections
 
 Array = NDArray[np.float64]
 WIDTHS = (6, 5, 4)
