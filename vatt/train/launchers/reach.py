@@ -66,7 +66,9 @@ class Ssh:
         remote = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join([*environment, *command])}"
         return [
             *("ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout_s}"),
-            *("-o", "ControlPath=none", "-o", "ServerAliveInterval=0"),
+            # Where nobody is left to end ssh, it ends by itself, later than the launcher would.
+            *("-o", f"ServerAliveInterval={timeout_s}", "-o", "ServerAliveCountMax=1"),
+            *("-o", "ControlPath=none"),
             *(["-F", str(config)] if config else []),
             *("--", node.name, remote),
         ]
