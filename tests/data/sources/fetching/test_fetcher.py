@@ -109,15 +109,20 @@ def test_what_was_gone_is_asked_for_under_another_address(server: Server) -> Non
 
 
 def test_a_web_folder_is_asked_what_changed(server: Server) -> None:
-    files = files_of(server, "well/a", "well/b")
+    kinds = ["well", "plain", "deaf"]
+    files = files_of(server, *(f"{kind}/{name}" for kind in kinds for name in "ab"), "500_twice/a")
     fetch(files)
-    server[1].files["/well/b"] = b"new"
-    before = Path("out/well/a").stat().st_ino
+    server[1].requests.clear()  # from now on it fails again
+    before = {kind: Path(f"out/{kind}/a").stat().st_ino for kind in [*kinds, "500_twice"]}
+    for kind in kinds:
+        server[1].files[f"/{kind}/b"] = b"new"
     found = fetch_all(files, Path("out"), QUICK, recheck=True)
-    assert found == {"well/a": None, "well/b": None}
-    assert Path("out/well/b").read_bytes() == b"new"
-    assert Path("out/well/a").stat().st_ino == before
-    assert server[1].count("/well/a") == 2
+    assert found == {file.name: None for file in files}
+    for kind in kinds:
+        assert Path(f"out/{kind}/b").read_bytes() == b"new"
+        assert server[1].count(f"/{kind}/a") == 1
+        assert server[1].count(f"/{kind}/b") == 2
+    assert {kind: Path(f"out/{kind}/a").stat().st_ino for kind in before} == before
 
 
 def test_digests_are_checked(server: Server) -> None:
@@ -212,17 +217,23 @@ def test_a_host_that_is_down_is_not_hammered() -> None:
 def test_names_and_addresses_from_outside(server: Server) -> None:
     names = ["../x", "/x", "a/../../x", "a//b", ".", "", "x\0y", "well/a", "b", "b/c"]
     files = [RemoteFile(name, f"{server[0]}/well/a") for name in names]
+    files += [RemoteFile(name, f"{server[0]}/well/a") for name in ("n" * 256, "\udcff")]
+    Path("out/folder").mkdir(parents=True)
+    files.append(RemoteFile("folder", f"{server[0]}/well/a"))
     files += [RemoteFile("file", "file:///etc/hostname"), RemoteFile("host", "http:///x")]
     files += [RemoteFile("port", "http://h:99999999/x"), RemoteFile("well/a", f"{server[0]}/b")]
     found = fetch([*files, RemoteFile("good", f"{server[0]}/well/a")])
     leaves = "the name leaves the folder"
     assert {name: found[name] for name in names[:7]} == dict.fromkeys(names[:7], leaves)
+    assert "too long" in str(found["n" * 256])
+    assert "UTF-8" in str(found["\udcff"])
+    assert "cannot be written under its name: Is a directory" in str(found["folder"])
     assert found["b/c"] == "its folder has the name of another file"
     assert found["well/a"] == "the name is given more than once, for different files"
     for name in ("file", "host", "port"):
         assert "address" in str(found[name])
     assert found["good"] is None
-    assert sorted(path.name for path in Path("out").rglob("*")) == ["b", "good"]
+    assert sorted(path.name for path in Path("out").rglob("*")) == ["b", "folder", "good"]
     assert {path.name for path in Path().iterdir()} == {"out", ".cache"}
 
 

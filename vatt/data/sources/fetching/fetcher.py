@@ -1,5 +1,6 @@
 """Fetches lists of files: in parallel, with a ledger, for as long as it takes."""
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ STATE_DIR = Path(".cache/download")
 
 MUCH_BYTES = 8 * 1024 * 1024
 """A try that brought as much is no failure of the file: a large one may need many."""
+
+BAD_PLACE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
+"""Errors of one name, which must not end the run."""
 
 
 def fetch_all(
@@ -148,6 +152,11 @@ class _Run:
             self._store.drop(item)
             self._schedule.note_answer(file.host)
             self._end(file, error)
+        except OSError as error:
+            if error.errno not in BAD_PLACE:
+                raise
+            self._store.drop(item)
+            self._end(file, GoneError(f"it cannot be written under its name: {error.strerror}"))
         except FetchError as error:
             # Much came, or the host named the time itself: that is no failure of the file.
             if item.num_bytes - before < MUCH_BYTES and error.retry_after_s is None:

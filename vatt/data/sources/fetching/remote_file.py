@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+MAX_NAME_BYTES, MAX_PATH = 240, 1000
+"""What file systems take, with room for the endings of files in the making."""
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -29,6 +32,12 @@ class RemoteFile:
         """Say what is wrong with the name or the address, if anything is."""
         if not stays_inside(self.name):
             return "the name leaves the folder"
+        try:
+            longest = max(len(part.encode()) for part in self.name.split("/"))
+        except UnicodeEncodeError:
+            return "the name cannot be written in UTF-8"
+        if longest > MAX_NAME_BYTES or len(self.name) > MAX_PATH:
+            return f"the name is too long: {MAX_NAME_BYTES} bytes a part, {MAX_PATH} letters in all"
         try:
             parts = urlsplit(self.address)
             hostname, _ = parts.hostname, parts.port
