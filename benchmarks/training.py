@@ -31,7 +31,7 @@ from vatt.train.optimizer import build_optimizer
 from vatt.train.worker import Job, Recipe, run_job
 
 NUM_STEPS = 8
-NUM_ROUNDS = 4
+NUM_ROUNDS = 3
 NUM_COPIES = 16
 """The batch of the smoke test, so many times over."""
 DEMO_STEPS = 30
@@ -178,7 +178,8 @@ def main() -> None:
     """Print the table."""
     if os.environ.get("OMP_WAIT_POLICY") != "passive":  # as the stages do, before torch starts
         os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.training", *sys.argv[1:]])
+        subprocess.run([sys.executable, "-m", "benchmarks.training", *sys.argv[1:]], check=True)
+        return
     if sys.argv[1:2] == ["--rank"]:
         be_a_rank(int(sys.argv[2]), Path(sys.argv[3]))
         return
