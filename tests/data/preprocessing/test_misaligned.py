@@ -142,7 +142,7 @@ def test_a_slow_picture_is_frozen_and_a_fast_one_is_not(index: pd.DataFrame) -> 
     assert slow["num_frames"] == 20
     # Each picture stands for five frames of 5 per second.
     assert slow["frozen_rate"] == pytest.approx(16 / 19)
-    assert fast["num_frames"] == 15
+    assert fast["num_frames"] in {15, 16}  # AAC fills up its last frame
     assert fast["frozen_rate"] < 0.3
 
 
