@@ -1,5 +1,11 @@
 import dataclasses
+import functools
+import hashlib
+import multiprocessing
 import tempfile
+import threading
+from collections import Counter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 
@@ -9,10 +15,18 @@ import pytest
 import torch
 
 from vatt.batch import Batch
-from vatt.data.clips import ClipReader
+from vatt.data.clips import Clip, ClipReader
 from vatt.data.index import read_index
-from vatt.data.loader import LoaderOptions, open_evaluation_loader, open_pretraining_loader
+from vatt.data.loader import (
+    LoaderOptions,
+    TrainingClips,
+    open_evaluation_loader,
+    open_pretraining_loader,
+)
 from vatt.data.loading.order import Share, TrainingOrder
+from vatt.data.loading.samples import SampleTable
+from vatt.data.loading.stores import LocalShards, RangeCache, RemoteShards
+from vatt.data.shards import ShardError
 from vatt.params import ClipParams, StageError
 
 CLIP = ClipParams(
@@ -169,3 +183,92 @@ def test_evaluation_windows_are_spaced_evenly(corpus_dir: Path) -> None:
         start = round(window * last_start / 3)
         expected = whole.video[number, start : start + 8]
         torch.testing.assert_close(four.video[4 * number + window], expected)
+
+
+def digest(clip: Clip) -> bytes:
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in clip)).digest()
+
+
+def split_batch(batch: Batch) -> list[Clip]:
+    parts = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
+    return [Clip(*clip) for clip in zip(*parts, strict=True)]
+
+
+def test_ranks_and_workers_may_change_within_an_epoch(corpus_dir: Path, tmp_path: Path) -> None:
+    table = SampleTable(corpus_dir, tmp_path / "samples")
+    clips = TrainingClips(ClipReader(corpus_dir, CLIP), table, ORDER.seed)
+    epochs, num_steps = 3, 3 * NUM_TRAINING // 6
+    expected = Counter(
+        digest(clips[epoch, sample]) for epoch in range(epochs) for sample in range(NUM_TRAINING)
+    )
+    assert len(expected) == epochs * NUM_TRAINING
+    drawn: Counter[bytes] = Counter()
+    # After step 1 of 4 the first epoch has begun only; after step 3 the third has.
+    for start, end, world_size, num_workers in [(0, 1, 1, 0), (1, 3, 2, 2), (3, num_steps, 3, 1)]:
+        for rank in range(world_size):
+            order = TrainingOrder(ORDER.seed, 6, start, end, rank, world_size)
+            for batch in load(corpus_dir, order, num_workers):
+                drawn.update(digest(clip) for clip in split_batch(batch))
+    assert drawn == expected
+
+
+def test_sources_are_mixed_by_weight(corpus_dir: Path, tmp_path: Path) -> None:
+    table = pq.read_table(corpus_dir / "index.parquet")
+    others = pc.if_else(pc.equal(table["video_id"], "untold.mp4"), "other", table["source"])
+    place = table.schema.get_field_index("source")
+    table = table.set_column(place, table.schema.field("source"), others.combine_chunks())
+    pq.write_table(table, tmp_path / "index.parquet")
+    (tmp_path / "tokenizer.model").write_bytes((corpus_dir / "tokenizer.model").read_bytes())
+    options = LoaderOptions(
+        tmp_path / "samples",
+        source_weights={"known": 2, "other": 1},
+        shards=LocalShards(corpus_dir / "shards"),
+    )
+    batches = list(open_pretraining_loader(tmp_path, CLIP, ORDER, options))
+    # Of the training segments those of this video alone have no captions.
+    untold = [int((~batch.text_mask.any(-1)).sum()) for batch in batches]
+    assert untold == [2] * 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_remote_shards_give_the_same_batches(
+    corpus_dir: Path, tmp_path: Path, batches: list[Batch], num_workers: int
+) -> None:
+    handler = functools.partial(QuietHandler, directory=corpus_dir / "shards")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cache = RangeCache(tmp_path / "cache", 2**26)
+        shards = RemoteShards(f"http://127.0.0.1:{server.server_port}", cache)
+        options = LoaderOptions(tmp_path / "samples", num_workers, shards=shards)
+        assert_same(list(open_pretraining_loader(corpus_dir, CLIP, ORDER, options)), batches)
+        server.shutdown()
+    # The server is gone: all comes from the cache.
+    assert_same(list(open_pretraining_loader(corpus_dir, CLIP, ORDER, options)), batches)
+
+
+def test_a_remote_shard_that_is_gone_is_named(
+    corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vatt.data.loading.stores.FIRST_PAUSE_S", 0.01)
+    shards = RemoteShards("memory://nowhere", RangeCache(tmp_path / "cache", 2**26))
+    options = LoaderOptions(tmp_path / "samples", 1, shards=shards)
+    named = r"memory://nowhere/train-00000\d\.tar: [0-9a-f]+_\d+\.mp4 at byte \d+: .* 4 tries"
+    with pytest.raises(ShardError, match=named):
+        list(open_pretraining_loader(corpus_dir, CLIP, ORDER, options))
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Sends whole files, whatever range is asked for."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_killed_worker_is_told(corpus_dir: Path, tmp_path: Path) -> None:
+    order = dataclasses.replace(ORDER, num_steps=10_000)
+    batches = open_pretraining_loader(corpus_dir, CLIP, order, LoaderOptions(tmp_path / "s", 1))
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(StageError, match=r"a process that decodes clips died: .*loader_workers"):
+        list(batches)

@@ -121,7 +121,8 @@ def _write(preprocess_dir: Path, file: BinaryIO) -> None:
     for rows in _read_usable(preprocess_dir, ["source", *FIELDS]):
         records = np.empty(len(rows), dtype)
         for name in FIELDS:
-            records[name] = rows[name].to_numpy(zero_copy_only=False)
+            column = rows[name].cast(pa.binary()) if name in TEXTS else rows[name]
+            records[name] = column.to_numpy(zero_copy_only=False)
         sources = rows["source"].to_numpy(zero_copy_only=False)
         for source in set(sources):
             content = records[sources == source].tobytes()
