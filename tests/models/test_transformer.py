@@ -1,9 +1,13 @@
 """The encoder against slow loops, and its shortcut against the whole computation."""
 
+import math
+
 import pytest
 import torch
 
 from tests import reference
+from vatt.models.stem import AggToken
+from vatt.models.text import RelativeBias
 from vatt.models.transformer import STANDARD, T5, Attention, Encoder, Group, Layout, Style
 from vatt.params import TowerSize
 
@@ -66,3 +70,26 @@ def test_initial_weights() -> None:
         bound = (6 / 400) ** 0.5
         assert weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+def test_initial_agg_token() -> None:
+    """Keras' Glorot-normal: a normal distribution cut off at two deviations has 0.8796 of its own."""
+    torch.manual_seed(0)
+    width = 40_000
+    vector = AggToken(width).vector.detach() * width**0.5
+    limit = 2 / 0.87962566
+    assert 0.99 * limit < vector.abs().max() <= limit * (1 + 1e-6)
+    assert vector.mean().item() == pytest.approx(0, abs=0.025)
+    assert vector.std().item() == pytest.approx(1, rel=0.02)
+    # Of a uniform distribution with this deviation, 0.58 would lie within one.
+    within = (vector.abs() < limit / 2).double().mean().item()
+    assert within == pytest.approx(math.erf(0.5**0.5) / math.erf(2**0.5), abs=0.012)
+
+
+def test_initial_relative_bias() -> None:
+    torch.manual_seed(0)
+    table = RelativeBias(num_buckets=200, max_distance=400, num_heads=100).table.weight.detach()
+    assert table.abs().max() <= 0.05
+    for low in torch.arange(-0.05, 0.045, 0.01):
+        share = ((table >= low) & (table < low + 0.01)).double().mean().item()
+        assert share == pytest.approx(0.1, abs=0.011)
