@@ -9,9 +9,14 @@ import yaml
 from torch import Tensor
 
 import vatt
-from tests.models.test_parity_classifier import VIDEO
-from vatt.interop.classifier import ExportedClassifierParams, save_classifier
-from vatt.models.classifier import Classifier
+from tests.models.test_parity_classifier import SPECTROGRAM, VIDEO
+from vatt.interop.classifier import (
+    ExportedClassifier,
+    ExportedClassifierParams,
+    save_classifier,
+)
+from vatt.models.classifier import Classifier, ClassifierParams
+from vatt.models.spectrogram import LogMel
 from vatt.params import StageError
 
 PARAMS = ExportedClassifierParams(classifier=VIDEO, frame_rate_hz=12.5, code_version="0.0.0")
@@ -94,3 +99,61 @@ def test_a_model_for_pretraining_is_no_classifier(export_dir: Path) -> None:
     file.write_text("model: {}\n")
     with pytest.raises(StageError, match=r"is not a classifier: load it with vatt\.load"):
         vatt.load_classifier(export_dir)
+
+
+def build_exported(classifier: ClassifierParams) -> ExportedClassifier:
+    torch.manual_seed(3)
+    params = PARAMS.model_copy(update={"classifier": classifier})
+    return ExportedClassifier(Classifier(classifier).eval(), params)
+
+
+OF_80_BANDS = SPECTROGRAM.model_copy(update={"patch": (16, 5), "grid": (9, 16)})
+"""150 frames of the paper's clip are 9 patches of 16, and 6 frames more."""
+
+
+def test_80_bands_take_waveforms_and_their_spectrograms() -> None:
+    exported = build_exported(OF_80_BANDS)
+    assert exported.input_shape == (144, 80)
+    waveforms = torch.rand(2, 2, 153_600) * 2 - 1
+    spectrograms = LogMel()(waveforms.flatten(0, 1)).unflatten(0, (2, 2))
+    assert spectrograms.shape == (2, 2, 150, 80)
+    expected = exported.classify(spectrograms[:, :, :144])
+    assert expected.std(0).min() > 0
+    torch.testing.assert_close(exported.classify(spectrograms), expected)
+    torch.testing.assert_close(exported.classify(waveforms), expected)
+
+
+@pytest.mark.parametrize("num_frames", [144, 159])
+def test_frames_of_the_last_patch_are_free(num_frames: int) -> None:
+    exported = build_exported(OF_80_BANDS)
+    for num_samples in (1024 * num_frames - 1023, 1024 * num_frames):
+        waveform = torch.rand(1, 1, num_samples) * 2 - 1
+        spectrogram = LogMel()(waveform[0])[None]
+        assert spectrogram.shape == (1, 1, num_frames, 80)
+        torch.testing.assert_close(exported.classify(waveform), exported.classify(spectrogram))
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (torch.zeros(1, 2, 143, 80), "views: expected shape B x 144 x 80, got .2, 143, 80."),
+        (torch.zeros(1, 2, 160, 80), "views: expected shape B x 144 x 80, got .2, 160, 80."),
+        (torch.zeros(1, 2, 150, 64), "views: expected shape B x 144 x 80, got .2, 144, 64."),
+        (torch.full((1, 2, 150, 80), -0.1), r"views: expected values in .0, 1., got .-0.1, -0.1."),
+        (torch.full((1, 2, 150, 80), 1.1), r"views: expected values in .0, 1., got .1.1, 1.1."),
+        (torch.full((1, 2, 150, 80), torch.nan), "views: expected values in .0, 1., got .nan"),
+        (torch.zeros(1, 2, 150, 80).double(), "views: expected float32 in .0, 1."),
+        (torch.zeros(1, 2, 143 * 1024), "waveforms of 146433 to 162816 samples, got 146432"),
+        (torch.zeros(1, 2, 162_817), "waveforms of 146433 to 162816 samples, got 162817"),
+        (torch.full((1, 2, 153_600), -1.1), r"views: expected values in .-1, 1., got .-1.1"),
+        (torch.zeros(1, 0, 153_600), "views: expected shape B x 153600, got .0, 153600."),
+    ],
+)
+def test_neither_a_spectrogram_nor_a_waveform(views: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_exported(OF_80_BANDS).classify(views)
+
+
+def test_other_bands_take_no_waveforms() -> None:
+    with pytest.raises(ValueError, match=r"views: expected shape B x 12 x 10, got .2, 12288."):
+        build_exported(SPECTROGRAM).classify(torch.zeros(1, 2, 12 * 1024))

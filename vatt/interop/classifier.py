@@ -19,6 +19,7 @@ from vatt.interop.export import (
     write_model,
 )
 from vatt.models.classifier import Classifier, ClassifierParams
+from vatt.models.spectrogram import HOP, NUM_BANDS, count_frames
 from vatt.params import Section, StageError
 
 
@@ -51,14 +52,38 @@ class ExportedClassifier:
     def classify(self, views: Float[Tensor, "B V *shape"]) -> Float[Tensor, "B C"]:
         """Return the logits of B clips, averaged over the V views of each; take softmax or sigmoid.
 
-        `views` are windows, or windows and crops: RGB or mono in [-1, 1], or log-mel spectrograms
-        in [0, 1], each of `input_shape`. The paper has 4 windows of a sound, 4 x 3 views of a video.
+        `views` are windows, or windows and crops, each of `input_shape`: RGB or mono in [-1, 1],
+        or log-mel spectrograms in [0, 1], of which frames in a last, unfilled patch are cut off.
+        Where these have 80 bands, waveforms of as many frames (1024 samples each, the last one
+        may be cut short) are accepted, too.
+        The paper has 4 windows of a sound, 4 x 3 views of a video.
 
         Raises:
             ValueError: another shape, type or range.
         """
-        check_signal("views", views.flatten(0, 1), self.input_shape)
+        if self.params.classifier.input == "spectrogram":
+            self._check_spectrograms(views)
+        else:
+            check_signal("views", views.flatten(0, 1), self.input_shape)
         return self.model.average_views(views.to(self.model.head.weight.device))
+
+    def _check_spectrograms(self, views: Float[Tensor, "B V *shape"]) -> None:
+        """Refuse what is neither spectrograms nor, where there are 80 bands, waveforms."""
+        num_frames, num_bands = self.input_shape
+        # The network cuts off what is left over.
+        accepted = range(num_frames, num_frames + self.params.classifier.patch[0])
+        if views.ndim == 3 and num_bands == NUM_BANDS:
+            num_samples = views.shape[2]
+            if count_frames(num_samples) not in accepted:
+                fewest, most = accepted[0] * HOP - HOP + 1, accepted[-1] * HOP
+                raise ValueError(
+                    f"views: expected waveforms of {fewest} to {most} samples, got {num_samples}"
+                )
+            check_signal("views", views.flatten(0, 1), (num_samples,))
+        else:
+            is_longer = views.ndim == 4 and views.shape[2] in accepted
+            whole = views[:, :, :num_frames] if is_longer else views
+            check_signal("views", whole.flatten(0, 1), (num_frames, num_bands), lowest=0)
 
 
 def save_classifier(path: Path, model: Classifier, params: ExportedClassifierParams) -> None:

@@ -253,17 +253,17 @@ def _describe(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def check_signal(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+def check_signal(name: str, values: Tensor, shape: tuple[int, ...], lowest: int = -1) -> None:
     """Refuse a batch that the model would accept and misread, such as pixels in [0, 255].
 
     Raises:
-        ValueError: its type is not float32, its shape not (B, *`shape`), its range not [-1, 1].
+        ValueError: its type is not float32, its shape not (B, *`shape`), its range not [`lowest`, 1].
     """
     expected = " x ".join(str(length) for length in ("B", *shape))
     if values.dtype != torch.float32:
-        raise ValueError(f"{name}: expected float32 in [-1, 1], got {values.dtype}")
+        raise ValueError(f"{name}: expected float32 in [{lowest}, 1], got {values.dtype}")
     if tuple(values.shape[1:]) != shape or len(values) == 0:
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(values.shape)}")
     low, high = (float(value) for value in values.aminmax())
-    if not (low >= -1 and high <= 1):  # so that NaN is refused too
-        raise ValueError(f"{name}: expected values in [-1, 1], got [{low:g}, {high:g}]")
+    if not (low >= lowest and high <= 1):  # so that NaN is refused too
+        raise ValueError(f"{name}: expected values in [{lowest}, 1], got [{low:g}, {high:g}]")
