@@ -76,7 +76,7 @@ def decode(container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[f
         if frame.pts is None:
             time_s = 0.0 if last_s is None else last_s + 1e-6
         else:
-            time_s = float(frame.pts * frame.time_base) - zero_s
+            time_s = frame.time - zero_s
         if last_s is not None:
             _check_jump(last_s, time_s)
         last_s = time_s

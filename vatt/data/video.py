@@ -173,7 +173,7 @@ def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParam
         stream.codec_context.colorspace = BT601
         stream.codec_context.color_range = ColorRange.MPEG
         for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+            frame = av.VideoFrame.from_numpy_buffer(picture, "rgb24").reformat(
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU601,
                 dst_color_range=ColorRange.MPEG,
