@@ -125,7 +125,11 @@ def run_job(job: Job) -> None:
         count_clip(objective.model, recipe.clip, recipe.model.drop_token_rate).values()
     )
     optimizer = build_optimizer(objective.parameters(), recipe.pretrain)
-    engine = Engine(objective, optimizer, recipe.pretrain, recipe.launch)
+    launch = recipe.launch
+    if launch.num_processes == 1 and launch.offload == "none":
+        # Nobody to share with: the same bits without the work of sharing, 6 % of a step on CPUs.
+        launch = launch.model_copy(update={"zero_stage": 0})
+    engine = Engine(objective, optimizer, recipe.pretrain, launch)
 
     num_parts = recipe.pretrain.accumulation_steps
 
