@@ -17,6 +17,9 @@ FORBIDDEN_WORDS = {"vid", "vids", "aud", "auds", "txt", "txts", "img", "imgs"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_ARGUMENTS, MAX_MODULES = 300, 50, 6, 8
 LARGE_FOLDERS = {
     "vatt/data": "one module for each kind of file and for each step from files to a batch",
+    "vatt/params": "one module for each section of params.yaml, some sections are two",
+    "vatt/models": "one module for each layer of the paper, and the networks made of them",
+    "vatt/interop": "the export, and four modules that read the original's checkpoints",
     "vatt/data/sources": "the demo corpus alone is five",
     "vatt/data/sources/catalogue": "one module for each data set of the paper",
 }

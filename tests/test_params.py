@@ -225,6 +225,20 @@ def test_a_shared_encoder_needs_one_size_and_absolute_positions(
     assert [part for part in named if part not in message] == []
 
 
+def test_distances_need_more_room_than_their_buckets(tmp_path: Path) -> None:
+    message = refusal(tmp_path, changed(BASE | {"model.text_max_distance": 8}))
+    assert "text_max_distance = 8: must be above text_buckets / 4 = 8" in message
+
+
+def test_a_spectrogram_patch_fits_the_spectrogram(tmp_path: Path) -> None:
+    spectrogram = {"model.audio_input": "spectrogram", "model.audio_patch": 500}
+    message = refusal(
+        tmp_path, changed(BASE | spectrogram | {"model.spectrogram_patch": [16, 100]})
+    )
+    assert "model.spectrogram_patch = (16, 100) is larger than the 75 frames x 80" in message
+    assert "audio_patch" not in message
+
+
 def test_one_space_has_one_width(tmp_path: Path) -> None:
     message = refusal(
         tmp_path, changed(BASE | {"model.space_kind": "joint", "model.space_vt_width": 64})

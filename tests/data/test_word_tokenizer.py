@@ -126,7 +126,6 @@ def test_forms_of_the_file(tmp_path: Path, content: bytes) -> None:
         (b"<pad>\n<unk>\nhello world\n", "line 3: expected one word .* got 'hello world'"),
         (b"0 <pad>\n1 <unk>\n3 hello\n", "line 3: expected one word .* got '3 hello'"),
         (b"<pad>\n<unk>\na\nb\na\n", "line 5: 'a' stands in line 3 already"),
-        (b"<pad>\n<unk>\nHello\n", "line 3: expected lower case, got 'Hello'"),
         (b"<pad>\n<unk>\ncaf\xe9\n", r"line 3: is not UTF-8: b'caf\\xe9'"),
         (b"<pad>\n<unk>\n\xff\xfe\x00" + b"x" * 10_000, r"line 3: is not UTF-8: .{,300}$"),
     ],

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -210,8 +211,12 @@ def test_sound_and_text_are_checked_too(export_dir: Path) -> None:
         exported.embed_text("a sentence")
     with pytest.raises(ValueError, match=r"none at \[1\]"):
         exported.embed_text(["good", "  "])
-    with pytest.raises(ValueError, match="none at all"):
+    with pytest.raises(ValueError, match="empty list"):
         exported.embed_text([])
+    with pytest.raises(TypeError, match="got None at 1"):
+        exported.embed_text(["good", cast("str", None)])
+    with pytest.raises(TypeError, match="audio: expected a torch tensor, got list"):
+        exported.embed_audio(cast("torch.Tensor", [0.0]))
 
 
 def test_importing_vatt_does_not_import_torch() -> None:

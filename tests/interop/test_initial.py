@@ -11,7 +11,7 @@ from tests.interop.test_export import PARAMS
 from vatt.data.tokenizer import Tokenizer, train_tokenizer
 from vatt.interop.export import ExportedParams, build_untrained, save_export
 from vatt.interop.initial import write_initial_weights, write_word_vectors
-from vatt.models.tower import collect_weights
+from vatt.models.tower import collect_weights, restore_weights
 from vatt.params import StageError
 
 
@@ -94,3 +94,34 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes |
         (tmp_path / "vectors").write_bytes(content)
     with pytest.raises(StageError, match="vectors: is not a safetensors file"):
         write_word_vectors(tmp_path / "vectors", NINE_WORDS, tmp_path / "out")
+
+
+def test_larger_clips_get_stretched_position_tables(tmp_path: Path) -> None:
+    """A network with larger tables sees what the old one sees when it interpolates on the fly."""
+    tokenizer, params = make_tokenizer(tmp_path / "words", ["bird", "sings"])
+    old = build_untrained(params)
+    save_export(tmp_path / "export", old, params, tmp_path / "words")
+    size = {"num_frames": 6, "frame_size_px": 40, "num_samples": 5 * 512, "num_candidates": 7}
+    larger = params.model_copy(update={"clip": params.clip.model_copy(update=size)})
+
+    write_initial_weights(str(tmp_path / "export"), larger, tokenizer, tmp_path / "out")
+
+    new = build_untrained(larger)
+    restore_weights(new, load_file(tmp_path / "out"))
+    assert new.video.stem.positions.tables[2].table.shape[0] == 5
+    video, audio = torch.rand(2, 6, 40, 40, 3), torch.rand(2, 5 * 512)
+    torch.testing.assert_close(new.encode_video(video), old.encode_video(video))
+    torch.testing.assert_close(new.encode_audio(audio), old.encode_audio(audio))
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    tokenizer, params = make_tokenizer(tmp_path / "words", ["bird", "sings"])
+    save_export(tmp_path / "export", build_untrained(params), params, tmp_path / "words")
+    other = params.model_copy(
+        update={"model": params.model.model_copy(update={"space_kind": "mmv_disjoint"})}
+    )
+    with pytest.raises(StageError, match=r"model.space_kind = fac, params.yaml says mmv_disjoint"):
+        write_initial_weights(str(tmp_path / "export"), other, tokenizer, tmp_path / "out")
+    trained_so = {"drop_token_draw": "batch", "train_word_table": False, "drop_token_rate": 0.0}
+    same = params.model_copy(update={"model": params.model.model_copy(update=trained_so)})
+    write_initial_weights(str(tmp_path / "export"), same, tokenizer, tmp_path / "out")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vatt.models.patches import AudioPatches, VideoPatches
+from vatt.models.patches import AudioPatches, SpectrogramPatches, VideoPatches
 
 
 def test_boxes_hold_their_own_pixels_and_the_rest_is_cut_off() -> None:
@@ -26,3 +26,25 @@ def test_first_weights_are_those_of_a_dense_layer() -> None:
     bound = (6 / (4 * 8 * 8 * 3 + 128)) ** 0.5
     assert projection.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert projection.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        torch.zeros(1, 4, 16, 16, 4),
+        torch.zeros(4, 16, 16, 3),
+        torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8),
+    ],
+)
+def test_what_is_no_video_is_refused(video: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"video: expected floats of \(clips, frames"):
+        VideoPatches((2, 8, 8), 8).cut(video)
+
+
+@pytest.mark.parametrize(
+    "audio", [torch.zeros(2, 512, 1), torch.zeros(512), torch.zeros(2, 512, dtype=torch.int16)]
+)
+def test_what_is_no_waveform_is_refused(audio: torch.Tensor) -> None:
+    for patches in (AudioPatches(64, 8), SpectrogramPatches((1, 5), 8)):
+        with pytest.raises(ValueError, match=r"audio: expected floats of \(clips, samples\)"):
+            patches.cut(audio)

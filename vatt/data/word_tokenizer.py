@@ -90,10 +90,6 @@ def read_vocabulary(path: Path) -> list[str]:
             raise StageError(
                 f"{place}: expected {PAD}, because id 0 is padding, got {word[:SHOWN]!r}"
             )
-        if word != word.lower():
-            raise StageError(
-                f"{place}: expected lower case, got {word[:SHOWN]!r}, which no text can match"
-            )
         if word in words:
             raise StageError(f"{place}: {word[:SHOWN]!r} stands in line {words[word] + 1} already")
         words[word] = number

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vatt.atomic import atomic_path
 from vatt.data.tokenizer import TOKENIZER_NAME, AnyTokenizer, open_tokenizer
 from vatt.models.tower import collect_weights, restore_weights
+from vatt.models.text import PADDING_ID
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams, Section, StageError
 
@@ -117,15 +118,20 @@ class Exported:
 
         Raises:
             StageError: the model was imported without a vocabulary.
-            TypeError: one string in place of a list.
+            TypeError: one string in place of a list, or what is no string in it.
             ValueError: no sentence, or one without any word.
         """
         if isinstance(texts, str):
             raise TypeError("texts: expected a list of sentences, got one string")
-        empty = [index for index, text in enumerate(texts) if not text.strip()]
-        if empty or not texts:
-            raise ValueError(f"texts: expected sentences with words, got none at {empty or 'all'}")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts: expected sentences, got {text!r} at {index}")
+        if not texts:
+            raise ValueError("texts: expected sentences, got an empty list")
         tokens = self.tokenizer.encode(list(texts), self.params.clip.num_tokens)
+        empty = (tokens == PADDING_ID).all(1).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(f"texts: expected sentences with words, got none at {empty}")
         return self.model.project_text(self.model.encode_text(tokens.to(self._device)))
 
     @property
@@ -257,8 +263,11 @@ def check_signal(name: str, values: Tensor, shape: tuple[int, ...], lowest: int 
     """Refuse a batch that the model would accept and misread, such as pixels in [0, 255].
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: its type is not float32, its shape not (B, *`shape`), its range not [`lowest`, 1].
     """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(values).__name__}")
     expected = " x ".join(str(length) for length in ("B", *shape))
     if values.dtype != torch.float32:
         raise ValueError(f"{name}: expected float32 in [{lowest}, 1], got {values.dtype}")

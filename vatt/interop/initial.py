@@ -10,14 +10,20 @@ from vatt.atomic import atomic_path
 from vatt.data.tokenizer import AnyTokenizer
 from vatt.interop.export import ExportedParams, build_untrained, load
 from vatt.interop.registry import CHAMPION, find_champion
-from vatt.models.tower import collect_weights
+from vatt.models.positions import spline_matrix
+from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import Section, StageError
 
 WORDS = "words"
 """The tensor of a file of word vectors."""
-TRAINING_ONLY = {"augment", "dropout_rate", "drop_token_rate"}
+TRAINING_ONLY = {
+    *("augment", "dropout_rate", "drop_token_rate", "drop_token_draw"),
+    *("num_candidates", "train_word_table"),
+}
 """What may differ from the run that the weights come from: the network is the same."""
+SIZES = {"num_frames", "frame_size_px", "num_samples", "num_tokens"}
+"""What only the position tables depend on."""
 
 
 def write_initial_weights(
@@ -27,17 +33,22 @@ def write_initial_weights(
 
     `source` is the folder of the export, or "champion". The new corpus may have other word
     pieces: the vectors of those that the export knows are taken over, the others start at random.
+    For clips of another size the position tables are stretched by the spline (VATT section 4.1.3).
 
     Raises:
-        StageError: the export is missing or damaged, or its clip or network is another one.
+        StageError: the export is missing or damaged, or its network is another one.
     """
     exported = load(find_champion() if source == CHAMPION else Path(source))
     _check_same(source, "clip", exported.params.clip, params.clip)
     _check_same(source, "model", exported.params.model, params.model)
     model = build_untrained(params)
     words = _take_over_words((exported.model.words, exported.tokenizer), (model.words, tokenizer))
-    model = exported.model
-    model.words.weight = nn.Parameter(words)
+    weights = collect_weights(exported.model)
+    for name, wanted in collect_weights(model).items():
+        if ".positions.tables." in name and len(wanted) != len(weights[name]):
+            stretch = spline_matrix(len(weights[name]), len(wanted))
+            weights[name] = (stretch @ weights[name].double()).float()
+    restore_weights(model, weights | {_find_words(model): words})
     _save(model, out_path)
 
 
@@ -52,6 +63,11 @@ def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> 
     model = build_untrained(params)
     model.words.weight = nn.Parameter(_read_words(source, model.words.weight))
     _save(model, out_path)
+
+
+def _find_words(model: Vatt) -> str:
+    """Return the name of the word table."""
+    return next(name for name, weight in model.named_parameters() if weight is model.words.weight)
 
 
 def _save(model: Vatt, out_path: Path) -> None:
@@ -82,9 +98,9 @@ def _read_words(source: Path, like: Tensor) -> Tensor:
 
 
 def _check_same(source: str, section: str, found: Section, wanted: Section) -> None:
-    """Refuse an export made for another clip size or network; how it is trained may differ."""
+    """Refuse an export of another network; the size of its clips, and its training, may differ."""
     for name, value in wanted:
-        if name not in TRAINING_ONLY and getattr(found, name) != value:
+        if name not in TRAINING_ONLY | SIZES and getattr(found, name) != value:
             raise StageError(
                 f"pretrain.initial_weights = {source}: it was trained with "
                 f"{section}.{name} = {getattr(found, name)}, params.yaml says {value}"

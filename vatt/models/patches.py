@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vatt.models.layers import Dense
-from vatt.models.spectrogram import LogMel
+from vatt.models.spectrogram import LogMel, check_waveform
 
 
 class Patches(nn.Module, ABC):
@@ -28,7 +28,7 @@ class Patches(nn.Module, ABC):
         """Cut a signal into a grid of patches with K numbers each; what is left over is cut off.
 
         Raises:
-            ValueError: the signal is smaller than one patch.
+            ValueError: the signal is of another shape or type, or smaller than one patch.
         """
 
     def forward(self, patches: Float[Tensor, "B L K"]) -> Float[Tensor, "B L D"]:
@@ -44,8 +44,13 @@ class VideoPatches(Patches):
         super().__init__(math.prod(patch), 3, width)
         self.patch = patch
 
-    def cut(self, signal: Float[Tensor, "B T H W 3"]) -> Float[Tensor, "B t h w K"]:
-        """Cut a video into boxes."""
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t h w K"]:
+        """Cut a video (B, T, H, W, 3) into boxes."""
+        if signal.ndim != 5 or signal.shape[4] != 3 or not signal.is_floating_point():
+            raise ValueError(
+                f"video: expected floats of (clips, frames, height, width, 3), got {signal.dtype} "
+                f"{tuple(signal.shape)}"
+            )
         grid = [size // patch for size, patch in zip(signal.shape[1:4], self.patch, strict=True)]
         if 0 in grid:
             raise ValueError(
@@ -67,8 +72,9 @@ class AudioPatches(Patches):
         super().__init__(patch, 1, width)
         self.patch = patch
 
-    def cut(self, signal: Float[Tensor, "B S"]) -> Float[Tensor, "B t K"]:
-        """Cut a waveform into pieces."""
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t K"]:
+        """Cut a waveform (B, S) into pieces."""
+        check_waveform(signal)
         count = signal.shape[1] // self.patch
         if count == 0:
             raise ValueError(f"audio of {signal.shape[1]} samples: less than a patch {self.patch}")

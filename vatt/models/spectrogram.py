@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vatt.params import AUDIO_RATE_HZ
+from vatt.params import AUDIO_RATE_HZ, SPECTROGRAM_BANDS, SPECTROGRAM_HOP
 
 WINDOW = 2048
-HOP = 1024
-NUM_BANDS = 80
+HOP = SPECTROGRAM_HOP
+NUM_BANDS = SPECTROGRAM_BANDS
 LOWEST_HZ = 80.0
 HIGHEST_HZ = 7600.0
 GAIN = 10_000.0
@@ -32,11 +32,12 @@ class LogMel(nn.Module):
             )
         self.register_buffer("bands", bands.to(self.window.device), persistent=False)
 
-    def forward(self, audio: Float[Tensor, "B S"]) -> Float[Tensor, "B F M"]:
-        """Return the spectrograms; each clip is stretched to [0, 1], a constant one (silence) is 0.
+    def forward(self, audio: Tensor) -> Float[Tensor, "B F M"]:
+        """Return the spectrograms of waveforms (B, S); each clip is stretched to [0, 1], a constant one (silence) is 0.
 
         The last windows reach beyond the end, into zeros, so that F is S / 1024, rounded up.
         """
+        check_waveform(audio)
         num_frames = count_frames(audio.shape[1])
         end = (num_frames - 1) * HOP + WINDOW
         # Small differences of loudness would drown in bfloat16.
@@ -55,6 +56,18 @@ class LogMel(nn.Module):
             logs = torch.log1p(GAIN * magnitudes.transpose(1, 2) @ self.bands.float())
             low, high = logs.amin((1, 2), keepdim=True), logs.amax((1, 2), keepdim=True)
             return (logs - low) / (high - low).clamp(min=SMALLEST_RANGE)
+
+
+def check_waveform(audio: Tensor) -> None:
+    """Refuse what would be misread as waveforms.
+
+    Raises:
+        ValueError: it is not a float tensor of (clips, samples).
+    """
+    if audio.ndim != 2 or not audio.is_floating_point():
+        raise ValueError(
+            f"audio: expected floats of (clips, samples), got {audio.dtype} {tuple(audio.shape)}"
+        )
 
 
 def count_frames(num_samples: int) -> int:

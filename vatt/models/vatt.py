@@ -69,13 +69,13 @@ class Vatt(nn.Module):
             for tower, tokens in zip(towers, encoded, strict=True)
         ]
 
-    def encode_video(self, video: Float[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
-        """Return the feature (AGG token) of videos in [-1, 1], of any size above one patch."""
+    def encode_video(self, video: Tensor) -> Float[Tensor, "B D"]:
+        """Return the feature (AGG token) of videos (B, T, H, W, 3) in [-1, 1], of any size above one patch."""
         encoded: Tensor = self.video(video)
         return encoded[:, 0]
 
-    def encode_audio(self, audio: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
-        """Return the feature (AGG token) of 48 kHz waveforms in [-1, 1], of any length above one patch."""
+    def encode_audio(self, audio: Tensor) -> Float[Tensor, "B D"]:
+        """Return the feature (AGG token) of 48 kHz waveforms (B, S) in [-1, 1], longer than one patch."""
         encoded: Tensor = self.audio(audio)
         return encoded[:, 0]
 

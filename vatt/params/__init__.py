@@ -2,6 +2,8 @@
 
 from vatt.params.data import (
     AUDIO_RATE_HZ,
+    SPECTROGRAM_BANDS,
+    SPECTROGRAM_HOP,
     AugmentParams,
     ClipParams,
     PreprocessParams,
@@ -34,6 +36,8 @@ from vatt.params.train import PretrainParams
 
 __all__ = [
     "AUDIO_RATE_HZ",
+    "SPECTROGRAM_BANDS",
+    "SPECTROGRAM_HOP",
     "TOWER_SIZES",
     "AugmentParams",
     "ClipParams",

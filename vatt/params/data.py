@@ -9,6 +9,9 @@ from vatt.params.section import Section
 
 AUDIO_RATE_HZ = 48_000
 """Sample rate of all stored and model audio (VATT section 4.1)."""
+SPECTROGRAM_HOP = 1024
+"""Samples between the frames of a spectrogram."""
+SPECTROGRAM_BANDS = 80
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 

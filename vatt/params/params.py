@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from vatt.params.data import (
     AUDIO_RATE_HZ,
+    SPECTROGRAM_BANDS,
+    SPECTROGRAM_HOP,
     ClipParams,
     PreprocessParams,
     RunParams,
@@ -71,6 +73,7 @@ class Params(Section):
         frames, height, width = model.video_patch
         clip_s = clip.num_frames / preprocess.frame_rate_hz
         audio_s = clip.num_samples / AUDIO_RATE_HZ
+        spectrogram = -(-clip.num_samples // SPECTROGRAM_HOP), SPECTROGRAM_BANDS
         names = [source.name for source in self.download.sources]
         return {
             f"download.sources: names must differ: {names}": len(set(names)) == len(names),
@@ -82,7 +85,17 @@ class Params(Section):
                 clip.frame_size_px % height == 0 and clip.frame_size_px % width == 0
             ),
             f"clip.num_samples = {clip.num_samples} is not a multiple of "
-            f"model.audio_patch = {model.audio_patch}": clip.num_samples % model.audio_patch == 0,
+            f"model.audio_patch = {model.audio_patch}": (
+                model.audio_input != "waveform" or clip.num_samples % model.audio_patch == 0
+            ),
+            f"model.spectrogram_patch = {model.spectrogram_patch} is larger than the "
+            f"{spectrogram[0]} frames x {spectrogram[1]} bands of a clip": (
+                model.audio_input != "spectrogram"
+                or (
+                    model.spectrogram_patch[0] <= spectrogram[0]
+                    and model.spectrogram_patch[1] <= spectrogram[1]
+                )
+            ),
             f"clip.frame_size_px = {clip.frame_size_px} is larger than "
             f"preprocess.short_side_px = {preprocess.short_side_px}": (
                 clip.frame_size_px <= preprocess.short_side_px
@@ -164,5 +177,6 @@ def _describe(problem: Any, path: Path) -> str:
         return f"{path}: {key}: is missing"
     if problem["type"] == "extra_forbidden":
         return f"{path}: {key}: unknown key; see the comments in params.yaml for those that exist"
-    value = f"{key} = {problem['input']!r}: " if key else ""
-    return f"{path}: {value}{message}"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return f"{path}: {key}{': ' if key else ''}{message}"  # a rule names its keys itself
+    return f"{path}: {key} = {problem['input']!r}: {message}"
