@@ -65,17 +65,6 @@ def open_engine(params: Params, **launch: Any) -> Engine:
     return Engine(objective, optimizer, params.pretrain, chosen)
 
 
-def time_bare_steps(objective: Objective, params: Params, batch: Batch) -> float:
-    """Return the seconds that a step takes without engine and loop."""
-    optimizer = build_optimizer(objective.parameters(), params.pretrain)
-    start_s = time.perf_counter()
-    for _ in range(NUM_STEPS):
-        optimizer.zero_grad()
-        objective(batch)[0].backward()
-        optimizer.step()
-    return (time.perf_counter() - start_s) / NUM_STEPS
-
-
 def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
     """Return the seconds that a step takes in the loop, from its first batch to its last update."""
     times_s: list[float] = []
@@ -95,16 +84,31 @@ def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
 
 
 def measure_overhead() -> float:
-    """Return the time of a step in our loop over that of a bare one."""
+    """Return the time of a step in our loop over that of a bare one; they take turns."""
     params = load_short()
     batch = repeat_clips(draw_batch(params.clip), NUM_COPIES)
-    objective = Objective(Vatt(params.model, params.clip, VOCAB_SIZE), params.loss)
+    bare = Objective(Vatt(params.model, params.clip, VOCAB_SIZE), params.loss)
+    optimizer = build_optimizer(bare.parameters(), params.pretrain)
+    bare_s: list[float] = []
+    loop_s: list[float] = []
+
+    def open_batches(_start_step: int) -> Iterator[Batch]:
+        for same in repeat(batch):
+            start_s = time.perf_counter()
+            optimizer.zero_grad()
+            bare(batch)[0].backward()
+            optimizer.step()
+            bare_s.append(time.perf_counter() - start_s)
+            start_s = time.perf_counter()
+            yield same
+            loop_s.append(time.perf_counter() - start_s)
+
+    updates = {"num_steps": NUM_STEPS * NUM_ROUNDS}
+    pretrain = params.pretrain.model_copy(update=updates)
     engine = open_engine(params, num_processes=1, zero_stage=0)  # as the stage does
-    bare_s, loop_s = [], []
-    for _ in range(NUM_ROUNDS):
-        bare_s.append(time_bare_steps(objective, params, batch))
-        loop_s.append(time_loop_steps(engine, params, batch))
-    return statistics.median(loop_s) / statistics.median(bare_s)
+    with tempfile.TemporaryDirectory() as folder:
+        train(engine, open_batches, Plan(0, pretrain, Path(folder), Path(folder) / "curve.jsonl"))
+    return statistics.median(loop_s[2:]) / statistics.median(bare_s[2:])
 
 
 def be_a_rank(num_processes: int, path: Path) -> None:
