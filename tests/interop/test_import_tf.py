@@ -1,5 +1,6 @@
 """Checkpoints of the original become exports that give the original's numbers, or are refused by name."""
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,15 @@ from tests.interop.bundle_writer import Oddities, write_checkpoint
 from tests.models.original import REFERENCE_DIR, Original
 from vatt.data.word_tokenizer import WordTokenizer
 from vatt.interop.import_tf import ImportOptions, import_checkpoint
+from vatt.interop.original import state_from_original
 from vatt.interop.tensor_bundle import VARIABLE_SUFFIX
+from vatt.models.tower import collect_weights
 from vatt.params import StageError
 
+CHECKPOINTS = REFERENCE_DIR / "checkpoints"
+"""Written by TensorFlow."""
 OPTIONS = ImportOptions(head_width=8, text_max_distance=6, num_tokens=6)
+OF_AGNOSTIC = ImportOptions(head_width=8)
 TOLERANCE = 1e-5
 ROOT = "model/layer_with_weights-0/"
 SLOTS = "/.OPTIMIZER_SLOT/optimizer/"
@@ -45,20 +51,15 @@ def specific(tmp_path: Path) -> Path:
     return write_original(tmp_path / "ckpt-2", weights, Oddities(num_shards=2))
 
 
-def locate(name: str, tmp_path: Path) -> Path:
-    """A checkpoint that TensorFlow wrote, or the same weights written by the tests."""
-    if (REFERENCE_DIR / "checkpoints" / f"{name}.index").is_file():
-        return REFERENCE_DIR / "checkpoints" / name
-    return write_original(tmp_path / "written", Original(name).group("w::"))
-
-
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["ms", "ma"])
-def test_embeddings_are_those_of_the_original(tmp_path: Path, name: str) -> None:
-    import_checkpoint(locate(name, tmp_path), tmp_path / "out", OPTIONS)
+@pytest.mark.parametrize(("name", "options"), [("ms", OPTIONS), ("ma", OF_AGNOSTIC)])
+def test_embeddings_are_those_of_the_original(
+    tmp_path: Path, name: str, options: ImportOptions
+) -> None:
+    import_checkpoint(CHECKPOINTS / name, tmp_path / "out", options)
     exported = vatt.load(tmp_path / "out")
     original = Original(name)
     batch, heads = original.build_batch(), "eval:/head_stack/bridge/"
@@ -78,7 +79,7 @@ def test_embeddings_are_those_of_the_original(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("name", ["cls_vit", "cls_wat", "cls_spt"])
 def test_logits_are_those_of_the_original(tmp_path: Path, name: str) -> None:
-    import_checkpoint(locate(name, tmp_path), tmp_path / "out", OPTIONS)
+    import_checkpoint(CHECKPOINTS / name, tmp_path / "out", OPTIONS)
     classifier = vatt.load_classifier(tmp_path / "out")
     original = Original(name)
     signal = original.numbers["in::images" if name == "cls_vit" else "in::audio"]
@@ -87,6 +88,22 @@ def test_logits_are_those_of_the_original(tmp_path: Path, name: str) -> None:
     assert_near(classifier.classify(views), original.tensor("eval:/logits"))
     with pytest.raises(StageError, match=r"is a classifier: load it with vatt.load_classifier"):
         vatt.load(tmp_path / "out")
+
+
+def test_a_checkpoint_with_the_state_of_adam(tmp_path: Path) -> None:
+    """The weights after one step become an export bit for bit; the state of Adam is left out."""
+    fates = import_checkpoint(CHECKPOINTS / "ma_adam", tmp_path / "out", OF_AGNOSTIC)
+    left_out = [fate.name for fate in fates if fate.text.startswith("left out: state")]
+    assert len([name for name in left_out if SLOTS in name]) == 2 * 77
+    assert len([name for name in left_out if name.startswith("optimizer/")]) == 5
+    original = Original("ma")
+    after = original.group("w::") | original.group("adam_after::") | original.group("bn_after::")
+    model = vatt.load(tmp_path / "out").model
+    found = collect_weights(model)
+    expected = state_from_original(found, after)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_a_classifier_from_the_shared_encoder(tmp_path: Path) -> None:
@@ -165,7 +182,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
     with pytest.raises(StageError, match=r"en.txt: has 51 words, the checkpoint's table 50"):
         import_checkpoint(specific, tmp_path / "out", options)
     with pytest.raises(StageError, match="a classifier has no text"):
-        import_checkpoint(locate("cls_vit", tmp_path), tmp_path / "out", options)
+        import_checkpoint(CHECKPOINTS / "cls_vit", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
@@ -217,13 +234,34 @@ def test_checkpoints_of_other_networks_are_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["file/out", "file/folder/out", "x" * 256])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StageError) as error:
+        import_checkpoint(CHECKPOINTS / "ma", tmp_path / place, OF_AGNOSTIC)
+    assert str(error.value).startswith(f"{tmp_path / place}: cannot be written: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """The system lets no file grow beyond 10 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(StageError, match=r"out: cannot be written: .*[Tt]oo large"):
+            import_checkpoint(CHECKPOINTS / "ma", tmp_path / "out", OF_AGNOSTIC)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vatt", "import-tf", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_says_what_became_of_every_tensor(tmp_path: Path) -> None:
-    checkpoint = REFERENCE_DIR / "checkpoints" / "ma"
+    checkpoint = CHECKPOINTS / "ma"
     done = run(checkpoint, tmp_path / "out", "--head-width", "8")
     assert (done.returncode, done.stderr) == (0, "")
     *rows, last = done.stdout.splitlines()
@@ -241,7 +279,7 @@ def test_the_command_says_what_became_of_every_tensor(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_a_truncated_checkpoint(tmp_path: Path) -> None:
-    for file in (REFERENCE_DIR / "checkpoints").glob("ma.*"):
+    for file in CHECKPOINTS.glob("ma.*"):
         shutil.copyfile(file, tmp_path / file.name)
     shard = tmp_path / "ma.data-00000-of-00001"
     shard.write_bytes(shard.read_bytes()[:100_000])

@@ -28,9 +28,14 @@ TENSORS: dict[str, np.ndarray] = {
 }
 
 
-def original_weights(name: str) -> dict[str, np.ndarray]:
+def read_numbers(name: str, prefix: str) -> dict[str, np.ndarray]:
+    """The original's arrays whose key starts with `prefix`, without it."""
     with np.load(REFERENCE / f"parity_{name}.npz") as file:
-        return {key[3:]: file[key] for key in file.files if key.startswith("w::")}
+        return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+
+
+def original_weights(name: str) -> dict[str, np.ndarray]:
+    return read_numbers(name, "w::")
 
 
 def copy_checkpoint(name: str, folder: Path) -> Path:
@@ -44,7 +49,7 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("name", ["ma", "cls_vit", "cls_spt"])
+@pytest.mark.parametrize("name", ["ms", "ma", "cls_vit", "cls_wat", "cls_spt"])
 def test_tensors_of_original_checkpoints_bit_for_bit(name: str) -> None:
     bundle = TensorBundle(REFERENCE / "checkpoints" / name)
     weights = original_weights(name)
@@ -52,6 +57,26 @@ def test_tensors_of_original_checkpoints_bit_for_bit(name: str) -> None:
     for key, expected in weights.items():
         assert_same(bundle[key], expected)
         assert bundle.entries[key].shape == expected.shape
+
+
+def test_a_checkpoint_after_a_step_of_adam_bit_for_bit() -> None:
+    bundle = TensorBundle(REFERENCE / "checkpoints" / "ma_adam")
+    before = read_numbers("ma", "w::")
+    after = read_numbers("ma", "adam_after::") | read_numbers("ma", "bn_after::")
+    assert len(before) == len(after) + 1  # the word table is not trained
+    for key, expected in (before | after).items():
+        assert_same(bundle[key], expected)
+
+    state = {"beta_1": 0.9, "beta_2": 0.999, "decay": 0.0, "learning_rate": 1e-4}
+    for key, number in state.items():
+        assert bundle[f"optimizer/{key}"] == np.float32(number)
+    assert_same(bundle["optimizer/iter"], np.array(1, np.int64))
+    gradients = read_numbers("ma", "g::")
+    for key, gradient in gradients.items():
+        for slot, moment in (("m", 0.1 * gradient), ("v", 0.001 * gradient**2)):
+            found = bundle[f"{key}/.OPTIMIZER_SLOT/optimizer/{slot}"]
+            np.testing.assert_allclose(found, moment, rtol=1e-4, atol=1e-9)
+    assert len(bundle) == len({*before, *state, "iter", GRAPH}) + 2 * len(gradients)
 
 
 def test_text_is_no_array() -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from torch import nn
 
 from vatt.data.tokenizer import VOCABULARY_NAME
@@ -73,11 +74,10 @@ def import_checkpoint(checkpoint: Path, out: Path, options: ImportOptions) -> li
     The network is worked out from the shapes. Weights are read one at a time.
 
     Raises:
-        StageError: `out` exists, the checkpoint is damaged or of another model, or the vocabulary
-            does not fit; the message names files and tensors.
+        StageError: `out` exists or cannot be written, the checkpoint is damaged or of another
+            model, or the vocabulary does not fit; the message names files and tensors.
     """
-    if out.exists():
-        raise StageError(f"{out}: exists already; name a new folder, or remove it")
+    _check_new(out)
     bundle = TensorBundle(checkpoint)
     left_out = {name: _explain_omission(name, entry) for name, entry in bundle.entries.items()}
     weights = {name: entry for name, entry in bundle.entries.items() if not left_out[name]}
@@ -92,8 +92,24 @@ def import_checkpoint(checkpoint: Path, out: Path, options: ImportOptions) -> li
         raise StageError(f"{checkpoint}: {error}") from error
     _check_vocabulary(network, options.vocabulary)
     model.load_state_dict(lay_out_weights(sources, bundle), strict=False, assign=True)
-    _save(out, model, network, options)
+    try:
+        _save(out, model, network, options)
+    except (OSError, SafetensorError) as error:
+        raise _explain_unwritable(out, error) from error
     return _list_fates(bundle.entries, left_out, sources)
+
+
+def _check_new(out: Path) -> None:
+    try:
+        is_there = out.exists()
+    except OSError as error:
+        raise _explain_unwritable(out, error) from error
+    if is_there:
+        raise StageError(f"{out}: exists already; name a new folder, or remove it")
+
+
+def _explain_unwritable(out: Path, error: Exception) -> StageError:
+    return StageError(f"{out}: cannot be written: {error}")
 
 
 def _explain_omission(name: str, entry: TensorEntry) -> str:
