@@ -70,6 +70,9 @@ def nce_loss(
     A masked candidate is neither a positive nor a negative, whatever its embedding is; a clip
     without candidates counts only as a negative video. One clip alone has the minimum. A NaN in
     a video or in a candidate that is not masked makes the loss NaN: it is not hidden.
+    This holds for the loss and the gradients of the embeddings. A NaN in the input of a masked
+    clip (its sound, say) still spoils the tower that computed the embedding: times a gradient of
+    zero it is a NaN in the gradients of the weights, though the loss is finite.
 
     `params.rows_per_chunk` clips at a time are compared with all G, and again in the backward
     pass, so that memory for scores is of the order rows_per_chunk x G x P, not B x G x P.
