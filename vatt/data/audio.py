@@ -18,6 +18,8 @@ Samples = Int16[np.ndarray, "S"]
 GAP_TOLERANCE_S = 0.01
 """Time stamps are rounded and jitter; sound is moved only where they are further off than this."""
 FLAC_COMPRESSION = "3"
+FLOATS = {"flt": np.float32, "dbl": np.float64}
+"""Sample formats of floats, without the `p` of those whose channels lie apart."""
 
 
 class Sound(NamedTuple):
@@ -130,10 +132,13 @@ def _without_nonsense(frame: Any) -> Any:
 
     The resampler would make a bang of NaN and turn the sign of very large samples.
     """
-    samples = frame.to_ndarray()
-    if samples.dtype.kind != "f" or np.abs(samples).max(initial=0) <= 1:
+    kind = FLOATS.get(frame.format.name.removesuffix("p"))
+    count = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
+    if kind is None or all(
+        np.abs(np.frombuffer(plane, kind, count)).max(initial=0) <= 1 for plane in frame.planes
+    ):
         return frame
-    samples = np.nan_to_num(samples, nan=0, posinf=0, neginf=0).clip(-1, 1)
+    samples = np.nan_to_num(frame.to_ndarray(), nan=0, posinf=0, neginf=0).clip(-1, 1)
     clean = av.AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
     clean.sample_rate, clean.time_base = frame.sample_rate, frame.time_base
     return clean

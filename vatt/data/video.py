@@ -66,13 +66,15 @@ class FrameScaler:
             2 * math.ceil(side * scale / 2 - 0.25) for side in (width, height)
         )
         self._interpolation = DOWNSCALE if scale < 1 else UPSCALE
+        self._reformatter = VideoReformatter()  # that of a frame would be set up for it alone
         # Untagged high definition is BT.709 by convention; swscale takes BT.601 for it.
         is_untagged_hd = first_frame.colorspace == UNTAGGED and first_frame.height >= HD_HEIGHT_PX
         self._colorspace = Colorspace.ITU709 if is_untagged_hd else None
 
     def scale(self, frame: Any) -> Picture:
         """Return the upright picture of a frame."""
-        scaled = frame.reformat(
+        scaled = self._reformatter.reformat(
+            frame,
             self._width,
             self._height,
             "gbrp",  # the same values as rgb24, and swscale is three times as fast
@@ -163,7 +165,7 @@ def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParam
         # reads memory that it did not write). It shifts quality between blocks, no more.
         "mbtree": "0",
     }
-    file = BytesIO()
+    file, reformatter = BytesIO(), VideoReformatter()
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = pictures.shape[1:3]
@@ -173,7 +175,8 @@ def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParam
         stream.codec_context.colorspace = BT601
         stream.codec_context.color_range = ColorRange.MPEG
         for picture in pictures:
-            frame = av.VideoFrame.from_numpy_buffer(picture, "rgb24").reformat(
+            frame = reformatter.reformat(
+                av.VideoFrame.from_numpy_buffer(picture, "rgb24"),
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU601,
                 dst_color_range=ColorRange.MPEG,
