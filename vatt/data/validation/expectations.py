@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import great_expectations.expectations as gxe
 from great_expectations.expectations.metadata_types import FailureSeverity
 
+from vatt.data.validation.tables import SPLITS
 from vatt.params import ValidateParams
 
 CRITICAL, WARNING = FailureSeverity.CRITICAL, FailureSeverity.WARNING
-SPLITS = ["train", "validation", "test"]
 REQUIRED_COLUMNS = [
     *("key", "source", "video_id", "split", "source_digest", "has_video"),
     *("frame_rate_hz", "width_px", "height_px", "video_duration_s", "audio_duration_s"),

@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vatt.data.validation import expectations
-
+SPLITS = ["train", "validation", "test"]
 VIDEO = ["source", "video_id"]
 DUPLICATE_COLUMNS = [*VIDEO, "split", "duplicate_of", "kind", "num_seconds", "distance"]
 
@@ -95,7 +94,7 @@ def tabulate_inputs(index: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFra
 
 def tabulate_splits(index: pd.DataFrame) -> pd.DataFrame:
     """One row per split with its number of segments, splits without any included."""
-    sizes = index["split"].value_counts().reindex(expectations.SPLITS, fill_value=0)
+    sizes = index["split"].value_counts().reindex(SPLITS, fill_value=0)
     return pd.DataFrame({"split": sizes.index, "num_segments": sizes.to_numpy()})
 
 
