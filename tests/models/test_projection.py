@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.ranks import Ranks
 from vatt.models.projection import BatchNorm, Projections, build_projections
+from vatt.params import SpaceKind
 
 Array = NDArray[np.float64]
 WIDTHS = (6, 5, 4)

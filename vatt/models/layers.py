@@ -131,4 +131,5 @@ def _uses_onednn(values: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # Inductor has a product of its own
     )
