@@ -8,7 +8,7 @@ from benchmarks.model.table import Row
 
 PAPER_GFLOPS = {0.75: 188.1, 0.5: 375.4, 0.25: 574.2, 0.0: 784.8}
 """Of MBS, by rate of DropToken (VATT table 4)."""
-NUM_ROUNDS = 3
+NUM_ROUNDS = 2
 
 
 def measure(clock: Clock) -> list[Row]:

@@ -18,7 +18,6 @@ from vatt.train.optimizer import build_optimizer
 
 CONFIGS_DIR = Path(__file__).parents[2] / "configs"
 VOCAB_SIZE = 65_536
-NUM_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ class Bench:
 
 def build_bench(config: str, clip: dict[str, int], batch_size: int) -> Bench:
     """Build the network of a file in configs/ for clips of other sizes, with Adam over its weights."""
-    torch.set_num_threads(NUM_THREADS)
     torch.manual_seed(0)
     sections = yaml.safe_load((CONFIGS_DIR / config).read_text(encoding="utf-8"))
     model = ModelParams.model_validate_json(json.dumps(sections["model"]))

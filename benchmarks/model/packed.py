@@ -10,7 +10,7 @@ from benchmarks.model.step import BATCH_SIZE, CLIP
 from benchmarks.model.table import Row
 from vatt.batch import Embeddings
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 3
 
 
 def measure(clock: Clock) -> list[Row]:
