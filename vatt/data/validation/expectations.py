@@ -72,7 +72,7 @@ def video_expectations(params: ValidateParams) -> list[Any]:
             column="duplicate_of",
             mostly=single,
             severity=WARNING,
-            description=f"At least {single:.0%} of the videos neither look nor sound like one of "
+            description=fX
             "a split before theirs (test, validation, train).",
             meta={"name": "near_duplicates"},
         ),
@@ -236,22 +236,22 @@ def _segment_limits(params: ValidateParams) -> dict[str, _Limit]:
         "silence": _Limit(
             "silent_rate",
             params.max_silent_rate,
-            "At most {limit:.0%} of a segment's sound is silent (below -60 dBFS)",
+            "At most {limit:.1%} of a segment's sound is silent (below -60 dBFS)",
         ),
         "clipping": _Limit(
             "clipped_rate",
             params.max_clipped_rate,
-            "At most {limit:.0%} of a segment's sound is clipped (at full scale)",
+            "At most {limit:.1%} of a segment's sound is clipped (at full scale)",
         ),
         "blackness": _Limit(
             "black_rate",
             params.max_black_rate,
-            "At most {limit:.0%} of a segment's frames are black",
+            "At most {limit:.1%} of a segment's frames are black",
         ),
         "freezing": _Limit(
             "frozen_rate",
             params.max_frozen_rate,
-            "At most {limit:.0%} of a segment's frames equal the one before",
+            "At most {limit:.1%} of a segment's frames equal the one before",
         ),
     }
 
