@@ -72,8 +72,8 @@ def video_expectations(params: ValidateParams) -> list[Any]:
             column="duplicate_of",
             mostly=single,
             severity=WARNING,
-            description=fX
-            "a split before theirs (test, validation, train).",
+            description=f"At least {single:.1%} of the videos neither look nor sound like one of "
+            "another split; named are those to leave out of training.",
             meta={"name": "near_duplicates"},
         ),
     ]
