@@ -89,7 +89,7 @@ def test_each_second_belongs_to_one_piece() -> None:
 
 def test_a_sound_in_another_form_has_nearly_the_same_hashes() -> None:
     rng = np.random.default_rng(0)
-    for seed in range(5):
+    for seed in range(2):
         sound = play(seed, 10.0)
         hashes = listen(sound)
         assert len(hashes) == 7  # the last begins 3 s before the end
