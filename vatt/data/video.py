@@ -32,6 +32,8 @@ EXACT = (
 DOWNSCALE = Interpolation.AREA | EXACT
 UPSCALE = Interpolation.BICUBIC | EXACT
 BILINEAR = Interpolation.BILINEAR | EXACT
+MARGIN_PX = 8
+"""Of what is cut out before colours are converted; even."""
 BT601 = 6  # AVCOL_SPC_SMPTE170M
 UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 HD_HEIGHT_PX = 720
@@ -213,11 +215,11 @@ def decode_video(
         with av.open(BytesIO(data), format="mp4") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            frame_rate_hz = stream.average_rate
+            first_pts = round((first_frame - 0.5) / stream.average_rate / stream.time_base)
             if first_frame:
-                container.seek(int(first_frame / frame_rate_hz / stream.time_base), stream=stream)
+                container.seek(first_pts, stream=stream)
             for frame in container.decode(stream):
-                if round(frame.pts * stream.time_base * frame_rate_hz) < first_frame:
+                if frame.pts < first_pts:
                     continue
                 for target, plane in zip(planes[number], scaler.scale(frame), strict=True):
                     target[:] = _cut(plane, part)
@@ -238,17 +240,33 @@ class _WindowScaler:
         self._height_px, self._width_px = size_px
         self._box = box
         self._to_rgb, self._to_size = VideoReformatter(), VideoReformatter()
+        self._crop: Any = None
 
     def scale(self, frame: Any) -> list[Plane]:
         """Return the red, the green and the blue plane."""
         if self._box is not None:
-            # A box of the stored colours could begin at even pixels only.
-            rgb = self._reformat(self._to_rgb, frame, frame.height, frame.width)
-            frame = av.VideoFrame(self._box.width_px, self._box.height_px, "gbrp")
-            for target, plane in zip(_view_planes(frame), _view_planes(rgb), strict=True):
-                target[:] = _cut(plane, self._box)
-        scaled = self._reformat(self._to_size, frame, self._height_px, self._width_px)
-        return _view_planes(scaled)
+            frame = self._cut_box(frame, self._box)
+        return _view_rgb(self._reformat(self._to_size, frame, self._height_px, self._width_px))
+
+    def _cut_box(self, frame: Any, box: Box) -> Any:
+        """Return a box of a frame in RGB: that of the stored colours could begin at even pixels only.
+
+        So a little more is cut out of these, as much as the colours of the box depend on.
+        """
+        top_px, left_px = (max(0, side - side % 2 - MARGIN_PX) for side in box[:2])
+        if self._crop is None:
+            height_px = min(frame.height, box.top_px + box.height_px + MARGIN_PX) - top_px
+            width_px = min(frame.width, box.left_px + box.width_px + MARGIN_PX) - left_px
+            around = Box(top_px, left_px, height_px + height_px % 2, width_px + width_px % 2)
+            self._crop = _open_crop(frame, around)
+        self._crop.push(frame)
+        around = self._crop.pull()
+        rgb = self._reformat(self._to_rgb, around, around.height, around.width)
+        inside = Box(box.top_px - top_px, box.left_px - left_px, box.height_px, box.width_px)
+        boxed = av.VideoFrame(box.width_px, box.height_px, "gbrp")
+        for target, plane in zip(boxed.planes, rgb.planes, strict=True):
+            _view(target)[:] = _cut(_view(plane), inside)
+        return boxed
 
     def _reformat(self, reformatter: Any, frame: Any, height_px: int, width_px: int) -> Any:
         # Planar RGB has the same values as rgb24, and swscale is several times as fast.
@@ -257,12 +275,30 @@ class _WindowScaler:
         )
 
 
-def _view_planes(frame: Any) -> list[Plane]:
-    """Return the red, the green and the blue plane of a gbrp frame, without copying them."""
-    green, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-        for plane in frame.planes
+def _open_crop(frame: Any, box: Box) -> Any:
+    """Return a filter that cuts a box out of frames like this one, without copying them."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
+    places = (box.width_px, box.height_px, box.left_px, box.top_px)
+    crop = graph.add("crop", ":".join(str(place) for place in places))
+    sink = graph.add("buffersink")
+    source.link_to(crop)
+    crop.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _view(plane: Any) -> Plane:
+    """Return a plane of a frame without copying it."""
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height, : plane.width]
+
+
+def _view_rgb(frame: Any) -> list[Plane]:
+    """Return the red, the green and the blue plane of a gbrp frame, without copying them."""
+    green, blue, red = (_view(plane) for plane in frame.planes)
     return [red, green, blue]
 
 
