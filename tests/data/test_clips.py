@@ -9,8 +9,9 @@ import torch
 from tests.data.conftest import FLASHES_S
 from vatt.data.augment import View, centre_view
 from vatt.data.clips import ClipReader
+from vatt.data.loading.windows import decode_video
 from vatt.data.shards import ShardError, read_member
-from vatt.data.video import Box, decode_video
+from vatt.data.video import Box
 from vatt.params import ClipParams
 
 CLIP = ClipParams(

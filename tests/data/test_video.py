@@ -8,9 +8,10 @@ import pytest
 
 from tests.data.preprocess_params import PARAMS
 from tests.media import Clip, write_clip
+from vatt.data.loading.windows import decode_video
 from vatt.data.media import MediaError
 from vatt.data.preprocessing.cuts import cut_file
-from vatt.data.video import Picture, decode_video, encode_video
+from vatt.data.video import Picture, encode_video
 
 
 def first_picture(path: Path) -> Picture:

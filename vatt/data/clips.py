@@ -18,10 +18,11 @@ from vatt.data.augment import View, to_unit
 from vatt.data.captions import Caption, choose_candidates
 from vatt.data.index import SHARDS_NAME, read_index
 from vatt.data.loading.stores import LocalShards, Shards, UnreadableError
+from vatt.data.loading.windows import decode_video
 from vatt.data.media import MediaError
 from vatt.data.shards import HEADER_BYTES, SUFFIXES, Member, ShardError, cut_member
 from vatt.data.tokenizer import open_tokenizer
-from vatt.data.video import Box, decode_video
+from vatt.data.video import Box
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
 
