@@ -4,7 +4,8 @@ Usage: python -m benchmarks.loader CLIPS, with a folder of real videos with soun
 and the extra `bench`. Each video is looped to 30 s of 1280 x 720 at 30 frames per second (H.264, key
 frames 250 apart, AAC) and preprocessed with the sizes of the paper. A sample is the same for all: a random
 window of 32 frames at 10 per second and 3.2 s of sound at 48 kHz, a random crop of 224 pixels, random
-colours, noise. Ours reads captions besides. All are measured in turn, a sample of each at a time, on
+colours, noise. The others change colours by operations of torch; one line has our compiled ones.
+Ours reads captions besides. All are measured in turn, a sample of each at a time, on
 one thread, in processor time, which other programs on the machine disturb less.
 """
 
@@ -29,13 +30,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
+from benchmarks import torch_colours
 from vatt.data.augment import View, add_noise, draw_view, jitter_colour
 from vatt.data.clips import ClipReader
 from vatt.data.loader import TrainingClips
 from vatt.data.loading.samples import SampleTable
 from vatt.data.manifest import ManifestEntry, write_manifest
 from vatt.data.preprocessing.corpus import write_corpus
-from vatt.params import AUDIO_RATE_HZ, ClipParams, load_params
+from vatt.params import AUDIO_RATE_HZ, AugmentParams, ClipParams, load_params
 
 SUFFIXES = {".mp4", ".mkv", ".webm"}
 PAPER = {"frame_rate_hz": 10.0, "short_side_px": 256, "segment_s": 10.0, "min_segment_s": 3.2}
@@ -65,8 +67,14 @@ def make_sources(clips: list[Path], folder: Path) -> list[Path]:
 class Rivals:
     """Other ways to the same samples; each makes one from a random generator."""
 
-    def __init__(self, clip: ClipParams, sources: list[Path], shards: list[Path]) -> None:
-        self._clip, self._sources = clip, sources
+    def __init__(
+        self,
+        clip: ClipParams,
+        sources: list[Path],
+        shards: list[Path],
+        jitter: Callable[[Tensor, AugmentParams, np.random.Generator], Tensor],
+    ) -> None:
+        self._clip, self._sources, self._jitter = clip, sources, jitter
         self._stored = self._read_shards(shards)
 
     def read_with_webdataset(self, rng: np.random.Generator) -> Window:
@@ -127,12 +135,12 @@ class Rivals:
         return sound
 
     def _finish(self, planes: Tensor, audio: Tensor, rng: np.random.Generator) -> Window:
-        """Crop, scale, flip, colour (with our compiled function) and add noise."""
+        """Crop, scale, flip, colour and add noise."""
         clip = self._clip
         size_px = (planes.shape[2], planes.shape[3])
         view = draw_view(size_px, clip.frame_size_px, clip.augment, rng)
         pictures = scale(planes, view, clip.frame_size_px).permute(0, 2, 3, 1)
-        video = jitter_colour(pictures, clip.augment, rng).mul_(2).sub_(1)
+        video = self._jitter(pictures, clip.augment, rng).mul_(2).sub_(1)
         return video, add_noise(audio[: clip.num_samples].contiguous(), clip.augment, rng)
 
 
@@ -165,9 +173,12 @@ def open_readers(
     """Return ours and the others, each by its name."""
     table = SampleTable(preprocess_dir, preprocess_dir / "samples")
     ours = TrainingClips(ClipReader(preprocess_dir, clip), table, 0)
-    rivals = Rivals(clip, sources, sorted((preprocess_dir / "shards").glob("*.tar")))
+    shards = sorted((preprocess_dir / "shards").glob("*.tar"))
+    rivals = Rivals(clip, sources, shards, torch_colours.jitter_colour)
+    helped = Rivals(clip, sources, shards, jitter_colour)
     others = {
         "webdataset + torchcodec, our shards": rivals.read_with_webdataset,
+        "the same with our compiled colours": helped.read_with_webdataset,
         "torchcodec, source files": rivals.read_with_torchcodec,
         "decord2, source files": rivals.read_with_decord,
         "PyAV, source files": rivals.read_with_pyav,
