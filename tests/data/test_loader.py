@@ -266,8 +266,8 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def test_a_killed_worker_is_told(corpus_dir: Path, tmp_path: Path) -> None:
     order = dataclasses.replace(ORDER, num_steps=10_000)
-    batches = open_pretraining_loader(corpus_dir, CLIP, order, LoaderOptions(tmp_path / "s", 1))
     others = set(multiprocessing.active_children())
+    batches = open_pretraining_loader(corpus_dir, CLIP, order, LoaderOptions(tmp_path / "s", 1))
     next(batches)
     [worker] = set(multiprocessing.active_children()) - others
     worker.kill()
