@@ -28,18 +28,20 @@ def test_a_member_is_read_by_its_offset(member: Member) -> None:
 
 
 def test_a_missing_shard_is_named(member: Member) -> None:
-    member.shard_path.unlink()
+    Path(member.shard_path).unlink()
     check_named(member)
 
 
 def test_a_shard_that_is_cut_short_is_named(member: Member) -> None:
-    content = member.shard_path.read_bytes()
-    member.shard_path.write_bytes(content[: member.offset + member.num_bytes - 1])
+    path = Path(member.shard_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: member.offset + member.num_bytes - 1])
     check_named(member)
 
 
 def test_a_shard_of_another_index_is_named(member: Member) -> None:
-    member.shard_path.write_bytes(b"\0" * 512 + member.shard_path.read_bytes())
+    path = Path(member.shard_path)
+    path.write_bytes(b"\0" * 512 + path.read_bytes())
     check_named(member)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vatt.atomic import atomic_path
 from vatt.data.tokenizer import TOKENIZER_NAME, AnyTokenizer, open_tokenizer
-from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.text import PADDING_ID
+from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams, Section, StageError
 
