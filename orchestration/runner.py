@@ -17,6 +17,8 @@ from orchestration.pipeline import Pipeline
 
 PROGRESS_EVERY_S = 10.0  # a progress bar redraws its line many times a second
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+PATH_LOCKS = Path(".dvc/tmp/rwlock")  # which DVC process uses which paths
+BROKEN_PATH_LOCKS = "Unable to read RWLock-file"
 
 
 class Outcome(StrEnum):
@@ -71,6 +73,18 @@ def run_dvc(
     root: Path, arguments: list[str], log: Callable[[str], object]
 ) -> tuple[int, tuple[str, ...]]:
     """Run DVC in the folder `root`; return its exit code and its lines, errors included."""
+    code, lines = _run_supervised(root, arguments, log)
+    if code and any(BROKEN_PATH_LOCKS in line for line in lines):
+        # DVC writes the file in place, so one that was killed in mid-write blocks all after it.
+        (root / PATH_LOCKS).unlink(missing_ok=True)
+        log(f"{PATH_LOCKS} was cut short by a killed DVC process: removed it, starting again")
+        return _run_supervised(root, arguments, log)
+    return code, lines
+
+
+def _run_supervised(
+    root: Path, arguments: list[str], log: Callable[[str], object]
+) -> tuple[int, tuple[str, ...]]:
     dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     process = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), *dvc],

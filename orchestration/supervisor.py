@@ -38,25 +38,27 @@ def supervise(command: Sequence[str]) -> int:
             if select.select([sys.stdin], [], [], POLL_S)[0]:
                 return CANCELLED
     finally:
-        stop_descendants(GRACE_S)
+        stop_descendants(process.pid, GRACE_S)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
-def stop_descendants(grace_s: float) -> None:
-    """Send SIGTERM to every descendant of this process, and SIGKILL to what is left after grace_s."""
+def stop_descendants(command_pid: int, grace_s: float) -> None:
+    """Send SIGTERM to every descendant of this process, and SIGKILL to what is left after grace_s.
+
+    The command itself is not signalled in that time. It sees its children end and ends, too: DVC
+    writes its lock files in place, and a signal in mid-write would leave half a file.
+    """
     deadline = time.monotonic() + grace_s
-    alive = set(psutil.Process().children(recursive=True))
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    while alive:
-        if time.monotonic() > deadline:
-            for process in alive:
-                with suppress(psutil.NoSuchProcess):
+    told = {command_pid}
+    while alive := psutil.Process().children(recursive=True):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                if time.monotonic() > deadline:
                     process.kill()
+                elif process.pid not in told:
+                    process.terminate()
+                    told.add(process.pid)
         psutil.wait_procs(alive, timeout=POLL_S)
-        alive = {process for process in alive if process.is_running()}
-        alive.update(psutil.Process().children(recursive=True))
 
 
 def _adopt_orphans() -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from orchestration.pipeline import load_pipeline
-from orchestration.runner import Outcome, StaleUpstreamError, run_stage
+from orchestration.runner import SUPERVISOR, Outcome, StaleUpstreamError, run_stage
 from tests.orchestration.miniature import out_hash, repro_by_hand, set_params
 
 ASKER = """
@@ -109,3 +109,33 @@ def test_leftover_children_of_a_finished_stage_are_stopped(miniature: Path) -> N
     set_params(miniature, "download", children="polite")
     assert run(miniature, "download") is Outcome.EXECUTED
     assert processes_in(miniature) == []
+
+
+@pytest.mark.parametrize("content", ["", '{"write": {'])
+def test_lock_file_cut_short_by_a_killed_run(content: str, miniature: Path) -> None:
+    (miniature / ".dvc/tmp").mkdir()
+    (miniature / ".dvc/tmp/rwlock").write_text(content)
+    lines: list[str] = []
+    assert run_stage(load_pipeline(miniature), "download", lines.append).outcome is Outcome.EXECUTED
+    assert any(".dvc/tmp/rwlock was cut short" in line for line in lines)
+
+
+def test_cancelled_command_may_finish_what_it_writes(tmp_path: Path) -> None:
+    """The command ends by itself once its child is gone; a signal to it would lose the file."""
+    script = """
+import pathlib, subprocess
+pathlib.Path("ready").touch()
+code = subprocess.call(["sleep", "600"])
+pathlib.Path("done").write_text(str(code))
+"""
+    supervisor = subprocess.Popen(
+        [sys.executable, SUPERVISOR, sys.executable, "-c", script],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    supervisor.communicate()
+    assert (tmp_path / "done").read_text() == str(-signal.SIGTERM)
