@@ -1,17 +1,14 @@
 """Stage `preprocess`: cut, transcode and tokenise into shards with an index."""
 
 import os
-import signal
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from vatt.atomic import atomic_path
 from vatt.data.preprocessing.corpus import write_corpus
 from vatt.params import LaunchParams, PreprocessParams, StageError
+from vatt.signals import sigterm_raises
 
 DOWNLOAD_DIR = Path("data/download")
 OUT_DIR = Path("data/preprocess")
@@ -29,7 +26,7 @@ def main(preprocess: PreprocessParams, launch: LaunchParams) -> Mapping[str, Any
     """
     num_workers = len(os.sched_getaffinity(0))
     try:
-        with _sigterm_raises(), atomic_path(OUT_DIR) as partial_dir:
+        with sigterm_raises(), atomic_path(OUT_DIR) as partial_dir:
             partial_dir.mkdir()
             counts = write_corpus(
                 DOWNLOAD_DIR, partial_dir, preprocess, num_workers, STORE_DIR, launch.ray_address
@@ -38,17 +35,3 @@ def main(preprocess: PreprocessParams, launch: LaunchParams) -> Mapping[str, Any
         raise StageError(f"{error.filename or OUT_DIR}: {error.strerror or error}") from error
     print("preprocess: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
     return counts
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that nothing half done is left."""
-
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

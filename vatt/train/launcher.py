@@ -1,9 +1,10 @@
 """Starts a training run where `launch.launcher` says, and sees that no process is left behind."""
 
+from vatt.signals import sigterm_raises
 from vatt.train.launchers.kubernetes import run_in_kubernetes
 from vatt.train.launchers.reach import Local, Ssh
 from vatt.train.launchers.slurm import run_in_slurm
-from vatt.train.launchers.supervisor import sigterm_raises, supervise
+from vatt.train.launchers.supervisor import supervise
 from vatt.train.worker import Job, run_job
 
 

@@ -1,8 +1,6 @@
 """One rank of a training run: builds model, loss, data and engine, trains, leaves the weights."""
 
-import ctypes
 import hashlib
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -34,6 +32,7 @@ from vatt.params import (
     RunParams,
     Section,
 )
+from vatt.signals import die_with_parent
 from vatt.train.engine import Engine
 from vatt.train.loop import Plan, train
 from vatt.train.objective import Objective
@@ -207,15 +206,9 @@ def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         save_file(named, partial)
 
 
-def die_with_parent(with_signal: signal.Signals) -> None:
-    """Ask Linux to send this process `with_signal` when its parent dies, however it dies."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, with_signal)
-
-
 def main() -> int:
     """Run the job of the file named on the command line, as a rank that torchrun started."""
-    die_with_parent(signal.SIGKILL)
+    die_with_parent()
     try:
         run_job(Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
     except Exception as error:  # noqa: BLE001 - the launcher tells it

@@ -1,6 +1,5 @@
 """Work in several processes, where a crash or a hang costs one item and not the run."""
 
-import ctypes
 import os
 import signal
 import time
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from vatt.signals import die_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -231,7 +232,7 @@ class _Worker:
 
 def _serve(function: Callable[[Any], Any], connection: "Connection[Any, Any]") -> None:
     """Answer each item with the result of the function, until there are no more."""
-    _die_with_parent()
+    _follow_parent()
     while True:
         try:
             item = connection.recv()
@@ -240,10 +241,9 @@ def _serve(function: Callable[[Any], Any], connection: "Connection[Any, Any]") -
         connection.send(attempt(function, item))
 
 
-def _die_with_parent() -> None:
-    """Have Linux end this process when its parent ends, however that ends and whatever it does."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+def _follow_parent() -> None:
+    """End with the parent, also with one that ended before this process could ask for it."""
+    die_with_parent()
     parent = parent_process()
     if parent is None or os.getppid() != parent.pid:  # it was too late
         os._exit(1)

@@ -14,8 +14,8 @@ import yaml
 from vatt.atomic import atomic_path, write_json
 from vatt.params import StageError
 from vatt.params.launch import KubernetesParams
+from vatt.signals import sigterm_raises
 from vatt.train.launchers.node.agent import train
-from vatt.train.launchers.supervisor import sigterm_raises
 from vatt.train.worker import Job, run_job
 
 PORT = 29400

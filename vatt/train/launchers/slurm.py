@@ -10,8 +10,9 @@ from pathlib import Path
 
 from vatt.atomic import atomic_path, write_json
 from vatt.params import LaunchParams, StageError
+from vatt.signals import sigterm_raises
 from vatt.train.launchers.reach import Srun
-from vatt.train.launchers.supervisor import sigterm_raises, supervise
+from vatt.train.launchers.supervisor import supervise
 from vatt.train.worker import Job
 
 POLL_S = 2.0

@@ -1,12 +1,8 @@
 """Trains to the end: attempt after attempt, on the nodes that are left, each from the newest checkpoint."""
 
-import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence
 
 from vatt.atomic import atomic_path
 from vatt.params import PretrainParams, StageError
@@ -78,17 +74,3 @@ def find_shares(pretrain: PretrainParams, num_processes: int, slots: Sequence[in
     for available in slots:
         shares.append(min(available, num_ranks - sum(shares)))
     return shares
-
-
-@contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that every process started below is ended."""
-
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

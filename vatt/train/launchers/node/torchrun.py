@@ -1,6 +1,5 @@
 """torchrun, but it dies with the agent that started it, and writes down which rank failed how."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from vatt.atomic import write_json
 from vatt.params import StageError
-from vatt.train.worker import die_with_parent
+from vatt.signals import die_with_parent
 
 LOG_LINES = 20
 STAGE_ERROR = f"{StageError.__name__}: "
@@ -18,7 +17,7 @@ STAGE_ERROR = f"{StageError.__name__}: "
 
 def main() -> int:
     """Run torchrun with the arguments after the first one, which is where to write a failure."""
-    die_with_parent(signal.SIGKILL)
+    die_with_parent()
     failure_path = Path(sys.argv[1])
     try:
         torch.distributed.run.main(sys.argv[2:])
