@@ -12,6 +12,8 @@ from orchestration.pipeline import Pipeline
 from orchestration.runner import Outcome, StageRun, run_stage
 
 TAIL_LINES = 20  # of a failed stage's output, shown with the failure
+SHOWN_SUFFIXES = {".html", ".png"}  # of files that the UI gives the paths of
+SCHEDULE = "best.json"  # in the folder of a stage: the values that a search found
 
 
 def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -43,8 +45,8 @@ def _build_asset(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
     sources = [PurePosixPath(path).name for path in pipeline.sources(name)]
 
     @dg.asset(
-        name=name,
-        deps=[*sources, *pipeline.upstream(name)],
+        name=stage.asset,
+        deps=[*sources, *(pipeline.stages[before].asset for before in pipeline.upstream(name))],
         description=f"{stage.description}\n\n`dvc repro {name}` runs `{stage.command}`.",
         group_name=stage.group,
         kinds=set(stage.kinds),
@@ -70,15 +72,24 @@ def _build_asset(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
 def _describe(
     pipeline: Pipeline, name: str, run: StageRun, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the UI shows beside a materialisation: outcome, sizes, pages and metrics."""
-    folders = [pipeline.root / out for out in pipeline.stages[name].outs]
-    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
-    pages = {file.name: dg.MetadataValue.path(file) for file in files if file.suffix == ".html"}
+    """Return what the UI shows of a materialisation: outcome, sizes, pages, schedule, metrics."""
+    stage = pipeline.stages[name]
+    folders = [pipeline.root / out for out in stage.outs]
+    files = sorted(file for folder in folders for file in folder.rglob("*") if file.is_file())
+    shown = {
+        file.name: dg.MetadataValue.path(file) for file in files if file.suffix in SHOWN_SUFFIXES
+    }
+    schedules = [pipeline.root / path / SCHEDULE for path in (*stage.outs, *stage.deps)]
     return {
         "outcome": str(run.outcome),
         "size_bytes": sum(file.stat().st_size for file in files),
         "num_files": len(files),
-        **pages,
+        **shown,
+        **{
+            "schedule": dg.MetadataValue.json(json.loads(path.read_text(encoding="utf-8")))
+            for path in schedules
+            if path.is_file()
+        },
         **_flatten(metrics),
     }
 

@@ -18,9 +18,10 @@ def build_automation(pipeline: Pipeline) -> dg.Definitions:
 
     The schedule runs everything on Mondays at three; DVC skips what did not change.
     """
+    assets = [stage.asset for stage in pipeline.stages.values()]
     return dg.Definitions(
         jobs=[
-            dg.define_asset_job("everything", dg.AssetSelection.assets(*pipeline.stages)),
+            dg.define_asset_job("everything", dg.AssetSelection.assets(*assets)),
             dg.define_asset_job("evaluation_only", dg.AssetSelection.assets("evaluate")),
         ],
         schedules=[

@@ -1,7 +1,9 @@
 """The stage graph of dvc.yaml and the data versions of dvc.lock, read as plain YAML."""
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +17,10 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.yaml; paths are relative to the folder of dvc.yaml."""
+    """One stage of dvc.yaml; paths are relative to the folder of dvc.yaml.
+
+    Of an entry with a `matrix` each combination is a stage, which DVC calls `tune@video`.
+    """
 
     name: str
     description: str
@@ -26,6 +31,11 @@ class Stage:
     outs: tuple[str, ...]
     metrics: tuple[str, ...]
     plots: tuple[str, ...]
+
+    @property
+    def asset(self) -> str:
+        """The name of the stage's asset: Dagster takes letters, digits and underscores only."""
+        return re.sub(r"\W", "_", self.name)
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,22 @@ class Pipeline:
 
     def data_version(self, name: str) -> str | None:
         """Return the hash of the stage's data in dvc.lock; None if it never finished."""
-        path = self.root / "dvc.lock"
-        lock = _read_yaml(path) if path.exists() else {}
-        entry = lock.get("stages", {}).get(name, {"outs": []})
-        hashes = {out["path"]: out["md5"] for out in entry["outs"]}
+        hashes = self._read_hashes(name, "outs")
         known = [hashes[out] for out in self.stages[name].outs if _is_data(out) and out in hashes]
         return "+".join(known) or None
+
+    def has_read(self, reader: str, name: str) -> bool:
+        """True if the last finished run of `reader` read the present data of the stage `name`."""
+        read, written = self._read_hashes(reader, "deps"), self._read_hashes(name, "outs")
+        data = [out for out in self.stages[name].outs if _is_data(out)]
+        return all(out in written and read.get(out) == written[out] for out in data)
+
+    def _read_hashes(self, name: str, kind: str) -> dict[str, str]:
+        """Return the hash of each path that dvc.lock lists under `kind` of the stage."""
+        path = self.root / "dvc.lock"
+        lock = _read_yaml(path) if path.exists() else {}
+        entry = lock.get("stages", {}).get(name, {})
+        return {listed["path"]: listed["md5"] for listed in entry.get(kind, [])}
 
     def code_version(self, name: str) -> str:
         """Return a digest of the stage's command and code files.
@@ -89,8 +109,34 @@ def load_pipeline(root: Path) -> Pipeline:
         PipelineError: a stage has no command, or a key that is needed is missing.
     """
     content = _read_yaml(root / "dvc.yaml")
-    stages = {name: _parse_stage(name, entry) for name, entry in content["stages"].items()}
+    stages = {
+        name: _parse_stage(name, filled)
+        for group, entry in content["stages"].items()
+        for name, filled in _expand(group, entry)
+    }
     return Pipeline(root, stages)
+
+
+def _expand(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the stage, or one for each combination of its `matrix`, under the names of DVC."""
+    if "matrix" not in entry:
+        yield name, entry
+        return
+    matrix: Mapping[str, list[str | int]] = entry["matrix"]
+    for values in itertools.product(*matrix.values()):
+        item = dict(zip(matrix, map(str, values), strict=True))
+        yield f"{name}@{'-'.join(item.values())}", _fill_in(entry, item)
+
+
+def _fill_in(content: Any, item: Mapping[str, str]) -> Any:
+    """Return `content` with `${item.<key>}` replaced in all its texts."""
+    if isinstance(content, Mapping):
+        return {key: _fill_in(value, item) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_fill_in(value, item) for value in content]
+    if isinstance(content, str):
+        return re.sub(r"\$\{item\.(\w+)\}", lambda found: item[found[1]], content)
+    return content
 
 
 def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:

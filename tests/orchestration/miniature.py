@@ -14,10 +14,14 @@ REPO = Path(__file__).parents[2]
 STAGE_SCRIPT = """
 import json, pathlib, subprocess, sys, time
 import yaml
-name = sys.argv[1]
-params = yaml.safe_load(open("params.yaml"))[name]
-out = pathlib.Path("data", name)
+name = "_".join(sys.argv[1:])
+params = yaml.safe_load(open("params.yaml"))
+for key in sys.argv[1:]:
+    params = params[key]
+out = pathlib.Path("data", *sys.argv[1:])
 out.mkdir(parents=True, exist_ok=True)
+for file, content in params.get("files", {}).items():
+    (out / file).write_text(content)
 (out / "report.html").write_text(f"<p>{params}</p>")
 if params.get("children"):
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -54,9 +58,11 @@ INPUTS = {
     "preprocess": ["data/download"],
     "validate": ["data/preprocess"],
     "pretrain": ["data/preprocess", "metrics/validate.json"],
-    "evaluate": ["data/preprocess", "data/pretrain"],
+    "finetune": ["data/preprocess", "data/pretrain"],
+    "evaluate": ["data/pretrain", "data/finetune/video", "data/finetune/audio"],
     "promote": ["data/pretrain", "metrics/evaluate.json"],
 }
+TASKS = ["video", "audio"]  # of finetune, whose entry has a matrix of them
 
 
 def create_miniature(root: Path) -> Path:
@@ -80,10 +86,18 @@ def create_miniature(root: Path) -> Path:
         }
         for name, inputs in INPUTS.items()
     }
+    stages["finetune"] |= {
+        "matrix": {"task": TASKS},
+        "cmd": "python stage.py finetune ${item.task}",
+        "params": ["finetune.${item.task}"],
+        "outs": ["data/finetune/${item.task}"],
+        "metrics": ["metrics/finetune_${item.task}.json"],
+    }
     stages["promote"]["outs"] = [{"data/promote": {"persist": True}}]
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     params: dict[str, Any] = {name: {"metrics": {"loss": 0.5}} for name in INPUTS}
     params["validate"] = {"metrics": VERDICT}
+    params["finetune"] = {task: {"metrics": {"loss": 0.5}} for task in TASKS}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root
 
@@ -110,7 +124,7 @@ def read_lock(root: Path) -> dict[str, object]:
 
 
 def out_hash(root: Path, stage: str) -> str:
-    """Return the hash of data/<stage> as dvc.lock has it."""
+    """Return the hash of data/<stage> (of `tune@video`, data/tune/video) as dvc.lock has it."""
     entry: Any = read_lock(root)[stage]
     hashes: dict[str, str] = {out["path"]: out["md5"] for out in entry["outs"]}
-    return hashes[f"data/{stage}"]
+    return hashes[f"data/{stage.replace('@', '/')}"]

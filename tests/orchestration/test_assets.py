@@ -23,7 +23,9 @@ def materialize(root: Path, *names: str) -> dg.ExecuteInProcessResult:
     pipeline = load_pipeline(root)
     return dg.materialize(
         [*build_assets(pipeline), *build_checks(pipeline)],
-        selection=dg.AssetSelection.assets(*(names or pipeline.stages)),
+        selection=dg.AssetSelection.assets(
+            *(names or [stage.asset for stage in pipeline.stages.values()])
+        ),
         raise_on_error=False,
     )
 
@@ -44,7 +46,10 @@ def test_graph_of_assets_is_that_of_dvc_yaml() -> None:
         spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps}
         for spec in specs
     }
-    assert deps == {name: set(pipeline.upstream(name)) for name in pipeline.stages} | {
+    assert deps == {
+        stage.asset: {before.replace("@", "_") for before in pipeline.upstream(name)}
+        for name, stage in pipeline.stages.items()
+    } | {
         "download": {"inbox"},
         "inbox": set(),
     }
@@ -59,11 +64,11 @@ def test_same_data_versions_as_by_hand(miniature: Path, tmp_path: Path) -> None:
     result = materialize(miniature)
     assert result.success
     assert read_lock(miniature) == read_lock(by_hand)
-    for name in load_pipeline(miniature).stages:
-        (event,) = result.asset_materializations_for_node(name)
+    for name, stage in load_pipeline(miniature).stages.items():
+        (event,) = result.asset_materializations_for_node(stage.asset)
         assert event.tags is not None
         assert event.tags["dagster/data_version"] == out_hash(by_hand, name)
-        assert metadata(result, name)["outcome"] == "executed"
+        assert metadata(result, stage.asset)["outcome"] == "executed"
 
     again = materialize(by_hand, "evaluate", "promote")
     assert metadata(again, "evaluate")["outcome"] == "unchanged"

@@ -84,7 +84,8 @@ def test_jobs_hold_what_their_names_say() -> None:
     pipeline = load_pipeline(REPO)
     definitions = build_definitions(pipeline)
     everything = definitions.resolve_job_def("everything")
-    assert {node.name for node in everything.nodes} >= set(pipeline.stages)
+    assets = {stage.asset for stage in pipeline.stages.values()}
+    assert {node.name for node in everything.nodes} >= assets
     evaluation = definitions.resolve_job_def("evaluation_only")
     keys = evaluation.asset_layer.executable_asset_keys
     assert {key.to_user_string() for key in keys} == {"evaluate"}

@@ -23,7 +23,9 @@ def test_graph_equals_that_of_dvc(which: str, miniature: Path) -> None:
 def test_ancestors_are_transitive_and_in_order(miniature: Path) -> None:
     pipeline = load_pipeline(miniature)
     assert pipeline.ancestors("download") == ()
-    assert pipeline.ancestors("evaluate") == ("download", "preprocess", "validate", "pretrain")
+    before = ("download", "preprocess", "validate", "pretrain")
+    assert pipeline.ancestors("finetune@audio") == before
+    assert pipeline.ancestors("evaluate") == (*before, "finetune@video", "finetune@audio")
 
 
 def test_only_people_fill_the_inbox() -> None:
