@@ -79,19 +79,22 @@ def _describe(
     shown = {
         file.name: dg.MetadataValue.path(file) for file in files if file.suffix in SHOWN_SUFFIXES
     }
-    schedules = [pipeline.root / path / SCHEDULE for path in (*stage.outs, *stage.deps)]
     return {
         "outcome": str(run.outcome),
         "size_bytes": sum(file.stat().st_size for file in files),
         "num_files": len(files),
         **shown,
-        **{
-            "schedule": dg.MetadataValue.json(json.loads(path.read_text(encoding="utf-8")))
-            for path in schedules
-            if path.is_file()
-        },
+        **_show_schedule(pipeline, name),
         **_flatten(metrics),
     }
+
+
+def _show_schedule(pipeline: Pipeline, name: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Return the schedule that the stage found or was given, if it is a tuned one."""
+    stage = pipeline.stages[name]
+    paths = [pipeline.root / path / SCHEDULE for path in (*stage.outs, *stage.deps)]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return {"schedule": dg.MetadataValue.json(found[0])} if found else {}
 
 
 def _flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float | str | bool]:

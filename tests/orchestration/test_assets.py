@@ -1,5 +1,6 @@
 """A materialisation gives what `dvc repro` by hand gives, and says what it did."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,19 @@ def test_same_data_versions_as_by_hand(miniature: Path, tmp_path: Path) -> None:
     assert metadata(again, "evaluate")["num_files"] == 1
     report = Path(metadata(again, "evaluate")["report.html"])
     assert report == by_hand / "data/evaluate/report.html"
+
+
+def test_tuned_schedule_and_pages_of_a_task_are_shown(miniature: Path) -> None:
+    repro_by_hand(miniature, "pretrain")
+    best = {"schedule": {"learning_rate": 0.25}, "trial": 3}
+    files = {"best.json": json.dumps(best), "history.png": "no picture"}
+    set_params(miniature, "finetune", video={"files": files, "metrics": {"accuracy": 0.5}})
+    result = materialize(miniature, "finetune_video", "finetune_audio")
+    shown = metadata(result, "finetune_video")
+    assert shown["schedule"] == best
+    assert Path(shown["history.png"]) == miniature / "data/finetune/video/history.png"
+    assert shown["accuracy"] == 0.5
+    assert "schedule" not in metadata(result, "finetune_audio")
 
 
 def test_failed_stage_shows_its_last_lines_and_stops_the_run(miniature: Path) -> None:
