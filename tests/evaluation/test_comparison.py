@@ -8,7 +8,7 @@ from tests.evaluation.world import make_metrics, make_splits
 from vatt.atomic import write_json
 from vatt.evaluation import summary
 from vatt.evaluation.comparison import compare_networks, rank_direction, summarise
-from vatt.evaluation.features import Clips, Features
+from vatt.evaluation.reading.features import Clips, Features
 from vatt.evaluation.summary import format_summary
 
 NUM_TEST = 60

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-from vatt.evaluation.features import Clips, Features, SplitReader
-from vatt.evaluation.linear import Labelled, Probe, Skipped, probe, select_labelled
-from vatt.evaluation.retrieval import (
+from vatt.evaluation.linear.probe import Labelled, Probe, Skipped, probe, select_labelled
+from vatt.evaluation.measures.retrieval import (
     Ranks,
     Retrieval,
     compare_by_cosine,
@@ -15,6 +14,7 @@ from vatt.evaluation.retrieval import (
     measure_retrieval,
     rank_pairs,
 )
+from vatt.evaluation.reading.features import Clips, Features, SplitReader
 from vatt.models.vatt import Vatt
 
 DIRECTIONS = ("text_to_video", "audio_to_video")

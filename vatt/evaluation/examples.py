@@ -12,8 +12,8 @@ from matplotlib.image import imsave
 
 from vatt.data.augment import centre_view
 from vatt.data.clips import ClipReader
-from vatt.evaluation.features import Clips, Features
-from vatt.evaluation.retrieval import Ranks, compare_by_cosine, rank_pairs
+from vatt.evaluation.measures.retrieval import Ranks, compare_by_cosine, rank_pairs
+from vatt.evaluation.reading.features import Clips, Features
 from vatt.params import ClipParams
 
 NUM_EXAMPLES = 3

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vatt.evaluation.comparison import Comparison, RankedPair
-from vatt.evaluation.linear import Probe
-from vatt.evaluation.retrieval import recall_at
+from vatt.evaluation.linear.probe import Probe
+from vatt.evaluation.measures.retrieval import recall_at
 from vatt.evaluation.summary import DIRECTIONS
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"

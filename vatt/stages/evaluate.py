@@ -10,7 +10,7 @@ import torch
 from vatt.data.index import QUARANTINE_NAME, read_index
 from vatt.evaluation.comparison import Split, compare_networks, summarise
 from vatt.evaluation.examples import open_frame_reader, pick_examples
-from vatt.evaluation.features import SplitReader
+from vatt.evaluation.reading.features import SplitReader
 from vatt.evaluation.figures import draw_figures
 from vatt.evaluation.report import Report, write_report
 from vatt.evaluation.summary import REPORT_PATH, format_summary

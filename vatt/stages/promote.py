@@ -6,7 +6,7 @@ from typing import Any
 
 from vatt.data.index import INDEX_NAME
 from vatt.evaluation.comparison import measure_test_split
-from vatt.evaluation.features import MisfitError, SplitReader
+from vatt.evaluation.reading.features import MisfitError, SplitReader
 from vatt.interop import registry
 from vatt.interop.export import load, read_export_params
 from vatt.params import EvaluateParams, PromoteParams

@@ -6,7 +6,7 @@ import torch
 
 from tests.tiny import TINY_MODEL
 from vatt.batch import Batch
-from vatt.evaluation.features import extract_features
+from vatt.evaluation.reading.features import extract_features
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vatt.evaluation.retrieval import (
+from vatt.evaluation.measures.retrieval import (
     Retrieval,
     compare_by_cosine,
     measure_chance,

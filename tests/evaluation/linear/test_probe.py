@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vatt.evaluation.linear import DEFAULT_C, Labelled, Probe, Skipped, probe, select_labelled
+from vatt.evaluation.linear.probe import DEFAULT_C, Labelled, Probe, Skipped, probe, select_labelled
 
 CLASSES = ["a", "b", "c"]
 
