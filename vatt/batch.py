@@ -1,7 +1,7 @@
-"""What flows between the layers: Batch from the data, Embeddings from the models.
+"""What flows between the layers: batches from the data, Embeddings from the models.
 
 Shape legend of the whole project: B batch, T frames, H W pixels, S samples, L tokens, D width,
-E shared-space width, N heads, P candidate texts, G batch over all ranks.
+E shared-space width, N heads, P candidate texts, C classes, G batch over all ranks.
 """
 
 from dataclasses import dataclass, fields
@@ -34,6 +34,31 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory (called by torch's DataLoader)."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Clips of one rank with their labels, C classes in all.
+
+    signals: of "video" (B, T, H, W, 3) and "audio" (B, S) what the task sees and hears, as in Batch.
+    labels: 1 where a class holds; mixed ones lie between 0 and 1. No class holds where training
+    does not know the label.
+    """
+
+    signals: dict[str, Tensor]
+    labels: Float[Tensor, "B C"]
+
+    def to(self, device: torch.device) -> "LabelledBatch":
+        """Return the batch on `device`, copied without waiting where memory is pinned."""
+        signals = {
+            name: signal.to(device, non_blocking=True) for name, signal in self.signals.items()
+        }
+        return LabelledBatch(signals, self.labels.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "LabelledBatch":
+        """Return the batch in page-locked memory (called by torch's DataLoader)."""
+        signals = {name: signal.pin_memory() for name, signal in self.signals.items()}
+        return LabelledBatch(signals, self.labels.pin_memory())
 
 
 @dataclass(frozen=True)

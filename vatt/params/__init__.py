@@ -13,6 +13,14 @@ from vatt.params.data import (
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.fetch import FetchParams
+from vatt.params.finetune import (
+    PRETRAINED,
+    TASKS,
+    FinetuneParams,
+    ScheduleParams,
+    TaskName,
+    TaskParams,
+)
 from vatt.params.launch import (
     KubernetesParams,
     LaunchParams,
@@ -32,12 +40,14 @@ from vatt.params.sources import (
     Source,
     UrlsSource,
 )
-from vatt.params.train import PretrainParams
+from vatt.params.train import PretrainParams, TrainingParams
 
 __all__ = [
     "AUDIO_RATE_HZ",
+    "PRETRAINED",
     "SPECTROGRAM_BANDS",
     "SPECTROGRAM_HOP",
+    "TASKS",
     "TOWER_SIZES",
     "AugmentParams",
     "ClipParams",
@@ -45,6 +55,7 @@ __all__ = [
     "DownloadParams",
     "EvaluateParams",
     "FetchParams",
+    "FinetuneParams",
     "FolderSource",
     "KubernetesParams",
     "LabelledSource",
@@ -57,6 +68,7 @@ __all__ = [
     "PretrainParams",
     "PromoteParams",
     "RunParams",
+    "ScheduleParams",
     "Section",
     "SlurmParams",
     "Source",
@@ -64,7 +76,10 @@ __all__ = [
     "SshParams",
     "StageError",
     "SupervisionParams",
+    "TaskName",
+    "TaskParams",
     "TowerSize",
+    "TrainingParams",
     "UrlsSource",
     "ValidateParams",
     "load_params",

@@ -1,6 +1,7 @@
 """The whole of params.yaml, and what must hold between its sections."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,12 +19,13 @@ from vatt.params.data import (
 )
 from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
+from vatt.params.finetune import PRETRAINED, TASKS, FinetuneParams, TaskName
 from vatt.params.launch import LaunchParams
 from vatt.params.loss import LossParams
 from vatt.params.model import ModelParams
 from vatt.params.section import Section
 from vatt.params.sources import DownloadParams
-from vatt.params.train import PretrainParams
+from vatt.params.train import PretrainParams, TrainingParams
 
 
 class ParamsError(StageError):
@@ -43,6 +45,7 @@ class Params(Section):
     model: ModelParams
     loss: LossParams
     pretrain: PretrainParams
+    finetune: FinetuneParams
     launch: LaunchParams
     evaluate: EvaluateParams
     promote: PromoteParams
@@ -61,10 +64,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        rules = self._list_clip_rules() | self._list_training_rules()
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
-            raise ValueError("; ".join(broken))
+        _refuse_broken(self._list_clip_rules() | self._list_training_rules())
+        for task in TASKS:  # whose clips are as above where nothing else is said
+            _refuse_broken(self._list_task_rules(task) | self._list_input_rules(task))
         return self
 
     def _list_clip_rules(self) -> dict[str, bool]:
@@ -116,19 +118,7 @@ class Params(Section):
         """Return what must hold of training, and whether it does."""
         pretrain = self.pretrain
         return {
-            f"pretrain.warmup_steps = {pretrain.warmup_steps} is above "
-            f"pretrain.num_steps = {pretrain.num_steps}": (
-                pretrain.warmup_steps <= pretrain.num_steps
-            ),
-            f"pretrain.batch_size = {pretrain.batch_size} is not a multiple of "
-            f"launch.num_processes = {self.launch.num_processes} times "
-            f"pretrain.accumulation_steps = {pretrain.accumulation_steps}": (
-                pretrain.batch_size % (self.launch.num_processes * pretrain.accumulation_steps) == 0
-            ),
-            f"pretrain.keep_every_steps = {pretrain.keep_every_steps} is not a multiple of "
-            f"pretrain.checkpoint_every_steps = {pretrain.checkpoint_every_steps}": (
-                (pretrain.keep_every_steps or 0) % pretrain.checkpoint_every_steps == 0
-            ),
+            **self._list_step_rules("pretrain", pretrain, pretrain.warmup_steps),
             f"launch.offload = {self.launch.offload} needs launch.zero_stage "
             f"{'3' if self.launch.offload == 'optimizer_and_parameters' else '1, 2 or 3'}, "
             f"not {self.launch.zero_stage}": (
@@ -143,6 +133,74 @@ class Params(Section):
                 self.loss.weight_va + self.loss.weight_vt > 0
             ),
         }
+
+    def _list_step_rules(
+        self, section: str, training: TrainingParams, warmup_steps: int
+    ) -> dict[str, bool]:
+        """Return what must hold of the steps of any training, and whether it does."""
+        parts = self.launch.num_processes * training.accumulation_steps
+        return {
+            f"{section}.warmup_steps = {warmup_steps} is above "
+            f"{section}.num_steps = {training.num_steps}": warmup_steps <= training.num_steps,
+            f"{section}.batch_size = {training.batch_size} is not a multiple of "
+            f"launch.num_processes = {self.launch.num_processes} times "
+            f"{section}.accumulation_steps = {training.accumulation_steps}": (
+                training.batch_size % parts == 0
+            ),
+            f"{section}.keep_every_steps = {training.keep_every_steps} is not a multiple of "
+            f"{section}.checkpoint_every_steps = {training.checkpoint_every_steps}": (
+                (training.keep_every_steps or 0) % training.checkpoint_every_steps == 0
+            ),
+        }
+
+    def _list_task_rules(self, name: TaskName) -> dict[str, bool]:
+        """Return what must hold of fine-tuning for a task, and whether it does."""
+        task, section = self.finetune.task(name), f"finetune.{name}"
+        return {
+            **self._list_step_rules(section, task, task.schedule.warmup_steps),
+            f"{section}.fusion = {task.fusion}: "
+            + (
+                "a way to fuse is needed" if name == "audio_visual" else "there is nothing to fuse"
+            ): ((task.fusion is not None) == (name == "audio_visual")),
+            f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2": (
+                task.ema_decay is None or self.launch.zero_stage < 3
+            ),
+        }
+
+    def _list_input_rules(self, name: TaskName) -> dict[str, bool]:
+        """Return what must hold of what a task sees and hears, and whether it does."""
+        task, section, model = self.finetune.task(name), f"finetune.{name}", self.model
+        clip, (frames, height, width) = task.cut_clip(self.clip), model.video_patch
+        sees, hears = name != "audio", name in ("audio", "audio_visual")
+        num_frames = frames if name == "image" and task.num_frames is None else clip.num_frames
+        patch = task.audio_stride * (model.audio_patch if model.audio_input == "waveform" else 1)
+        # Other networks have patches of their own.
+        is_ours = task.initial_weights in (None, PRETRAINED)
+        return {
+            f"{section}: {num_frames} frames of {clip.frame_size_px} pixels are not whole patches: "
+            f"model.video_patch = {model.video_patch}": (
+                not (sees and is_ours)
+                or (
+                    num_frames % frames == 0
+                    and clip.frame_size_px % height == 0
+                    and clip.frame_size_px % width == 0
+                )
+            ),
+            f"{section}: {clip.num_samples} samples are no multiple of {section}.audio_stride = "
+            f"{task.audio_stride} times model.audio_patch": (
+                not (hears and is_ours) or clip.num_samples % patch == 0
+            ),
+            f"{section}: frames of {clip.frame_size_px} pixels are larger than "
+            f"preprocess.short_side_px = {self.preprocess.short_side_px}": (
+                not sees or clip.frame_size_px <= self.preprocess.short_side_px
+            ),
+        }
+
+
+def _refuse_broken(rules: Mapping[str, bool]) -> None:
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ValueError("; ".join(broken))
 
 
 def load_params(path: Path) -> Params:

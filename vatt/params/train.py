@@ -1,4 +1,4 @@
-"""Parameters of pre-training."""
+"""Parameters of all training, and of pre-training."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,21 +8,15 @@ from pydantic import Field
 from vatt.params.section import Section
 
 
-class PretrainParams(Section):
-    """Self-supervised training (VATT section 4.2)."""
+class TrainingParams(Section):
+    """What pre-training and fine-tuning share: how long, in which steps, and what is kept."""
 
     num_steps: int = Field(ge=1)
     batch_size: int = Field(ge=2)
-    """Clips of one update, over all ranks; 2048 in the paper."""
+    """Clips of one update, over all ranks; 2048 in the paper's pre-training."""
     accumulation_steps: int = Field(ge=1)
-    """Parts that a batch is computed in, one after the other; 1 in the paper. A clip's negatives
-    are those of its part, so that more parts are not the same training with less memory."""
-    learning_rate: float = Field(gt=0)
-    """Peak of the schedule; it is reached by a linear warm-up and ends at its half."""
-    schedule: Literal["paper", "released"]
-    """From the peak to its half: a quarter period of a cosine (paper) or half a period (released)."""
-    warmup_steps: int = Field(ge=0)
-    adam_epsilon: float = Field(gt=0)
+    """Parts that a batch is computed in, one after the other; 1 in the paper. In pre-training a clip's
+    negatives are those of its part, so that more parts are not the same training with less memory."""
     gradient_clip_norm: float = Field(ge=0)
     """Global norm to clip gradients at; 0 is off, as in the paper."""
     checkpoint_every_steps: int = Field(ge=1)
@@ -38,13 +32,24 @@ class PretrainParams(Section):
     max_bad_steps: int = Field(ge=0)
     """A run with more bad steps ends."""
     log_every_steps: int = Field(ge=1)
+    validate_every_steps: int | None = Field(ge=1)
+    """How often the network is measured on the split validation; null is never."""
+    validation_clips: int = Field(ge=2)
+    """Of the split validation, at most."""
+
+
+class PretrainParams(TrainingParams):
+    """Self-supervised training (VATT section 4.2)."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak of the schedule; it is reached by a linear warm-up and ends at its half."""
+    schedule: Literal["paper", "released"]
+    """From the peak to its half: a quarter period of a cosine (paper) or half a period (released)."""
+    warmup_steps: int = Field(ge=0)
+    adam_epsilon: float = Field(gt=0)
     source_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """How often samples of each source are drawn, in proportion: HowTo100M and AudioSet half and half,
     however many they have. null draws every sample equally often."""
-    validate_every_steps: int | None = Field(ge=1)
-    """How often the health of the embeddings is measured; null is never."""
-    validation_clips: int = Field(ge=2)
-    """Of the split validation, at most."""
     initial_weights: str | None
     """Start from an export: its folder, or "champion"; null starts from random weights."""
     word_vectors: Path | None
