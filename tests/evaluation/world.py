@@ -5,10 +5,10 @@ import pandas as pd
 
 from tests.tiny import TINY_MODEL
 from vatt.evaluation.comparison import Comparison, Split, compare_networks, summarise
-from vatt.evaluation.examples import pick_examples
-from vatt.evaluation.figures import draw_figures
 from vatt.evaluation.reading.features import Clips, Features
-from vatt.evaluation.report import Report
+from vatt.evaluation.report.examples import pick_examples
+from vatt.evaluation.report.figures import draw_figures
+from vatt.evaluation.report.page import Report
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams
 

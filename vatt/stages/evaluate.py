@@ -9,10 +9,10 @@ import torch
 
 from vatt.data.index import QUARANTINE_NAME, read_index
 from vatt.evaluation.comparison import Split, compare_networks, summarise
-from vatt.evaluation.examples import open_frame_reader, pick_examples
 from vatt.evaluation.reading.features import SplitReader
-from vatt.evaluation.figures import draw_figures
-from vatt.evaluation.report import Report, write_report
+from vatt.evaluation.report.examples import open_frame_reader, pick_examples
+from vatt.evaluation.report.figures import draw_figures
+from vatt.evaluation.report.page import Report, write_report
 from vatt.evaluation.summary import REPORT_PATH, format_summary
 from vatt.interop.export import Exported, build_untrained, load
 from vatt.interop.registry import digest_export

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.evaluation.world import make_report, make_splits
-from vatt.evaluation.report import Report, render_report
+from vatt.evaluation.report.page import Report, render_report
 from vatt.models.accounting import add_costs, count_clip
 
 LOADING_ATTRIBUTES = {

@@ -1,0 +1,156 @@
+"""The report of a run: one HTML page that needs no network."""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vatt.atomic import atomic_path
+from vatt.evaluation.report.cost import (
+    drop_rate,
+    list_costs,
+    list_published_flops,
+    list_published_sizes,
+)
+from vatt.evaluation.report.examples import ExampleGroup
+from vatt.evaluation.report.figures import Figures
+from vatt.evaluation.report.results import list_probes, list_retrieval, percent
+from vatt.evaluation.summary import DIRECTIONS
+from vatt.models.vatt import Vatt
+from vatt.params import ClipParams
+
+MAX_QUARANTINE_ROWS = 50
+SPLITS = ("train", "validation", "test")
+LIBRARIES = ("vatt", "torch", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows.
+
+    metrics: the content of metrics/evaluate.json. verdict: that of metrics/validate.json, None
+    where there is none. index: a row per clip. quarantine: source, video_id and reason of each
+    input that did not make it. parameters: sections of values, and values without a section.
+    model, clip: the network, whose cost is shown, and the clip that it was built for.
+    """
+
+    metrics: Mapping[str, Any]
+    figures: Figures
+    examples: Sequence[ExampleGroup]
+    index: pd.DataFrame
+    quarantine: Sequence[Mapping[str, Any]]
+    verdict: Mapping[str, Any] | None
+    parameters: Mapping[str, Any]
+    model: Vatt
+    clip: ClipParams
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write report.html and, as files of their own, its figures: whole or not at all."""
+    named = {"curves": report.figures.curves, "recall": report.figures.recall}
+    named |= {
+        f"confusion_{number}": svg for number, svg in enumerate(report.figures.confusion.values())
+    }
+    with atomic_path(folder) as partial:
+        (partial / "figures").mkdir(parents=True)
+        (partial / "report.html").write_text(render_report(report), encoding="utf-8")
+        for name, svg in named.items():
+            if svg is not None:
+                (partial / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
+def render_report(report: Report) -> str:
+    """Return the page as HTML: the same text for the same content and versions."""
+    environment = Environment(
+        loader=PackageLoader("vatt", "evaluation/report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        metrics=report.metrics,
+        num_test=int((report.index["split"] == "test").sum()),
+        tiles=_list_tiles(report.metrics),
+        retrieval=[list_retrieval(report.metrics, direction) for direction in DIRECTIONS],
+        probes=list(list_probes(report.metrics["probes"])),
+        figures=report.figures,
+        examples=report.examples,
+        counts=_count_clips(report.index),
+        num_quarantined=len(report.quarantine),
+        quarantine=report.quarantine[:MAX_QUARANTINE_ROWS],
+        verdict=report.verdict,
+        drop_rate=percent(drop_rate(report.model)),
+        costs=list_costs(report.model, report.clip),
+        published_sizes=list(list_published_sizes()),
+        published_flops=list(list_published_flops()),
+        parameters=_list_parameters(report.parameters),
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    )
+
+
+def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The numbers to see first: R@10 of both directions, and the probe that gained most."""
+    tiles = []
+    for direction, title in DIRECTIONS.items():
+        if metrics[f"{direction}_pairs"]:
+            key = f"{direction}_r10"
+            times = metrics[key] / metrics["chance"][key]
+            detail = f"{times:.1f} times chance, untrained {percent(metrics['untrained'][key])}"
+            tiles.append(
+                {"title": f"R@10, {title}", "value": percent(metrics[key]), "detail": detail}
+            )
+    measured = [row for row in list_probes(metrics["probes"]) if not row["reason"]]
+    if measured:
+        best = max(measured, key=lambda row: float(row["gain"]))
+        tiles.append(
+            {
+                "title": f"Probe of {best['task']} from {best['modality']}",
+                "value": best["trained"],
+                "detail": f"{best['gain']} points over untrained",
+            }
+        )
+    return tiles
+
+
+def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
+    """Numbers of videos and clips by source and split."""
+    return [
+        {
+            "source": source,
+            "split": split,
+            "num_videos": clips["video_id"].nunique(),
+            "num_clips": len(clips),
+            "num_audio": int(clips["has_audio"].sum()),
+            "num_text": int(((clips["num_captions"] > 0) | clips["caption"].notna()).sum()),
+            "minutes": f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}",
+        }
+        for source, of_source in index.groupby("source")
+        for split in SPLITS
+        if len(clips := of_source[of_source["split"] == split])
+    ]
+
+
+def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values by section; those of a section within a section get both names."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            sections[name] = dict(_flatten(value))
+        elif value is not None:
+            sections.setdefault("model as exported", {})[name] = value
+    return sections
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
