@@ -9,7 +9,7 @@ import torch
 from tests.models.original import CLIP, SIZE, Original
 from vatt.interop import original
 from vatt.interop.architecture import Choices, Network, read_architecture
-from vatt.models.classifier import ClassifierParams
+from vatt.models.classification.classifier import ClassifierParams
 from vatt.models.tower import collect_weights
 from vatt.models.vatt import Vatt
 from vatt.params import StageError

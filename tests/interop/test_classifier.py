@@ -15,7 +15,7 @@ from vatt.interop.classifier import (
     ExportedClassifierParams,
     save_classifier,
 )
-from vatt.models.classifier import Classifier, ClassifierParams
+from vatt.models.classification.classifier import Classifier, ClassifierParams
 from vatt.models.spectrogram import LogMel
 from vatt.params import StageError
 
@@ -113,7 +113,7 @@ OF_80_BANDS = SPECTROGRAM.model_copy(update={"patch": (16, 5), "grid": (9, 16)})
 
 def test_80_bands_take_waveforms_and_their_spectrograms() -> None:
     exported = build_exported(OF_80_BANDS)
-    assert exported.input_shape == (144, 80)
+    assert exported.input_shapes == {"audio": (144, 80)}
     waveforms = torch.rand(2, 2, 153_600) * 2 - 1
     spectrograms = LogMel()(waveforms.flatten(0, 1)).unflatten(0, (2, 2))
     assert spectrograms.shape == (2, 2, 150, 80)

@@ -84,7 +84,7 @@ def test_logits_are_those_of_the_original(tmp_path: Path, name: str) -> None:
     original = Original(name)
     signal = original.numbers["in::images" if name == "cls_vit" else "in::audio"]
     views = torch.from_numpy(signal if name == "cls_vit" else signal[..., 0]).unflatten(0, (2, 3))
-    assert classifier.input_shape == tuple(views.shape[2:])
+    assert list(classifier.input_shapes.values()) == [tuple(views.shape[2:])]
     assert_near(classifier.classify(views), original.tensor("eval:/logits"))
     with pytest.raises(StageError, match=r"is a classifier: load it with vatt.load_classifier"):
         vatt.load(tmp_path / "out")

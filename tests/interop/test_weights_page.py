@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.models.original import AGNOSTIC, CLIP, MODEL
 from tests.models.test_parity_classifier import SPECTROGRAM, VIDEO
-from vatt.models.classifier import Classifier
+from vatt.models.classification.classifier import Classifier
 from vatt.models.tower import collect_weights
 from vatt.models.vatt import Vatt
 

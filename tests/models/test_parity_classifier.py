@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.models.original import SIZE, Original
 from vatt.interop.original import state_from_original
 from vatt.losses.classification import balanced_sigmoid_loss, softmax_loss
-from vatt.models.classifier import Classifier, ClassifierParams, EitherInput
+from vatt.models.classification.classifier import Classifier, ClassifierParams, EitherInput
 from vatt.models.patches import SpectrogramPatches
 from vatt.models.spectrogram import LogMel
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from vatt.interop import original
-from vatt.models.classifier import ClassifierParams
+from vatt.models.classification.classifier import ClassifierParams
 from vatt.models.spectrogram import HOP, NUM_BANDS
 from vatt.params import TOWER_SIZES, ClipParams, ModelParams, Section, StageError, TowerSize
 

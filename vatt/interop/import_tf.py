@@ -18,7 +18,7 @@ from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.interop.export import PARAMS, ExportedParams, save_export
 from vatt.interop.original import check_names, find_originals, find_shape, lay_out_weights
 from vatt.interop.tensor_bundle import TensorBundle, TensorEntry
-from vatt.models.classifier import Classifier, ClassifierParams
+from vatt.models.classification.classifier import Classifier, ClassifierParams
 from vatt.models.tower import collect_weights
 from vatt.models.vatt import Vatt
 from vatt.params import StageError

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -46,10 +47,9 @@ def write_initial_weights(
     weights = collect_weights(exported.model)
     for name, wanted in collect_weights(model).items():
         if ".positions.tables." in name and len(wanted) != len(weights[name]):
-            stretch = spline_matrix(len(weights[name]), len(wanted))
-            weights[name] = (stretch @ weights[name].double()).float()
+            weights[name] = stretch_table(weights[name], len(wanted))
     restore_weights(model, weights | {_find_words(model): words})
-    _save(model, out_path)
+    save_weights(model, out_path)
 
 
 def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> None:
@@ -62,7 +62,7 @@ def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> 
     """
     model = build_untrained(params)
     model.words.weight = nn.Parameter(_read_words(source, model.words.weight))
-    _save(model, out_path)
+    save_weights(model, out_path)
 
 
 def _find_words(model: Vatt) -> str:
@@ -70,7 +70,13 @@ def _find_words(model: Vatt) -> str:
     return next(name for name, weight in model.named_parameters() if weight is model.words.weight)
 
 
-def _save(model: Vatt, out_path: Path) -> None:
+def stretch_table(table: Float[Tensor, "K D"], num_places: int) -> Float[Tensor, "L D"]:
+    """Return a table of positions for `num_places` by the spline, computed in float64."""
+    return (spline_matrix(len(table), num_places) @ table.double()).to(table.dtype)
+
+
+def save_weights(model: nn.Module, out_path: Path) -> None:
+    """Write all weights of a model to a safetensors file."""
     weights = collect_weights(model)
     with atomic_path(out_path) as partial:
         save_file({name: tensor.detach() for name, tensor in weights.items()}, partial)

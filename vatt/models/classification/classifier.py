@@ -13,15 +13,15 @@ from vatt.models.patches import AudioPatches, Patches, SpectrogramPatches, Video
 from vatt.models.positions import Positions
 from vatt.models.stem import Stem
 from vatt.models.tower import Tower
-from vatt.models.transformer import STANDARD, UNBIASED, Encoder
+from vatt.models.transformer import STANDARD, UNBIASED, Encoder, Style
 from vatt.params import Section, TowerSize
 
 Count = Annotated[int, Field(ge=1)]
 NUM_AXES = {"video": 3, "waveform": 1, "spectrogram": 2}
 
 
-class ClassifierParams(Section):
-    """What a classifier is built from."""
+class TowerParams(Section):
+    """What a tower of a classifier is built from."""
 
     input: Literal["video", "waveform", "spectrogram"]
     size: TowerSize
@@ -31,21 +31,47 @@ class ClassifierParams(Section):
     """Patches along each of these axes; inputs of other sizes have their positions interpolated."""
     post_projection_width: Count | None
     """Width of the features of a tower from VATT-MA; None for a tower of its own."""
-    num_classes: Count
     dropout_rate: float = Field(ge=0, le=1)
-    head_dropout_rate: float = Field(ge=0, le=1)
-    """Before the linear layer; in the paper 0.5 for video, 0 for audio."""
     drop_token_rate: float = Field(ge=0, lt=1)
     """The share of tokens REMOVED in training; 0 in the paper, 0.5 as released."""
 
     @model_validator(mode="after")
-    def _check_axes(self) -> "ClassifierParams":
+    def _check_axes(self) -> "TowerParams":
         num_axes = NUM_AXES[self.input]
         if not len(self.patch) == len(self.grid) == num_axes:
             raise ValueError(
                 f"input = {self.input} has {num_axes} axes, patch = {self.patch}, grid = {self.grid}"
             )
         return self
+
+    @property
+    def modality(self) -> Literal["video", "audio"]:
+        """What the tower is for."""
+        return "video" if self.input == "video" else "audio"
+
+    def measure(self) -> tuple[int, ...]:
+        """Return the shape of one signal: frames, height, width and 3; samples; or frames and bands."""
+        shape = tuple(points * count for points, count in zip(self.patch, self.grid, strict=True))
+        return (*shape, 3) if self.input == "video" else shape
+
+
+class HeadParams(Section):
+    """What the linear layer of a classifier is built from."""
+
+    num_classes: Count
+    head_dropout_rate: float = Field(ge=0, le=1)
+    """Before the linear layer; in the paper 0.5 for video, 0 for audio."""
+    multi_label: bool | None = None
+    """Whether a clip may have several classes; None: sound may, video not, as in the paper."""
+
+
+class ClassifierParams(TowerParams, HeadParams):
+    """What a classifier with one tower is built from."""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a clip may have several classes: logits are for sigmoids, not for softmax."""
+        return self.modality == "audio" if self.multi_label is None else self.multi_label
 
 
 class Classifier(nn.Module):
@@ -56,14 +82,18 @@ class Classifier(nn.Module):
 
     def __init__(self, params: ClassifierParams) -> None:
         super().__init__()
-        self.tower = _build_tower(params)
+        self.modalities = (params.modality,)
+        self.tower = build_tower(params)
         self.dropout = Dropout(params.head_dropout_rate)
-        self.head = Dense(self.tower.width, params.num_classes)
-        if params.input == "video":
-            nn.init.xavier_normal_(self.head.weight)
-        elif params.num_classes > 1:
-            # Of many classes few are heard at once: training begins from there.
-            nn.init.constant_(self.head.bias, -math.log(params.num_classes - 1))
+        multi_label = (
+            params.modality == "audio" if params.multi_label is None else params.multi_label
+        )
+        self.head = build_head(self.tower.width, params.num_classes, multi_label=multi_label)
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers, one for each of `modalities`."""
+        return (self.tower,)
 
     def forward(self, signal: Tensor) -> Float[Tensor, "B C"]:
         """Return the logits of videos (B, T, H, W, 3), waveforms (B, S) or spectrograms (B, F, M).
@@ -93,15 +123,27 @@ class EitherInput(nn.Module):
         return spectrogram
 
 
+def build_head(width: int, num_classes: int, *, multi_label: bool) -> Dense:
+    """Return the linear layer from features to classes, with the original's first weights."""
+    head = Dense(width, num_classes)
+    if not multi_label:
+        nn.init.xavier_normal_(head.weight)
+    elif num_classes > 1:
+        # Of many classes few are there at once: training begins from there.
+        nn.init.constant_(head.bias, -math.log(num_classes - 1))
+    return head
+
+
 class _Parts(NamedTuple):
     """What differs between the inputs."""
 
     patches: Patches
     positions: Positions
-    encoder: Encoder
+    style: Style
 
 
-def _build_tower(params: ClassifierParams) -> Tower:
+def build_tower(params: TowerParams, shared_encoder: Encoder | None = None) -> Tower:
+    """Return a tower with its own or the shared encoder."""
     parts = _build_parts(params)
     stem = Stem(
         parts.patches,
@@ -110,10 +152,11 @@ def _build_tower(params: ClassifierParams) -> Tower:
         params.dropout_rate,
         pre_projects=params.post_projection_width is not None,
     )
-    return Tower(stem, parts.encoder, params.post_projection_width)
+    encoder = shared_encoder or Encoder(params.size, params.dropout_rate, parts.style)
+    return Tower(stem, encoder, params.post_projection_width)
 
 
-def _build_parts(params: ClassifierParams) -> _Parts:
+def _build_parts(params: TowerParams) -> _Parts:
     width = params.size.width
     is_spectrogram = params.input == "spectrogram"
     patches: Patches
@@ -128,5 +171,5 @@ def _build_parts(params: ClassifierParams) -> _Parts:
     return _Parts(
         patches,
         Positions(params.grid, width, first_axis_fastest=is_spectrogram),
-        Encoder(params.size, params.dropout_rate, UNBIASED if is_spectrogram else STANDARD),
+        UNBIASED if is_spectrogram else STANDARD,
     )

@@ -1,0 +1,213 @@
+"""What fine-tuning starts from: a classifier made of the towers of a trained model (VATT section 4.1.3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vatt.interop.classifier import (
+    ExportedClassifierParams,
+    load_classifier,
+    read_classifier_params,
+)
+from vatt.interop.export import (
+    CLASSIFIER_SECTION,
+    ExportedParams,
+    load,
+    read_export_params,
+    read_params,
+)
+from vatt.interop.initial import save_weights, stretch_table
+from vatt.models.classification.audio_visual import AudioVisualParams
+from vatt.models.classification.classifier import ClassifierParams, TowerParams
+from vatt.models.classification.fusion import FusionParams
+from vatt.models.classification.networks import apply_rates, build_network, list_towers
+from vatt.models.spectrogram import NUM_BANDS, count_frames
+from vatt.models.tower import Tower
+from vatt.params import ClipParams, ModelParams, StageError, TaskName, TaskParams
+
+TENSOR_WIDTH, SKETCH_WIDTH, ATTENTION_LAYERS = 32, 1024, 2
+"""Of the fusions: each feature before the outer product, the sketch, the layers behind the towers."""
+MODALITIES = {
+    "video": ("video",),
+    "image": ("video",),
+    "audio": ("audio",),
+    "audio_visual": ("video", "audio"),
+}
+"""Whose towers a task needs."""
+POSITIONS = ".positions.tables."
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a classifier is wanted for. clip: the task's; num_classes: of its label."""
+
+    task_name: TaskName
+    task: TaskParams
+    clip: ClipParams
+    num_classes: int
+
+
+def describe_classifier(
+    source: Path | None, model: ModelParams, demand: Demand
+) -> ClassifierParams | AudioVisualParams:
+    """Return the classifier for a task whose towers are those of `source`, or of a new `model`.
+
+    `source` is the folder of an export, or of a classifier, imported or fine-tuned. Its towers get
+    the positions of clips of the task.
+
+    Raises:
+        StageError: the folder is neither, it has no tower for the task, or the clips are not whole
+            patches.
+    """
+    found = None if source is None else _read(source)
+    if isinstance(found, ExportedClassifierParams):
+        towers = list_towers(found.classifier)
+        shared = isinstance(found.classifier, AudioVisualParams) and found.classifier.shared_encoder
+    else:
+        model = model if found is None else found.model
+        towers, shared = _list_towers_of(model), model.shared_encoder
+    missing = [name for name in MODALITIES[demand.task_name] if name not in towers]
+    if missing:
+        raise StageError(
+            f"{source}: has a tower for {', '.join(towers)}, none for {', '.join(missing)}: "
+            f"it cannot be fine-tuned to the task {demand.task_name}"
+        )
+    fitted = {name: _fit(towers[name], demand) for name in MODALITIES[demand.task_name]}
+    params = _join(fitted, demand, shared_encoder=shared)
+    return apply_rates(params, demand.task.schedule)
+
+
+def write_first_weights(
+    source: Path, params: ClassifierParams | AudioVisualParams, seed: int, out_path: Path
+) -> None:
+    """Write the first weights of a classifier that `describe_classifier` gave for `source`.
+
+    Towers are those of the source, with position tables stretched by the spline to the classifier's
+    sizes; the head, and a fusion, begin at random, drawn from `seed`.
+
+    Raises:
+        StageError: the folder cannot be read, or holds another network; the difference is named.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(params)
+    trained = _load_towers(source)
+    for modality, tower in zip(network.modalities, network.towers, strict=True):
+        if modality not in trained:
+            raise StageError(f"{source}: has no tower for {modality}")
+        _fill(tower, trained[modality].state_dict(), f"{source}: {modality}")
+    save_weights(network, out_path)
+
+
+def _read(source: Path) -> ExportedParams | ExportedClassifierParams:
+    if CLASSIFIER_SECTION in read_params(source):
+        return read_classifier_params(source)
+    return read_export_params(source)
+
+
+def _load_towers(source: Path) -> dict[str, Tower]:
+    """Return the towers of an export or classifier for each modality that can be classified."""
+    if CLASSIFIER_SECTION in read_params(source):
+        network = load_classifier(source).model
+        return dict(zip(network.modalities, network.towers, strict=True))
+    model = load(source).model
+    return {"video": model.video, "audio": model.audio}
+
+
+def _fill(tower: Tower, weights: Mapping[str, Tensor], name: str) -> None:
+    """Give a tower the weights of one that differs in the length of its position tables only."""
+    fitted = dict(weights)
+    wanted = tower.state_dict()
+    for key, table in weights.items():
+        if POSITIONS in key and key in wanted:
+            fitted[key] = stretch_table(table, len(wanted[key]))
+    try:
+        tower.load_state_dict(fitted)
+    except RuntimeError as error:
+        raise StageError(f"{name}: is another network: {error}") from error
+
+
+def _list_towers_of(model: ModelParams) -> dict[str, TowerParams]:
+    """Return the towers of a model for pre-training, for clips of one patch."""
+    post_projection_width = model.post_projection_width if model.shared_encoder else None
+    is_waveform = model.audio_input == "waveform"
+    patches = {
+        "video": ("video", model.video_size, model.video_patch),
+        "audio": (
+            model.audio_input,
+            model.audio_size,
+            (model.audio_patch,) if is_waveform else model.spectrogram_patch,
+        ),
+    }
+    return {
+        modality: TowerParams(
+            input=kind,
+            size=size,
+            patch=patch,
+            grid=(1,) * len(patch),
+            post_projection_width=post_projection_width,
+            dropout_rate=model.dropout_rate,
+            drop_token_rate=0,
+        )
+        for modality, (kind, size, patch) in patches.items()
+    }
+
+
+def _fit(tower: TowerParams, demand: Demand) -> TowerParams:
+    """Return the tower for clips of the task."""
+    clip, task = demand.clip, demand.task
+    num_frames = clip.num_frames
+    if demand.task_name == "image":
+        num_frames = task.num_frames or tower.patch[0]
+    num_samples = clip.num_samples // task.audio_stride
+    lengths = {
+        "video": (num_frames, clip.frame_size_px, clip.frame_size_px),
+        "waveform": (num_samples,),
+        "spectrogram": (count_frames(num_samples), NUM_BANDS),
+    }[tower.input]
+    grid = tuple(length // points for length, points in zip(lengths, tower.patch, strict=True))
+    covered = tuple(points * count for points, count in zip(tower.patch, grid, strict=True))
+    # Of a spectrogram the network cuts off what does not fill a patch, as the original does.
+    if 0 in grid or (covered != lengths and tower.input != "spectrogram"):
+        raise StageError(
+            f"finetune.{demand.task_name}: a clip of {_show(lengths)} is not whole patches of "
+            f"{_show(tower.patch)} ({tower.input})"
+        )
+    return tower.model_copy(update={"grid": grid})
+
+
+def _show(lengths: tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in lengths)
+
+
+def _join(
+    towers: Mapping[str, TowerParams], demand: Demand, *, shared_encoder: bool
+) -> ClassifierParams | AudioVisualParams:
+    """Return the classifier on one tower, or on two with a fusion."""
+    head: dict[str, Any] = {
+        "num_classes": demand.num_classes,
+        "head_dropout_rate": 0,
+        "multi_label": demand.task.multi_label,
+    }
+    if demand.task_name == "audio_visual":
+        fusion = _describe_fusion(demand.task, towers["video"])
+        return AudioVisualParams(**towers, shared_encoder=shared_encoder, fusion=fusion, **head)
+    (tower,) = towers.values()
+    return ClassifierParams.model_validate(
+        {**tower.model_dump(include=set(TowerParams.model_fields)), **head}
+    )
+
+
+def _describe_fusion(task: TaskParams, video: TowerParams) -> FusionParams:
+    if task.fusion is None:
+        raise StageError("finetune.audio_visual.fusion = null: a way to fuse is needed")
+    return FusionParams(
+        kind=task.fusion,
+        width=TENSOR_WIDTH if task.fusion == "tensor" else SKETCH_WIDTH,
+        size=video.size.model_copy(update={"num_layers": ATTENTION_LAYERS}),
+        dropout_rate=video.dropout_rate,
+    )
