@@ -29,8 +29,6 @@ from vatt.params import ClipParams, StageError
 class LoaderOptions:
     """Where samples of training come from, how often and by how many processes."""
 
-    table_path: Path
-    """The file of `SampleTable`; it is written if it is not there."""
     num_workers: int = 0
     source_weights: Mapping[str, float] | None = None
     """See `weigh`."""
@@ -90,7 +88,7 @@ def open_pretraining_loader(
             not fit it; while iterating: a worker was killed.
         ShardError: while iterating: a shard is damaged.
     """
-    table = SampleTable(preprocess_dir, options.table_path)
+    table = SampleTable(preprocess_dir)
     shares = weigh(table.sizes, options.source_weights)
     clips = TrainingClips(ClipReader(preprocess_dir, clip, options.shards), table, order.seed)
     return _load(clips, _Batches(order, shares), collate, options.num_workers)
