@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vatt.data.index import _schema, read_index
+from vatt.data.index import make_schema, read_index
 from vatt.data.loading.samples import FIELDS, SampleTable, write_samples
 from vatt.params import StageError
 
@@ -26,11 +26,11 @@ def write_index(folder: Path, num_rows: int) -> None:
         "meta_offset": rng.integers(0, 2**40, num_rows),
     }
     empty = {pa.string(): "", pa.bool_(): False, pa.int64(): 3, pa.float64(): 10.0}
-    columns = [values.get(field.name, [empty[field.type]] * num_rows) for field in _schema()]
+    columns = [values.get(field.name, [empty[field.type]] * num_rows) for field in make_schema()]
     arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)
+        pa.array(column, field.type) for column, field in zip(columns, make_schema(), strict=True)
     ]
-    pq.write_table(pa.table(arrays, schema=_schema()), folder / "index.parquet")
+    pq.write_table(pa.table(arrays, schema=make_schema()), folder / "index.parquet")
 
 
 def write_corpus(folder: Path, num_rows: int) -> None:
