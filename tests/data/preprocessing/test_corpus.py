@@ -89,7 +89,8 @@ def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
     assert flashes["num_context_captions"].tolist() == [14, 18, 20]
     assert set(flashes["captions_outside"]) == {7}
     np.testing.assert_allclose(flashes["caption_words_per_second"], [2, 2, 2], atol=0.2)
-    assert set(flashes["labels"]) == {'{"group": "flashes.mp4"}'}
+    assert set(flashes["labels"]) == {'{"group": ["flashes.mp4"]}'}
+    assert set(flashes["descriptions"]) == {"[]"}
     silent = index[index["video_id"] == "silent.mp4"].iloc[0]
     assert not silent["has_audio"]
     assert np.isnan(silent["audio_duration_s"])
@@ -98,7 +99,8 @@ def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
     assert not sound["has_video"]
     assert sound["audio_duration_s"] == 4.0
     described = index[index["video_id"] == "test/described.mp4"].iloc[0]
-    assert described["caption"] == "a square that moves"
+    assert json.loads(described["labels"]) == {"group": ["test"], "shape": ["square", "box"]}
+    assert json.loads(described["descriptions"]) == ["a square that moves", "a box on its way"]
 
 
 def test_digests_are_those_of_the_files(corpus_dir: Path, download_dir: Path) -> None:
