@@ -171,7 +171,7 @@ def open_readers(
     clip: ClipParams, sources: list[Path], preprocess_dir: Path
 ) -> dict[str, Callable[[int], object]]:
     """Return ours and the others, each by its name."""
-    table = SampleTable(preprocess_dir, preprocess_dir / "samples")
+    table = SampleTable(preprocess_dir)
     ours = TrainingClips(ClipReader(preprocess_dir, clip), table, 0)
     shards = sorted((preprocess_dir / "shards").glob("*.tar"))
     rivals = Rivals(clip, sources, shards, torch_colours.jitter_colour)

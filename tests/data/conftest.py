@@ -40,7 +40,12 @@ def write_downloads(download_dir: Path) -> None:
             (download_dir / captions_path).write_text(CAPTIONS, encoding="utf-8")
         annotations = [Annotation("group", name.partition("/")[0])]
         if name == "test/described.mp4":
-            annotations.append(Annotation("caption", text="a square that moves"))
+            annotations += [
+                Annotation("shape", "square"),
+                Annotation("caption", text="a square that moves"),
+                Annotation("shape", "box"),
+                Annotation("caption", text="a box on its way"),
+            ]
         entries.append(
             ManifestEntry(
                 source="known",

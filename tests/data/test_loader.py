@@ -2,7 +2,6 @@ import dataclasses
 import functools
 import hashlib
 import multiprocessing
-import tempfile
 import threading
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +23,7 @@ from vatt.data.loader import (
     open_pretraining_loader,
 )
 from vatt.data.loading.order import Share, TrainingOrder
-from vatt.data.loading.samples import SampleTable
+from vatt.data.loading.samples import SampleTable, write_samples
 from vatt.data.loading.stores import LocalShards, RangeCache, RemoteShards
 from vatt.data.shards import ShardError
 from vatt.params import ClipParams, StageError
@@ -39,9 +38,7 @@ ORDER = TrainingOrder(seed=3, batch_size=6, start_step=0, num_steps=5)
 def load(
     corpus_dir: Path, order: TrainingOrder, num_workers: int = 0, clip: ClipParams = CLIP
 ) -> list[Batch]:
-    with tempfile.TemporaryDirectory() as folder:
-        options = LoaderOptions(Path(folder) / "samples", num_workers)
-        return list(open_pretraining_loader(corpus_dir, clip, order, options))
+    return list(open_pretraining_loader(corpus_dir, clip, order, LoaderOptions(num_workers)))
 
 
 def assert_same(batches: list[Batch], expected: list[Batch]) -> None:
@@ -132,6 +129,7 @@ def test_a_corpus_without_training_segments_is_refused(corpus_dir: Path, tmp_pat
     (tmp_path / "tokenizer.model").write_bytes((corpus_dir / "tokenizer.model").read_bytes())
     table = pq.read_table(corpus_dir / "index.parquet")
     pq.write_table(table.filter(pc.field("split") == "test"), tmp_path / "index.parquet")
+    write_samples(tmp_path)
     with pytest.raises(StageError, match="no segment of the split train has"):
         load(tmp_path, ORDER)
 
@@ -143,7 +141,7 @@ def test_clips_that_cannot_be_shared_are_refused() -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_shard_is_named(corpus_dir: Path, tmp_path: Path, num_workers: int) -> None:
-    for name in ("index.parquet", "tokenizer.model"):
+    for name in ("index.parquet", "samples.bin", "tokenizer.model"):
         (tmp_path / name).write_bytes((corpus_dir / name).read_bytes())
     with pytest.raises(StageError, match=r"shards/train-00000\d\.tar: [0-9a-f]+_\d+\.\w+ at byte"):
         load(tmp_path, ORDER, num_workers)
@@ -194,9 +192,8 @@ def split_batch(batch: Batch) -> list[Clip]:
     return [Clip(*clip) for clip in zip(*parts, strict=True)]
 
 
-def test_ranks_and_workers_may_change_within_an_epoch(corpus_dir: Path, tmp_path: Path) -> None:
-    table = SampleTable(corpus_dir, tmp_path / "samples")
-    clips = TrainingClips(ClipReader(corpus_dir, CLIP), table, ORDER.seed)
+def test_ranks_and_workers_may_change_within_an_epoch(corpus_dir: Path) -> None:
+    clips = TrainingClips(ClipReader(corpus_dir, CLIP), SampleTable(corpus_dir), ORDER.seed)
     epochs, num_steps = 3, 3 * NUM_TRAINING // 6
     expected = Counter(
         digest(clips[epoch, sample]) for epoch in range(epochs) for sample in range(NUM_TRAINING)
@@ -218,12 +215,10 @@ def test_sources_are_mixed_by_weight(corpus_dir: Path, tmp_path: Path) -> None:
     place = table.schema.get_field_index("source")
     table = table.set_column(place, table.schema.field("source"), others.combine_chunks())
     pq.write_table(table, tmp_path / "index.parquet")
+    write_samples(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes((corpus_dir / "tokenizer.model").read_bytes())
-    options = LoaderOptions(
-        tmp_path / "samples",
-        source_weights={"known": 2, "other": 1},
-        shards=LocalShards(corpus_dir / "shards"),
-    )
+    shards = LocalShards(corpus_dir / "shards")
+    options = LoaderOptions(source_weights={"known": 2, "other": 1}, shards=shards)
     batches = list(open_pretraining_loader(tmp_path, CLIP, ORDER, options))
     # Of the training segments those of this video alone have no captions.
     untold = [int((~batch.text_mask.any(-1)).sum()) for batch in batches]
@@ -239,7 +234,7 @@ def test_remote_shards_give_the_same_batches(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         cache = RangeCache(tmp_path / "cache", 2**26)
         shards = RemoteShards(f"http://127.0.0.1:{server.server_port}", cache)
-        options = LoaderOptions(tmp_path / "samples", num_workers, shards=shards)
+        options = LoaderOptions(num_workers, shards=shards)
         assert_same(list(open_pretraining_loader(corpus_dir, CLIP, ORDER, options)), batches)
         server.shutdown()
     # The server is gone: all comes from the cache.
@@ -251,7 +246,7 @@ def test_a_remote_shard_that_is_gone_is_named(
 ) -> None:
     monkeypatch.setattr("vatt.data.loading.stores.FIRST_PAUSE_S", 0.01)
     shards = RemoteShards("memory://nowhere", RangeCache(tmp_path / "cache", 2**26))
-    options = LoaderOptions(tmp_path / "samples", 1, shards=shards)
+    options = LoaderOptions(1, shards=shards)
     named = r"memory://nowhere/train-00000\d\.tar: [0-9a-f]+_\d+\.mp4 at byte \d+: .* 4 tries"
     with pytest.raises(ShardError, match=named):
         list(open_pretraining_loader(corpus_dir, CLIP, ORDER, options))
@@ -264,10 +259,10 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_killed_worker_is_told(corpus_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_told(corpus_dir: Path) -> None:
     order = dataclasses.replace(ORDER, num_steps=10_000)
     others = set(multiprocessing.active_children())
-    batches = open_pretraining_loader(corpus_dir, CLIP, order, LoaderOptions(tmp_path / "s", 1))
+    batches = open_pretraining_loader(corpus_dir, CLIP, order, LoaderOptions(1))
     next(batches)
     [worker] = set(multiprocessing.active_children()) - others
     worker.kill()

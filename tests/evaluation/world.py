@@ -27,7 +27,7 @@ def make_split(name: str, num_clips: int, seed: int) -> Split:
     factors = np.concatenate([np.eye(4)[colours], np.eye(3)[motions]], axis=1)
     numbers = np.arange(num_clips)
     labels = [
-        {"colour": COLOURS[colour], "action": MOTIONS[motion]} if number % 9 else {}
+        {"colour": [COLOURS[colour]], "action": [MOTIONS[motion]]} if number % 9 else {}
         for number, colour, motion in zip(numbers, colours, motions, strict=True)
     ]
     texts = [
@@ -69,7 +69,7 @@ def make_index() -> pd.DataFrame:
             "end_s": 4.0,
             "has_audio": number % 5 > 0,
             "num_captions": number % 7,
-            "caption": None,
+            "descriptions": "[]",
         }
         for split, size in (("train", 150), ("validation", 40), ("test", 60))
         for number in range(size)

@@ -8,31 +8,17 @@ from torch import Tensor, nn
 
 from tests.flops import counting
 from tests.ranks import Ranks
-from tests.tiny import LOSS, TINY_MODEL
+from tests.tiny import LOSS
 from vatt.batch import Batch
 from vatt.losses.contrastive import contrastive_loss
+from vatt.models import published
+from vatt.models.published import PAPER_CLIP
 from vatt.models.tower import collect_weights, restore_weights
 from vatt.models.towers import build_audio_tower, build_text_tower, build_video_tower
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, ModelParams, TowerSize
 
-PAPER_CLIP = ClipParams(
-    num_frames=32, frame_size_px=224, num_samples=153_600, num_tokens=16, num_candidates=5
-)
-PAPER_MODEL = TINY_MODEL.model_copy(
-    update={
-        "video": "base",
-        "audio": "base",
-        "text": "small",
-        "video_patch": (4, 16, 16),
-        "audio_patch": 128,
-        "word_width": 300,
-        "train_word_table": False,
-        "space_va_width": 512,
-        "space_vt_width": 256,
-        "post_projection_width": 1024,
-    }
-)
+PAPER_MODEL = published.PAPER_MODEL.model_copy(update={"video": "base"})
 TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
 CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
 MODEL = PAPER_MODEL.model_copy(

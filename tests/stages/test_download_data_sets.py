@@ -64,6 +64,18 @@ def run(workplace: Path, stage: str) -> str:
     return finished.stdout
 
 
+def read_segments(workplace: Path) -> dict[tuple[str, float], tuple[str, object, object]]:
+    """Return split, labels and descriptions by file and start."""
+    return {
+        (row["video_id"], row["start_s"]): (
+            row["split"],
+            json.loads(row["labels"]),
+            json.loads(row["descriptions"]),
+        )
+        for row in read_index(workplace / "data/preprocess").to_dict("records")
+    }
+
+
 def test_labels_arrive_in_the_index_and_counts_in_the_metrics(workplace: Path) -> None:
     printed = run(workplace, "download")
     metrics: dict[str, Any] = json.loads((workplace / "metrics/download.json").read_text())
@@ -90,23 +102,19 @@ def test_labels_arrive_in_the_index_and_counts_in_the_metrics(workplace: Path) -
     assert "download: kinetics400: test: 2 listed, 1 found, 1 missing, 0 unusable" in printed
 
     run(workplace, "preprocess")
-    index = read_index(workplace / "data/preprocess")
-    segments = {
-        (row["video_id"], row["start_s"]): (row["split"], json.loads(row["labels"]), row["caption"])
-        for row in index.astype(object).where(index.notna(), None).to_dict("records")
-    }
+    segments = read_segments(workplace)
     assert segments == {
-        ("whole______.mp4", 0.0): ("train", {"kinetics400": "abseiling"}, None),
-        ("whole______.mp4", 4.0): ("train", {}, None),
-        ("whole______.mp4", 8.0): ("train", {"kinetics400": "air drumming"}, None),
-        ("trimmed_____000084_000088.mp4", 0.0): ("test", {"kinetics400": "testifying"}, None),
+        ("whole______.mp4", 0.0): ("train", {"kinetics400": ["abseiling"]}, []),
+        ("whole______.mp4", 4.0): ("train", {}, []),
+        ("whole______.mp4", 8.0): ("train", {"kinetics400": ["air drumming"]}, []),
+        ("trimmed_____000084_000088.mp4", 0.0): ("test", {"kinetics400": ["testifying"]}, []),
         ("val/n01440764/ILSVRC2012_val_00000293.JPEG", 0.0): (
             "test",
-            {"pictures": "n01440764"},
-            None,
+            {"pictures": ["n01440764"]},
+            [],
         ),
-        ("recipe_____.mp4", 0.0): ("test", {}, None),
-        ("recipe_____.mp4", 4.0): ("test", {}, "stir the soup"),
+        ("recipe_____.mp4", 0.0): ("test", {}, []),
+        ("recipe_____.mp4", 4.0): ("test", {}, ["stir the soup"]),
     }
     quarantine = (workplace / "data/preprocess/quarantine.jsonl").read_text().splitlines()
     lost = [json.loads(line)["video_id"] for line in quarantine]

@@ -15,6 +15,7 @@ from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt import load
 from vatt.atomic import write_json
+from vatt.data.loading.samples import write_samples
 from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import build_untrained
 from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
@@ -99,6 +100,7 @@ def test_a_corpus_without_training_clips_is_refused(validated: Path) -> None:
     column = index.schema.get_field_index("split")
     held_out = pa.array(["test"] * index.num_rows)
     pq.write_table(index.set_column(column, index.schema.field(column), held_out), path)
+    write_samples(path.parent)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
     with pytest.raises(StageError, match="no segment of the split train"):

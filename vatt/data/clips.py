@@ -135,6 +135,17 @@ class ClipReader:
         middle_s = (start_frame + self.clip.num_frames / 2) / segment.frame_rate_hz
         return [caption.text for caption in choose_candidates(captions, middle_s, num_texts)]
 
+    def read_text(self, segment: Any, start_frame: int) -> list[str]:
+        """Return the one text to evaluate a window with; empty if there is none.
+
+        The first annotated description of the segment, or else the caption nearest to the window.
+
+        Raises:
+            ShardError: the shard is damaged.
+        """
+        descriptions: list[str] = json.loads(segment.descriptions)
+        return descriptions[:1] or self.read_narration(segment, start_frame, 1)
+
     def encode_texts(
         self, texts: Sequence[str], num_texts: int
     ) -> tuple[Int[Tensor, "P L"], Bool[Tensor, " P"]]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vatt.data.segment import Segment
@@ -30,7 +31,8 @@ _ARROW_TYPES = {
 }
 
 
-def _schema() -> pa.Schema:
+def make_schema() -> pa.Schema:
+    """Return the columns of an index: the fields of `Segment`."""
     columns = []
     for field in dataclasses.fields(Segment):
         arrow_type, nullable = _ARROW_TYPES[field.type]  # type: ignore[index]
@@ -42,7 +44,7 @@ class IndexWriter:
     """Writes an index row group by row group; segments come in the order of their keys."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, _schema())
+        self._writer = pq.ParquetWriter(path, make_schema())
         self._rows: list[Segment] = []
         self._last_key = ""
 
@@ -58,7 +60,7 @@ class IndexWriter:
 
     def _write_group(self) -> None:
         rows = [vars(segment) for segment in self._rows]
-        self._writer.write_table(pa.Table.from_pylist(rows, schema=_schema()))
+        self._writer.write_table(pa.Table.from_pylist(rows, schema=make_schema()))
         self._rows.clear()
 
     def __enter__(self) -> Self:
@@ -102,8 +104,8 @@ def open_index(preprocess_dir: Path) -> pq.ParquetFile:
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise StageError(f"{path}: cannot be read: {error}") from error
-    if not file.schema_arrow.equals(_schema()):
-        missing = sorted({*_schema().names} - {*file.schema_arrow.names})
+    if not file.schema_arrow.equals(make_schema()):
+        missing = sorted({*make_schema().names} - {*file.schema_arrow.names})
         raise StageError(
             f"{path}: has other columns than this version of vatt writes (missing: {missing}); "
             "run `python -m vatt preprocess` again"
@@ -111,14 +113,24 @@ def open_index(preprocess_dir: Path) -> pq.ParquetFile:
     return file
 
 
-def read_index(preprocess_dir: Path) -> pd.DataFrame:
-    """Read the index of a preprocessed corpus: the columns of `Segment`, sorted by key.
+def read_index(
+    preprocess_dir: Path, *, split: str | None = None, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read the index of a preprocessed corpus, sorted by key.
+
+    Args:
+        preprocess_dir: the corpus.
+        split: only the rows of this split; None is all.
+        columns: only these columns of `Segment`; None is all.
 
     Raises:
         StageError: the file is missing, damaged or of another version of this program.
     """
+    open_index(preprocess_dir)
+    path = preprocess_dir / INDEX_NAME
+    rows = None if split is None else pc.field("split") == split
     try:
-        frame: pd.DataFrame = open_index(preprocess_dir).read().to_pandas()
+        frame: pd.DataFrame = pq.read_table(path, columns=columns, filters=rows).to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise StageError(f"{preprocess_dir / INDEX_NAME}: cannot be read: {error}") from error
+        raise StageError(f"{path}: cannot be read: {error}") from error
     return frame

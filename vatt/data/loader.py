@@ -29,8 +29,6 @@ from vatt.params import ClipParams, StageError
 class LoaderOptions:
     """Where samples of training come from, how often and by how many processes."""
 
-    table_path: Path
-    """The file of `SampleTable`; it is written if it is not there."""
     num_workers: int = 0
     source_weights: Mapping[str, float] | None = None
     """See `weigh`."""
@@ -90,7 +88,7 @@ def open_pretraining_loader(
             not fit it; while iterating: a worker was killed.
         ShardError: while iterating: a shard is damaged.
     """
-    table = SampleTable(preprocess_dir, options.table_path)
+    table = SampleTable(preprocess_dir)
     shares = weigh(table.sizes, options.source_weights)
     clips = TrainingClips(ClipReader(preprocess_dir, clip, options.shards), table, order.seed)
     return _load(clips, _Batches(order, shares), collate, options.num_workers)
@@ -124,11 +122,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
 
     def _read(self, segment: Any, start_frame: int, view: View) -> Clip:
         reader = self.reader
-        if isinstance(segment.caption, str):
-            texts = [segment.caption]
-        else:
-            texts = reader.read_narration(segment, start_frame, 1)
-        text, text_mask = reader.encode_texts(texts, 1)
+        text, text_mask = reader.encode_texts(reader.read_text(segment, start_frame), 1)
         video = _to_range(reader.read_video(segment, start_frame, view))
         audio = reader.read_audio(segment, start_frame)
         return Clip(video, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
@@ -144,8 +138,8 @@ def open_evaluation_loader(
     """Yield the rows of `batch_size` segments of a split and their windows, in the order of the index.
 
     The batch holds `num_windows` windows of the first segment, then those of the second, ... Nothing
-    is random. Its text (P = 1) is the annotated description, or else the nearest caption. A segment
-    without a picture has grey ones: see `has_video` in the rows.
+    is random. Its text (P = 1) is the first annotated description, or else the nearest caption. A
+    segment without a picture has grey ones: see `has_video` in the rows.
 
     Raises:
         StageError: the corpus cannot be read.

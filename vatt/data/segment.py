@@ -45,9 +45,9 @@ class Segment:
     picture_hashes: str
     """Perceptual hashes of the frames at the whole seconds of the file, 16 hexadecimal digits each."""
     labels: str
-    """JSON: task to label."""
-    caption: str | None
-    """The annotated description, a query of the evaluation."""
+    """JSON: task to the list of its labels, those that overlap the segment most first."""
+    descriptions: str
+    """JSON: list of annotated descriptions, in the same order: queries of the evaluation."""
     speech_rate: float = math.nan
     """Share of the sound in which somebody speaks."""
     caption_offset_s: float = math.nan

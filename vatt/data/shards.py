@@ -104,19 +104,3 @@ def cut_member(content: bytes, begin: int, member: Member) -> bytes:
     if len(found) < HEADER_BYTES + member.num_bytes or name != member.name.encode() + b"\0":
         raise ShardError(f"{member}: is not there; the shard is damaged or not that of the index")
     return found[HEADER_BYTES:]
-
-
-def read_member(member: Member) -> bytes:
-    """Read one member of a local shard.
-
-    Raises:
-        ShardError: the shard is missing or cut short, or something else stands there.
-    """
-    begin = member.offset - HEADER_BYTES
-    try:
-        with Path(member.shard_path).open("rb") as file:
-            file.seek(begin)
-            content = file.read(HEADER_BYTES + member.num_bytes)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{member}: cannot be read: {error}") from error
-    return cut_member(content, begin, member)

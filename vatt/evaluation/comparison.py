@@ -145,4 +145,5 @@ def _ordered(splits: Mapping[str, Split]) -> list[Split]:
 def _select(task: str, modality: str, clips: Clips, features: Features) -> Labelled:
     values = features.video if modality == "video" else features.audio
     present = clips.has_video if modality == "video" else clips.has_audio
-    return select_labelled(values, present, [row.get(task) for row in clips.labels])
+    labels = [row[task][0] if task in row else None for row in clips.labels]
+    return select_labelled(values, present, labels)

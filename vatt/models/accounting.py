@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from vatt.models.droptoken import count_kept
 from vatt.models.patches import SpectrogramPatches
 from vatt.models.spectrogram import count_frames
 from vatt.models.text import LinearText, T5Stem
@@ -97,9 +98,7 @@ def count_signal_tower(tower: Tower, clip: ClipParams, drop_token_rate: float) -
     """Return what a clip costs in a video or audio tower, without a projection or classifier."""
     stem: Any = tower.stem
     num_patches = math.prod(len(table.table) for table in stem.positions.tables)
-    num_kept = num_patches
-    if drop_token_rate:
-        num_kept = max(1, round(num_patches * (1 - drop_token_rate)))
+    num_kept = count_kept(num_patches, drop_token_rate)
     projection = 2 * num_kept * stem.patches.projection.weight.numel()
     full = 2 * num_kept * _count_products(stem)
     spectrogram = 0

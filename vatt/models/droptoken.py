@@ -35,9 +35,14 @@ class DropToken(nn.Module):
 def draw_kept(
     batch_size: int, num_tokens: int, drop_token_rate: float, device: torch.device
 ) -> Int[Tensor, "B K"]:
-    """Draw which tokens each clip keeps: a share of 1 - `drop_token_rate`, at least one, unordered."""
-    num_kept = max(1, round(num_tokens * (1 - drop_token_rate)))
+    """Draw which tokens each clip keeps, `count_kept` of them, unordered."""
+    num_kept = count_kept(num_tokens, drop_token_rate)
     return torch.rand(batch_size, num_tokens, device=device).topk(num_kept).indices
+
+
+def count_kept(num_tokens: int, drop_token_rate: float) -> int:
+    """Return how many of `num_tokens` are left in training: at least one, all of them at rate 0."""
+    return max(1, round(num_tokens * (1 - drop_token_rate)))
 
 
 def select_kept(

@@ -51,10 +51,11 @@ def main(
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
     tokenizer, tokenizer_path = open_tokenizer(PREPROCESS_DIR), find_tokenizer(PREPROCESS_DIR)
+    rates_hz = read_index(PREPROCESS_DIR, columns=["frame_rate_hz"])["frame_rate_hz"]
     params = ExportedParams(
         clip=clip,
         model=model,
-        frame_rate_hz=read_index(PREPROCESS_DIR)["frame_rate_hz"].max(),
+        frame_rate_hz=rates_hz.max(),
         vocab_size=tokenizer.vocab_size,
         tokenizer=tokenizer_path.name,
         seed=run.seed,

@@ -142,7 +142,6 @@ def run_job(job: Job) -> None:
             world_size=recipe.launch.num_processes,
         )
         options = LoaderOptions(
-            table_path=job.directory / "samples",
             num_workers=recipe.launch.loader_workers,
             source_weights=recipe.pretrain.source_weights,
             shards=_open_shards(recipe.launch),

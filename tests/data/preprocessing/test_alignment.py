@@ -41,13 +41,28 @@ def test_labels_hold_where_they_cover_half_of_the_segment() -> None:
         Annotation("caption", None, 6.1, 20.0, "A person stirs."),
         Annotation("event", "bang", 4.0, 4.5),
     ]
-    labels, caption = annotate(annotations, 4.0, 8.0)
-    assert labels == {"place": "kitchen", "action": "stir"}
-    assert caption == "A person cuts."
-    assert annotate(annotations, 12.0, 16.0) == ({"place": "kitchen"}, "A person stirs.")
-    assert annotate([], 0.0, 4.0) == ({}, None)
+    labels, descriptions = annotate(annotations, 4.0, 8.0)
+    assert labels == {"place": ["kitchen"], "action": ["stir"]}
+    assert descriptions == ["A person cuts."]
+    assert annotate(annotations, 12.0, 16.0) == ({"place": ["kitchen"]}, ["A person stirs."])
+    assert annotate([], 0.0, 4.0) == ({}, [])
 
 
-def test_of_equal_labels_the_first_holds() -> None:
+def test_all_labels_and_descriptions_are_kept_the_longest_first() -> None:
+    annotations = [
+        Annotation("event", "bark", 0.0, 3.0),
+        Annotation("event", "speech"),
+        Annotation("event", "bark", 0.0, 4.0),
+        Annotation("caption", text="A dog.", start_s=0.0, end_s=2.0),
+        Annotation("event", "music", 0.0, 3.0),
+        Annotation("caption", text="A dog barks."),
+        Annotation("caption", text="A dog."),
+    ]
+    labels, descriptions = annotate(annotations, 0.0, 4.0)
+    assert labels == {"event": ["speech", "bark", "music"]}
+    assert descriptions == ["A dog barks.", "A dog."]
+
+
+def test_of_equal_labels_the_first_of_the_manifest_is_first() -> None:
     annotations = [Annotation("action", "b"), Annotation("action", "a")]
-    assert annotate(annotations, 0.0, 1.0)[0] == {"action": "b"}
+    assert annotate(annotations, 0.0, 1.0)[0] == {"action": ["b", "a"]}

@@ -13,7 +13,7 @@ from tests.media import write_zoo
 from vatt.data.index import read_index
 from vatt.data.manifest import write_manifest
 from vatt.data.preprocessing.corpus import _check_counts, write_corpus
-from vatt.data.shards import SUFFIXES, Member, read_member
+from vatt.data.shards import SUFFIXES
 from vatt.data.sources.folder import collect_folder
 from vatt.params import FolderSource, StageError
 
@@ -89,7 +89,8 @@ def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
     assert flashes["num_context_captions"].tolist() == [14, 18, 20]
     assert set(flashes["captions_outside"]) == {7}
     np.testing.assert_allclose(flashes["caption_words_per_second"], [2, 2, 2], atol=0.2)
-    assert set(flashes["labels"]) == {'{"group": "flashes.mp4"}'}
+    assert set(flashes["labels"]) == {'{"group": ["flashes.mp4"]}'}
+    assert set(flashes["descriptions"]) == {"[]"}
     silent = index[index["video_id"] == "silent.mp4"].iloc[0]
     assert not silent["has_audio"]
     assert np.isnan(silent["audio_duration_s"])
@@ -98,7 +99,8 @@ def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
     assert not sound["has_video"]
     assert sound["audio_duration_s"] == 4.0
     described = index[index["video_id"] == "test/described.mp4"].iloc[0]
-    assert described["caption"] == "a square that moves"
+    assert json.loads(described["labels"]) == {"group": ["test"], "shape": ["square", "box"]}
+    assert json.loads(described["descriptions"]) == ["a square that moves", "a box on its way"]
 
 
 def test_digests_are_those_of_the_files(corpus_dir: Path, download_dir: Path) -> None:
@@ -124,15 +126,13 @@ def test_webdataset_reads_what_the_index_says(corpus_dir: Path) -> None:
             content = sample.get(suffix[1:], b"")
             assert len(content) == row[f"{kind}_bytes"]
             if content:
-                member = Member(
-                    shard_path=corpus_dir / "shards" / row["shard"],
-                    name=sample["__key__"] + suffix,
-                    offset=row[f"{kind}_offset"],
-                    num_bytes=row[f"{kind}_bytes"],
-                )
-                assert read_member(member) == content
+                begin = row[f"{kind}_offset"]
+                shard = (corpus_dir / "shards" / row["shard"]).read_bytes()
+                assert shard[begin : begin + len(content)] == content
         meta = json.loads(sample["json"])
         assert meta["video_id"] == row["video_id"]
+        assert meta["labels"] == json.loads(row["labels"])
+        assert meta["descriptions"] == json.loads(row["descriptions"])
         assert len(meta["captions"]) == row["num_context_captions"]
 
 

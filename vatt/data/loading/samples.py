@@ -1,12 +1,11 @@
 """What training must know of each sample: records of one length in a file, read one by one.
 
 The index of a large corpus does not fit in the memory of every rank and worker, and random rows of
-Parquet are slow. So the usable rows are copied once to this file, sorted by source; opening it
+Parquet are slow. So `preprocess` copies the usable rows to this file, sorted by source; opening it
 takes no time, and a sample costs one short read.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections import Counter
@@ -18,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vatt.atomic import atomic_path
 from vatt.data.index import open_index
 from vatt.params import StageError
 
+SAMPLES_NAME = "samples.bin"
 ROWS_AT_ONCE = 100_000
 
 
@@ -55,17 +54,21 @@ CODES = {bool: "?", int: "<i8", float: "<f8"}
 class SampleTable:
     """The samples of a corpus by their number; `sizes` has how many each source has, in order."""
 
-    def __init__(self, preprocess_dir: Path, path: Path) -> None:
-        """Open the file `path`; if there is none, write it from the index.
+    def __init__(self, preprocess_dir: Path) -> None:
+        """Open the file of a preprocessed corpus.
 
         Raises:
-            StageError: the index cannot be read, or nothing in it can be learnt from.
+            StageError: it is missing, damaged or of another version of this program, or nothing in
+                it can be learnt from.
         """
-        _write_once(preprocess_dir, path)
-        self._file = path.open("rb")
-        header = json.loads(self._file.readline())
-        self.sizes: dict[str, int] = header["sizes"]
-        self._dtype = _record_type(header["widths"])
+        path = preprocess_dir / SAMPLES_NAME
+        try:
+            self._file = path.open("rb")
+            self.sizes, self._dtype = _read_header(self._file)
+        except (OSError, ValueError) as error:
+            raise StageError(
+                f"{path}: cannot be read: {error}; run `python -m vatt preprocess` again"
+            ) from error
         self._first_byte = self._file.tell()
         if not len(self):
             raise StageError(
@@ -84,6 +87,22 @@ class SampleTable:
         return Sample(**columns | {name: columns[name].decode() for name in TEXTS})
 
 
+def _read_header(file: BinaryIO) -> tuple[dict[str, int], np.dtype[Any]]:
+    """Return how many samples each source has, and the layout of a record.
+
+    Raises:
+        ValueError: the file is damaged or of another version of this program.
+    """
+    header = json.loads(file.readline())
+    if not isinstance(header, dict) or header.get("fields") != list(FIELDS):
+        raise ValueError("it is of another version of vatt")
+    sizes, dtype = header["sizes"], _record_type(header["widths"])
+    num_bytes = file.tell() + sum(sizes.values()) * dtype.itemsize
+    if os.fstat(file.fileno()).st_size != num_bytes:
+        raise ValueError(f"it is not {num_bytes} bytes long")
+    return sizes, dtype
+
+
 def _record_type(widths: dict[str, int]) -> np.dtype[Any]:
     """Return the layout of a record; texts have the length of the longest one."""
     return np.dtype(
@@ -94,14 +113,14 @@ def _record_type(widths: dict[str, int]) -> np.dtype[Any]:
     )
 
 
-def _write_once(preprocess_dir: Path, path: Path) -> None:
-    """Write the file if it is not there; other processes wait meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            with atomic_path(path) as partial, partial.open("wb") as file:
-                _write(preprocess_dir, file)
+def write_samples(preprocess_dir: Path) -> None:
+    """Write the file from the index of a corpus, in memory that does not grow with it.
+
+    Raises:
+        StageError: the index cannot be read.
+    """
+    with (preprocess_dir / SAMPLES_NAME).open("wb") as file:
+        _write(preprocess_dir, file)
 
 
 def _write(preprocess_dir: Path, file: BinaryIO) -> None:
@@ -114,7 +133,8 @@ def _write(preprocess_dir: Path, file: BinaryIO) -> None:
         for name in TEXTS:
             widths[name] = max(widths[name], pc.max(pc.binary_length(rows[name])).as_py() or 0)
     ordered = dict(sorted(sizes.items()))
-    file.write(json.dumps({"sizes": ordered, "widths": widths}).encode() + b"\n")
+    header = {"fields": list(FIELDS), "sizes": ordered, "widths": widths}
+    file.write(json.dumps(header).encode() + b"\n")
     dtype = _record_type(widths)
     starts = np.cumsum([0, *ordered.values()]) * dtype.itemsize + file.tell()
     places = dict(zip(ordered, starts.tolist(), strict=False))

@@ -51,19 +51,22 @@ def measure_words(captions: Sequence[Caption], start_s: float, end_s: float) -> 
 
 def annotate(
     annotations: Iterable[Annotation], start_s: float, end_s: float
-) -> tuple[dict[str, str], str | None]:
-    """Return the label of every task, and the description, that hold for a segment.
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the labels of every task, and the descriptions, that hold for a segment.
 
-    Of several, the one that overlaps the segment most; of equals, the first.
+    Those that overlap it most come first; of equals, those of the manifest's order. None is twice.
     """
-    best: dict[str, tuple[float, str]] = {}
+    holding: list[tuple[float, str, str]] = []
     for annotation in annotations:
         value = annotation.text if annotation.task == "caption" else annotation.label
         length_s = overlap_s(annotation, start_s, end_s)
-        if value is None or length_s < MIN_LABEL_SHARE * (end_s - start_s):
-            continue
-        if annotation.task not in best or length_s > best[annotation.task][0]:
-            best[annotation.task] = (length_s, value)
-    values = {task: value for task, (_, value) in sorted(best.items())}
-    description = values.pop("caption", None)
-    return values, description
+        if value is not None and length_s >= MIN_LABEL_SHARE * (end_s - start_s):
+            holding.append((length_s, annotation.task, value))
+    holding.sort(key=lambda item: -item[0])
+    values: dict[str, list[str]] = {}
+    for _, task, value in holding:
+        of_task = values.setdefault(task, [])
+        if value not in of_task:
+            of_task.append(value)
+    descriptions = values.pop("caption", [])
+    return values, descriptions

@@ -17,6 +17,7 @@ from vatt.data.index import (
     SHARDS_NAME,
     IndexWriter,
 )
+from vatt.data.loading.samples import write_samples
 from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.data.preprocessing.duplicates import write_duplicates
 from vatt.data.preprocessing.engine.maker import FragmentMaker
@@ -67,6 +68,7 @@ def write_corpus(
     if store_dir is None:
         shutil.rmtree(work.store_dir)
     _check_counts(out_dir, counts)
+    write_samples(out_dir)
     counts["near_duplicates"] = write_duplicates(out_dir)
     if params.vocabulary is None:
         counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)

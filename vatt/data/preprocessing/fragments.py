@@ -148,7 +148,7 @@ def _describe(
     height_px, width_px = pictures[0].shape[:2] if pictures else (0, 0)
     has_audio = cut.sound.num_covered > 0
     num_captions, words_per_second = measure_words(captions, start_s, end_s)
-    labels, description = annotate(entry.annotations, start_s, end_s)
+    labels, descriptions = annotate(entry.annotations, start_s, end_s)
     return Segment(
         key=f"{key_of(entry)}_{number:06d}",
         source=entry.source,
@@ -174,7 +174,7 @@ def _describe(
         frozen_rate=measure_freezing(pictures),
         picture_hashes="".join(hash_pictures(cut.pictures, start_s, params.frame_rate_hz)),
         labels=json.dumps(labels, sort_keys=True, ensure_ascii=False),
-        caption=description,
+        descriptions=json.dumps(descriptions, ensure_ascii=False),
     )
 
 
@@ -195,7 +195,7 @@ def _encode(
         "end_s": segment.end_s,
         "captions": [dataclasses.asdict(caption) for caption in captions],
         "labels": json.loads(segment.labels),
-        "caption": segment.caption,
+        "descriptions": json.loads(segment.descriptions),
     }
     members["meta"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return members

@@ -26,14 +26,14 @@ NUM_WORKERS = 1  # decodes while the networks compute
 class Clips:
     """The clips of a split, in the order of the index.
 
-    names: what a person may call them. labels: label by task. texts: the annotated caption, else
-    the narration nearest to the middle, else None. digest: of the index, the texts and the number
+    names: what a person may call them. labels: by task, the best first. texts: the first
+    annotated description, else the narration nearest to the middle, else None. digest: of the index, the texts and the number
     of windows, so that results on equal digests can be compared.
     """
 
     digest: str
     names: Sequence[str]
-    labels: Sequence[dict[str, str]]
+    labels: Sequence[dict[str, list[str]]]
     texts: Sequence[str | None]
     has_video: Bool[np.ndarray, "N"]
     has_audio: Bool[np.ndarray, "N"]
@@ -125,11 +125,9 @@ def _name(segment: Any) -> str:
 
 
 def _find_text(reader: ClipReader, segment: Any) -> str | None:
-    if isinstance(segment.caption, str):
-        return str(segment.caption)
     middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
-    narration = reader.read_narration(segment, middle_start, 1)
-    return narration[0] if narration else None
+    texts = reader.read_text(segment, middle_start)
+    return texts[0] if texts else None
 
 
 def extract_features(

@@ -128,7 +128,7 @@ def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
             "num_videos": clips["video_id"].nunique(),
             "num_clips": len(clips),
             "num_audio": int(clips["has_audio"].sum()),
-            "num_text": int(((clips["num_captions"] > 0) | clips["caption"].notna()).sum()),
+            "num_text": int(((clips["num_captions"] > 0) | (clips["descriptions"] != "[]")).sum()),
             "minutes": f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}",
         }
         for source, of_source in index.groupby("source")
