@@ -7,7 +7,7 @@ number of ranks or workers, nor on where a run was resumed.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from vatt.data.loading.samples import SampleTable
 from vatt.data.loading.stores import Shards
 from vatt.params import ClipParams, StageError
 
+AnyBatch = TypeVar("AnyBatch")
+"""What is made of the items of a batch."""
+
 
 @dataclass(frozen=True)
 class LoaderOptions:
@@ -36,8 +39,8 @@ class LoaderOptions:
     """None: the folder `shards` of the corpus."""
 
 
-class _Batches:
-    """What DataLoader takes for a batch sampler."""
+class StepBatches:
+    """What DataLoader takes for a batch sampler: the (epoch, sample) pairs of each step."""
 
     def __init__(self, order: TrainingOrder, shares: Sequence[Share]) -> None:
         self._order = order
@@ -75,7 +78,7 @@ class TrainingClips(Dataset[Clip]):
         audio = add_noise(reader.read_audio(segment, start_frame), augment, rng)
         texts = reader.read_narration(segment, start_frame, clip.num_candidates)
         text, text_mask = reader.encode_texts(texts, clip.num_candidates)
-        return Clip(_to_range(video), audio, text, torch.tensor(segment.has_audio), text_mask)
+        return Clip(to_range(video), audio, text, torch.tensor(segment.has_audio), text_mask)
 
 
 def open_pretraining_loader(
@@ -91,7 +94,7 @@ def open_pretraining_loader(
     table = SampleTable(preprocess_dir)
     shares = weigh(table.sizes, options.source_weights)
     clips = TrainingClips(ClipReader(preprocess_dir, clip, options.shards), table, order.seed)
-    return _load(clips, _Batches(order, shares), collate, options.num_workers)
+    return load_batches(clips, StepBatches(order, shares), collate, options.num_workers)
 
 
 class EvaluationWindows(Dataset[list[Clip]]):
@@ -123,7 +126,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
     def _read(self, segment: Any, start_frame: int, view: View) -> Clip:
         reader = self.reader
         text, text_mask = reader.encode_texts(reader.read_text(segment, start_frame), 1)
-        video = _to_range(reader.read_video(segment, start_frame, view))
+        video = to_range(reader.read_video(segment, start_frame, view))
         audio = reader.read_audio(segment, start_frame)
         return Clip(video, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
 
@@ -150,12 +153,12 @@ def open_evaluation_loader(
         list(range(first, min(first + batch_size, len(windows.rows))))
         for first in range(0, len(windows.rows), batch_size)
     ]
-    batches = _load(windows, samples, _collate_windows, num_workers)
+    batches = load_batches(windows, samples, _collate_windows, num_workers)
     for batch_samples, batch in zip(samples, batches, strict=True):
         yield windows.reader.index.iloc[windows.rows[batch_samples]], batch
 
 
-def _to_range(video: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:
+def to_range(video: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:
     """Turn [0, 1] to [-1, 1], in place."""
     return video.mul_(2).sub_(1)
 
@@ -164,12 +167,12 @@ def _collate_windows(segments: list[list[Clip]]) -> Batch:
     return collate([clip for windows in segments for clip in windows])
 
 
-def _load(
+def load_batches(
     clips: Dataset[Any],
     batches: Iterable[list[Any]],
-    collate_batch: Callable[[list[Any]], Batch],
+    collate_batch: Callable[[list[Any]], AnyBatch],
     num_workers: int,
-) -> Iterator[Batch]:
+) -> Iterator[AnyBatch]:
     """Decode the items of each batch, in order, in pinned memory where there is a GPU.
 
     The workers live until the last batch, over all epochs, and are ahead by two batches each.
@@ -185,7 +188,7 @@ def _load(
     return _name_dead_workers(iter(loader))
 
 
-def _name_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _name_dead_workers(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
     try:
         yield from batches
     except RuntimeError as error:
