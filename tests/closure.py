@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def files_used_by(path: Path) -> set[Path]:
-    """Return `path`, every file of vatt/ that it uses, and the HTML template beside each of them."""
+    """Return `path`, every file of vatt/ that it uses, and the templates beside each of them."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -20,7 +20,7 @@ def files_used_by(path: Path) -> set[Path]:
         if current not in found:
             found.add(current)
             waiting += _direct_uses(current)
-    templates = {file.with_suffix(".html") for file in found}
+    templates = {file.with_suffix(suffix) for file in found for suffix in (".html", ".md")}
     return found | {template for template in templates if template.is_file()}
 
 

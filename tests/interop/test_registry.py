@@ -80,7 +80,7 @@ def test_champion_and_record_are_what_was_put_there(tmp_path: Path) -> None:
     for name in ("first", "second"):
         export = make_export(tmp_path / name, name)
         record = make_record(export)
-        replace_champion(export, record, registry_dir)
+        replace_champion(export, record, "card", registry_dir)
         champion = read_champion(registry_dir)
         assert champion is not None
         assert champion.record == record
@@ -101,7 +101,7 @@ def test_the_digest_sees_every_byte_and_name_and_not_the_record(tmp_path: Path) 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     export = make_export(tmp_path / "export", "a")
-    replace_champion(export, make_record(export), tmp_path)
+    replace_champion(export, make_record(export), "card", tmp_path)
     (tmp_path / "champion" / RECORD).write_text('{"metrics": ')
     with pytest.raises(StageError, match=r"champion/record\.json"):
         read_champion(tmp_path)
@@ -142,8 +142,8 @@ def test_killed_at_any_line_one_whole_champion_stands(tmp_path: Path, step: int)
     registry_dir = tmp_path / "registry"
     standing = []
     for number in itertools.count(1, step):
-        replace_champion(old, old_record, registry_dir)
-        died = die_at_line(number, lambda: replace_champion(new, new_record, registry_dir))
+        replace_champion(old, old_record, "card", registry_dir)
+        died = die_at_line(number, lambda: replace_champion(new, new_record, "card", registry_dir))
         champion = read_champion(registry_dir)
         assert champion is not None
         assert champion.record in (old_record, new_record)

@@ -7,16 +7,25 @@ import vatt
 from tests.stages.conftest import EVALUATE, EXPORTED, export
 from vatt.atomic import write_json
 from vatt.interop.registry import digest_export, read_champion
-from vatt.params import PromoteParams, StageError
+from vatt.params import DownloadParams, FolderSource, PromoteParams, StageError
 from vatt.stages import evaluate
 from vatt.stages.promote import main
 
 PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
+DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
+NOTHING_ELSE = {
+    "text_to_video_pairs": 0,
+    "audio_to_video_pairs": 0,
+    "text_to_video_r10": None,
+    "audio_to_video_r10": None,
+    "probes": {},
+}
 
 
 def write_evaluation(value: float, test_data: str = "same") -> None:
     metrics = {
+        **NOTHING_ELSE,
         "audio_to_video_r1": value,
         "test_data": test_data,
         "export": digest_export(EXPORT_DIR),
@@ -39,65 +48,68 @@ def registry_content() -> dict[str, tuple[bytes, int]]:
 def test_champions_follow_one_another(project: Path) -> None:
     write_evaluation(0.5)
     first = digest_export(EXPORT_DIR)
-    assert main(EVALUATE, PROMOTE)["promoted"] is True
+    assert main(DOWNLOAD, EVALUATE, PROMOTE)["promoted"] is True
     assert champion_digest() == first
 
     export(EXPORTED, noise=0.02)
     write_evaluation(0.4)
-    decision = main(EVALUATE, PROMOTE)
+    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
     assert (decision["promoted"], decision["challenger"], decision["champion"]) == (False, 0.4, 0.5)
     assert champion_digest() == first
 
     tolerant = PROMOTE.model_copy(update={"tolerance": 0.2})
-    assert main(EVALUATE, tolerant)["promoted"] is True
+    assert main(DOWNLOAD, EVALUATE, tolerant)["promoted"] is True
     assert champion_digest() == digest_export(EXPORT_DIR) != first
 
 
 def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path) -> None:
     write_evaluation(0.5)
-    main(EVALUATE, PROMOTE)
+    main(DOWNLOAD, EVALUATE, PROMOTE)
     assert vatt.load("champion").params == vatt.load(EXPORT_DIR).params
     record = json.loads(Path("data/promote/champion/record.json").read_text())
     assert record["parameters"]["clip"]["num_frames"] == 4
     assert record["metrics"]["audio_to_video_r1"] == 0.5
     assert record["code_version"] == "unknown"  # no repository here
     assert len(record["data_version"]) == 64
+    card = Path("data/promote/champion/README.md").read_text()
+    assert record["export_digest"][:16] in card
+    assert record["test_data"][:16] in card
 
 
 def test_the_same_export_again_changes_nothing(project: Path) -> None:
     write_evaluation(0.5)
-    first = main(EVALUATE, PROMOTE)
+    first = main(DOWNLOAD, EVALUATE, PROMOTE)
     content = registry_content()
-    assert main(EVALUATE, PROMOTE) == first
+    assert main(DOWNLOAD, EVALUATE, PROMOTE) == first
     assert registry_content() == content
 
 
 def test_on_other_test_data_the_champion_is_measured_again(project: Path) -> None:
     """The champion's old number is far above what it really has; it must not count."""
     write_evaluation(1.0, test_data="an older test split")
-    main(EVALUATE, PROMOTE)
+    main(DOWNLOAD, EVALUATE, PROMOTE)
     measured = evaluate.main(EVALUATE)["audio_to_video_r1"]
     champion = digest_export(EXPORT_DIR)
     wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
     export(EXPORTED.model_copy(update={"model": wider}))
 
     write_evaluation(measured - 0.1, test_data="now")
-    decision = main(EVALUATE, PROMOTE)
+    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
     assert decision["champion"] == measured < 1.0
     assert decision["promoted"] is False
     assert champion_digest() == champion
 
     write_evaluation(measured, test_data="now")
-    assert main(EVALUATE, PROMOTE)["promoted"] is True
+    assert main(DOWNLOAD, EVALUATE, PROMOTE)["promoted"] is True
 
 
 def test_a_champion_that_cannot_see_this_data_stays_and_says_why(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
     write_evaluation(0.1, test_data="faster")
-    main(EVALUATE, PROMOTE)
+    main(DOWNLOAD, EVALUATE, PROMOTE)
     export(EXPORTED)
     write_evaluation(0.9)
-    decision = main(EVALUATE, PROMOTE)
+    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
     assert decision["promoted"] is False
     assert "remove data/promote/champion" in decision["reason"]
 
@@ -106,8 +118,8 @@ def test_an_evaluation_of_another_export_is_refused(project: Path) -> None:
     write_evaluation(0.5)
     export(EXPORTED, noise=0.02)
     with pytest.raises(StageError, match=r"metrics/evaluate\.json: is of another model"):
-        main(EVALUATE, PROMOTE)
+        main(DOWNLOAD, EVALUATE, PROMOTE)
     Path("metrics/evaluate.json").unlink()
     with pytest.raises(StageError, match=r"metrics/evaluate\.json: cannot be read"):
-        main(EVALUATE, PROMOTE)
+        main(DOWNLOAD, EVALUATE, PROMOTE)
     assert not Path("data/promote/champion").exists()

@@ -20,6 +20,7 @@ from vatt.params import PromoteParams, Section, StageError
 CHAMPION = "champion"
 REGISTRY_DIR = Path("data/promote")
 RECORD = "record.json"
+CARD = "README.md"
 
 
 class Decision(Section):
@@ -126,12 +127,18 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
     )
 
 
-def replace_champion(export_dir: Path, record: Record, registry_dir: Path = REGISTRY_DIR) -> None:
-    """Make a copy of the export the champion. Killed at any moment, the old or the new one stands."""
+def replace_champion(
+    export_dir: Path, record: Record, card: str, registry_dir: Path = REGISTRY_DIR
+) -> None:
+    """Make a copy of the export the champion, with its record and the model card, a page in Markdown.
+
+    Killed at any moment, the old or the new one stands.
+    """
     settle_champion(registry_dir)
     with atomic_path(_next_path(registry_dir)) as partial:
         shutil.copytree(export_dir, partial)
         write_json(partial / RECORD, record.model_dump(mode="json"))
+        (partial / CARD).write_text(card, encoding="utf-8")
     settle_champion(registry_dir)
 
 
@@ -145,11 +152,11 @@ def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
 
 
 def digest_export(export_dir: Path) -> str:
-    """Return a digest of the names and bytes of all files of an export, apart from the record."""
+    """Return a digest of the names and bytes of all files of an export, apart from record and card."""
     digests = {
         file.relative_to(export_dir).as_posix(): digest_file(file)
         for file in export_dir.rglob("*")
-        if file.is_file() and file != export_dir / RECORD
+        if file.is_file() and file not in (export_dir / RECORD, export_dir / CARD)
     }
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 

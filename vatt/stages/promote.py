@@ -4,19 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vatt.data.index import INDEX_NAME
+from vatt.data.index import INDEX_NAME, read_index
 from vatt.evaluation.comparison import measure_test_split
 from vatt.evaluation.reading.features import MisfitError, SplitReader
+from vatt.evaluation.report.card import Card, render_card
 from vatt.interop import registry
 from vatt.interop.export import load, read_export_params
-from vatt.params import EvaluateParams, PromoteParams
+from vatt.params import DownloadParams, EvaluateParams, PromoteParams
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
 EVALUATION_PATH = Path("metrics/evaluate.json")
 
 
-def main(evaluate: EvaluateParams, promote: PromoteParams) -> Mapping[str, Any]:
+def main(
+    download: DownloadParams, evaluate: EvaluateParams, promote: PromoteParams
+) -> Mapping[str, Any]:
     """Compare data/pretrain with the champion; the decision is the stage's metrics.
 
     An export that is the champion already changes nothing.
@@ -41,9 +44,22 @@ def main(evaluate: EvaluateParams, promote: PromoteParams) -> Mapping[str, Any]:
             metrics=metrics,
             decision=decision,
         )
-        registry.replace_champion(EXPORT_DIR, record)
+        registry.replace_champion(EXPORT_DIR, record, _write_card(record, download))
     print(f"promote: {'promoted' if decision.promoted else 'not promoted'}: {decision.reason}")
     return decision.model_dump()
+
+
+def _write_card(record: registry.Record, download: DownloadParams) -> str:
+    return render_card(
+        Card(
+            metrics=record.metrics,
+            parameters=record.parameters,
+            index=read_index(PREPROCESS_DIR),
+            sources=download.sources,
+            data_version=record.data_version,
+            code_version=record.code_version,
+        )
+    )
 
 
 def _compare(

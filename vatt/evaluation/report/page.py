@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vatt.atomic import atomic_path
+from vatt.evaluation.report.corpus import count_clips
 from vatt.evaluation.report.cost import (
     drop_rate,
     list_costs,
@@ -25,7 +26,6 @@ from vatt.models.vatt import Vatt
 from vatt.params import ClipParams
 
 MAX_QUARANTINE_ROWS = 50
-SPLITS = ("train", "validation", "test")
 LIBRARIES = ("vatt", "torch", "numpy", "scikit-learn")
 
 
@@ -81,7 +81,7 @@ def render_report(report: Report) -> str:
         probes=list(list_probes(report.metrics["probes"])),
         figures=report.figures,
         examples=report.examples,
-        counts=_count_clips(report.index),
+        counts=count_clips(report.index),
         num_quarantined=len(report.quarantine),
         quarantine=report.quarantine[:MAX_QUARANTINE_ROWS],
         verdict=report.verdict,
@@ -117,24 +117,6 @@ def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return tiles
-
-
-def _count_clips(index: pd.DataFrame) -> list[dict[str, Any]]:
-    """Numbers of videos and clips by source and split."""
-    return [
-        {
-            "source": source,
-            "split": split,
-            "num_videos": clips["video_id"].nunique(),
-            "num_clips": len(clips),
-            "num_audio": int(clips["has_audio"].sum()),
-            "num_text": int(((clips["num_captions"] > 0) | (clips["descriptions"] != "[]")).sum()),
-            "minutes": f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}",
-        }
-        for source, of_source in index.groupby("source")
-        for split in SPLITS
-        if len(clips := of_source[of_source["split"] == split])
-    ]
 
 
 def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
