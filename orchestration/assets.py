@@ -12,7 +12,7 @@ from orchestration.pipeline import Pipeline
 from orchestration.runner import Outcome, StageRun, run_stage
 
 TAIL_LINES = 20  # of a failed stage's output, shown with the failure
-SHOWN_SUFFIXES = {".html", ".png"}  # of files that the UI gives the paths of
+SHOWN_SUFFIXES = {".html", ".svg"}  # of files that the UI gives the paths of
 SCHEDULE = "best.json"  # in the folder of a stage: the values that a search found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from orchestration.checks import EVALUATE, FINETUNE
 from orchestration.pipeline import Pipeline
 
 INBOX = Path("data/inbox")
@@ -22,13 +23,20 @@ def build_automation(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         jobs=[
             dg.define_asset_job("everything", dg.AssetSelection.assets(*assets)),
-            dg.define_asset_job("evaluation_only", dg.AssetSelection.assets("evaluate")),
+            dg.define_asset_job("evaluation_only", select_evaluation(pipeline)),
         ],
         schedules=[
             dg.ScheduleDefinition(name="weekly", job_name="everything", cron_schedule="0 3 * * 1")
         ],
         sensors=[_build_sensor(pipeline)],
     )
+
+
+def select_evaluation(pipeline: Pipeline) -> dg.AssetSelection:
+    """Return `evaluate` with all checks that judge its numbers, those of fine-tuned models too."""
+    tasks = [stage.asset for stage in pipeline.stages.values() if stage.name.startswith(FINETUNE)]
+    checks = dg.AssetSelection.checks_for_assets(*(dg.AssetKey(task) for task in tasks))
+    return dg.AssetSelection.assets(EVALUATE) | checks
 
 
 def _build_sensor(pipeline: Pipeline) -> dg.SensorDefinition:

@@ -8,9 +8,14 @@ import dagster as dg
 from orchestration.assets import read_metrics
 from orchestration.pipeline import Pipeline
 
+FINETUNE = "finetune@"
+EVALUATE = "evaluate"
+NOT_MEASURED = "evaluate has not measured this model yet"
+MAX_RUNS = 100  # of the past that are looked through
+
 
 def build_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinition]:
-    """Return the checks of the stages `validate` and `evaluate`."""
+    """Return the checks of the stages `validate`, `evaluate`, and of each task of `finetune`."""
 
     @dg.asset_check(asset="validate", blocking=True, description="No critical rule failed.")
     def critical_rules() -> dg.AssetCheckResult:
@@ -20,7 +25,13 @@ def build_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinition]:
     def warning_rules() -> dg.AssetCheckResult:
         return judge_warning_rules(read_metrics(pipeline, "validate"))
 
-    return [critical_rules, warning_rules, *_build_evaluation_checks(pipeline)]
+    tasks = [name for name in pipeline.stages if name.startswith(FINETUNE)]
+    return [
+        critical_rules,
+        warning_rules,
+        *_build_evaluation_checks(pipeline),
+        *(check for name in tasks for check in _build_task_checks(pipeline, name)),
+    ]
 
 
 def _build_evaluation_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinition]:
@@ -33,6 +44,52 @@ def _build_evaluation_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinitio
         return judge_retrieval(read_metrics(pipeline, "evaluate"), "untrained")
 
     return [beats_chance, beats_untrained]
+
+
+def _build_task_checks(pipeline: Pipeline, name: str) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of a fine-tuned model, which wait until `evaluate` has measured it."""
+    asset, task = pipeline.stages[name].asset, name.removeprefix(FINETUNE)
+
+    def read_result() -> Mapping[str, Any]:
+        if not pipeline.has_read(EVALUATE, name):
+            return {}
+        results = read_metrics(pipeline, EVALUATE).get("finetuned", {})
+        result: Mapping[str, Any] = results.get(task, {})
+        return result
+
+    @dg.asset_check(asset=asset, additional_deps=[EVALUATE], description="Better than chance.")
+    def beats_chance() -> dg.AssetCheckResult:
+        return judge_task(read_result(), "chance")
+
+    @dg.asset_check(
+        asset=asset, additional_deps=[EVALUATE], description="Better than the untrained network."
+    )
+    def beats_untrained() -> dg.AssetCheckResult:
+        return judge_task(read_result(), "untrained")
+
+    @dg.asset_check(
+        asset=asset,
+        additional_deps=[EVALUATE],
+        description="Not below the last run that had other results on the same test data.",
+    )
+    def not_worse_than_before(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return judge_progress(read_result(), _read_before(pipeline, context.instance, task))
+
+    return [beats_chance, beats_untrained, not_worse_than_before]
+
+
+def _read_before(pipeline: Pipeline, instance: dg.DagsterInstance, task: str) -> float | None:
+    """Return the number of a task in the last evaluation with other results, if it compares."""
+    version = pipeline.data_version(EVALUATE)
+    test_data = read_metrics(pipeline, EVALUATE).get("test_data")
+    records = instance.fetch_materializations(dg.AssetKey(EVALUATE), limit=MAX_RUNS).records
+    for record in records:
+        event = record.asset_materialization
+        if event and event.tags and event.tags.get("dagster/data_version") != version:
+            numbers: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
+            same_data = numbers.get("test_data") == test_data
+            return numbers.get(f"finetuned.{task}.accuracy") if same_data else None
+    return None
 
 
 def judge_critical_rules(verdict: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -66,6 +123,35 @@ def judge_retrieval(metrics: Mapping[str, Any], rival: str) -> dg.AssetCheckResu
         passed=bool(pairs) and all(own > other for own, other in pairs.values()),
         severity=dg.AssetCheckSeverity.WARN,
         metadata={key: f"{own:.4f}, {rival} {other:.4f}" for key, (own, other) in pairs.items()},
+    )
+
+
+def judge_task(result: Mapping[str, Any], rival: str) -> dg.AssetCheckResult:
+    """Warn unless a fine-tuned model is more accurate than its rival, `chance` or `untrained`.
+
+    An empty result is no pass: `evaluate` has not seen this model. A task that was left out passes.
+    """
+    if "skipped" in result:
+        return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
+    measured = "accuracy" in result
+    return dg.AssetCheckResult(
+        passed=measured and result["accuracy"] > result[rival],
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={name: result[name] for name in ("accuracy", rival)} if measured else {},
+        description=None if measured else NOT_MEASURED,
+    )
+
+
+def judge_progress(result: Mapping[str, Any], before: float | None) -> dg.AssetCheckResult:
+    """Warn if a fine-tuned model is less accurate than `before`; None: nothing to compare with."""
+    if "skipped" in result:
+        return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
+    measured = "accuracy" in result
+    return dg.AssetCheckResult(
+        passed=measured and (before is None or result["accuracy"] >= before),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"accuracy": result.get("accuracy"), "before": before},
+        description=None if measured else NOT_MEASURED,
     )
 
 

@@ -82,12 +82,12 @@ def test_same_data_versions_as_by_hand(miniature: Path, tmp_path: Path) -> None:
 def test_tuned_schedule_and_pages_of_a_task_are_shown(miniature: Path) -> None:
     repro_by_hand(miniature, "pretrain")
     best = {"schedule": {"learning_rate": 0.25}, "trial": 3}
-    files = {"best.json": json.dumps(best), "history.png": "no picture"}
+    files = {"best.json": json.dumps(best), "history.svg": "<svg/>"}
     set_params(miniature, "finetune", video={"files": files, "metrics": {"accuracy": 0.5}})
     result = materialize(miniature, "finetune_video", "finetune_audio")
     shown = metadata(result, "finetune_video")
     assert shown["schedule"] == best
-    assert Path(shown["history.png"]) == miniature / "data/finetune/video/history.png"
+    assert Path(shown["history.svg"]) == miniature / "data/finetune/video/history.svg"
     assert shown["accuracy"] == 0.5
     assert "schedule" not in metadata(result, "finetune_audio")
 

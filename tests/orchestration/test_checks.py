@@ -1,9 +1,22 @@
 """Checks judge by what the metrics files say, and a missing file is no pass."""
 
-import dagster as dg
+from pathlib import Path
 
-from orchestration.checks import judge_critical_rules, judge_retrieval, judge_warning_rules
-from tests.orchestration.miniature import VERDICT
+import dagster as dg
+import pytest
+
+from orchestration.assets import build_assets
+from orchestration.automation import select_evaluation
+from orchestration.checks import (
+    build_checks,
+    judge_critical_rules,
+    judge_progress,
+    judge_retrieval,
+    judge_task,
+    judge_warning_rules,
+)
+from orchestration.pipeline import load_pipeline
+from tests.orchestration.miniature import VERDICT, repro_by_hand, set_params
 
 
 def test_verdict_decides() -> None:
@@ -58,3 +71,74 @@ def test_direction_that_was_not_measured_does_not_count() -> None:
     nothing = {"text_to_video_r10": None, "audio_to_video_r10": None}
     assert not judge_retrieval(EVALUATION | {"untrained": nothing}, "untrained").passed
     assert not judge_retrieval({}, "chance").passed
+
+
+RESULT = {"accuracy": 0.8, "chance": 0.5, "untrained": 0.8}
+
+
+def test_a_fine_tuned_model_must_be_above_its_rivals() -> None:
+    assert judge_task(RESULT, "chance").passed
+    result = judge_task(RESULT, "untrained")
+    assert not result.passed
+    assert result.severity is dg.AssetCheckSeverity.WARN
+
+
+def test_a_fine_tuned_model_must_not_fall_behind_the_run_before() -> None:
+    assert judge_progress(RESULT, None).passed
+    assert judge_progress(RESULT, 0.8).passed
+    assert not judge_progress(RESULT, 0.81).passed
+
+
+@pytest.mark.parametrize("rival", ["chance", "untrained"])
+def test_a_task_that_was_left_out_is_no_warning_but_one_that_was_not_measured_is(
+    rival: str,
+) -> None:
+    skipped = {"skipped": "no clip has a label of action"}
+    assert judge_task(skipped, rival).passed
+    assert judge_progress(skipped, None).passed
+    assert not judge_task({}, rival).passed
+    assert not judge_progress({}, None).passed
+
+
+def evaluate(root: Path, instance: dg.DagsterInstance) -> dict[str, bool]:
+    """Materialise `evaluate` with the checks that judge its numbers; return those of a task."""
+    pipeline = load_pipeline(root)
+    result = dg.materialize(
+        [*build_assets(pipeline), *build_checks(pipeline)],
+        instance=instance,
+        selection=select_evaluation(pipeline),
+    )
+    return {
+        check.check_name: check.passed
+        for check in result.get_asset_check_evaluations()
+        if check.asset_key == dg.AssetKey("finetune_video")
+    }
+
+
+def test_checks_of_a_task_compare_this_model_with_the_run_before(miniature: Path) -> None:
+    def set_result(accuracy: float, test_data: str) -> None:
+        finetuned = {"video": RESULT | {"accuracy": accuracy}}
+        set_params(miniature, "evaluate", metrics={"finetuned": finetuned, "test_data": test_data})
+
+    set_result(0.9, "some")
+    repro_by_hand(miniature, "evaluate")
+    with dg.DagsterInstance.ephemeral() as instance:
+        good = {"beats_chance": True, "beats_untrained": True, "not_worse_than_before": True}
+        assert evaluate(miniature, instance) == good
+        set_result(0.85, "some")
+        worse = good | {"not_worse_than_before": False}
+        assert evaluate(miniature, instance) == worse
+        assert evaluate(miniature, instance) == worse  # nothing new: the run before is the first
+        set_result(0.7, "other clips")
+        assert evaluate(miniature, instance) == good | {"beats_untrained": False}
+
+
+def test_a_model_that_evaluate_has_not_seen_is_not_judged_by_old_numbers(miniature: Path) -> None:
+    set_params(miniature, "evaluate", metrics={"finetuned": {"video": RESULT}})
+    repro_by_hand(miniature, "evaluate")
+    pipeline = load_pipeline(miniature)
+    assert pipeline.has_read("evaluate", "finetune@video")
+    set_params(miniature, "finetune", video={"says": "another model"})
+    repro_by_hand(miniature, "--single-item", "finetune@video")
+    assert not pipeline.has_read("evaluate", "finetune@video")
+    assert pipeline.has_read("evaluate", "finetune@audio")
