@@ -41,6 +41,7 @@ from vatt.params.sources import (
     UrlsSource,
 )
 from vatt.params.train import PretrainParams, TrainingParams
+from vatt.params.tune import TuneParams
 
 __all__ = [
     "AUDIO_RATE_HZ",
@@ -80,6 +81,7 @@ __all__ = [
     "TaskParams",
     "TowerSize",
     "TrainingParams",
+    "TuneParams",
     "UrlsSource",
     "ValidateParams",
     "load_params",

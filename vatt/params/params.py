@@ -26,6 +26,7 @@ from vatt.params.model import ModelParams
 from vatt.params.section import Section
 from vatt.params.sources import DownloadParams
 from vatt.params.train import PretrainParams, TrainingParams
+from vatt.params.tune import TuneParams
 
 
 class ParamsError(StageError):
@@ -46,6 +47,7 @@ class Params(Section):
     loss: LossParams
     pretrain: PretrainParams
     finetune: FinetuneParams
+    tune: TuneParams
     launch: LaunchParams
     evaluate: EvaluateParams
     promote: PromoteParams
@@ -67,6 +69,7 @@ class Params(Section):
         _refuse_broken(self._list_clip_rules() | self._list_training_rules())
         for task in TASKS:  # whose clips are as above where nothing else is said
             _refuse_broken(self._list_task_rules(task) | self._list_input_rules(task))
+            _refuse_broken(self._list_space_rules(task))
         return self
 
     def _list_clip_rules(self) -> dict[str, bool]:
@@ -165,6 +168,19 @@ class Params(Section):
             f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2": (
                 task.ema_decay is None or self.launch.zero_stage < 3
             ),
+        }
+
+    def _list_space_rules(self, name: TaskName) -> dict[str, bool]:
+        """Return what must hold of the search for the schedule of a task, and whether it does."""
+        task, longest = self.finetune.task(name), self.tune.space.get("warmup_steps")
+        return {
+            f"tune.space.{key} does not hold finetune.{name}.schedule.{key} = "
+            f"{getattr(task.schedule, key)!r}": values.holds(getattr(task.schedule, key))
+            for key, values in self.tune.space.items()
+        } | {
+            f"tune.space.warmup_steps goes beyond finetune.{name}.num_steps = {task.num_steps}": (
+                longest is None or max(longest.list_ends()) <= task.num_steps
+            )
         }
 
     def _list_input_rules(self, name: TaskName) -> dict[str, bool]:

@@ -1,0 +1,73 @@
+"""What a study found, in files: the best schedule, all trials, figures."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from vatt.atomic import write_json
+from vatt.params import StageError
+from vatt.tuning.choice import copy_trial
+from vatt.tuning.figures import draw_study
+from vatt.tuning.plan import Plan
+
+BEST_NAME, TRIALS_NAME = "best.json", "trials.json"
+
+
+def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) -> dict[str, Any]:
+    """Write what finished trials found into a folder, and return the metrics.
+
+    best.json holds the whole best schedule; of equal ones the first, so that the schedule of
+    params.yaml stays unless another is better. trials.json holds every trial, `<figure>.svg` each
+    figure that the trials are enough for.
+
+    Raises:
+        StageError: every trial was given up.
+    """
+    values = {number: row.value for number, row in trials.items() if row.value is not None}
+    if not values:
+        raise StageError(
+            f"none of the {len(trials)} trials could be trained to the end; a lower "
+            f"finetune.{plan.task}.schedule.learning_rate may help"
+        )
+    best = max(values, key=lambda number: values[number])
+    schedule = {**plan.own, **trials[best].params}
+    found = {"schedule": schedule, "value": values[best], "trial": best, "study": plan.name}
+    write_json(out_dir / BEST_NAME, found)
+    rows = [_describe(number, row) for number, row in trials.items()]
+    write_json(out_dir / TRIALS_NAME, {"study": plan.name, "trials": rows})
+    for name, figure in draw_study(_collect(trials)).items():
+        (out_dir / f"{name}.svg").write_text(figure, encoding="utf-8")
+    return {
+        "value": values[best],
+        "trial": best,
+        "own_value": values.get(0),
+        "num_trials": len(trials),
+        "num_pruned": len(trials) - len(values),
+        "schedule": schedule,
+    }
+
+
+def _describe(number: int, row: FrozenTrial) -> dict[str, Any]:
+    return {
+        "trial": number,
+        "state": row.state.name.lower(),
+        "value": row.value,
+        "schedule": row.params,
+        "steps": [
+            {"step": step, "value": value if math.isfinite(value) else None}
+            for step, value in sorted(row.intermediate_values.items())
+        ],
+    }
+
+
+def _collect(trials: Mapping[int, FrozenTrial]) -> optuna.Study:
+    """Return a study in memory that holds each trial once, under its own number."""
+    study = optuna.create_study(direction="maximize")
+    for row in trials.values():
+        assert row.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        study.add_trial(copy_trial(row, with_result=True))
+    return study

@@ -1,0 +1,102 @@
+"""Where studies are kept: SQLite in .cache/tune, or a server that several machines share."""
+
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from vatt.params import StageError, TuneParams
+from vatt.tuning.locks import hold
+
+SQLITE_NAME = "studies.db"
+WAIT_S = 300
+"""How long to wait at most for another process to be done with an SQLite file."""
+MISSED_HEARTBEATS = 3
+
+
+def create_storage(tune: TuneParams, folder: Path) -> None:
+    """Create the tables of a storage where they are missing.
+
+    Args:
+        tune: says where.
+        folder: of SQLite and its lock.
+
+    Raises:
+        StageError: the storage cannot be used.
+    """
+    with told_plainly(tune), hold(folder / "storage.lock"):
+        if tune.storage is None:
+            with closing(sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)) as connection:
+                # Stays with the file: those who read need not wait for those who write.
+                connection.execute("PRAGMA journal_mode=WAL")
+        try:
+            _open(tune, folder, creates=True).engine.dispose()
+        except (DBAPIError, IntegrityError):  # another machine may be creating them, too
+            _open(tune, folder, creates=True).engine.dispose()
+
+
+def open_storage(tune: TuneParams, folder: Path) -> RDBStorage:
+    """Open a storage that exists. Each process opens its own."""
+    return _open(tune, folder, creates=False)
+
+
+def name_storage(tune: TuneParams, folder: Path) -> str:
+    """Return the address of a storage, without a password."""
+    return make_url(_find_address(tune, folder)).render_as_string(hide_password=True)
+
+
+@contextmanager
+def told_plainly(tune: TuneParams) -> Iterator[None]:
+    """Tell in a line what the storage cannot do.
+
+    Raises:
+        StageError: in place of what SQLAlchemy and Optuna raise.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+        address = "null"
+        if tune.storage is not None:
+            try:
+                address = make_url(tune.storage).render_as_string(hide_password=True)
+            except ArgumentError:
+                address = "(no address)"
+        raise StageError(
+            f"tune.storage = {address}: cannot be used: {reason}. What it holds of finished trials "
+            "stays: run the stage again when it is back"
+        ) from error
+
+
+def _open(tune: TuneParams, folder: Path, *, creates: bool) -> RDBStorage:
+    engine_options = {}
+    if tune.storage is None:
+        # A file that is gone is noticed only where it is opened anew.
+        engine_options = {"connect_args": {"timeout": WAIT_S}, "poolclass": NullPool}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
+        return RDBStorage(
+            _find_address(tune, folder),
+            engine_options,
+            skip_compatibility_check=not creates,
+            skip_table_creation=not creates,
+            heartbeat_interval=tune.heartbeat_s,
+            grace_period=MISSED_HEARTBEATS * tune.heartbeat_s,
+        )
+
+
+def _find_address(tune: TuneParams, folder: Path) -> str:
+    if tune.storage is not None:
+        return tune.storage
+    # Opened for writing, never created: that is done once, above.
+    return f"sqlite:///file:{(folder / SQLITE_NAME).absolute()}?mode=rw&uri=true"

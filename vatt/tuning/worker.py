@@ -1,0 +1,179 @@
+"""A process that trains one schedule after another, until the study has all its trials."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from vatt.params import StageError
+from vatt.signals import die_with_parent
+from vatt.train.numbers.live import LINE_PREFIX
+from vatt.tuning.plan import Plan
+from vatt.tuning.storage import told_plainly
+from vatt.tuning.study import Claim, Study
+
+POLL_S = 0.1
+OnValidation = Callable[[int, float], None]
+Train = Callable[[Mapping[str, Any], Path, OnValidation], None]
+"""Trains with values of a schedule, in a folder, from the newest checkpoint there, and tells the
+value of each validation, larger is better. It may be stopped by an exception of what it tells.
+
+Raises:
+    DivergedError: the schedule does not train.
+"""
+
+
+class DivergedError(StageError):
+    """A training came to an end by its own schedule."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all workers of a run are to do.
+
+    started_s: by the monotonic clock, when the run began. num_before: trials finished by then.
+    """
+
+    plan: Plan
+    folder: Path
+    train: Train
+    started_s: float
+    num_before: int
+
+
+def serve(order: Order, parent_id: int, failures: Connection) -> None:
+    """Work as a process of its own, which ends with its parent; an error is sent to it."""
+    die_with_parent()
+    if os.getppid() != parent_id:  # it was too late
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent acts on it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with told_plainly(order.plan.tune):
+            work(order)
+    except StageError as error:
+        failures.send(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
+        traceback.print_exc()
+        failures.send(f"{type(error).__name__}: {error}")
+
+
+def work(order: Order) -> None:
+    """Take up trials until the study has all of them.
+
+    Raises:
+        StageError: a trial cannot be trained, for reasons that its schedule is not to blame for.
+    """
+    study = Study(order.plan, order.folder)
+    while len(study.list_finished()) < order.plan.tune.num_trials:
+        claim = study.claim()
+        if claim is None:
+            time.sleep(POLL_S)
+            continue
+        with claim:
+            try:
+                outcome = run_trial(study, claim, order.train)
+            except UpdateFinishedTrialError:
+                print(f"tune {order.plan.task}: trial {claim.number}: seemed dead, begins again")
+                continue
+            _tell(study, order, claim, outcome)
+
+
+def run_trial(study: Study, claim: Claim, train: Train) -> str:
+    """Train the schedule of a trial, from where it was; return in words how it ended.
+
+    Raises:
+        UpdateFinishedTrialError: another machine thought it dead.
+    """
+    values = study.read_values(claim)
+    for step in sorted(values):
+        claim.trial.report(values[step], step)
+
+    def on_validation(step: int, value: float) -> None:
+        study.report(claim, step, value)
+        claim.trial.report(value, step)
+        if claim.trial.should_prune():
+            raise optuna.TrialPruned(f"given up at step {step}")
+
+    schedule = {**study.plan.own, **claim.trial.params}
+    try:
+        with _beat(study, claim), _log(claim.directory):
+            train(schedule, claim.directory, on_validation)
+    except (optuna.TrialPruned, DivergedError) as reason:
+        study.finish(claim, TrialState.PRUNED)
+        return str(reason)
+    values = study.read_values(claim)
+    if not values:
+        raise StageError(
+            f"finetune.{study.plan.task}.validate_every_steps: must not be null: tune needs a value"
+        )
+    value = values[max(values)]
+    if not math.isfinite(value):
+        study.finish(claim, TrialState.PRUNED)
+        return f"its value is {value}"
+    study.finish(claim, TrialState.COMPLETE, value)
+    return f"{value:.4f}"
+
+
+@contextlib.contextmanager
+def _beat(study: Study, claim: Claim) -> Iterator[None]:
+    """Say meanwhile that somebody works on a trial."""
+    done = Event()
+
+    def beat() -> None:
+        while not done.wait(study.plan.tune.heartbeat_s):
+            # Whatever the storage has, who trains will hear it.
+            with contextlib.suppress(StorageInternalError):
+                study.beat(claim)
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _log(directory: Path) -> Iterator[None]:
+    """Let what a training prints go to a file in its folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (
+        (directory / "training.log").open("a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
+
+
+def _tell(study: Study, order: Order, claim: Claim, outcome: str) -> None:
+    """Print a line on a finished trial: the best so far, how many there are, how long it will take."""
+    finished, num_trials = study.list_finished(), order.plan.tune.num_trials
+    values = {number: row.value for number, row in finished.items() if row.value is not None}
+    best = max(values, key=lambda number: values[number], default=None)
+    num_here = max(1, len(finished) - order.num_before)
+    left_s = (time.monotonic() - order.started_s) / num_here * (num_trials - len(finished))
+    told = "" if best is None else f", best {values[best]:.4f} of trial {best}"
+    print(
+        f"tune {order.plan.task}: trial {claim.number}: {outcome}{told}; {len(finished)} of "
+        f"{num_trials}, about {left_s:.0f} s left",
+        flush=True,
+    )
+    numbers = {"kind": "tune", "step": len(finished), "trial": claim.number}
+    if best is not None:
+        numbers["best"] = values[best]
+    print(LINE_PREFIX + json.dumps(numbers), flush=True)
