@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.classification.networks import AUDIO_VISUAL
 from tests.models.original import AGNOSTIC, CLIP, MODEL
 from tests.models.test_parity_classifier import SPECTROGRAM, VIDEO
+from vatt.models.classification.audio_visual import AudioVisualClassifier
 from vatt.models.classification.classifier import Classifier
 from vatt.models.tower import collect_weights
 from vatt.models.vatt import Vatt
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
-MODALITY = r"(?:video|audio|text|tower)"
+MODALITY = r"(?:video|audio|text|tower|fusion)"
 
 
 def documented_names() -> list[str]:
@@ -38,6 +40,7 @@ def build_models() -> list[nn.Module]:
         return [
             *(Vatt(params, CLIP, 50) for params in (MODEL, AGNOSTIC, bert)),
             *(Classifier(params) for params in (VIDEO, SPECTROGRAM)),
+            *(AudioVisualClassifier(params) for params in AUDIO_VISUAL.values()),
         ]
 
 

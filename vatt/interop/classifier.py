@@ -1,5 +1,6 @@
 """A fine-tuned classifier as a folder that needs nothing else, and its use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from vatt.models.classification.networks import (
     list_towers,
 )
 from vatt.models.spectrogram import HOP, NUM_BANDS, count_frames
+from vatt.models.tower import restore_weights
 from vatt.params import ClipParams, Section, StageError, TaskName, TaskParams
 
 
@@ -136,6 +138,20 @@ def save_classifier(path: Path, model: Network, params: ExportedClassifierParams
     """Write `model` to the folder `path`: whole or not at all, the same bytes for the same model."""
     with atomic_path(path) as partial:
         write_model(partial, model, params.model_dump(mode="json"))
+
+
+def export_classifier(
+    path: Path, weights: Mapping[str, Tensor], params: ExportedClassifierParams
+) -> None:
+    """Write the network of `params` with trained weights to the folder `path`.
+
+    Raises:
+        KeyError: the names are not those of the network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build_network(params.classifier)
+    restore_weights(model, weights)
+    save_classifier(path, model, params)
 
 
 def load_classifier(path: Path) -> ExportedClassifier:

@@ -1,7 +1,7 @@
 """A trained model as a folder that needs nothing else, and its use: weights, parameters, tokenizer."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -243,16 +243,22 @@ def read_weights(model: nn.Module, file: Path) -> None:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise StageError(f"{file}: is damaged or not safetensors: {error}") from error
-    expected = collect_weights(model)
-    wrong = [
-        f"{name} is {_describe(weights.get(name))}, expected {_describe(expected.get(name))}"
-        for name in sorted(expected.keys() | weights.keys())
-        if _describe(weights.get(name)) != _describe(expected.get(name))
-    ]
-    if wrong:
-        listed = "; ".join(wrong[:3])
-        raise StageError(f"{file}: {len(wrong)} tensors do not fit the model of {PARAMS}: {listed}")
+    misfits = list_misfits(weights, collect_weights(model))
+    if misfits:
+        raise StageError(
+            f"{file}: {len(misfits)} tensors do not fit the model of {PARAMS}: "
+            + "; ".join(misfits[:3])
+        )
     restore_weights(model, weights)
+
+
+def list_misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say of each tensor that differs in name, shape or type what it is, and what was expected."""
+    return [
+        f"{name} is {_describe(found.get(name))}, expected {_describe(expected.get(name))}"
+        for name in sorted(expected.keys() | found.keys())
+        if _describe(found.get(name)) != _describe(expected.get(name))
+    ]
 
 
 def _describe(tensor: Tensor | None) -> str:

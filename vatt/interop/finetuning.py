@@ -16,6 +16,7 @@ from vatt.interop.classifier import (
 from vatt.interop.export import (
     CLASSIFIER_SECTION,
     ExportedParams,
+    list_misfits,
     load,
     read_export_params,
     read_params,
@@ -125,10 +126,13 @@ def _fill(tower: Tower, weights: Mapping[str, Tensor], name: str) -> None:
     for key, table in weights.items():
         if POSITIONS in key and key in wanted:
             fitted[key] = stretch_table(table, len(wanted[key]))
-    try:
-        tower.load_state_dict(fitted)
-    except RuntimeError as error:
-        raise StageError(f"{name}: is another network: {error}") from error
+    misfits = list_misfits(fitted, wanted)
+    if misfits:
+        raise StageError(
+            f"{name}: is another network, {len(misfits)} tensors do not fit: "
+            + "; ".join(misfits[:3])
+        )
+    tower.load_state_dict(fitted)
 
 
 def _list_towers_of(model: ModelParams) -> dict[str, TowerParams]:

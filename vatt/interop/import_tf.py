@@ -29,6 +29,8 @@ LEFT_OUT = "left out: "
 PRETRAINING_RATE_HZ = 10.0
 CLASSIFIER_RATE_HZ = 12.5
 """Every second frame of 25 Hz (VATT appendix A.3)."""
+CLASSIFIER_AUDIO_STRIDE = 2
+"""Every second sample of 48 kHz (VATT appendix A.3)."""
 
 
 class ImportOptions(Choices):
@@ -161,6 +163,7 @@ def _save(
         classifier = ExportedClassifierParams(
             classifier=network,
             frame_rate_hz=rate_hz or CLASSIFIER_RATE_HZ,
+            audio_stride=CLASSIFIER_AUDIO_STRIDE,
             code_version=version("vatt"),
         )
         save_classifier(out, model, classifier)

@@ -99,8 +99,10 @@ class CountSketch(nn.Module):
 
     def forward(self, feature: Float[Tensor, "B D"]) -> Float[Tensor, "B F"]:
         """Return the sketch."""
-        sketch = feature.new_zeros(len(feature), self.width)
-        return sketch.index_add(1, self.places, feature * self.signs)
+        # As a product: adding in place would sum in any order on a GPU.
+        matrix = feature.new_zeros(feature.shape[1], self.width)
+        matrix.scatter_(1, self.places[:, None], self.signs[:, None].to(matrix.dtype))
+        return feature @ matrix
 
 
 class CompactBilinear(Fusion):

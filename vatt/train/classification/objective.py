@@ -1,11 +1,13 @@
 """A classifier with its loss: what is fine-tuned (VATT appendix A.2 and A.3)."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from vatt.batch import LabelledBatch
 from vatt.losses.classification import balanced_sigmoid_loss, softmax_loss
@@ -15,6 +17,8 @@ from vatt.train.classification.layers import freeze_layers
 
 PARTS = ("loss", "accuracy")
 """What the objective returns."""
+MODEL, AVERAGE = "model.", "average.module."
+"""How the names of its weights begin."""
 
 
 class ClassificationObjective(nn.Module):
@@ -24,17 +28,15 @@ class ClassificationObjective(nn.Module):
     kept with the other weights.
     """
 
-    num_averaged: Tensor
-
     def __init__(self, model: Network, task: TaskParams) -> None:
         super().__init__()
         freeze_layers(model, task.freeze)
         self.model = model
-        self.average: Network | None = None
+        self.average: AveragedModel | None = None
         if task.ema_decay is not None:
-            self.average = copy.deepcopy(model)
+            decay = task.ema_decay
+            self.average = AveragedModel(model, multi_avg_fn=partial(_follow, decay=decay))
             self.average.requires_grad_(requires_grad=False)
-            self.register_buffer("num_averaged", torch.zeros((), dtype=torch.int64))
         self._task = task
 
     def forward(self, batch: LabelledBatch) -> Float[Tensor, "2"]:
@@ -59,27 +61,40 @@ class ClassificationObjective(nn.Module):
     @property
     def best(self) -> Network:
         """What predicts: the average where there is one."""
-        return self.average or self.model
+        return self.model if self.average is None else cast("Network", self.average.module)
 
     def classify(self, batch: LabelledBatch) -> Float[Tensor, "B C"]:
         """Return the logits of what predicts."""
         return _classify(self.best, batch.signals)
 
-    @torch.no_grad()
     def after_update(self) -> None:
         """Let the average follow the weights, which were just updated.
 
-        It keeps `ema_decay` of itself, or less at first, (1 + n) / (10 + n) at update n, so that the
-        random weights of the head are soon forgotten.
+        It is that of the first update, then keeps `ema_decay` of itself; or less at first, so that
+        the random weights of the head are soon forgotten: (1 + n) / (10 + n) after n updates.
         """
-        if self.average is None or self._task.ema_decay is None:
-            return
-        self.num_averaged += 1
-        number = int(self.num_averaged)
-        kept = min(self._task.ema_decay, (1 + number) / (10 + number))
-        for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            if weight.requires_grad:
-                average.lerp_(weight, 1 - kept)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+
+def keep_best(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return of an objective's weights those of what predicts, under the names of its network."""
+    has_average = any(name.startswith(AVERAGE) for name in weights)
+    prefix = AVERAGE if has_average else MODEL
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def _follow(
+    averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor, *, decay: float
+) -> None:
+    number = int(num_averaged)
+    kept = min(decay, (1 + number) / (10 + number))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - kept)
 
 
 def mix(
