@@ -72,6 +72,9 @@ class CatalogueSource(Section):
     """The folder of the media files: a path or any fsspec address."""
     addresses: Address | None = None
     """In place of `media`: a file that lists addresses of media files, archives or site videos."""
+    validation_rate: Rate = 0.0
+    """Share of the training recordings that become the split validation, which `tune` needs and most
+    official lists do not have; drawn by a hash of their names."""
 
     @model_validator(mode="after")
     def _check_media(self) -> Self:

@@ -27,7 +27,7 @@ from vatt.data.sources.catalogue.ucf101 import read_ucf101
 from vatt.data.sources.catalogue.youcook2 import read_youcook2
 from vatt.data.sources.collection import Captions, Collection, IgnoredFile
 from vatt.data.sources.fetching.fetcher import STATE_DIR
-from vatt.data.sources.folder import CAPTIONS_DIR, MEDIA_SUFFIXES
+from vatt.data.sources.folder import CAPTIONS_DIR, MEDIA_SUFFIXES, draw_split
 from vatt.data.sources.howto100m_captions import collect_captions
 from vatt.data.sources.item import Item
 from vatt.data.sources.item_files import Claim, ItemFiles
@@ -88,7 +88,7 @@ def collect_catalogue(
         official = READERS[type(source)](lists, source)
     items = ItemFiles(source.name, index)
     for item in official:
-        items.add(item)
+        items.add(_draw_validation(item, source))
     has_captions = isinstance(source, kinds.HowTo100MSource)
     beside = _captions_beside(items.claims, listed) if has_captions else {}
     names = {*items.claims, *beside.values()}
@@ -104,6 +104,14 @@ def collect_catalogue(
     reader.add_media()
     reader.add_others(listed, index)
     return reader.collection
+
+
+def _draw_validation(item: Item, source: kinds.CatalogueSource) -> Item:
+    """Move the item to the split validation if its recording is one of those drawn for that."""
+    if item.split != "train" or not source.validation_rate:
+        return item
+    recording = item.recording or item.whole_video or item.item_id
+    return item._replace(split=draw_split(recording, source.validation_rate, 0.0))
 
 
 class _Reader:

@@ -21,6 +21,9 @@ class Item(NamedTuple):
     """What the video may be called of which the item is a part."""
     part_s: tuple[float, float] | None = None
     """Start and end of the item in `whole_video`."""
+    recording: str | None = None
+    """What it shares with the items cut from the same recording, which stay in one split; None: see
+    `whole_video`, and where that is None, too, it is a recording of its own."""
     problem: str | None = None
     """Why the list itself makes the item unusable."""
 

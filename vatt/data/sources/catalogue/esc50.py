@@ -27,4 +27,6 @@ def _make_item(row: Row, source: ESC50Source) -> Item:
     if fold not in FOLDS:
         raise RowError(f"fold = {fold!r}: must be 1 to 5")
     split: Split = "test" if int(fold) == source.fold else "train"
-    return Item(file, split, (stem_of(file),), (label(source.name, row.text("category")),))
+    recording = "-".join(file.split("-")[:2])  # <fold>-<recording>-<take>-<class>.wav
+    labels = (label(source.name, row.text("category")),)
+    return Item(file, split, (stem_of(file),), labels, recording=recording)

@@ -38,5 +38,6 @@ def _make_item(row: Row, class_name: str, source: HMDB51Source) -> Item:
         SPLITS[code],
         (f"{class_name}/{stem}", stem),
         (label(source.name, class_name),),
+        recording=stem.partition(f"_{class_name}_")[0],  # <recording>_<class>_..._<clip>.avi
         problem=None if SPLITS[code] else f"in neither list of fold {source.fold}",
     )

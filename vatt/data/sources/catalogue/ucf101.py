@@ -27,4 +27,5 @@ def _make_item(row: Row, split: Split, task: str) -> Item:
     class_name, _, file = stem_of(path).rpartition("/")
     if not class_name:
         raise RowError(f"path = {path!r}: must be of the form Class/v_Class_g01_c01.avi")
-    return Item(path, split, (f"{class_name}/{file}", file), (label(task, class_name),))
+    names, recording = (f"{class_name}/{file}", file), file.rpartition("_")[0]  # v_Class_g01_c01
+    return Item(path, split, names, (label(task, class_name),), recording=recording or file)
