@@ -9,14 +9,19 @@ import yaml
 from torch import Tensor
 
 import vatt
+from tests.models.classification.networks import AUDIO_VISUAL
 from tests.models.test_parity_classifier import SPECTROGRAM, VIDEO
+from tests.train.classification.tasks import TASK
 from vatt.interop.classifier import (
     ExportedClassifier,
     ExportedClassifierParams,
+    export_classifier,
     save_classifier,
 )
 from vatt.models.classification.classifier import Classifier, ClassifierParams
+from vatt.models.classification.networks import build_network
 from vatt.models.spectrogram import LogMel
+from vatt.models.tower import collect_weights
 from vatt.params import StageError
 
 PARAMS = ExportedClassifierParams(classifier=VIDEO, frame_rate_hz=12.5, code_version="0.0.0")
@@ -157,3 +162,52 @@ def test_neither_a_spectrogram_nor_a_waveform(views: Tensor, message: str) -> No
 def test_other_bands_take_no_waveforms() -> None:
     with pytest.raises(ValueError, match=r"views: expected shape B x 12 x 10, got .2, 12288."):
         build_exported(SPECTROGRAM).classify(torch.zeros(1, 2, 12 * 1024))
+
+
+@pytest.mark.parametrize("kind", AUDIO_VISUAL)
+def test_an_audio_visual_classifier_comes_back(tmp_path: Path, kind: str) -> None:
+    params = PARAMS.model_copy(
+        update={
+            "classifier": AUDIO_VISUAL[kind],
+            "label": "action",
+            "classes": tuple("abcdefg"),
+            "task_name": "audio_visual",
+            "task": TASK,
+            "initial_digest": "0123",
+            "audio_stride": 2,
+        }
+    )
+    torch.manual_seed(3)
+    network = build_network(AUDIO_VISUAL[kind]).eval()
+    export_classifier(tmp_path / "export", collect_weights(network), params)
+    torch.manual_seed(8)
+    loaded = vatt.load_classifier(tmp_path / "export")
+    assert loaded.params == params
+    assert loaded.input_shapes == {"video": (4, 16, 16, 3), "audio": (96,)}
+    video, audio = draw_views(), torch.rand(2, 3, 96) * 2 - 1
+    expected = network(video.flatten(0, 1), audio.flatten(0, 1)).unflatten(0, (2, 3)).mean(1)
+    torch.testing.assert_close(loaded.classify(video, audio), expected)
+
+    for views, message in (
+        ((video,), "expected views of video and of audio, got 1 tensors"),
+        ((video, audio[..., :95]), "audio views: expected shape B x 96"),
+        ((video, audio[:, :2]), "as many clips, and views of each, of every modality"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loaded.classify(*views)
+
+
+def test_weights_of_other_names_are_not_exported(tmp_path: Path) -> None:
+    weights = collect_weights(Classifier(VIDEO))
+    del weights["head.bias"]
+    with pytest.raises(KeyError, match=r"names differ: \['head.bias'\]"):
+        export_classifier(tmp_path / "export", weights, PARAMS)
+    assert not (tmp_path / "export").exists()
+
+
+def test_classes_must_be_those_of_the_network(export_dir: Path) -> None:
+    file = export_dir / "params.yaml"
+    content = yaml.safe_load(file.read_text()) | {"classes": ["a", "b"]}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(StageError, match="2 classes for a network of 7"):
+        vatt.load_classifier(export_dir)
