@@ -14,7 +14,7 @@ from vatt.stages.promote import main
 PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
-NOTHING_ELSE = {
+NOTHING_ELSE: dict[str, object] = {
     "text_to_video_pairs": 0,
     "audio_to_video_pairs": 0,
     "text_to_video_r10": None,

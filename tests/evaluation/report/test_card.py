@@ -1,6 +1,7 @@
 """The model card says what the metrics say, also what was not reached."""
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ from vatt.params.sources import ESC50Source
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, object]:
+def metrics() -> dict[str, Any]:
     return make_metrics(compare_networks(make_splits()))
 
 
-def make_card(metrics: dict[str, object], *sources: Source) -> Card:
+def make_card(metrics: dict[str, Any], *sources: Source) -> Card:
     return Card(
         metrics=metrics,
         parameters={
@@ -39,7 +40,7 @@ def make_card(metrics: dict[str, object], *sources: Source) -> Card:
     )
 
 
-def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, object]) -> None:
+def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, Any]) -> None:
     card = render_card(make_card(metrics, DemoSource(kind="demo", num_videos=3)))
     assert 'import vatt\n\nmodel = vatt.load("champion")' in card
     for direction in ("text_to_video", "audio_to_video"):
@@ -54,16 +55,16 @@ def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, o
 
 
 def test_a_source_that_is_no_longer_configured_has_no_known_licence(
-    metrics: dict[str, object],
+    metrics: dict[str, Any],
 ) -> None:
     source = ESC50Source(kind="esc50", name="sounds", annotations="here", media="here")
     assert f"- demo: {UNKNOWN}" in render_card(make_card(metrics, source))
 
 
-def test_what_was_not_reached_is_a_limit(metrics: dict[str, object]) -> None:
+def test_what_was_not_reached_is_a_limit(metrics: dict[str, Any]) -> None:
     worse = copy.deepcopy(metrics)
-    worse["text_to_video_r10"] = worse["untrained"]["text_to_video_r10"]  # type: ignore[index]
-    probe = worse["probes"]["action"]["audio"]  # type: ignore[index]
+    worse["text_to_video_r10"] = worse["untrained"]["text_to_video_r10"]
+    probe = worse["probes"]["action"]["audio"]
     probe["accuracy"] = probe["untrained"] - 0.1
     card = render_card(make_card(worse))
     limits = card[card.index("## Limits") :]
