@@ -4,14 +4,18 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from vatt.models.classification.fusion import (
     CompactBilinear,
     Concatenation,
     CountSketch,
+    FusionParams,
+    Kind,
     MidFusion,
     TensorFusion,
+    build_fusion,
 )
 from vatt.params import TowerSize
 
@@ -42,8 +46,8 @@ def test_tensor_fusion_is_the_outer_product_of_features_with_a_one() -> None:
     fused = fusion(video, audio)
     assert fusion.width == fused.shape[1] == 16
     for clip in range(3):
-        seen = [1.0, *fusion.video(video[clip, :1])[0].tolist()]
-        heard = [1.0, *fusion.audio(audio[clip, :1])[0].tolist()]
+        seen = [1.0, *map(math.tanh, fusion.video(video[clip, :1])[0].tolist())]
+        heard = [1.0, *map(math.tanh, fusion.audio(audio[clip, :1])[0].tolist())]
         expected = [left * right for left in seen for right in heard]
         assert fused[clip].tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -127,3 +131,25 @@ def test_mid_fusion_sees_every_token_and_not_their_order() -> None:
             tokens[:, index] -= 1.0
     # A clip is fused by itself.
     torch.testing.assert_close(fusion(video[:1], audio[:1]), fused[:1])
+
+
+@pytest.mark.parametrize("kind", ["concatenation", "tensor", "bilinear", "attention"])
+def test_all_but_concatenation_learn_whether_both_are_the_same(kind: Kind) -> None:
+    """The sign of a product is no sum of what is seen and of what is heard."""
+    torch.manual_seed(0)
+    params = FusionParams(kind=kind, width=16, size=SIZE, dropout_rate=0.0)
+    fusion = build_fusion(params, 4, 4)
+    head = nn.Linear(fusion.width, 2)
+    optimizer = torch.optim.Adam([*fusion.parameters(), *head.parameters()], lr=0.01)
+    for _ in range(150):
+        seen, heard = torch.randint(2, (2, 64))
+        signals = (
+            (2.0 * bits[:, None, None] - 1).expand(-1, 1, 4) + 0.1 * torch.randn(64, 1, 4)
+            for bits in (seen, heard)
+        )
+        logits, labels = head(fusion(*signals)), (seen == heard).long()
+        optimizer.zero_grad()
+        functional.cross_entropy(logits, labels).backward()
+        optimizer.step()
+    accuracy = float((logits.argmax(1) == labels).float().mean())
+    assert (accuracy > 0.95) == (kind != "concatenation")

@@ -66,7 +66,10 @@ class Concatenation(Fusion):
 
 
 class TensorFusion(Fusion):
-    """The outer product of both features with a 1 before each: every feature, and every product."""
+    """The outer product of both features with a 1 before each: every feature, and every product.
+
+    Each is projected first, and kept between -1 and 1: products that grow without limit diverge.
+    """
 
     def __init__(self, video_width: int, audio_width: int, width: int) -> None:
         super().__init__()
@@ -77,8 +80,8 @@ class TensorFusion(Fusion):
         self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
     ) -> Float[Tensor, "B F"]:
         """Return the products, those of the first number of the video first."""
-        seen, heard = self.video(video[:, 0]), self.audio(audio[:, 0])
-        seen, heard = (functional.pad(feature, (1, 0), value=1.0) for feature in (seen, heard))
+        projected = self.video(video[:, 0]).tanh(), self.audio(audio[:, 0]).tanh()
+        seen, heard = (functional.pad(feature, (1, 0), value=1.0) for feature in projected)
         return (seen[:, :, None] * heard[:, None]).flatten(1)
 
 
