@@ -24,7 +24,7 @@ def load(path: str | Path) -> "Exported":
 
 
 def load_classifier(path: str | Path) -> "ExportedClassifier":
-    """Load a fine-tuned classifier: the folder that `import-tf` made of it.
+    """Load a fine-tuned classifier: a folder that the stage finetune or `import-tf` wrote.
 
     See `vatt.interop.classifier.ExportedClassifier` for what it can do.
 
