@@ -1,6 +1,6 @@
 """Asset checks: the verdict of validation stops a run, weak evaluation numbers are shown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,7 +10,7 @@ from orchestration.pipeline import Pipeline
 
 FINETUNE = "finetune@"
 EVALUATE = "evaluate"
-NOT_MEASURED = "evaluate has not measured this model yet"
+WARN = dg.AssetCheckSeverity.WARN
 MAX_RUNS = 100  # of the past that are looked through
 
 
@@ -88,7 +88,8 @@ def _read_before(pipeline: Pipeline, instance: dg.DagsterInstance, task: str) ->
         if event and event.tags and event.tags.get("dagster/data_version") != version:
             numbers: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
             same_data = numbers.get("test_data") == test_data
-            return numbers.get(f"finetuned.{task}.accuracy") if same_data else None
+            measure = numbers.get(f"finetuned.{task}.measure")
+            return numbers.get(f"finetuned.{task}.{measure}") if same_data else None
     return None
 
 
@@ -107,7 +108,7 @@ def judge_warning_rules(verdict: Mapping[str, Any]) -> dg.AssetCheckResult:
     rules = [rule for rule in verdict.get("expectations", []) if rule["severity"] != "critical"]
     return dg.AssetCheckResult(
         passed=all(rule["success"] for rule in rules),
-        severity=dg.AssetCheckSeverity.WARN,
+        severity=WARN,
         metadata={"rules": _show_rules(rules)},
     )
 
@@ -121,38 +122,48 @@ def judge_retrieval(metrics: Mapping[str, Any], rival: str) -> dg.AssetCheckResu
     pairs = {key: (metrics[key], value) for key, value in rivals.items() if value is not None}
     return dg.AssetCheckResult(
         passed=bool(pairs) and all(own > other for own, other in pairs.values()),
-        severity=dg.AssetCheckSeverity.WARN,
+        severity=WARN,
         metadata={key: f"{own:.4f}, {rival} {other:.4f}" for key, (own, other) in pairs.items()},
     )
 
 
 def judge_task(result: Mapping[str, Any], rival: str) -> dg.AssetCheckResult:
-    """Warn unless a fine-tuned model is more accurate than its rival, `chance` or `untrained`.
+    """Warn unless a fine-tuned model is better than its rival, `chance` or `untrained`.
 
     An empty result is no pass: `evaluate` has not seen this model. A task that was left out passes.
     """
     if "skipped" in result:
         return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
-    measured = "accuracy" in result
-    return dg.AssetCheckResult(
-        passed=measured and result["accuracy"] > result[rival],
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={name: result[name] for name in ("accuracy", rival)} if measured else {},
-        description=None if measured else NOT_MEASURED,
-    )
+    return _compare(result, result.get(rival), rival, lambda own, other: own > other)
 
 
 def judge_progress(result: Mapping[str, Any], before: float | None) -> dg.AssetCheckResult:
-    """Warn if a fine-tuned model is less accurate than `before`; None: nothing to compare with."""
+    """Warn if a fine-tuned model is worse than `before`; None: there is nothing to compare with."""
     if "skipped" in result:
         return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
-    measured = "accuracy" in result
-    return dg.AssetCheckResult(
-        passed=measured and (before is None or result["accuracy"] >= before),
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"accuracy": result.get("accuracy"), "before": before},
-        description=None if measured else NOT_MEASURED,
-    )
+    if before is None and result:
+        return dg.AssetCheckResult(passed=True, description="no other run to compare with")
+    return _compare(result, before, "before", lambda own, other: own >= other)
+
+
+def _compare(
+    result: Mapping[str, Any],
+    other: float | None,
+    name: str,
+    is_good: Callable[[float, float], bool],
+) -> dg.AssetCheckResult:
+    own = _find_value(result)
+    if own is None or other is None:
+        description = "evaluate has not measured this model yet"
+        return dg.AssetCheckResult(passed=False, severity=WARN, description=description)
+    numbers = {result["measure"]: own, name: other}
+    return dg.AssetCheckResult(passed=is_good(own, other), severity=WARN, metadata=numbers)
+
+
+def _find_value(result: Mapping[str, Any]) -> float | None:
+    """Return the number that a task is judged by: the one that its `measure` names."""
+    value: float | None = result.get(result.get("measure", ""))
+    return value
 
 
 def _show_rules(rules: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -73,7 +73,7 @@ def test_direction_that_was_not_measured_does_not_count() -> None:
     assert not judge_retrieval({}, "chance").passed
 
 
-RESULT = {"accuracy": 0.8, "chance": 0.5, "untrained": 0.8}
+RESULT = {"measure": "accuracy", "accuracy": 0.8, "chance": 0.5, "untrained": 0.8}
 
 
 def test_a_fine_tuned_model_must_be_above_its_rivals() -> None:
@@ -81,6 +81,9 @@ def test_a_fine_tuned_model_must_be_above_its_rivals() -> None:
     result = judge_task(RESULT, "untrained")
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
+    assert judge_task(
+        {"measure": "map", "map": 0.6, "accuracy": 0.1, "chance": 0.5}, "chance"
+    ).passed
 
 
 def test_a_fine_tuned_model_must_not_fall_behind_the_run_before() -> None:
