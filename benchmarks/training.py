@@ -23,12 +23,13 @@ from benchmarks.smoke import VOCAB_SIZE, draw_batch
 from vatt.batch import Batch
 from vatt.data.tokenizer import open_tokenizer
 from vatt.models.vatt import Vatt
-from vatt.params import LaunchParams, Params, load_params
+from vatt.params import LaunchParams, Params, PretrainParams, load_params
+from vatt.train.contrastive.objective import PARTS, Objective
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.loop import Plan, train
-from vatt.train.objective import Objective
-from vatt.train.optimizer import build_optimizer
-from vatt.train.worker import Job, Recipe, run_job
+from vatt.train.worker import run_job
 
 NUM_STEPS = 4
 NUM_ROUNDS = 8
@@ -65,6 +66,19 @@ def open_engine(params: Params, **launch: Any) -> Engine:
     return Engine(objective, optimizer, params.pretrain, chosen)
 
 
+def plan_run(pretrain: PretrainParams, folder: Path) -> Plan:
+    """Return a plan for a run in `folder`."""
+    return Plan(
+        section="pretrain",
+        seed=0,
+        training=pretrain,
+        directory=folder,
+        curve_path=folder / "curve.jsonl",
+        parts=PARTS,
+        settings=lambda step: [adam_settings(step, pretrain)],
+    )
+
+
 def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
     """Return the seconds that a step takes in the loop, from its first batch to its last update."""
     times_s: list[float] = []
@@ -78,7 +92,7 @@ def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
         train(
             engine,
             open_batches,
-            Plan(0, params.pretrain, Path(folder), Path(folder) / "curve.jsonl"),
+            plan_run(params.pretrain, Path(folder)),
         )
     return (times_s[-1] - times_s[0]) / (len(times_s) - 1)
 
@@ -107,7 +121,7 @@ def measure_overhead() -> float:
     pretrain = params.pretrain.model_copy(update=updates)
     engine = open_engine(params, num_processes=1, zero_stage=0)  # as the stage does
     with tempfile.TemporaryDirectory() as folder:
-        train(engine, open_batches, Plan(0, pretrain, Path(folder), Path(folder) / "curve.jsonl"))
+        train(engine, open_batches, plan_run(pretrain, Path(folder)))
     return statistics.median(loop_s[2:]) / statistics.median(bare_s[2:])
 
 
@@ -151,7 +165,7 @@ def measure_demo(preprocess_dir: Path) -> dict[str, float]:
         "validate_every_steps": None,
         "spike_factor": None,
     }
-    recipe = Recipe(
+    recipe = PretrainRecipe(
         run=params.run,
         clip=params.clip,
         model=params.model,

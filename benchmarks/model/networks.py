@@ -13,8 +13,8 @@ from vatt.models.layers import Dropout
 from vatt.models.transformer import Attention
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams
-from vatt.train.objective import Objective
-from vatt.train.optimizer import build_optimizer
+from vatt.train.contrastive.objective import Objective
+from vatt.train.contrastive.optimizer import build_optimizer
 
 CONFIGS_DIR = Path(__file__).parents[2] / "configs"
 VOCAB_SIZE = 65_536

@@ -4,8 +4,8 @@ import json
 import time
 
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.optimizer import adam_settings, build_optimizer
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         for engine in engines:
             start_s = time.perf_counter()
             losses = engine.compute_losses(make_batch(step))
-            norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
+            norm = engine.update(losses[0], [adam_settings(step, PRETRAIN)])
             row.append([*losses.tolist(), norm, time.perf_counter() - start_s])
         print(json.dumps(row), flush=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import torch
 
@@ -9,9 +10,10 @@ from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams
+from vatt.train.contrastive.objective import PARTS, Objective
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.objective import Objective
-from vatt.train.optimizer import build_optimizer
+from vatt.train.loop import Plan
 
 CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=2)
 MODEL = TINY_MODEL.model_copy(
@@ -86,6 +88,19 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
         batch.text[rows],
         batch.audio_mask[rows],
         batch.text_mask[rows],
+    )
+
+
+def build_plan(directory: Path, pretrain: PretrainParams) -> Plan:
+    """Return a plan whose run lies in `directory/run`, and its curve beside it."""
+    return Plan(
+        section="pretrain",
+        seed=7,
+        training=pretrain,
+        directory=directory / "run",
+        curve_path=directory / "curve.jsonl",
+        parts=PARTS,
+        settings=lambda step: [adam_settings(step, pretrain)],
     )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tests.train.corpus import MODEL, PRETRAIN, build_engine, open_batches
-from vatt.train.loop import Plan, train
+from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_plan, open_batches
+from vatt.train.loop import train
 
 NUM_STEPS = 24
 
@@ -25,7 +25,7 @@ def train_to_the_end(directory: Path) -> None:
     model = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
     pretrain = PRETRAIN.model_copy(update={"num_steps": NUM_STEPS, "log_every_steps": 1})
     engine = build_engine(model, pretrain)
-    train(engine, open_batches, Plan(7, pretrain, directory / "run", directory / "curve.jsonl"))
+    train(engine, open_batches, build_plan(directory, pretrain))
     torch.save(engine.gather_weights(), directory / "weights.pt")
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import PRETRAIN, build_engine, open_batches
+from tests.train.corpus import PRETRAIN, build_engine, build_plan, open_batches
 from vatt.batch import Batch
 from vatt.params import StageError
-from vatt.train.loop import Plan, train
+from vatt.train.contrastive.objective import PARTS
+from vatt.train.loop import train
 from vatt.train.numbers.guard import Guard
 
 NUM_STEPS = 12
@@ -35,8 +36,7 @@ def run(directory: Path, batches: Callable[[int], Iterator[Batch]], **values: An
     updates = {"num_steps": NUM_STEPS, "log_every_steps": 1, **values}
     pretrain = PRETRAIN.model_copy(update=updates)
     engine = build_engine(pretrain=pretrain)
-    plan = Plan(7, pretrain, directory / "run", directory / "curve.jsonl")
-    return [train(engine, batches, plan).rows, engine.gather_weights()]
+    return [train(engine, batches, build_plan(directory, pretrain)).rows, engine.gather_weights()]
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -86,7 +86,7 @@ def test_too_many_bad_steps_end_the_run(tmp_path: Path) -> None:
 
 def test_a_spike_is_a_multiple_of_the_running_median() -> None:
     pretrain = PRETRAIN.model_copy(update={"spike_factor": 2.0})
-    guard = Guard(pretrain, {})
+    guard = Guard("pretrain", PARTS, pretrain, {})
     for loss in [9.0] * 19:
         guard.accept(loss)
     assert guard.find_problem([100.0, 1.0, 1.0]) is None  # too early to tell
@@ -94,8 +94,9 @@ def test_a_spike_is_a_multiple_of_the_running_median() -> None:
         guard.accept(loss)
     assert guard.find_problem([5.9, 1.0, 1.0]) is None  # of the last 100: nearly all are 3
     assert guard.find_problem([6.1, 1.0, 1.0]) == "loss is 6.1, the median of the steps before is 3"
-    again = Guard(pretrain, json.loads(json.dumps(guard.state())))
+    again = Guard("pretrain", PARTS, pretrain, json.loads(json.dumps(guard.state())))
     assert again.find_problem([6.1, 1.0, 1.0]) is not None
-    never = Guard(PRETRAIN.model_copy(update={"spike_factor": None}), guard.state())
+    calm = PRETRAIN.model_copy(update={"spike_factor": None})
+    never = Guard("pretrain", PARTS, calm, guard.state())
     assert never.find_problem([1e9, 1.0, 1.0]) is None
     assert never.find_problem([float("inf"), 1.0, 1.0]) == "loss is inf"

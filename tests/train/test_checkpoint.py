@@ -9,7 +9,7 @@ import torch
 from tests.train.corpus import PRETRAIN, build_engine, make_batch
 from vatt.params import StageError
 from vatt.train.checkpoint import Checkpoints, find_damage
-from vatt.train.optimizer import adam_settings
+from vatt.train.contrastive.optimizer import adam_settings
 
 FILES = ["complete.json", "run.json", "state.safetensors"]
 
@@ -43,10 +43,12 @@ def test_what_is_written_is_what_was_copied(tmp_path: Path) -> None:
     engine = build_engine()
     with Checkpoints(tmp_path, PRETRAIN) as checkpoints:
         for step in (1, 2, 3):
-            engine.update(engine.compute_losses(make_batch(step))[0], adam_settings(step, PRETRAIN))
+            engine.update(
+                engine.compute_losses(make_batch(step))[0], [adam_settings(step, PRETRAIN)]
+            )
             saved = engine.gather_state()
             checkpoints.save(engine, step, {})
-        engine.update(engine.compute_losses(make_batch(4))[0], adam_settings(4, PRETRAIN))
+        engine.update(engine.compute_losses(make_batch(4))[0], [adam_settings(4, PRETRAIN)])
     other = build_engine()
     with Checkpoints(tmp_path, PRETRAIN) as checkpoints:
         assert checkpoints.resume(other) == (3, {})

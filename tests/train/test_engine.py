@@ -20,8 +20,8 @@ from tests.train.corpus import (
 from tests.train.two_ranks import LAST_STEPS, NUM_STEPS, PHASED, VARIANTS, train_until
 from vatt.models.tower import collect_weights
 from vatt.params import ModelParams
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.optimizer import adam_settings, build_optimizer
 
 
 def train_plainly(
@@ -56,7 +56,7 @@ def test_one_process_is_a_plain_loop(zero_stage: int, tolerance: float) -> None:
     engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
     for step, expected in enumerate(rows, start=1):
         losses = engine.compute_losses(make_batch(step))
-        norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
+        norm = engine.update(losses[0], [adam_settings(step, PRETRAIN)])
         assert [*losses.tolist(), norm] == pytest.approx(expected, rel=max(tolerance, 1e-6))
     trained = engine.gather_weights()
     assert trained.keys() == weights.keys()
@@ -70,7 +70,7 @@ def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
     launch = LAUNCH.model_copy(update={"precision": "bf16"})
     engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
     losses = engine.compute_losses(make_batch(1))
-    engine.update(losses[0], {"lr": 1e-3})
+    engine.update(losses[0], [{"lr": 1e-3}])
     assert losses.tolist() == pytest.approx(rows[0][:3], rel=0.05)
     assert losses.tolist() != rows[0][:3]
     assert {weight.dtype for weight in engine.gather_weights().values()} == {torch.float32}
@@ -86,7 +86,7 @@ def test_gradients_are_clipped_only_when_asked() -> None:
             objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH
         )
         for step in (1, 2):
-            engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, {"lr": 1e-3})
+            engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, [{"lr": 1e-3}])
         return engine.gather_weights()["model.audio_projection.weight"]
 
     free, loose, tight = second_step(0.0), second_step(1e6), second_step(1e-2)
@@ -130,7 +130,9 @@ def test_two_processes_are_one_with_the_whole_batch(
 def test_a_run_goes_on_with_other_numbers_of_ranks(two_ranks: Path, variant: str) -> None:
     """Two ranks, one, two: the losses are those of one run, under each ZeRO stage."""
     rows, _ = train_plainly(LAST_STEPS[-1])
-    found = [json.loads(line) for line in (two_ranks / f"{variant}.jsonl").read_text().splitlines()]
+    found = [
+        json.loads(line) for line in (two_ranks / variant / "curve.jsonl").read_text().splitlines()
+    ]
     assert [row["step"] for row in found] == list(range(1, LAST_STEPS[-1] + 1))
     for row, expected in zip(found, rows, strict=True):
         numbers = [row["loss"], row["loss_va"], row["loss_vt"], row["gradient_norm"]]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import MODEL, PRETRAIN, build_engine, make_batch, open_batches
+from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_plan, make_batch, open_batches
 from vatt.batch import Batch
 from vatt.params import StageError
-from vatt.train.loop import Plan, derive_seed, train
+from vatt.train.loop import derive_seed, train
 
 RANDOM_MODEL = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
 
@@ -23,7 +23,7 @@ def run(
 ) -> dict[str, Tensor]:
     pretrain = PRETRAIN.model_copy(update={"num_steps": num_steps})
     engine = build_engine(RANDOM_MODEL, pretrain)
-    train(engine, batches, Plan(7, pretrain, directory / "run", directory / "curve.jsonl"))
+    train(engine, batches, build_plan(directory, pretrain))
     return engine.gather_weights()
 
 

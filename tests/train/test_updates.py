@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
 from vatt.params import StageError
 from vatt.train import engine as engine_module
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.optimizer import adam_settings, build_optimizer
 
 PER_STAGE = pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 
@@ -32,7 +32,7 @@ def take_step(engine: Engine, step: int, num_parts: int = 1, scale: float = 1.0)
         losses = engine.compute_losses(take_rows(batch, slice(part * size, (part + 1) * size)))
         if part < num_parts - 1:
             engine.accumulate(losses[0])
-    return engine.update(losses[0] * scale, adam_settings(step, PRETRAIN))
+    return engine.update(losses[0] * scale, [adam_settings(step, PRETRAIN)])
 
 
 def assert_same(

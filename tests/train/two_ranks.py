@@ -18,15 +18,16 @@ from tests.train.corpus import (
     PRETRAIN,
     SHARED_MODEL,
     build_objective,
+    build_plan,
     make_batch,
     take_rows,
 )
 from vatt.batch import Batch
 from vatt.distributed import rank, world_size
 from vatt.params import LaunchParams, ModelParams, PretrainParams, StageError
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.loop import Plan, train
-from vatt.train.optimizer import adam_settings, build_optimizer
+from vatt.train.loop import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"zero_{stage}": {"zero_stage": stage} for stage in range(4)},
@@ -58,7 +59,7 @@ def write_losses(variant: str, num_steps: int, directory: Path, model: ModelPara
     rows = []
     for step in range(1, num_steps + 1):
         losses = engine.compute_losses(take_share(make_batch(step)))
-        norm = engine.update(losses[0], adam_settings(step, PRETRAIN))
+        norm = engine.update(losses[0], [adam_settings(step, PRETRAIN)])
         mean = losses.detach().clone()
         torch.distributed.all_reduce(mean)
         rows.append([*(mean / 2).tolist(), norm])
@@ -79,7 +80,7 @@ def train_until(last_step: int, num_processes: int, directory: Path) -> None:
         pretrain = PRETRAIN.model_copy(update=updates)
         launch = LAUNCH.model_copy(update={"num_processes": num_processes, **VARIANTS[variant]})
         engine = open_engine(launch, pretrain, MODEL)
-        plan = Plan(0, pretrain, directory / variant, directory / f"{variant}.jsonl")
+        plan = build_plan(directory / variant, pretrain)
         try:
             train(engine, open_batches, plan)
         except StageError as error:

@@ -25,6 +25,9 @@ from vatt.data.tokenizer import open_tokenizer
 from vatt.data.video import Box
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
+Place = int | float
+"""A frame, or a place between two where there are no pictures."""
+
 
 class Clip(NamedTuple):
     """One window of a segment; see `Batch` for the ranges and the masks."""
@@ -128,7 +131,7 @@ class ClipReader:
             window = window[np.arange(self.clip.num_frames) % num_frames]
         return window
 
-    def read_audio(self, segment: Any, start_frame: float) -> Float[Tensor, " S"]:
+    def read_audio(self, segment: Any, start_frame: Place) -> Float[Tensor, " S"]:
         """Return the sound of a window in [-1, 1]; zeros if the segment has none.
 
         Raises:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vatt.batch import LabelledBatch
 from vatt.data.augment import add_noise, centre_view, draw_view, jitter_colour
-from vatt.data.clips import ClipReader
+from vatt.data.clips import ClipReader, Place
 from vatt.data.labelled import LabelledSplit, Modality
 from vatt.data.loader import StepBatches, load_batches, to_range
 from vatt.data.loading.order import SAMPLE_STREAM, Share, TrainingOrder
@@ -53,7 +53,7 @@ class TaskInput:
 
     def find_last_start(self, segment: Sample) -> float:
         """Return the last frame that a window may begin at; 0 where a segment is shorter."""
-        num_frames: float = 1 if self.task == "image" else self.clip.num_frames
+        num_frames: Place = 1 if self.task == "image" else self.clip.num_frames
         if self.task == "audio":
             num_frames = self.clip.num_samples / AUDIO_RATE_HZ * segment.frame_rate_hz
         return max(0.0, segment.num_frames - num_frames)
@@ -99,7 +99,7 @@ class LabelledClips(Dataset[Example]):
         last_start = self._input.find_last_start(segment)
         signals = {}
         if "video" in modalities:
-            start: float = int(rng.integers(int(last_start) + 1))
+            start: Place = int(rng.integers(int(last_start) + 1))
             size_px = (segment.height_px, segment.width_px)
             view = draw_view(size_px, reader.clip.frame_size_px, augment, rng)
             pictures = reader.read_pictures(segment, int(start), view)
@@ -125,7 +125,7 @@ class MiddleClips(Dataset[Example]):
             ShardError: the shard is damaged.
         """
         reader, segment = self._reader, self._split[number]
-        start = self._input.find_last_start(segment) / 2
+        start: Place = self._input.find_last_start(segment) / 2
         signals = {}
         if "video" in MODALITIES[self._input.task]:
             start = round(start)

@@ -24,8 +24,8 @@ from vatt.params import (
     PretrainParams,
     RunParams,
 )
+from vatt.train.jobs.recipes import Job, PretrainRecipe, name_run
 from vatt.train.launcher import launch as launch_job
-from vatt.train.worker import Job, Recipe, name_run
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")
@@ -63,7 +63,7 @@ def main(
         loss=loss,
         pretrain=pretrain,
     )
-    recipe = Recipe(
+    recipe = PretrainRecipe(
         run=run,
         clip=clip,
         model=model,
@@ -95,7 +95,7 @@ def _write_first_weights(
     return INITIAL_PATH
 
 
-def _train(recipe: Recipe, initial_weights: Path | None) -> Path:
+def _train(recipe: PretrainRecipe, initial_weights: Path | None) -> Path:
     """Run the training and return where its weights are."""
     job = Job(
         recipe=recipe,

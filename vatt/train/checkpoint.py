@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vatt.atomic import write_json
-from vatt.params import PretrainParams, StageError
+from vatt.params import StageError, TrainingParams
 from vatt.train.engine import Engine
 
 TENSORS = "state.safetensors"
@@ -34,13 +34,13 @@ MARKER = "complete.json"
 class Checkpoints:
     """The checkpoints of one run: `directory/step-00000100` and so on.
 
-    The newest `pretrain.keep_checkpoints` stay, and those at multiples of `keep_every_steps`. All
+    The newest `training.keep_checkpoints` stay, and those at multiples of `keep_every_steps`. All
     ranks call every method together; only the first one reads and writes. As a context, it ends
     when the last checkpoint is on disk.
     """
 
-    def __init__(self, directory: Path, pretrain: PretrainParams) -> None:
-        self._directory, self._pretrain = directory, pretrain
+    def __init__(self, directory: Path, training: TrainingParams) -> None:
+        self._directory, self._training = directory, training
         self._writer: Thread | None = None
         self._error: Exception | None = None
 
@@ -119,8 +119,8 @@ class Checkpoints:
     def _remove_old(self) -> None:
         """Remove what need not be kept, and what a killed run left half-written."""
         whole = [folder for folder in self._list() if (folder / MARKER).exists()]
-        every_steps = self._pretrain.keep_every_steps
-        kept = whole[: self._pretrain.keep_checkpoints]
+        every_steps = self._training.keep_every_steps
+        kept = whole[: self._training.keep_checkpoints]
         kept += [folder for folder in whole if every_steps and _step_of(folder) % every_steps == 0]
         for folder in self._list():
             if folder not in kept:
@@ -131,7 +131,7 @@ class Checkpoints:
             problem = find_damage(folder)
             if problem is None:
                 return folder
-            print(f"pretrain: {folder} is not used: {problem}", file=sys.stderr)
+            print(f"{folder} is not used: {problem}", file=sys.stderr)
         return None
 
     def _list(self) -> list[Path]:

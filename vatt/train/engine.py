@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,19 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vatt.batch import Batch
+from vatt.batch import Batch, LabelledBatch
 from vatt.models.tower import collect_weights
-from vatt.params import LaunchParams, PretrainParams, StageError
+from vatt.params import LaunchParams, StageError, TrainingParams
 from vatt.train.processes import join_processes
+from vatt.train.zero import build_config
 
-BUCKET_SIZE = 50_000_000
-"""Elements that ranks exchange at once."""
-EXCHANGES = ("reduce", "allgather", "stage3_prefetch")
-SMALL_WEIGHT = 100_000
-"""Weights of fewer elements stay whole on every rank, under ZeRO-3 too."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What Adam keeps for each weight, as torch calls it."""
+ADAM_MOMENTS, SGD_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
+"""What an optimizer keeps for each weight, as torch calls it."""
 
 FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 1000
 """Of fp16: the scale halves when a gradient overflows, and doubles after so many steps that did not."""
@@ -32,7 +27,9 @@ FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 1000
 class Engine:
     """One rank's share of a module in training, under DeepSpeed ZeRO.
 
-    `module` maps a batch to its losses, a vector whose first element is the one to minimise.
+    `module` maps a batch to its losses, a vector whose first element is the one to minimise. Where
+    it has a method `after_update`, that is called after every update that was done. `optimizer` is
+    Adam, AdamW, or SGD with momentum.
     Weights, moments and exchanged gradients are float32; with bf16 and fp16, matrix products run
     in that type (autocast).
     """
@@ -40,31 +37,34 @@ class Engine:
     def __init__(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Adam,
-        pretrain: PretrainParams,
+        optimizer: torch.optim.Optimizer,
+        training: TrainingParams,
         launch: LaunchParams,
     ) -> None:
         self.device = join_processes(launch)
         deepspeed = _import_deepspeed(self.device)
         self._zero, self._tensors = deepspeed.zero, deepspeed.utils
         self._precision = _open_precision(self.device, launch.precision)
-        self._module, self._adam = module.to(self.device), optimizer
+        self._module, self._optimizer = module.to(self.device), optimizer
+        self._is_adam = isinstance(optimizer, torch.optim.Adam)
+        self._moments = ADAM_MOMENTS if self._is_adam else SGD_MOMENTS
         if launch.compile:
             self._module.compile()
         self._module.forward = self._precision(self._module.forward)
         self._engine, self._sharded, _, _ = deepspeed.initialize(
             model=self._module,
             optimizer=optimizer,
-            config=build_config(pretrain, launch),
+            config=build_config(training, launch),
         )
         self._stage = launch.zero_stage
+        self._after_update: Callable[[], None] = getattr(module, "after_update", lambda: None)
         self._create_moments()
         self._statistics = [each for each in module.buffers() if each.is_floating_point()]
         self._statistics_before: list[Tensor] | None = None
         self.loss_scale = FIRST_LOSS_SCALE if launch.precision == "fp16" else None
-        self._steps_at_scale = 0
+        self._steps_at_scale, self._num_updates = 0, 0
 
-    def compute_losses(self, batch: Batch) -> Float[Tensor, "K"]:
+    def compute_losses(self, batch: Batch | LabelledBatch) -> Float[Tensor, "K"]:
         """Return the losses of this rank's clips; their mean over the ranks is that of the step."""
         self._engine.train()
         if self._statistics_before is None:
@@ -83,11 +83,11 @@ class Engine:
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
 
-    def update(self, loss: Float[Tensor, ""], settings: Mapping[str, float]) -> float:
+    def update(self, loss: Float[Tensor, ""], settings: Sequence[Mapping[str, float]]) -> float:
         """Step the weights along the mean gradient of all ranks and parts.
 
-        `settings` are those of the optimizer for this step, such as `lr`. A gradient that is not
-        finite is not followed: then weights, moments and statistics stay what they were.
+        `settings` are those of each group of the optimizer for this step, such as `lr`. A gradient
+        that is not finite is not followed: then weights, moments and statistics stay what they were.
 
         Returns:
             The norm of that gradient over all weights, before clipping; infinite if not finite.
@@ -97,12 +97,15 @@ class Engine:
         """
         self.accumulate(loss)
         norm = self._finish_gradients() if self._stage == 0 else math.inf
-        for group in self._engine.optimizer.param_groups:
-            group.update(settings)
+        for group, changed in zip(self._engine.optimizer.param_groups, settings, strict=True):
+            group.update(changed)
         self._engine.step()
         if self._stage > 0 and not self._sharded.overflow:
             norm = float(self._engine.get_global_grad_norm())
-        if not math.isfinite(norm):
+        if math.isfinite(norm):
+            self._num_updates += 1
+            self._after_update()
+        else:
             for now, before in zip(self._statistics, self._statistics_before or [], strict=True):
                 now.copy_(before)
         self._statistics_before = None
@@ -139,9 +142,9 @@ class Engine:
         weights = self.gather_weights() if first or self._stage == 3 else {}
         state = {f"weights/{name}": weight.clone() for name, weight in weights.items() if first}
         for name, parameter in self._list_trained():
-            for moment in MOMENTS:
+            for moment in self._moments:
                 if self._stage == 0:
-                    whole = self._adam.state[parameter][moment]
+                    whole = self._optimizer.state[parameter][moment]
                 else:
                     whole = self._tensors.safe_get_full_optimizer_state(parameter, moment)
                 if first:
@@ -160,45 +163,51 @@ class Engine:
         if self._stage > 0:
             self._sharded.refresh_fp32_params()
         for name, parameter in self._list_trained():
-            for moment in MOMENTS:
+            for moment in self._moments:
                 whole = self._receive(state, f"{moment}/{name}", parameter)
                 if self._stage == 0:
-                    self._adam.state[parameter][moment].copy_(whole)
+                    self._optimizer.state[parameter][moment].copy_(whole)
                 else:
                     self._tensors.safe_set_full_optimizer_state(parameter, whole, moment)
-        for kept in self._adam.state.values():
-            kept["step"].fill_(counts["num_updates"])
+        self._num_updates = int(counts["num_updates"])
+        for kept in self._optimizer.state.values():
+            if self._is_adam:
+                kept["step"].fill_(self._num_updates)
         if self.loss_scale is not None:
             self.loss_scale = counts["loss_scale"]
             self._steps_at_scale = int(counts["steps_at_scale"])
 
     def counts(self) -> dict[str, float]:
         """Return the numbers that belong to the state: updates done and, in fp16, the loss scale."""
-        counts = {"num_updates": float(next(iter(self._adam.state.values()))["step"])}
+        counts = {"num_updates": float(self._num_updates)}
         if self.loss_scale is not None:
             counts |= {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
         return counts
 
     def count_optimizer_bytes(self) -> int:
-        """Return the size of Adam's moments on this rank."""
-        return sum(kept[moment].nbytes for kept in self._adam.state.values() for moment in MOMENTS)
+        """Return the size of the optimizer's moments on this rank."""
+        states = self._optimizer.state.values()
+        return sum(kept[moment].nbytes for kept in states for moment in self._moments)
 
     def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
         return [each for each in self._module.named_parameters() if each[1].requires_grad]
 
     def _create_moments(self) -> None:
-        """Create Adam's state as Adam does at its first update, so that it can be restored before."""
+        """Create the state as the optimizer does at its first update, so that it can be restored before.
+
+        SGD begins with the gradient itself, which is what momentum makes of a zero.
+        """
         flat = [parameter for _, parameter in self._list_trained()]
         if self._stage in (1, 2):
             flat = self._sharded.single_partition_of_fp32_groups
         elif self._stage == 3:
             flat = self._sharded.fp32_partitioned_groups_flat
         for weights in flat:
-            counted_on = weights.device if self._adam.defaults["fused"] else "cpu"
-            self._adam.state[weights] = {
-                "step": torch.zeros((), device=counted_on),
-                **{moment: torch.zeros_like(weights) for moment in MOMENTS},
-            }
+            state = {moment: torch.zeros_like(weights) for moment in self._moments}
+            if self._is_adam:
+                counted_on = weights.device if self._optimizer.defaults["fused"] else "cpu"
+                state["step"] = torch.zeros((), device=counted_on)
+            self._optimizer.state[weights] = state
         if self._stage in (1, 2):
             self._sharded._lazy_init_hp_params_optimizer_state()  # noqa: SLF001 - links parts to weights
 
@@ -261,40 +270,3 @@ def _import_deepspeed(device: torch.device) -> Any:
     # stale lock when killed; without it, it uses gloo.
     deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
-
-
-def build_config(pretrain: PretrainParams, launch: LaunchParams) -> dict[str, Any]:
-    """Return DeepSpeed's configuration; what it would default to is written out."""
-    parts = launch.num_processes * pretrain.accumulation_steps
-    to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    to_nowhere = {"device": "none"}
-    return {
-        "train_batch_size": pretrain.batch_size,
-        "train_micro_batch_size_per_gpu": pretrain.batch_size // parts,
-        "gradient_accumulation_steps": pretrain.accumulation_steps,
-        "gradient_clipping": pretrain.gradient_clip_norm,
-        "prescale_gradients": False,
-        "communication_data_type": "fp32",
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {
-            "stage": launch.zero_stage,
-            **dict.fromkeys(("contiguous_gradients", "reduce_scatter", "compute_grad_norm"), True),
-            **dict.fromkeys(("overlap_comm", "round_robin_gradients"), False),
-            **dict.fromkeys((f"{what}_bucket_size" for what in EXCHANGES), BUCKET_SIZE),
-            "stage3_max_live_parameters": 20 * BUCKET_SIZE,
-            "stage3_max_reuse_distance": 20 * BUCKET_SIZE,
-            "stage3_param_persistence_threshold": SMALL_WEIGHT,
-            "sub_group_size": 20 * BUCKET_SIZE,
-            "offload_optimizer": to_nowhere if launch.offload == "none" else to_cpu,
-            "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else to_nowhere,
-        },
-        # torch's Adam also for weights on the CPU: DeepSpeed's own would be compiled first, for minutes.
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": False,
-        "fp16": {"enabled": False},
-        "bf16": {"enabled": False},
-        "torch_autocast": {"enabled": False},
-        "steps_per_print": None,
-        "wall_clock_breakdown": False,
-        "dump_state": False,
-    }

@@ -6,40 +6,60 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vatt.batch import Batch
+from vatt.batch import Batch, LabelledBatch
 from vatt.models.accounting import Cost
-from vatt.params import PretrainParams, StageError
+from vatt.params import StageError, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
 from vatt.train.launchers.heartbeat import Heartbeat
-from vatt.train.numbers.curve import Curve
+from vatt.train.numbers.curve import Curve, append_row, write_rows
 from vatt.train.numbers.guard import Guard
-from vatt.train.numbers.health import find_collapse, measure_health
 from vatt.train.numbers.live import Live
 from vatt.train.numbers.speed import Speed
-from vatt.train.optimizer import adam_settings
+
+AnyBatch = Batch | LabelledBatch
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the module is measured on the split validation, the same clips on every rank.
+
+    kind: what the numbers are called, and the file in the folder of the run. find_problems: from a step and its numbers, in words what is
+    wrong with them. tell: called on the first rank with the step and the numbers of every
+    measurement, in order, those before a resume included; it may raise to end the run.
+    """
+
+    kind: str
+    measure: Callable[[Engine], dict[str, float]]
+    find_problems: Callable[[int, Mapping[str, float]], list[str]] = lambda _step, _numbers: []
+    tell: Callable[[int, dict[str, float]], None] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does besides its model and its data.
+    """What a run does besides its module and its data.
 
-    directory: its checkpoints and logs. curve_path: its loss curve. open_validation: the clips whose
-    health is measured, the same on every rank. cost: of one clip in training.
+    section: of params.yaml, for messages. directory: its checkpoints and logs. curve_path: its loss
+    curve. parts: the names of the losses. settings: from the number of an update, those of each
+    group of the optimizer. cost: of one clip in training.
     """
 
+    section: str
     seed: int
-    pretrain: PretrainParams
+    training: TrainingParams
     directory: Path
     curve_path: Path
-    open_validation: Callable[[], Iterable[Batch]] | None = None
+    parts: tuple[str, ...]
+    settings: Callable[[int], Sequence[Mapping[str, float]]]
+    validation: Validation | None = None
     cost: Cost | None = None
 
 
-def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: Plan) -> Curve:
+def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], plan: Plan) -> Curve:
     """Train to the last step, from the newest whole checkpoint if there is one.
 
     Everything random in a step comes from its number, so a run that was killed and started again
@@ -53,54 +73,61 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[Batch]], plan: 
     Raises:
         StageError: a bad step ends the run, a checkpoint cannot be written, the data ended.
     """
-    pretrain, first = plan.pretrain, torch.distributed.get_rank() == 0
-    with Checkpoints(plan.directory, pretrain) as checkpoints:
+    training = plan.training
+    with Checkpoints(plan.directory, training) as checkpoints:
         start, state = checkpoints.resume(engine)
-        curve = Curve(plan.curve_path if first else None, state.get("curve", {}))
-        guard = Guard(pretrain, state.get("guard", {}))
-        batches = iter(open_batches(start) if start < pretrain.num_steps else ())
+        numbers = _Numbers(plan, state)
+        curve, guard = numbers.curve, numbers.guard
+        batches = iter(open_batches(start) if start < training.num_steps else ())
         speed, heartbeat = Speed(engine, plan.cost), Heartbeat()
-        with Live(plan.directory, start, pretrain.num_steps) as live:
-            for step in range(start + 1, pretrain.num_steps + 1):
+        with Live(plan.section, plan.directory, start, training.num_steps) as live:
+            for step in range(start + 1, training.num_steps + 1):
                 with speed.spending("waiting"):
-                    parts = _take_parts(batches, step, pretrain)
-                is_logged = _is_due(step, pretrain.log_every_steps, pretrain)
+                    parts = _take_parts(batches, step, training)
+                is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
                 torch.manual_seed(derive_seed(plan.seed, step))
-                settings = adam_settings(step, pretrain)
+                settings = plan.settings(step)
                 losses, norm, problem = _update(engine, parts, guard, settings)
                 if problem is not None:
                     guard.reject(step, problem)
-                    if pretrain.on_bad_step == "roll_back":
+                    if training.on_bad_step == "roll_back":
                         checkpoints.resume(engine)
                 elif math.isfinite(norm):  # in fp16 a gradient may overflow: then nothing was done
                     curve.add(losses, norm)
                     guard.accept(losses[0])
                 live.advance()
                 heartbeat.beat(step)
-                speed.count(pretrain.batch_size)
+                speed.count(training.batch_size)
                 if is_logged:
-                    live.show(step, "curve", curve.close_window(step, settings["lr"]))
+                    live.show(step, "curve", curve.close_window(step, _find_rate(settings)))
                     live.show(step, "speed", speed.close_window())
-                _validate(engine, plan, step, live, speed)
-                if _is_due(step, pretrain.checkpoint_every_steps, pretrain):
+                if plan.validation is not None and _is_due(
+                    step, training.validate_every_steps, training
+                ):
+                    with speed.spending("validating"):
+                        measured = plan.validation.measure(engine)
+                    numbers.add_validation(plan.validation, step, measured, live)
+                if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
-                        state = {"curve": curve.state(), "guard": guard.state()}
-                        checkpoints.save(engine, step, state)
+                        checkpoints.save(engine, step, numbers.state())
     return curve
 
 
-def _take_parts(batches: Iterator[Batch], step: int, pretrain: PretrainParams) -> list[Batch]:
+def _take_parts(batches: Iterator[AnyBatch], step: int, training: TrainingParams) -> list[AnyBatch]:
     """Return this rank's batches of a step."""
-    parts = list(islice(batches, pretrain.accumulation_steps))
-    if len(parts) < pretrain.accumulation_steps:
-        raise StageError(f"step {step}: the data ended; expected {pretrain.num_steps} steps")
+    parts = list(islice(batches, training.accumulation_steps))
+    if len(parts) < training.accumulation_steps:
+        raise StageError(f"step {step}: the data ended; expected {training.num_steps} steps")
     return parts
 
 
 def _update(
-    engine: Engine, parts: Sequence[Batch], guard: Guard, settings: Mapping[str, float]
+    engine: Engine,
+    parts: Sequence[AnyBatch],
+    guard: Guard,
+    settings: Sequence[Mapping[str, float]],
 ) -> tuple[list[float], float, str | None]:
     """Compute all parts of a batch and follow their gradient, unless it would do harm.
 
@@ -123,17 +150,46 @@ def _update(
     return means, norm, problem
 
 
-def _validate(engine: Engine, plan: Plan, step: int, live: Live, speed: Speed) -> None:
-    """Measure the health of the embeddings where it is due, and say what is wrong."""
-    every_steps = plan.pretrain.validate_every_steps
-    if plan.open_validation is None or every_steps is None:
-        return
-    if _is_due(step, every_steps, plan.pretrain):
-        with speed.spending("validating"):
-            health = measure_health(engine, plan.open_validation())
-        live.show(step, "health", health)
-        for problem in find_collapse(health, is_warm=step > plan.pretrain.warmup_steps):
+class _Numbers:
+    """What a run keeps account of; all of it is part of a checkpoint."""
+
+    def __init__(self, plan: Plan, state: Mapping[str, Any]) -> None:
+        self._is_first = torch.distributed.get_rank() == 0
+        curve_path = plan.curve_path if self._is_first else None
+        self.curve = Curve(curve_path, plan.parts, state.get("curve", {}))
+        self.guard = Guard(plan.section, plan.parts, plan.training, state.get("guard", {}))
+        self._validations: list[dict[str, float]] = list(state.get("validations", []))
+        if self._is_first and plan.validation is not None:
+            self._path = plan.directory / f"{plan.validation.kind}.jsonl"
+            write_rows(self._path, self._validations)
+            for row in self._validations:
+                self._tell(plan.validation, row)
+
+    def add_validation(
+        self, validation: Validation, step: int, measured: dict[str, float], live: "Live"
+    ) -> None:
+        """Take in what was measured, show it, and say what is wrong with it."""
+        row = {"step": step, **measured}
+        self._validations.append(row)
+        live.show(step, validation.kind, measured)
+        for problem in validation.find_problems(step, measured):
             live.say(step, problem)
+        if self._is_first:
+            append_row(self._path, row)
+            self._tell(validation, row)
+
+    def _tell(self, validation: Validation, row: Mapping[str, float]) -> None:
+        if validation.tell is not None:
+            measured = {name: value for name, value in row.items() if name != "step"}
+            validation.tell(int(row["step"]), measured)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {
+            "curve": self.curve.state(),
+            "guard": self.guard.state(),
+            "validations": self._validations,
+        }
 
 
 def derive_seed(seed: int, step: int) -> int:
@@ -142,5 +198,10 @@ def derive_seed(seed: int, step: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 
-def _is_due(step: int, every_steps: int, pretrain: PretrainParams) -> bool:
-    return step % every_steps == 0 or step == pretrain.num_steps
+def _find_rate(settings: Sequence[Mapping[str, float]]) -> float:
+    """Return the learning rate, of several the highest."""
+    return max((group["lr"] for group in settings), default=0.0)
+
+
+def _is_due(step: int, every_steps: int | None, training: TrainingParams) -> bool:
+    return every_steps is not None and (step % every_steps == 0 or step == training.num_steps)

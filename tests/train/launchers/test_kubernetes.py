@@ -10,8 +10,8 @@ import yaml
 
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt.params import KubernetesParams, StageError, load_params
+from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.launchers.kubernetes import build_order, run_in_kubernetes, write_manifest
-from vatt.train.worker import Job, Recipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +23,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     params = load_params(ROOT / "params.yaml")
     kubernetes = KubernetesParams(num_nodes=2, gpus_per_pod=4, namespace="research")
     update = {"launcher": "kubernetes", "num_processes": 8, "kubernetes": kubernetes}
-    recipe = Recipe(
+    recipe = PretrainRecipe(
         run=params.run,
         clip=params.clip,
         model=params.model,

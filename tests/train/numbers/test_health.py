@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional
 
 from tests.train.corpus import PRETRAIN, build_engine, make_batch
+from vatt.train.contrastive.optimizer import adam_settings
 from vatt.train.numbers.health import Pairs, find_collapse, measure_health, measure_pairs
-from vatt.train.optimizer import adam_settings
 
 
 def draw(num_clips: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_measuring_changes_nothing(zero_stage: int) -> None:
     for engine in (measured, left_alone):
         for step in (1, 2):
             losses = engine.compute_losses(make_batch(step))
-            engine.update(losses[0], adam_settings(step, PRETRAIN))
+            engine.update(losses[0], [adam_settings(step, PRETRAIN)])
             if engine is measured:
                 health = measure_health(engine, [make_batch(11), make_batch(12)])
     batches = [make_batch(11), make_batch(12)]

@@ -1,15 +1,18 @@
 """What a run shows while it goes on: the same numbers in logs, in TensorBoard and on its output."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from orchestration.live import parse_numbers
-from tests.train.corpus import PRETRAIN, build_engine, make_batch, open_batches
+from tests.train.corpus import PRETRAIN, build_engine, build_plan, make_batch, open_batches
 from vatt.models.accounting import Cost
-from vatt.train.loop import Plan, train
+from vatt.train.loop import Validation, train
+from vatt.train.numbers.health import measure_health
 from vatt.train.numbers.speed import Speed, measure_peak
 
 COST = Cost(num_tokens=10, training=1000)
@@ -21,12 +24,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("shown")
     updates = {"num_steps": 8, "validate_every_steps": 4}
     pretrain = PRETRAIN.model_copy(update=updates)
-    plan = Plan(
-        7,
-        pretrain,
-        directory,
-        directory / "curve.jsonl",
-        open_validation=lambda: [make_batch(99)],
+    measure = partial(measure_health, batches=[make_batch(99)])
+    plan = replace(
+        build_plan(directory, pretrain),
+        directory=directory,
+        validation=Validation("health", measure),
         cost=COST,
     )
     with pytest.MonkeyPatch.context() as patch, (directory / "output.txt").open("w") as output:

@@ -10,10 +10,10 @@ from typing import Any
 
 from vatt.params import StageError
 from vatt.params.launch import SupervisionParams
+from vatt.train.jobs.recipes import Job
 from vatt.train.launchers.connection import Connection, Node
 from vatt.train.launchers.node.facts import collect_facts, find_problem
 from vatt.train.launchers.reach import Reach, build_agent_command
-from vatt.train.worker import Job
 
 PULSE_S = 0.5
 SETTLE_S = 2.0

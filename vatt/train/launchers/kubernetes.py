@@ -15,8 +15,9 @@ from vatt.atomic import atomic_path, write_json
 from vatt.params import StageError
 from vatt.params.launch import KubernetesParams
 from vatt.signals import sigterm_raises
+from vatt.train.jobs.recipes import Job
 from vatt.train.launchers.node.agent import train
-from vatt.train.worker import Job, run_job
+from vatt.train.worker import run_job
 
 PORT = 29400
 POLL_S = 5.0
@@ -34,7 +35,7 @@ def run_in_kubernetes(job: Job) -> None:
         StageError: the manifest waits to be applied, kubectl refused it, or the job failed.
     """
     path = write_manifest(job)
-    print(f"pretrain: {path}:\n{path.read_text(encoding='utf-8')}", flush=True)
+    print(f"{job.recipe.section}: {path}:\n{path.read_text(encoding='utf-8')}", flush=True)
     if job.recipe.launch.kubernetes.apply:
         _apply_and_wait(job, path)
     if not job.weights_path.is_file():
@@ -197,7 +198,7 @@ def main() -> int:
         end = train(order, job.recipe.launch.supervision, lambda _: True)
     if end["kind"] == "done":
         return 0
-    print(f"pretrain: {end['message']}", file=sys.stderr)
+    print(f"{job.recipe.section}: {end['message']}", file=sys.stderr)
     return STAGE_ERROR_CODE if end["kind"] == "stage" else 1
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from vatt.atomic import atomic_path, write_json
 from vatt.params import LaunchParams, StageError
 from vatt.signals import sigterm_raises
+from vatt.train.jobs.recipes import Job
 from vatt.train.launchers.reach import Srun
 from vatt.train.launchers.supervisor import supervise
-from vatt.train.worker import Job
 
 POLL_S = 2.0
 ACTIVE = {
@@ -36,11 +36,18 @@ def run_in_slurm(job: Job) -> None:
     job.weights_path.unlink(missing_ok=True)
     log_path.unlink(missing_ok=True)
     script_path = write_script(job)
-    print(f"pretrain: {script_path}:\n{script_path.read_text(encoding='utf-8')}", flush=True)
+    print(
+        f"{job.recipe.section}: {script_path}:\n{script_path.read_text(encoding='utf-8')}",
+        flush=True,
+    )
     number = _run(["sbatch", "--parsable", str(script_path)]).split(";")[0]
     with atomic_path(number_path) as partial:
         partial.write_text(number, encoding="utf-8")
-    print(f"pretrain: Slurm job {number}, its output is {log_path}", file=sys.stderr, flush=True)
+    print(
+        f"{job.recipe.section}: Slurm job {number}, its output is {log_path}",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
         _wait(number, log_path)
     finally:
@@ -142,7 +149,7 @@ def main() -> int:
         with sigterm_raises():
             supervise(job, Srun(job.recipe.launch, tuple(sys.argv[2:])))
     except StageError as error:
-        print(f"pretrain: {error}", file=sys.stderr)
+        print(f"{job.recipe.section}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -5,12 +5,12 @@ import uuid
 from collections.abc import Sequence
 
 from vatt.atomic import atomic_path
-from vatt.params import PretrainParams, StageError
+from vatt.params import StageError, TrainingParams
+from vatt.train.jobs.recipes import Job
 from vatt.train.launchers.attempt import Failure, open_crew, train
 from vatt.train.launchers.connection import Node
 from vatt.train.launchers.node.facts import MARK_NAME
 from vatt.train.launchers.reach import Reach
-from vatt.train.worker import Job
 
 
 def supervise(job: Job, reach: Reach) -> None:
@@ -20,7 +20,7 @@ def supervise(job: Job, reach: Reach) -> None:
         StageError: a node cannot take part in the first attempt, the job cannot go on, or it failed
             more than `launch.supervision.max_restarts` times; the message says where and why.
     """
-    nodes, launch = reach.list_nodes(), job.recipe.launch
+    nodes, launch, section = reach.list_nodes(), job.recipe.launch, job.recipe.section
     slots = sum(node.slots for node in nodes)
     if slots < launch.num_processes:
         raise StageError(f"launch.num_processes = {launch.num_processes}: there are {slots} slots")
@@ -38,8 +38,8 @@ def supervise(job: Job, reach: Reach) -> None:
         if attempt == num_restarts:
             raise StageError(f"{where}{failure.message}")
         print(
-            f"pretrain: {where}{failure.message}\n"
-            f"pretrain: restart {attempt + 1} of {num_restarts}, from the newest checkpoint",
+            f"{section}: {where}{failure.message}\n"
+            f"{section}: restart {attempt + 1} of {num_restarts}, from the newest checkpoint",
             file=sys.stderr,
             flush=True,
         )
@@ -47,26 +47,27 @@ def supervise(job: Job, reach: Reach) -> None:
 
 def _attempt(job: Job, reach: Reach, nodes: Sequence[Node], *, is_first: bool) -> Failure | None:
     """Train once, on all nodes the first time, later on those that answer."""
+    section = job.recipe.section
     with open_crew(job, reach, nodes) as crew:
         if crew.missing:
             missing = "; ".join(f"{name}: {problem}" for name, problem in crew.missing.items())
             if is_first or not crew.connections:
                 raise StageError(f"launch.launcher = {job.recipe.launch.launcher}: {missing}")
-            print(f"pretrain: training goes on without {missing}", file=sys.stderr, flush=True)
+            print(f"{section}: training goes on without {missing}", file=sys.stderr, flush=True)
         launch, slots = job.recipe.launch, [c.node.slots for c in crew.connections]
-        ranks = find_shares(job.recipe.pretrain, launch.num_processes, slots)
+        ranks = find_shares(job.recipe.training, launch.num_processes, slots)
         launch = launch.model_copy(update={"num_processes": sum(ranks)})
         recipe = job.recipe.model_copy(update={"launch": launch})
         crew.job = job.model_copy(update={"recipe": recipe})
         return train(crew, ranks)
 
 
-def find_shares(pretrain: PretrainParams, num_processes: int, slots: Sequence[int]) -> list[int]:
+def find_shares(training: TrainingParams, num_processes: int, slots: Sequence[int]) -> list[int]:
     """Return how many ranks each node runs: the most that divide the batch, in the order of nodes.
 
     With fewer ranks each computes more clips: a batch is the same clips with any number of them.
     """
-    clips = pretrain.batch_size // pretrain.accumulation_steps
+    clips = training.batch_size // training.accumulation_steps
     num_ranks = min(num_processes, sum(slots))
     while clips % num_ranks:
         num_ranks -= 1

@@ -4,17 +4,20 @@ import math
 import statistics
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from vatt.params import PretrainParams, StageError
-from vatt.train.numbers.curve import PARTS
+from vatt.params import StageError, TrainingParams
 
 MEDIAN_STEPS = 100
 FIRST_JUDGED_STEPS = 20
 """With fewer losses behind it, no loss is called a spike."""
+
+
+class BadStepsError(StageError):
+    """A run ended by itself: its numbers went wrong."""
 
 
 class Guard:
@@ -24,18 +27,24 @@ class Guard:
     and started again decides as an uninterrupted one does.
     """
 
-    def __init__(self, pretrain: PretrainParams, state: Mapping[str, Any]) -> None:
-        self._pretrain = pretrain
+    def __init__(
+        self,
+        section: str,
+        parts: Sequence[str],
+        training: TrainingParams,
+        state: Mapping[str, Any],
+    ) -> None:
+        self._section, self._parts, self._training = section, parts, training
         self._losses = deque[float](state.get("losses", []), maxlen=MEDIAN_STEPS)
         self._num_bad = int(state.get("num_bad", 0))
 
     def find_problem(self, losses: list[float]) -> str | None:
         """Return what is wrong with the losses of a step, before its update; None if nothing is."""
-        named = zip(PARTS, losses, strict=False)
+        named = zip(self._parts, losses, strict=True)
         broken = [f"{part} is {loss}" for part, loss in named if not math.isfinite(loss)]
         if broken:
             return ", ".join(broken)
-        factor = self._pretrain.spike_factor
+        factor = self._training.spike_factor
         if factor is not None and len(self._losses) >= FIRST_JUDGED_STEPS:
             median = statistics.median(self._losses)
             if losses[0] > factor * median:
@@ -50,22 +59,23 @@ class Guard:
         """Count a step whose update was left out, and say so.
 
         Raises:
-            StageError: the run is to end.
+            BadStepsError: the run is to end.
         """
         self._num_bad += 1
-        if self._pretrain.on_bad_step == "stop":
-            raise StageError(
-                f"step {step}: {problem}; the checkpoint before it is kept. A lower "
-                "pretrain.learning_rate or a pretrain.gradient_clip_norm may help; "
-                "pretrain.on_bad_step = skip or roll_back goes on"
+        section = self._section
+        if self._training.on_bad_step == "stop":
+            raise BadStepsError(
+                f"step {step}: {problem}; the checkpoint before it is kept. A lower learning rate "
+                f"or a {section}.gradient_clip_norm may help; "
+                f"{section}.on_bad_step = skip or roll_back goes on"
             )
-        if self._num_bad > self._pretrain.max_bad_steps:
-            raise StageError(
+        if self._num_bad > self._training.max_bad_steps:
+            raise BadStepsError(
                 f"step {step}: {problem}; these are more bad steps than "
-                f"pretrain.max_bad_steps = {self._pretrain.max_bad_steps}"
+                f"{section}.max_bad_steps = {self._training.max_bad_steps}"
             )
         if torch.distributed.get_rank() == 0:
-            print(f"pretrain: step {step} is left out: {problem}", file=sys.stderr)
+            print(f"{section}: step {step} is left out: {problem}", file=sys.stderr)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold to judge as before."""

@@ -26,10 +26,11 @@ BAR = {
 class Live:
     """Shows numbers; only the first rank does."""
 
-    def __init__(self, directory: Path, start_step: int, num_steps: int) -> None:
-        self._directory, self._is_first = directory, torch.distributed.get_rank() == 0
+    def __init__(self, section: str, directory: Path, start_step: int, num_steps: int) -> None:
+        self._section, self._directory = section, directory
+        self._is_first = torch.distributed.get_rank() == 0
         self._bar: tqdm[NoReturn] = tqdm(
-            desc="pretrain",
+            desc=section,
             unit="step",
             initial=start_step,
             total=num_steps,
@@ -59,14 +60,14 @@ class Live:
         self._bar.update()
 
     def show(self, step: int, kind: str, row: Mapping[str, float] | None) -> None:
-        """Show numbers of one kind: "curve", "speed" or "health", names and values.
+        """Show numbers of one kind: "curve", "speed", "health" or "validation", names and values.
 
-        The curve has a file of its own; the others get a line in `directory/<kind>.jsonl`.
+        What checkpoints hold has files of its own; the speed gets a line in `directory/speed.jsonl`.
         """
         if not self._is_first or row is None:
             return
         values = {name: value for name, value in row.items() if name != "step"}
-        if kind != "curve":
+        if kind == "speed":
             append_row(self._directory / f"{kind}.jsonl", {"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -83,4 +84,4 @@ class Live:
     def say(self, step: int, message: str) -> None:
         """Write a message of the first rank."""
         if self._is_first:
-            print(f"pretrain: step {step}: {message}", file=sys.stderr)
+            print(f"{self._section}: step {step}: {message}", file=sys.stderr)

@@ -40,7 +40,7 @@ def find_problem(facts: Mapping[str, Any], here: Mapping[str, Any], num_ranks: i
     """Say why a node with `facts` cannot run `num_ranks` of a training started `here`, or None."""
     problems = []
     if facts["mark"] != here["mark"]:
-        problems.append("does not see the same .cache/pretrain, which must be on a shared disk")
+        problems.append("does not see the same .cache, which must be on a shared disk")
     for name, expected in here["versions"].items():
         if (found := facts["versions"][name]) != expected:
             problems.append(f"{name} is {found} there and {expected} here")

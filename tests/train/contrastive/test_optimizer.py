@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.models.original import Original
 from tests.train.corpus import PRETRAIN
-from vatt.train.optimizer import adam_settings, build_optimizer, learning_rate
+from vatt.train.contrastive.optimizer import adam_settings, build_optimizer, learning_rate
 
 PAPER = PRETRAIN.model_copy(
     update={"num_steps": 500_000, "warmup_steps": 10_000, "learning_rate": 1e-4}

@@ -9,6 +9,9 @@ from vatt.losses.contrastive import contrastive_loss
 from vatt.models.vatt import Vatt
 from vatt.params import LossParams
 
+PARTS = ("loss", "loss_va", "loss_vt")
+"""What the objective returns."""
+
 
 class Objective(nn.Module):
     """Maps a batch to its losses."""

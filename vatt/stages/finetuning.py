@@ -1,0 +1,104 @@
+"""What the stages `tune` and `finetune` share: the training of a task, ready to run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vatt.data.labelled import LabelledCorpus, read_labelled
+from vatt.data.validation.gate import require_passed
+from vatt.interop.finetuning import Demand, describe_classifier, write_first_weights
+from vatt.interop.registry import digest_export
+from vatt.models.classification.networks import list_towers
+from vatt.params import (
+    PRETRAINED,
+    ClipParams,
+    FinetuneParams,
+    LaunchParams,
+    ModelParams,
+    RunParams,
+    TaskName,
+)
+from vatt.train.jobs.finetuning import want
+from vatt.train.jobs.recipes import FinetuneRecipe, Job, name_run
+
+PREPROCESS_DIR = Path("data/preprocess")
+PRETRAIN_DIR = Path("data/pretrain")
+VERDICT_PATH = Path("metrics/validate.json")
+RUNS_DIR = Path(".cache/finetune")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The sections of params.yaml that decide a training."""
+
+    run: RunParams
+    clip: ClipParams
+    model: ModelParams
+    finetune: FinetuneParams
+    launch: LaunchParams
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can start. initial_digest: of the export that it starts from, if any."""
+
+    job: Job
+    recipe: FinetuneRecipe
+    """That of the job."""
+    corpus: LabelledCorpus
+    frame_rate_hz: float
+    initial_digest: str | None
+
+
+def prepare_task(task_name: TaskName, request: Request) -> Prepared:
+    """Return the training of a task with the schedule of params.yaml; its first weights are written.
+
+    Of the corpus only the splits train and validation are opened.
+
+    Raises:
+        StageError: the corpus was not validated, or what training starts from does not fit.
+        UnlabelledError: the corpus has not the labels.
+    """
+    index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
+    task = request.finetune.task(task_name)
+    corpus = read_labelled(PREPROCESS_DIR, want(task_name, task), ("train", "validation"))
+    initial = task.initial_weights
+    source = PRETRAIN_DIR if initial == PRETRAINED else initial and Path(initial)
+    clip = task.cut_clip(request.clip)
+    demand = Demand(task_name, task, clip, len(corpus.classes))
+    network = describe_classifier(source or None, request.model, demand)
+    if task_name == "image":  # how often the frame is repeated follows from the network
+        (num_frames, *_) = list_towers(network)["video"].measure()
+        clip = clip.model_copy(update={"num_frames": num_frames})
+    recipe = FinetuneRecipe(
+        run=request.run,
+        task_name=task_name,
+        task=task,
+        clip=clip,
+        network=network,
+        classes=corpus.classes,
+        launch=request.launch,
+        index_digest=index_digest,
+    )
+    weights_path = None
+    if source:
+        weights_path = RUNS_DIR / task_name / "initial.safetensors"
+        write_first_weights(source, network, request.run.seed, weights_path)
+    return Prepared(
+        job=name_job(recipe, weights_path),
+        recipe=recipe,
+        corpus=corpus,
+        frame_rate_hz=max(corpus.splits["train"].rows["frame_rate_hz"].to_pylist()),
+        initial_digest=digest_export(source) if source else None,
+    )
+
+
+def name_job(recipe: FinetuneRecipe, initial_weights: Path | None) -> Job:
+    """Return the job of a recipe, in a folder that no other has."""
+    directory = RUNS_DIR / recipe.task_name / name_run(recipe, initial_weights)
+    return Job(
+        recipe=recipe,
+        initial_weights=initial_weights,
+        preprocess_dir=PREPROCESS_DIR,
+        directory=directory,
+        curve_path=directory / "curve.jsonl",
+    )
