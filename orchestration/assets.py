@@ -1,8 +1,9 @@
 """One Dagster asset for each stage of dvc.yaml, and one for each folder that people fill."""
 
+import base64
 import json
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,6 @@ from orchestration.pipeline import Pipeline
 from orchestration.runner import Outcome, StageRun, run_stage
 
 TAIL_LINES = 20  # of a failed stage's output, shown with the failure
-SHOWN_SUFFIXES = {".html", ".svg"}  # of files that the UI gives the paths of
 SCHEDULE = "best.json"  # in the folder of a stage: the values that a search found
 
 
@@ -72,21 +72,30 @@ def _build_asset(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
 def _describe(
     pipeline: Pipeline, name: str, run: StageRun, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the UI shows of a materialisation: outcome, sizes, pages, schedule, metrics."""
+    """Return what the UI shows of a materialisation: outcome, sizes, pages, pictures, metrics.
+
+    Pictures are those at the top of the stage's folders: as the UI serves no files, they are part of
+    the metadata.
+    """
     stage = pipeline.stages[name]
     folders = [pipeline.root / out for out in stage.outs]
     files = sorted(file for folder in folders for file in folder.rglob("*") if file.is_file())
-    shown = {
-        file.name: dg.MetadataValue.path(file) for file in files if file.suffix in SHOWN_SUFFIXES
-    }
+    pages = {file.name: dg.MetadataValue.path(file) for file in files if file.suffix == ".html"}
+    pictures = [file for file in files if file.suffix == ".svg" and file.parent in folders]
     return {
         "outcome": str(run.outcome),
         "size_bytes": sum(file.stat().st_size for file in files),
         "num_files": len(files),
-        **shown,
+        **pages,
+        **{file.stem: _show_picture(file) for file in pictures},
         **_show_schedule(pipeline, name),
         **_flatten(metrics),
     }
+
+
+def _show_picture(path: Path) -> dg.MarkdownMetadataValue:
+    content = base64.b64encode(path.read_bytes()).decode()
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/svg+xml;base64,{content})")
 
 
 def _show_schedule(pipeline: Pipeline, name: str) -> dict[str, dg.MetadataValue[Any]]:
