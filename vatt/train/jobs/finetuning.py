@@ -25,7 +25,7 @@ from vatt.data.labelled_loader import (
 )
 from vatt.data.loading.order import TrainingOrder
 from vatt.losses.classification import softmax_loss
-from vatt.models.classification.networks import apply_rates, build_network
+from vatt.models.classification.networks import build_network
 from vatt.models.tower import restore_weights
 from vatt.params import ScheduleParams, TaskName, TaskParams
 from vatt.train.classification.objective import PARTS, ClassificationObjective
@@ -108,20 +108,17 @@ def give_schedule(job: Job, schedule: Mapping[str, Any], directory: Path) -> Job
         raise TypeError(f"{recipe.section}: has no schedule to replace")
     chosen = ScheduleParams.model_validate(dict(schedule))
     updates = {
-        "task": recipe.task.model_copy(update={"schedule": chosen}),
-        "network": apply_rates(recipe.network, chosen),
+        "recipe": recipe.take_schedule(chosen),
+        "directory": directory,
+        "curve_path": directory / "curve.jsonl",
     }
-    return job.model_copy(
-        update={
-            "recipe": recipe.model_copy(update=updates),
-            "directory": directory,
-            "curve_path": directory / "curve.jsonl",
-        }
-    )
+    return job.model_copy(update=updates)
 
 
 def read_validations(job: Job) -> list[dict[str, float]]:
     """Return the measurements of a finished run on the split validation, each with its `step`."""
+    if not job.validations_path.is_file():  # the split validation is empty
+        return []
     lines = job.validations_path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

@@ -2,12 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
 
-from vatt.models.classification.networks import NetworkParams
+from vatt.models.classification.networks import NetworkParams, apply_rates
 from vatt.params import (
     ClipParams,
     LaunchParams,
@@ -15,6 +15,7 @@ from vatt.params import (
     ModelParams,
     PretrainParams,
     RunParams,
+    ScheduleParams,
     Section,
     TaskName,
     TaskParams,
@@ -97,6 +98,14 @@ class FinetuneRecipe(Section):
     def training(self) -> TrainingParams:
         """How long, and in which steps."""
         return self.task
+
+    def take_schedule(self, schedule: ScheduleParams) -> Self:
+        """Return the recipe with another schedule."""
+        updates = {
+            "task": self.task.model_copy(update={"schedule": schedule}),
+            "network": apply_rates(self.network, schedule),
+        }
+        return self.model_copy(update=updates)
 
 
 class Job(Section):
