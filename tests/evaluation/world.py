@@ -1,14 +1,20 @@
 """A small evaluated world made of numbers: clips with labels, a network that knows them, one that does not."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from tests.tiny import TINY_MODEL
 from vatt.evaluation.comparison import Comparison, Split, compare_networks, summarise
-from vatt.evaluation.reading.features import Clips, Features
+from vatt.evaluation.finetuned import TaskEntry
+from vatt.evaluation.linear.probe import Skipped
+from vatt.evaluation.reading.clips import Clips
+from vatt.evaluation.reading.networks import Arrays
 from vatt.evaluation.report.examples import pick_examples
 from vatt.evaluation.report.figures import draw_figures
 from vatt.evaluation.report.page import Report
+from vatt.evaluation.report.tuning import Study, Trial
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams
 
@@ -17,6 +23,13 @@ CLIP = ClipParams(
 )
 COLOURS = ["amber", "blue", "green", "red"]
 MOTIONS = ["falling <b>fast</b>", "rising", "turning"]
+PUBLISHED = {
+    "data_set": "kinetics400",
+    "task": "video",
+    "model": "VATT-Base",
+    "measure": "accuracy",
+    "value": 0.796,
+}
 
 
 def make_split(name: str, num_clips: int, seed: int) -> Split:
@@ -31,27 +44,53 @@ def make_split(name: str, num_clips: int, seed: int) -> Split:
         for number, colour, motion in zip(numbers, colours, motions, strict=True)
     ]
     texts = [
-        f"something {COLOURS[colour]} is {MOTIONS[motion]}" if number % 7 else None
+        (f"something {COLOURS[colour]} is {MOTIONS[motion]}",) if number % 7 else ()
         for number, colour, motion in zip(numbers, colours, motions, strict=True)
     ]
-    clips = Clips(
+    clips = make_clips(
         digest=name,
         names=[f"demo/{name} {number}.mp4, 0.0 to 4.0 s" for number in numbers],
         labels=labels,
         texts=texts,
-        has_video=np.ones(num_clips, dtype=bool),
         has_audio=numbers % 5 > 0,
     )
     return Split(clips, see(factors, 0.4, seed + 1), see(factors, 5.0, seed + 2))
 
 
-def see(factors: np.ndarray, noise: float, seed: int) -> Features:
+def make_clips(
+    names: Sequence[str],
+    labels: Sequence[dict[str, list[str]]],
+    texts: Sequence[tuple[str, ...]],
+    digest: str = "",
+    has_audio: np.ndarray | None = None,
+    places: tuple[float, ...] = (0.5,),
+) -> Clips:
+    """Every clip has a picture and narration, and is a file of its own: what its name says first."""
+    size = len(names)
+    return Clips(
+        digest=digest,
+        names=names,
+        videos=[name.partition(",")[0] for name in names],
+        labels=labels,
+        texts=texts,
+        is_described=np.zeros(size, dtype=bool),
+        has_video=np.ones(size, dtype=bool),
+        has_audio=np.ones(size, dtype=bool) if has_audio is None else has_audio,
+        places=places,
+    )
+
+
+def see(factors: np.ndarray, noise: float, seed: int) -> Arrays:
+    """Each clip by one window, and a text for each clip that has one."""
     generator = np.random.default_rng(seed)
     own = generator.normal(size=factors.shape) * 0.2  # what only this clip has, in all modalities
-    return Features._make(
-        (factors + own + generator.normal(size=factors.shape) * noise).astype(np.float32)
-        for _ in Features._fields
-    )
+    arrays = {
+        name: (factors + own + generator.normal(size=factors.shape) * noise).astype(np.float32)
+        for name in ("video", "audio", "video_va", "audio_va", "video_vt", "text_vt")
+    }
+    has_text = np.arange(len(factors)) % 7 > 0
+    windows = {name: values[:, None] for name, values in arrays.items() if name != "text_vt"}
+    return {**windows, "text_vt": arrays["text_vt"][has_text]}
 
 
 def make_splits(num_test: int = 60) -> dict[str, Split]:
@@ -86,11 +125,40 @@ def read_frames(number: int) -> np.ndarray:
 
 
 def make_metrics(comparison: Comparison) -> dict[str, object]:
-    return {**summarise(comparison), "test_data": "a1" * 32, "export": "b2" * 32}
+    return {**summarise(comparison), "published": [], "test_data": "a1" * 32, "export": "b2" * 32}
+
+
+def make_entries(clips: Clips) -> dict[str, TaskEntry | Skipped]:
+    """Networks that know a little more or less of the colours, and a task without labels."""
+    generator = np.random.default_rng(5)
+    own = [row["colour"][0] if row else None for row in clips.labels]
+    right = np.array([[float(name == colour) for colour in COLOURS] for name in own])
+    logits = {
+        name: (right.reshape(-1, 4) + generator.normal(size=(len(own), 4)) * noise)[:, None]
+        for name, noise in (("model", 0.4), ("scratch", 1.0), ("untrained", 10.0))
+    }
+    entry = TaskEntry("video", "colour", "video", False, COLOURS, logits)
+    return {"video": entry, "audio": Skipped("no segment has a label")}
+
+
+def make_study() -> Study:
+    trials = [Trial(0, "complete", "0.4000", ["0.001"]), Trial(1, "pruned", "", ["0.02"])]
+    return Study(
+        task="video",
+        name="video-0123",
+        keys=["learning_rate"],
+        own=["0.001"],
+        best=["0.003"],
+        own_value="0.4000",
+        best_value="0.4500",
+        best_trial=2,
+        trials=[*trials, Trial(2, "complete", "0.4500", ["0.003"])],
+        figures={"history": "<svg><text>Value of each trial</text></svg>"},
+    )
 
 
 def make_report(splits: dict[str, Split]) -> Report:
-    comparison = compare_networks(splits)
+    comparison = compare_networks(splits, make_entries(splits["test"].clips))
     curve = [
         {
             "step": step,
@@ -104,13 +172,20 @@ def make_report(splits: dict[str, Split]) -> Report:
     ]
     rule = {"description": "Durations agree.", "severity": "critical", "observed": 0.99}
     return Report(
-        metrics=make_metrics(comparison),
-        figures=draw_figures(comparison, curve),
-        examples=pick_examples(splits["test"].clips, splits["test"].trained, read_frames),
+        metrics={**make_metrics(comparison), "published": [PUBLISHED]},
+        figures=draw_figures(comparison, {"pretrain": curve, "video": curve}),
+        studies=[
+            make_study(),
+            Study("audio", skipped="no segment has a label of <i>that</i> task"),
+        ],
+        examples=pick_examples(
+            splits["test"].clips, comparison.retrieval["text_to_video"], read_frames
+        ),
         index=make_index(),
         quarantine=[{"source": "inbox", "video_id": "<i>odd</i>.mp4", "reason": "no video stream"}],
         verdict={"passed": True, "expectations": [{**rule, "threshold": 0.9, "success": True}]},
         parameters={"clip": {"num_frames": 8, "frame_size_px": 64}, "model": {"video": "tiny"}},
         model=Vatt(TINY_MODEL, CLIP, vocab_size=400),
         clip=CLIP,
+        code_version="c0de-dirty",
     )

@@ -5,7 +5,7 @@ names the Inception crop for pre-training, the released code takes the VGG crop:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,6 +49,22 @@ def centre_view(size_px: tuple[int, int], frame_size_px: int) -> View:
     height_px, width_px = _fit(float(size_px[0]), float(size_px[1]), frame_size_px)
     top_px, left_px = (height_px - frame_size_px) // 2, (width_px - frame_size_px) // 2
     return View(height_px, width_px, top_px, left_px, is_flipped=False)
+
+
+def side_views(size_px: tuple[int, int], frame_size_px: int, num_views: int) -> list[View]:
+    """Return views spread over the longer side of a picture of (height, width), its ends included.
+
+    The short side is seen whole. One view is that of the middle; so is that of a square, where all
+    would be the same.
+    """
+    centre = centre_view(size_px, frame_size_px)
+    rest_px = max(centre.height_px, centre.width_px) - frame_size_px
+    if num_views == 1 or rest_px == 0:
+        return [centre]
+    starts_px = np.linspace(0, rest_px, num_views).round().astype(int).tolist()
+    if centre.height_px > centre.width_px:
+        return [replace(centre, top_px=start_px) for start_px in starts_px]
+    return [replace(centre, left_px=start_px) for start_px in starts_px]
 
 
 def draw_view(
@@ -125,7 +141,7 @@ def jitter_colour(
     return changed
 
 
-def to_unit(video: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:
+def to_unit(video: UInt8[Tensor, "*K T H W 3"]) -> Float[Tensor, "*K T H W 3"]:
     """Turn bytes to numbers in [0, 1]."""
     return video.contiguous().float().div_(255)
 

@@ -5,87 +5,139 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-from vatt.evaluation.linear.probe import Labelled, Probe, Skipped, probe, select_labelled
+from vatt.evaluation.finetuned import TaskEntry, TaskResult, measure_task, summarise_task
+from vatt.evaluation.linear.classifiers import Method
+from vatt.evaluation.linear.folds import Seen, build_folds
+from vatt.evaluation.linear.probe import Fold, Probe, Skipped, probe
+from vatt.evaluation.measures.intervals import Interval
 from vatt.evaluation.measures.retrieval import (
+    Average,
     Ranks,
     Retrieval,
-    compare_by_cosine,
+    estimate_intervals,
     measure_chance,
     measure_retrieval,
-    rank_pairs,
 )
-from vatt.evaluation.reading.features import Clips, Features, SplitReader
-from vatt.models.vatt import Vatt
+from vatt.evaluation.reading.clips import FOLD_TASK, Clips
+from vatt.evaluation.reading.features import SplitReader
+from vatt.evaluation.reading.networks import Arrays, Observer
+from vatt.evaluation.search import DIRECTIONS, Search, open_search
 
-DIRECTIONS = ("text_to_video", "audio_to_video")
 MODALITIES = ("video", "audio")
+OTHER_METHODS: tuple[Method, ...] = ("svm", "lrc")
+"""Beside logistic regression."""
 
 
 class Split(NamedTuple):
     """The clips of a split, and how each of the two networks sees them."""
 
     clips: Clips
-    trained: Features
-    untrained: Features
+    trained: Arrays
+    untrained: Arrays
 
 
 class RankedPair(NamedTuple):
-    """Ranks of the right clip by both networks, for the clips that have query and video."""
+    """Ranks of the right clip by both networks, for the clips that have query and video.
+
+    cosine: by the trained one, when similarities of windows are averaged in place of embeddings.
+    searches: what was ranked for the first two.
+    """
 
     trained: Ranks
     untrained: Ranks
+    cosine: Ranks
+    searches: tuple[Search, Search]
 
 
 class ProbePair(NamedTuple):
-    """A probe of one task on features of one modality of both networks."""
+    """A probe of one task on features of one modality of both networks.
+
+    others: by the other linear classifiers, of the trained and of the untrained network.
+    """
 
     task: str
     modality: str
     trained: Probe | Skipped
     untrained: Probe | Skipped
+    others: Mapping[Method, tuple[Probe | Skipped, Probe | Skipped]]
 
 
 class Comparison(NamedTuple):
-    """All results: `retrieval` by direction, the test split only; `probes` by task and modality."""
+    """All results: `retrieval` by direction, the test split only; `probes` by task and modality.
+
+    finetuned: by task, those that were skipped too.
+    """
 
     retrieval: Mapping[str, RankedPair]
     probes: Sequence[ProbePair]
+    finetuned: Mapping[str, TaskResult | Skipped]
 
 
-def compare_networks(splits: Mapping[str, Split]) -> Comparison:
-    """Measure both networks on `splits` train, validation and test."""
-    test = splits["test"]
-    retrieval = {
-        direction: RankedPair(
-            rank_direction(direction, test.clips, test.trained),
-            rank_direction(direction, test.clips, test.untrained),
-        )
-        for direction in DIRECTIONS
-    }
+def compare_networks(
+    splits: Mapping[str, Split],
+    finetuned: Mapping[str, TaskEntry | Skipped] | None = None,
+    lrc_steps: int = 0,
+) -> Comparison:
+    """Measure both networks on `splits` train, validation and test, and what was fine-tuned.
+
+    Without `lrc_steps` the factorised classifier is left out.
+    """
+    retrieval = {direction: _rank_both(direction, splits["test"]) for direction in DIRECTIONS}
     tasks = sorted(
         {task for split in splits.values() for row in split.clips.labels for task in row}
+        - {FOLD_TASK}
     )
+    trained = {name: Seen(split.clips, split.trained) for name, split in splits.items()}
+    untrained = {name: Seen(split.clips, split.untrained) for name, split in splits.items()}
     with threadpool_limits(1):  # small fits: threads cost far more than they give
-        probes = [_probe_both(task, modality, splits) for task in tasks for modality in MODALITIES]
-    return Comparison(retrieval, probes)
+        probes = [
+            _probe_both(
+                (task, modality),
+                build_folds(task, modality, trained),
+                build_folds(task, modality, untrained),
+                lrc_steps,
+            )
+            for task in tasks
+            for modality in MODALITIES
+        ]
+        results = {
+            name: entry if isinstance(entry, Skipped) else measure_task(entry, trained)
+            for name, entry in (finetuned or {}).items()
+        }
+    return Comparison(retrieval, probes, results)
 
 
-def rank_direction(direction: str, clips: Clips, features: Features) -> Ranks:
+def _rank_both(direction: str, test: Split) -> RankedPair:
+    trained = open_search(direction, test.clips, test.trained)
+    untrained = open_search(direction, test.clips, test.untrained)
+    cosine = rank_direction(direction, test.clips, test.trained, "similarities")
+    return RankedPair(trained.rank(), untrained.rank(), cosine, (trained, untrained))
+
+
+def rank_direction(
+    direction: str, clips: Clips, features: Arrays, average: Average = "embeddings"
+) -> Ranks:
     """Rank the clips that have what `direction` needs: a video, and a text or a sound."""
-    pairs = clips.select_pairs(direction)
-    if direction == "text_to_video":
-        queries, items = features.text_vt, features.video_vt
-    else:
-        queries, items = features.audio_va, features.video_va
-    return rank_pairs(compare_by_cosine(queries[pairs], items[pairs]))
+    return open_search(direction, clips, features, average).rank()
 
 
-def measure_test_split(reader: SplitReader, network: Vatt) -> dict[str, float | None]:
+def measure_test_split(reader: SplitReader, network: Observer) -> dict[str, float | None]:
     """Return the retrieval results of one network, without probes."""
     clips, (features,) = reader.read("test", [network])
     return summarise_retrieval(
         {direction: rank_direction(direction, clips, features) for direction in DIRECTIONS}
     )
+
+
+def _probe_both(
+    name: tuple[str, str], trained: Sequence[Fold], untrained: Sequence[Fold], lrc_steps: int
+) -> ProbePair:
+    methods = [method for method in OTHER_METHODS if method != "lrc" or lrc_steps]
+    others = {
+        method: (probe(trained, method, lrc_steps), probe(untrained, method, lrc_steps))
+        for method in methods
+    }
+    return ProbePair(*name, probe(trained), probe(untrained), others)
 
 
 def summarise_retrieval(ranks: Mapping[str, Ranks]) -> dict[str, float | None]:
@@ -96,16 +148,34 @@ def summarise_retrieval(ranks: Mapping[str, Ranks]) -> dict[str, float | None]:
 def summarise(comparison: Comparison) -> dict[str, Any]:
     """Return all numbers for metrics/evaluate.json; those of the trained network stand on top."""
     pairs = comparison.retrieval
-    num_pairs = {name: len(pair.trained.better) for name, pair in pairs.items()}
+    searches = {name: pair.searches[0] for name, pair in pairs.items()}
     probes: dict[str, dict[str, Any]] = {}
     for pair in comparison.probes:
-        probes.setdefault(pair.task, {})[pair.modality] = _summarise_probe(pair)
+        probes.setdefault(pair.task, {})[pair.modality] = _summarise_probes(pair)
+    chance = {name: measure_chance(len(search.samples)) for name, search in searches.items()}
     return {
         **summarise_retrieval({name: pair.trained for name, pair in pairs.items()}),
-        **{f"{name}_pairs": number for name, number in num_pairs.items()},
+        **{f"{name}_pairs": len(search.right) for name, search in searches.items()},
+        **{f"{name}_items": len(search.samples) for name, search in searches.items()},
+        "intervals": _list_intervals(pairs, "trained"),
         "untrained": summarise_retrieval({name: pair.untrained for name, pair in pairs.items()}),
-        "chance": _flatten({name: measure_chance(number) for name, number in num_pairs.items()}),
+        "untrained_intervals": _list_intervals(pairs, "untrained"),
+        "cosine": summarise_retrieval({name: pair.cosine for name, pair in pairs.items()}),
+        "chance": _flatten(chance),
         "probes": probes,
+        "finetuned": {
+            name: summarise_task(result) for name, result in comparison.finetuned.items()
+        },
+    }
+
+
+def _list_intervals(pairs: Mapping[str, RankedPair], network: str) -> dict[str, Interval | None]:
+    return {
+        f"{direction}_{measure}": interval
+        for direction, pair in pairs.items()
+        for measure, interval in estimate_intervals(
+            getattr(pair, network), pair.searches[0].videos
+        ).items()
     }
 
 
@@ -117,33 +187,39 @@ def _flatten(results: Mapping[str, Retrieval]) -> dict[str, float | None]:
     }
 
 
-def _summarise_probe(pair: ProbePair) -> dict[str, Any]:
-    if isinstance(pair.trained, Skipped) or isinstance(pair.untrained, Skipped):
-        skipped = pair.trained if isinstance(pair.trained, Skipped) else pair.untrained
-        return skipped._asdict()
-    numbers = pair.trained._asdict()
-    del numbers["confusion"], numbers["classes"]
-    return {
-        **numbers,
-        "num_classes": len(pair.trained.classes),
-        "untrained": pair.untrained.accuracy,
+def _summarise_probes(pair: ProbePair) -> dict[str, Any]:
+    if isinstance(pair.trained, Skipped):
+        return pair.trained._asdict()
+    if isinstance(pair.untrained, Skipped):
+        return pair.untrained._asdict()
+    probe_of_trained = pair.trained
+    numbers = {
+        **_summarise_pair(pair.trained, pair.untrained),
+        "untrained_interval": pair.untrained.interval,
+        "chance": max(probe_of_trained.chance_uniform, probe_of_trained.chance_majority),
+        "num_classes": len(probe_of_trained.classes),
+        "num_folds": len(probe_of_trained.folds),
+        "num_train": probe_of_trained.num_train,
+        "num_test": probe_of_trained.num_test,
+        "regularisation_c": probe_of_trained.regularisation_c,
     }
+    if probe_of_trained.measure == "accuracy":
+        numbers |= {
+            "chance_uniform": probe_of_trained.chance_uniform,
+            "chance_majority": probe_of_trained.chance_majority,
+        }
+    if len(probe_of_trained.folds) > 1:
+        numbers["folds"] = probe_of_trained.folds
+    for method, (trained, untrained) in pair.others.items():
+        if isinstance(trained, Probe) and isinstance(untrained, Probe):
+            numbers[method] = _summarise_pair(trained, untrained)
+    return numbers
 
 
-def _probe_both(task: str, modality: str, splits: Mapping[str, Split]) -> ProbePair:
-    trained = [_select(task, modality, split.clips, split.trained) for split in _ordered(splits)]
-    untrained = [
-        _select(task, modality, split.clips, split.untrained) for split in _ordered(splits)
-    ]
-    return ProbePair(task, modality, probe(*trained), probe(*untrained))
-
-
-def _ordered(splits: Mapping[str, Split]) -> list[Split]:
-    return [splits[name] for name in ("train", "validation", "test")]
-
-
-def _select(task: str, modality: str, clips: Clips, features: Features) -> Labelled:
-    values = features.video if modality == "video" else features.audio
-    present = clips.has_video if modality == "video" else clips.has_audio
-    labels = [row[task][0] if task in row else None for row in clips.labels]
-    return select_labelled(values, present, labels)
+def _summarise_pair(trained: Probe, untrained: Probe) -> dict[str, Any]:
+    return {
+        "measure": trained.measure,
+        trained.measure: trained.value,
+        "interval": trained.interval,
+        "untrained": untrained.value,
+    }

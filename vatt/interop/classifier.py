@@ -167,6 +167,13 @@ def load_classifier(path: Path) -> ExportedClassifier:
     return ExportedClassifier(model, params)
 
 
+def build_untrained_classifier(params: ExportedClassifierParams, seed: int = 0) -> Network:
+    """Build the network with random weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(params.classifier).eval()
+
+
 def read_classifier_params(path: Path) -> ExportedClassifierParams:
     """Read params.yaml of the classifier in the folder `path`.
 

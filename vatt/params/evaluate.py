@@ -8,11 +8,14 @@ from vatt.params.section import Section
 
 
 class EvaluateParams(Section):
-    """Zero-shot retrieval and linear probes on the test split."""
+    """Zero-shot retrieval, linear classifiers and fine-tuned networks on the test split."""
 
     num_windows: int = Field(ge=1)
-    """Windows, evenly spaced over a clip, whose features are averaged; 4 in the paper."""
+    """Windows, evenly spaced over a test clip; 4 in the paper."""
     batch_size: int = Field(ge=1)
+    """Windows, or crops of them, embedded at once."""
+    lrc_steps: int = Field(ge=0)
+    """Updates of the paper's factorised linear classifier, 50,000 there; 0 leaves it out."""
 
 
 class PromoteParams(Section):

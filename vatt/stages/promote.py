@@ -7,6 +7,8 @@ from typing import Any
 from vatt.data.index import INDEX_NAME, read_index
 from vatt.evaluation.comparison import measure_test_split
 from vatt.evaluation.reading.features import MisfitError, SplitReader
+from vatt.evaluation.reading.networks import Embedder
+from vatt.evaluation.reading.store import FeatureStore
 from vatt.evaluation.report.card import Card, render_card
 from vatt.interop import registry
 from vatt.interop.export import load, read_export_params
@@ -14,6 +16,7 @@ from vatt.params import DownloadParams, EvaluateParams, PromoteParams
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
+FEATURES_DIR = Path(".cache/evaluate")
 EVALUATION_PATH = Path("metrics/evaluate.json")
 
 
@@ -77,11 +80,12 @@ def _compare(
         return registry.decide(promote, challenger, champion.record.metrics[name])
     exported = load(champion.path)
     clip, rate = exported.params.clip, exported.params.frame_rate_hz
-    reader = SplitReader(PREPROCESS_DIR, clip, rate, exported.tokenizer, evaluate)
+    reader = SplitReader(PREPROCESS_DIR, clip, evaluate, FeatureStore(FEATURES_DIR))
+    network = Embedder(
+        exported.model, exported.tokenizer, clip, rate, champion.record.export_digest
+    )
     try:
-        return registry.decide(
-            promote, challenger, measure_test_split(reader, exported.model)[name]
-        )
+        return registry.decide(promote, challenger, measure_test_split(reader, network)[name])
     except MisfitError as error:
         reason = f"the champion cannot be measured: {error}; remove {champion.path} to start anew"
         return registry.Decision(promoted=False, reason=reason, metric=name, challenger=challenger)

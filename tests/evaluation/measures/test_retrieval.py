@@ -5,13 +5,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vatt.evaluation.measures import retrieval
 from vatt.evaluation.measures.retrieval import (
+    Ranks,
     Retrieval,
-    compare_by_cosine,
+    average_windows,
+    estimate_intervals,
     measure_chance,
     measure_retrieval,
-    rank_pairs,
+    rank_items,
+    rank_rows,
 )
+
+
+def rank_pairs(similarities: np.ndarray) -> Ranks:
+    """The right item of each query is the one of the same number."""
+    return rank_rows(similarities, np.arange(len(similarities)))
+
+
+def compare_by_cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return (
+        average_windows(queries[:, None], "embeddings")
+        @ average_windows(items[:, None], "embeddings").T
+    )
 
 
 def retrieve_slowly(similarities: np.ndarray) -> Retrieval:
@@ -98,3 +114,51 @@ def test_without_pairs_there_is_no_number() -> None:
     nothing = Retrieval(None, None, None, None)
     assert measure_retrieval(rank_pairs(np.zeros((0, 0)))) == nothing
     assert measure_chance(0) == nothing
+
+
+def test_windows_are_averaged_as_embeddings_or_as_cosines() -> None:
+    generator = np.random.default_rng(4)
+    queries, items = generator.normal(size=(5, 2, 8)), generator.normal(size=(6, 3, 8))
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b))
+
+    for query, first in enumerate(queries):
+        for item, second in enumerate(items):
+            of_means = cosine(first.mean(axis=0), second.mean(axis=0))
+            mean_of = np.mean([cosine(one, other) for one in first for other in second])
+            for average, expected in (("embeddings", of_means), ("similarities", mean_of)):
+                products = (
+                    average_windows(queries, average) @ average_windows(items, average).T  # type: ignore[arg-type]
+                )
+                assert products[query, item] == pytest.approx(expected, abs=1e-12)
+
+
+def test_several_queries_may_ask_for_one_item() -> None:
+    items = np.eye(3)
+    queries = np.array([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0], [0.5, 0.2, 0]])
+    ranks = rank_items(queries, items, np.array([0, 0, 1, 1]))
+    assert ranks.better.tolist() == [0, 0, 1, 1]
+    assert ranks.tied.tolist() == [0, 0, 1, 0]
+    assert ranks.margin == pytest.approx([1, 0.8, -1, -0.3])
+
+
+def test_many_items_are_ranked_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    queries, items = generator.normal(size=(2, 23, 4))
+    whole = rank_items(queries, items, np.arange(23))
+    monkeypatch.setattr(retrieval, "MAX_SIMILARITIES", 60)
+    parts = rank_items(queries, items, np.arange(23))
+    for first, second in zip(whole, parts, strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_intervals_hold_the_numbers() -> None:
+    generator = np.random.default_rng(6)
+    queries = generator.normal(size=(60, 8))
+    ranks = rank_items(queries, queries + generator.normal(size=(60, 8)), np.arange(60))
+    intervals = estimate_intervals(ranks, [str(number) for number in range(60)])
+    for name, value in measure_retrieval(ranks)._asdict().items():
+        low, high = intervals[name] or (1, 0)
+        assert low < value < high
+    assert estimate_intervals(rank_pairs(np.zeros((0, 0))), [])["r1"] is None

@@ -1,46 +1,77 @@
-"""Linear probes: how well a linear classifier reads a label from frozen features (VATT section 4.2.5).
+"""Linear evaluation: how well a linear classifier reads a label from frozen features (VATT section 4.2.5).
 
-Differs from the paper: logistic regression in place of a linear support vector machine or the
-factorised classifier. Features are averaged over the windows of a test clip, which for a linear
-classifier is the same as averaging its decision values.
+Differs from the paper: logistic regression stands beside its linear support vector machine and its
+factorised classifier; every clip of the train split is learnt from, not one of each video.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-REGULARISATION_C = (0.003, 0.03, 0.3, 3.0)
-DEFAULT_C = 0.03
-"""Where there is no validation clip to choose by."""
+from vatt.evaluation.linear.classifiers import (
+    DEFAULT_C,
+    REGULARISATION_C,
+    Lesson,
+    Method,
+    Predict,
+    Scores,
+    fit_by_library,
+    fit_lrc,
+)
+from vatt.evaluation.measures.classification import find_measurable, map_of, measure_ranking
+from vatt.evaluation.measures.intervals import (
+    Interval,
+    Statistic,
+    Weights,
+    bootstrap,
+    mean_of,
+)
+
+Measure = Literal["accuracy", "map"]
+MULTI_LABEL_RATE = 0.05
+"""Of the clips of a task; where more have several labels, it is a task of several labels."""
 
 
 class Labelled(NamedTuple):
-    """Features of the clips of one split that have both the modality and a label."""
+    """Clips or samples that have the modality and labels, as seen by some windows."""
 
-    features: Float[np.ndarray, "N D"]
-    labels: Sequence[str]
+    features: Float[np.ndarray, "N W D"]
+    labels: Sequence[Sequence[str]]
+    videos: Sequence[str]
+
+
+class Fold(NamedTuple):
+    """A way to divide a task into clips to learn from, to choose by and to be measured on."""
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled
 
 
 class Probe(NamedTuple):
-    """The result on the test split. Shares are in [0, 1].
+    """The result, a mean over folds if there are several. Shares are in [0, 1].
 
-    classes: all labels of the training and test clips, sorted; a label that only the test clips
-    have always counts as wrong. confusion: test clips by true class (rows) and predicted class.
-    chance_majority: accuracy of always answering the commonest label of the training clips.
+    measure: accuracy; mAP where a clip may have several labels. value: by this measure. interval:
+    by drawing other test videos. chance_uniform, chance_majority: accuracy of guessing, and of
+    always answering the commonest label of the training clips; both are the mean share of a class
+    where the measure is mAP. classes: all labels of training and test clips, sorted; a label that
+    only test clips have always counts as wrong. confusion: test clips of all folds by true class
+    (rows) and predicted class; None for mAP. regularisation_c: of the first fold; None if there is
+    none. num_train, num_test: over all folds.
     """
 
-    accuracy: float
+    measure: Measure
+    value: float
+    interval: Interval | None
     chance_uniform: float
     chance_majority: float
     classes: list[str]
-    confusion: list[list[int]]
-    regularisation_c: float
+    confusion: list[list[int]] | None
+    regularisation_c: float | None
+    folds: list[float]
     num_train: int
     num_test: int
 
@@ -51,53 +82,151 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def probe(train: Labelled, validation: Labelled, test: Labelled) -> Probe | Skipped:
+class _Measured(NamedTuple):
+    """What came out of one fold."""
+
+    value: float
+    statistic: Statistic
+    chances: tuple[float, float]
+    predicted: list[str]
+    regularisation_c: float | None
+
+
+def probe(
+    folds: Sequence[Fold],
+    method: Method = "logistic",
+    num_steps: int = 0,
+    measure: Measure | None = None,
+) -> Probe | Skipped:
     """Fit on the training clips, choose the regularisation on the validation clips, test once.
 
-    The features are standardised by the training clips. Ties between regularisations go to the
-    strongest.
+    Ties between regularisations go to the strongest. `num_steps` are those of LRC. Without a
+    `measure` it is mAP where many clips have several labels, else accuracy of the best label.
     """
-    trained_classes = sorted(set(train.labels))
-    if len(trained_classes) < 2:
-        return Skipped(f"needs 2 classes in the train split, found {len(trained_classes)}")
-    if not test.labels:
-        return Skipped("no clips in the test split")
-    classifiers = {c: _fit(train, c) for c in REGULARISATION_C}
-    chosen = _choose(classifiers, validation)
-    predicted = classifiers[chosen].predict(test.features)
-    classes = sorted({*trained_classes, *test.labels})
-    majority = max(trained_classes, key=list(train.labels).count)
+    for fold in folds:
+        num_classes = len(_list_classes(fold.train))
+        if num_classes < 2:
+            return Skipped(f"needs 2 classes in the train split, found {num_classes}")
+        if not fold.test.labels:
+            return Skipped("no clips in the test split")
+    is_multi_label = measure == "map" if measure else _has_many_labels(folds)
+    if not is_multi_label:
+        folds = [Fold(*(_keep_best(part) for part in fold)) for fold in folds]
+    measured = [_measure(fold, method, num_steps, is_multi_label) for fold in folds]
+    return _summarise(folds, measured, is_multi_label)
+
+
+def _summarise(folds: Sequence[Fold], measured: Sequence[_Measured], is_multi_label: bool) -> Probe:
+    classes = sorted({name for fold in folds for name in _list_classes(fold.train, fold.test)})
+    truth = [row[0] for fold in folds for row in fold.test.labels]
+    answers = [name for result in measured for name in result.predicted]
+    sizes = [len(fold.test.labels) for fold in folds]
+    statistic = _mean_over([result.statistic for result in measured], sizes)
+    uniform, majority = np.mean([result.chances for result in measured], axis=0).tolist()
     return Probe(
-        accuracy=float(np.mean(predicted == np.array(test.labels))),
-        chance_uniform=1 / len(trained_classes),
-        chance_majority=list(test.labels).count(majority) / len(test.labels),
+        measure="map" if is_multi_label else "accuracy",
+        value=float(np.mean([result.value for result in measured])),
+        interval=bootstrap([name for fold in folds for name in fold.test.videos], statistic),
+        chance_uniform=uniform,
+        chance_majority=majority,
         classes=classes,
-        confusion=confusion_matrix(test.labels, predicted, labels=classes).tolist(),
-        regularisation_c=chosen,
-        num_train=len(train.labels),
-        num_test=len(test.labels),
+        confusion=(
+            None if is_multi_label else confusion_matrix(truth, answers, labels=classes).tolist()
+        ),
+        regularisation_c=measured[0].regularisation_c,
+        folds=[result.value for result in measured],
+        num_train=sum(len(fold.train.labels) for fold in folds),
+        num_test=len(truth),
     )
 
 
-def select_labelled(
-    features: Float[np.ndarray, "N D"], present: Bool[np.ndarray, "N"], labels: Sequence[str | None]
-) -> Labelled:
-    """Keep the clips whose modality is present and that have a label."""
-    kept = {
-        index: label for index, label in enumerate(labels) if label is not None and present[index]
-    }
-    return Labelled(features[list(kept)], list(kept.values()))
+def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -> _Measured:
+    """Learn and test one fold."""
+    classes = _list_classes(fold.train)
+    lesson = Lesson(
+        fold.train.features[:, 0], mark_classes(fold.train.labels, classes), is_multi_label
+    )
+    predict, regularisation_c = _fit(lesson, fold.validation, classes, method, num_steps)
+    scores = predict(fold.test.features)
+    if is_multi_label:
+        everything = _list_classes(fold.train, fold.test)
+        scores = _add_unknown(scores, classes, everything)
+        targets = mark_classes(fold.test.labels, everything)
+        share = float(targets[:, find_measurable(targets)].mean(axis=0).mean())
+        value = measure_ranking(scores, targets).map
+        statistic = map_of(scores, targets)
+        return _Measured(value or 0.0, statistic, (share, share), [], regularisation_c)
+    predicted = [classes[number] for number in scores.argmax(axis=1)]
+    truth = [row[0] for row in fold.test.labels]
+    hits = np.array(predicted) == np.array(truth)
+    majority = classes[int(lesson.targets.sum(axis=0).argmax())]
+    chances = (1 / len(classes), truth.count(majority) / len(truth))
+    statistic = mean_of(hits.astype(float))
+    return _Measured(float(hits.mean()), statistic, chances, predicted, regularisation_c)
 
 
-def _fit(train: Labelled, regularisation_c: float) -> Pipeline:
-    classifier = LogisticRegression(C=regularisation_c, max_iter=2000)
-    return make_pipeline(StandardScaler(), classifier).fit(train.features, train.labels)
-
-
-def _choose(classifiers: dict[float, Pipeline], validation: Labelled) -> float:
+def _fit(
+    lesson: Lesson, validation: Labelled, classes: Sequence[str], method: Method, num_steps: int
+) -> tuple[Predict, float | None]:
+    """Return the classifier with the regularisation that is best on the validation clips, and that."""
+    if method == "lrc":
+        return fit_lrc(lesson, num_steps), None
     if not validation.labels:
-        return DEFAULT_C
-    return max(
-        sorted(classifiers),
-        key=lambda c: classifiers[c].score(validation.features, validation.labels),
-    )
+        return fit_by_library(lesson, method, DEFAULT_C[method]), DEFAULT_C[method]
+    fitted = {c: fit_by_library(lesson, method, c) for c in REGULARISATION_C[method]}
+    targets = mark_classes(validation.labels, classes)
+
+    def judge(regularisation_c: float) -> float:
+        scores = fitted[regularisation_c](validation.features)
+        if lesson.is_multi_label:
+            return measure_ranking(scores, targets).map or 0.0
+        return float(np.take_along_axis(targets, scores.argmax(axis=1)[:, None], axis=1).mean())
+
+    chosen = max(sorted(fitted), key=judge)
+    return fitted[chosen], chosen
+
+
+def mark_classes(
+    labels: Sequence[Sequence[str]], classes: Sequence[str]
+) -> Bool[np.ndarray, "N C"]:
+    """Return which of the classes each clip has; labels that are none of them are left out."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    targets = np.zeros((len(labels), len(classes)), dtype=bool)
+    for clip, names in enumerate(labels):
+        targets[clip, [numbers[name] for name in names if name in numbers]] = True
+    return targets
+
+
+def _list_classes(*parts: Labelled) -> list[str]:
+    return sorted({name for part in parts for row in part.labels for name in row})
+
+
+def _has_many_labels(folds: Sequence[Fold]) -> bool:
+    """Whether the task is one of several labels a clip; a few clips between two labels make it none."""
+    counts = [len(row) > 1 for fold in folds for part in fold for row in part.labels]
+    return float(np.mean(counts)) > MULTI_LABEL_RATE
+
+
+def _keep_best(part: Labelled) -> Labelled:
+    return part._replace(labels=[row[:1] for row in part.labels])
+
+
+def _add_unknown(scores: Scores, classes: Sequence[str], everything: Sequence[str]) -> Scores:
+    """Give classes that were not learnt the lowest score for all clips alike."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    lowest = np.full(len(scores), scores.min())
+    columns = [scores[:, numbers[name]] if name in numbers else lowest for name in everything]
+    return np.stack(columns, axis=1)
+
+
+def _mean_over(statistics: Sequence[Statistic], sizes: Sequence[int]) -> Statistic:
+    """Return the mean over folds of a statistic of each fold's clips, which stand one after the other."""
+    ends = np.cumsum(sizes)[:-1]
+
+    def measure(weights: Weights) -> Float[np.ndarray, " R"]:
+        parts = np.split(weights, ends, axis=1)
+        values = [part_of(part) for part_of, part in zip(statistics, parts, strict=True)]
+        mean: Float[np.ndarray, " R"] = np.mean(values, axis=0)
+        return mean
+
+    return measure

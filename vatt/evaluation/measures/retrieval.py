@@ -1,25 +1,33 @@
 """Zero-shot retrieval: recall at k and median rank (VATT section 4.3)."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from vatt.evaluation.measures.intervals import Interval, bootstrap, mean_of, median_of
+
+Average = Literal["embeddings", "similarities"]
+"""What is averaged over the windows of a clip."""
 RECALL_AT = (1.0, 5.0, 10.0)
 SIMILARITY_DECIMALS = (
     6  # finer differences are rounding noise of float32 networks, so they are ties
 )
+MAX_SIMILARITIES = 20_000_000
+"""Held at once, to bound memory."""
 
 
 class Ranks(NamedTuple):
     """Where the right item of each query stands among all items.
 
     better: how many wrong items are more similar to the query. tied: how many wrong items are
-    exactly as similar.
+    exactly as similar. margin: by how much the right one is more similar than the best wrong one.
     """
 
     better: Int[np.ndarray, "Q"]
     tied: Int[np.ndarray, "Q"]
+    margin: Float[np.ndarray, "Q"]
 
 
 class Retrieval(NamedTuple):
@@ -31,28 +39,56 @@ class Retrieval(NamedTuple):
     median_rank: float | None
 
 
-def compare_by_cosine(
-    queries: Float[np.ndarray, "Q E"], items: Float[np.ndarray, "G E"]
-) -> Float[np.ndarray, "Q G"]:
-    """Return cosine similarities in [-1, 1]; a vector of zeros is similar to nothing (0)."""
-    similarities: Float[np.ndarray, "Q G"] = normalise(queries) @ normalise(items).T
-    return similarities
-
-
-def normalise(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
-    """Return the vectors at length 1, in float64; a vector of zeros stays."""
+def normalise(vectors: Float[np.ndarray, "*N E"]) -> Float[np.ndarray, "*N E"]:
+    """Return the vectors at length 1, in float64; a vector of zeros stays, similar to nothing."""
     vectors = vectors.astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Float[np.ndarray, "N E"] = vectors / np.where(lengths == 0, 1, lengths)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Float[np.ndarray, "*N E"] = vectors / np.where(lengths == 0, 1, lengths)
     return scaled
 
 
-def rank_pairs(similarities: Float[np.ndarray, "N N"]) -> Ranks:
-    """Rank the right item of each query, the one of the same number: the diagonal."""
+def average_windows(
+    windows: Float[np.ndarray, "N W E"], average: Average
+) -> Float[np.ndarray, "N E"]:
+    """Return one vector for the W windows of each clip, to be multiplied with others.
+
+    embeddings: their mean at length 1, so that products are cosines. similarities: the mean of the
+    windows at length 1, so that products are means of cosines.
+    """
+    if average == "embeddings":
+        return normalise(windows.mean(axis=1, dtype=np.float64))
+    mean: Float[np.ndarray, "N E"] = normalise(windows).mean(axis=1)
+    return mean
+
+
+def rank_items(
+    queries: Float[np.ndarray, "Q E"],
+    items: Float[np.ndarray, "G E"],
+    right: Int[np.ndarray, "Q"],
+) -> Ranks:
+    """Rank the item `right` of each query among all items by their products."""
+    rows = max(1, MAX_SIMILARITIES // max(1, len(items)))
+    parts = [
+        rank_rows(queries[first : first + rows] @ items.T, right[first : first + rows])
+        for first in range(0, len(queries), rows)
+    ]
+    if not parts:
+        return rank_rows(np.zeros((0, len(items))), right)
+    return Ranks._make(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def rank_rows(similarities: Float[np.ndarray, "Q G"], right: Int[np.ndarray, "Q"]) -> Ranks:
+    """Rank the item `right` of each row of similarities."""
     rounded = similarities.round(SIMILARITY_DECIMALS)
-    right = np.diagonal(rounded)[:, None]
-    better = (rounded > right).sum(axis=1)
-    return Ranks(better=better, tied=(rounded == right).sum(axis=1) - 1)
+    own = np.take_along_axis(rounded, right[:, None], axis=1)
+    wrong = rounded.copy()
+    np.put_along_axis(wrong, right[:, None], -np.inf, axis=1)
+    best_wrong = wrong.max(axis=1, initial=-np.inf)
+    return Ranks(
+        better=(rounded > own).sum(axis=1),
+        tied=(rounded == own).sum(axis=1) - 1,
+        margin=own[:, 0] - best_wrong,
+    )
 
 
 def measure_retrieval(ranks: Ranks) -> Retrieval:
@@ -60,21 +96,45 @@ def measure_retrieval(ranks: Ranks) -> Retrieval:
     if len(ranks.better) == 0:
         return Retrieval(None, None, None, None)
     r1, r5, r10 = (recall_at(k, ranks) for k in RECALL_AT)
-    return Retrieval(r1, r5, r10, float(np.median(ranks.better + 1 + ranks.tied / 2)))
+    return Retrieval(r1, r5, r10, float(np.median(find_mean_ranks(ranks))))
 
 
 def recall_at(k: float, ranks: Ranks) -> float:
-    """Return the expected share of queries whose right item is among the first `k`.
+    """Return the expected share of queries whose right item is among the first `k`."""
+    return float(find_within(k, ranks).mean())
+
+
+def find_within(k: float, ranks: Ranks) -> Float[np.ndarray, "Q"]:
+    """Return for each query the chance that its right item is among the first `k`.
 
     The right item and its T ties take the T + 1 places after the better ones in any order, so it
     is among the first k with probability (k - better) / (T + 1), kept in [0, 1].
     """
-    return float(((k - ranks.better) / (ranks.tied + 1)).clip(0, 1).mean())
+    found: Float[np.ndarray, "Q"] = ((k - ranks.better) / (ranks.tied + 1)).clip(0, 1)
+    return found
 
 
-def measure_chance(num_pairs: int) -> Retrieval:
+def find_mean_ranks(ranks: Ranks) -> Float[np.ndarray, "Q"]:
+    """Return the expected rank of each query's right item, 1 being best."""
+    mean: Float[np.ndarray, "Q"] = ranks.better + 1 + ranks.tied / 2
+    return mean
+
+
+def estimate_intervals(ranks: Ranks, videos: Sequence[str]) -> dict[str, Interval | None]:
+    """Return the intervals of `Retrieval`, when other queries of the same kind were asked.
+
+    `videos` names the video of each query. The items stay those that they are.
+    """
+    if len(ranks.better) == 0:
+        return dict.fromkeys(Retrieval._fields)
+    recalls = zip(Retrieval._fields, RECALL_AT, strict=False)
+    intervals = {name: bootstrap(videos, mean_of(find_within(k, ranks))) for name, k in recalls}
+    return intervals | {"median_rank": bootstrap(videos, median_of(find_mean_ranks(ranks)))}
+
+
+def measure_chance(num_items: int) -> Retrieval:
     """Return what a random order gives: recall min(k / N, 1), median rank (N + 1) / 2."""
-    if num_pairs == 0:
+    if num_items == 0:
         return Retrieval(None, None, None, None)
-    r1, r5, r10 = (min(k / num_pairs, 1.0) for k in RECALL_AT)
-    return Retrieval(r1, r5, r10, (num_pairs + 1) / 2)
+    r1, r5, r10 = (min(k / num_items, 1.0) for k in RECALL_AT)
+    return Retrieval(r1, r5, r10, (num_items + 1) / 2)

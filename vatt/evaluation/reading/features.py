@@ -1,173 +1,125 @@
-"""What a network makes of the clips of a split: features for probes, embeddings for retrieval."""
+"""What networks make of the clips of a split: each clip is read once for all of them, or not at all."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+import pandas as pd
 
-from vatt.batch import Batch
 from vatt.data.clips import ClipReader
-from vatt.data.loader import open_evaluation_loader
-from vatt.data.tokenizer import AnyTokenizer
-from vatt.models.vatt import Vatt
+from vatt.data.index import digest_index
+from vatt.data.loading.views import MIDDLE, SeenClips, open_views, spread_places
+from vatt.evaluation.reading.clips import FOLD_TASK, Clips, read_clips
+from vatt.evaluation.reading.networks import Arrays, Observer
+from vatt.evaluation.reading.store import FeatureStore, name_features
 from vatt.params import ClipParams, EvaluateParams, StageError
 
 NUM_WORKERS = 1  # decodes while the networks compute
-
-
-@dataclass(frozen=True)
-class Clips:
-    """The clips of a split, in the order of the index.
-
-    names: what a person may call them. labels: by task, the best first. texts: the first
-    annotated description, else the narration nearest to the middle, else None. digest: of the index, the texts and the number
-    of windows, so that results on equal digests can be compared.
-    """
-
-    digest: str
-    names: Sequence[str]
-    labels: Sequence[dict[str, list[str]]]
-    texts: Sequence[str | None]
-    has_video: Bool[np.ndarray, "N"]
-    has_audio: Bool[np.ndarray, "N"]
-
-    def select_pairs(self, direction: str) -> Bool[np.ndarray, "N"]:
-        """Return which clips have what text_to_video or audio_to_video needs."""
-        has_text = np.array([text is not None for text in self.texts], dtype=bool)
-        queries = self.has_audio if direction == "audio_to_video" else has_text
-        pairs: Bool[np.ndarray, "N"] = self.has_video & queries
-        return pairs
-
-
-class Features(NamedTuple):
-    """One network's view of N clips, averaged over windows, not normalised.
-
-    Rows of clips that lack the modality mean nothing; `Clips` says which those are.
-    """
-
-    video: Float[np.ndarray, "N D"]
-    audio: Float[np.ndarray, "N A"]
-    video_va: Float[np.ndarray, "N E"]
-    audio_va: Float[np.ndarray, "N E"]
-    video_vt: Float[np.ndarray, "N F"]
-    text_vt: Float[np.ndarray, "N F"]
 
 
 class MisfitError(StageError):
     """A network and a corpus that cannot go together."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SplitReader:
-    """Reads the splits of a corpus for networks of one shape of clip and one tokenizer."""
+    """Reads the splits of a corpus; what networks make of them is kept in `store`.
+
+    clip: that of the pre-trained network, by which the nearest narration is found.
+    """
 
     preprocess_dir: Path
     clip: ClipParams
-    frame_rate_hz: float
-    """Of the video that the networks were trained on."""
-    tokenizer: AnyTokenizer
     params: EvaluateParams
+    store: FeatureStore
+    _reader: ClipReader = field(init=False)
+    _index_digest: str = field(init=False)
 
-    def read(self, split: str, networks: Sequence[Vatt]) -> tuple[Clips, list[Features]]:
+    def __post_init__(self) -> None:
+        self._reader = ClipReader(self.preprocess_dir, self.clip)
+        self._index_digest = digest_index(self.preprocess_dir)
+
+    def read(self, split: str, networks: Sequence[Observer]) -> tuple[Clips, list[Arrays]]:
         """Return the clips of a split and what each of the networks makes of them.
 
-        Of the split train only the middle window is seen, as in the paper.
+        Of the split train only the middle window is seen, as in the paper; of others, windows
+        spread over the clip. A corpus with folds needs both of all clips: the middle comes first.
 
         Raises:
-            StageError: the corpus cannot be read.
-            MisfitError: it has another frame rate than the networks were trained on.
+            StageError: the corpus cannot be read, or a network gives no numbers.
+            MisfitError: the corpus has another frame rate than a network was trained on.
         """
-        reader = ClipReader(self.preprocess_dir, self.clip)
-        self._check_frame_rate(reader)
-        clips = self._read_clips(reader, split)
-        tokens = self.tokenizer.encode([text or "" for text in clips.texts], self.clip.num_tokens)
-        num_windows, batch_size = self.params.num_windows, self.params.batch_size
-        if split == "train":
-            num_windows = 1
-        loader = open_evaluation_loader(reader, split, num_windows, batch_size, NUM_WORKERS)
-        batches = (batch for _, batch in loader)
-        return clips, extract_features(networks, batches, tokens, num_windows)
+        rows = self._reader.index[self._reader.index["split"] == split]
+        places = self._choose_places(split)
+        clips = read_clips(self._reader, rows, places)
+        names = [
+            name_features(network.digest, self._index_digest, clips.digest) for network in networks
+        ]
+        known = {name: self.store.read(name) for name in names}
+        missing = {
+            name: network
+            for name, network in zip(names, networks, strict=True)
+            if known[name] is None
+        }
+        if missing:
+            self._check_frame_rates(missing.values())
+            observed = self._observe(rows, clips, list(missing.values()))
+            for name, arrays in zip(missing, observed, strict=True):
+                self.store.write(name, arrays)
+                known[name] = arrays
+        return clips, [known[name] or {} for name in names]
 
-    def _read_clips(self, reader: ClipReader, split: str) -> Clips:
-        rows = reader.index[reader.index["split"] == split]
-        segments = [segment for _, segment in rows.iterrows()]
-        texts = [_find_text(reader, segment) for segment in segments]
-        content = rows.to_csv(index=False) + json.dumps([texts, self.params.num_windows])
-        return Clips(
-            digest=hashlib.sha256(content.encode()).hexdigest(),
-            names=[_name(segment) for segment in segments],
-            labels=[json.loads(segment.labels) for segment in segments],
-            texts=texts,
-            has_video=rows["has_video"].to_numpy(dtype=bool),
-            has_audio=rows["has_audio"].to_numpy(dtype=bool),
-        )
+    def _choose_places(self, split: str) -> tuple[float, ...]:
+        spread = spread_places(self.params.num_windows)
+        if self._reader.index["labels"].str.contains(f'"{FOLD_TASK}"', regex=False).any():
+            return spread if spread == (MIDDLE,) else (MIDDLE, *spread)
+        return (MIDDLE,) if split == "train" else spread
 
-    def _check_frame_rate(self, reader: ClipReader) -> None:
-        rates = reader.index.loc[reader.index["has_video"], "frame_rate_hz"].unique()
-        wrong = [rate for rate in rates if rate != self.frame_rate_hz]
-        if wrong:
-            raise MisfitError(
-                f"{self.preprocess_dir}: has video at {wrong[0]:g} frames per second, the network "
-                f"was trained at {self.frame_rate_hz:g}"
-            )
+    def _observe(
+        self, rows: pd.DataFrame, clips: Clips, networks: Sequence[Observer]
+    ) -> list[Arrays]:
+        looks = [network.look(clips.places) for network in networks]
+        distinct = list(dict.fromkeys(looks))
+        numbers = [distinct.index(look) for look in looks]
+        seen = SeenClips(self.preprocess_dir, rows, distinct)
+        # As many views at once as `batch_size`, of the network that looks at most.
+        num_clips = max(1, self.params.batch_size // max(look.num_views for look in looks))
+        parts: list[list[Arrays]] = [[] for _ in networks]
+        for batch in open_views(seen, num_clips, NUM_WORKERS):
+            for network, number, part in zip(networks, numbers, parts, strict=True):
+                part.append(network.see([views[number] for views in batch]))
+        texts = [text for of_clip in clips.texts for text in of_clip]
+        joined = [
+            _join(part) | network.read(texts) for network, part in zip(networks, parts, strict=True)
+        ]
+        for arrays in joined:
+            _check_finite(arrays)
+        return joined
 
-
-def _name(segment: Any) -> str:
-    times = f"{segment.start_s:.1f}–{segment.end_s:.1f}\u00a0s"
-    return f"{segment.source}/{segment.video_id}, {times}"
-
-
-def _find_text(reader: ClipReader, segment: Any) -> str | None:
-    middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
-    texts = reader.read_text(segment, middle_start)
-    return texts[0] if texts else None
-
-
-def extract_features(
-    networks: Sequence[Vatt], batches: Iterable[Batch], tokens: Int[Tensor, "N L"], num_windows: int
-) -> list[Features]:
-    """Return the features of each of the `networks`; every clip is read once for all of them.
-
-    `batches` hold the clips in order, each as `num_windows` windows in a row; their text is not
-    read. `tokens` are the ids of one text for each clip, all zeros where there is none.
-    """
-    parts: list[list[Features]] = [[] for _ in networks]
-    start = 0
-    for batch in batches:
-        stop = start + len(batch.video) // num_windows
-        for network, part in zip(networks, parts, strict=True):
-            part.append(_embed(network, batch, tokens[start:stop], num_windows))
-        start = stop
-    if start != len(tokens):
-        raise ValueError(f"the batches hold {start} clips, there are texts for {len(tokens)}")
-    return [_join(part) for part in parts]
+    def _check_frame_rates(self, networks: Iterable[Observer]) -> None:
+        index = self._reader.index
+        rates = index.loc[index["has_video"], "frame_rate_hz"].unique()
+        for network in networks:
+            wrong = [rate for rate in rates if rate != network.frame_rate_hz]
+            if wrong:
+                raise MisfitError(
+                    f"{self.preprocess_dir}: has video at {wrong[0]:g} frames per second, the "
+                    f"network was trained at {network.frame_rate_hz:g}"
+                )
 
 
-def _join(parts: Sequence[Features]) -> Features:
+def _join(parts: Sequence[Arrays]) -> Arrays:
     if not parts:
-        return Features._make(np.zeros((0, 1), np.float32) for _ in Features._fields)
-    return Features._make(np.concatenate(column) for column in zip(*parts, strict=True))
+        return {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@torch.inference_mode()
-def _embed(network: Vatt, batch: Batch, tokens: Int[Tensor, "N L"], num_windows: int) -> Features:
-    device = next(network.parameters()).device
-    video = network.encode_video(batch.video.to(device))
-    audio = network.encode_audio(batch.audio.to(device))
-    video_va, video_vt = network.project_video(video)
-    windows = (video, audio, video_va, network.project_audio(audio), video_vt)
-    averages = [_to_numpy(values.unflatten(0, (-1, num_windows)).mean(1)) for values in windows]
-    text_vt = network.project_text(network.encode_text(tokens.to(device)))
-    return Features._make([*averages, _to_numpy(text_vt)])
-
-
-def _to_numpy(values: Tensor) -> Float[np.ndarray, "N D"]:
-    array: Float[np.ndarray, "N D"] = values.float().cpu().numpy()
-    return array
+def _check_finite(arrays: Arrays) -> None:
+    """Refuse what would be ranked as if it were a number."""
+    wrong = [name for name, values in arrays.items() if not np.isfinite(values).all()]
+    if wrong:
+        raise StageError(
+            f"the network gives no finite numbers ({', '.join(wrong)}): its weights are damaged, or "
+            "training diverged"
+        )

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from matplotlib.image import imsave
 
 from vatt.data.augment import centre_view
 from vatt.data.clips import ClipReader
-from vatt.evaluation.measures.retrieval import Ranks, compare_by_cosine, rank_pairs
-from vatt.evaluation.reading.features import Clips, Features
+from vatt.evaluation.comparison import RankedPair
+from vatt.evaluation.measures.retrieval import find_mean_ranks
+from vatt.evaluation.reading.clips import Clips
 from vatt.params import ClipParams
 
 NUM_EXAMPLES = 3
@@ -66,46 +67,41 @@ class ExampleGroup(NamedTuple):
     examples: Sequence[Example]
 
 
-def pick_examples(clips: Clips, features: Features, read_frames: FrameReader) -> list[ExampleGroup]:
+def pick_examples(clips: Clips, pair: RankedPair, read_frames: FrameReader) -> list[ExampleGroup]:
     """Return the texts whose own clip was found best and worst; none where no clip has a text.
 
-    Among equal ranks those come first that differ most in similarity from the best wrong clip.
+    `pair` is of the direction text_to_video. Among equal ranks those come first that differ most in
+    similarity from the best wrong clip.
     """
-    pairs = np.flatnonzero(clips.select_pairs("text_to_video"))
-    if len(pairs) == 0:
-        return []
-    similarities = compare_by_cosine(features.text_vt[pairs], features.video_vt[pairs])
-    ranks = rank_pairs(similarities)
-    order = _order_queries(similarities, ranks).tolist()
+    ranks, search = pair.trained, pair.searches[0]
+    order = np.lexsort((-ranks.margin, find_mean_ranks(ranks))).tolist()
     best, worst = order[:NUM_EXAMPLES], order[NUM_EXAMPLES:][::-1][:NUM_EXAMPLES]
 
     def build(query: int) -> Example:
-        found = np.argsort(-similarities[query], kind="stable")[:NUM_FOUND]
-        shown = [query, *(int(item) for item in found)]
+        similarities = search.items @ search.queries[query]
+        right = int(search.right[query])
+        found = np.argsort(-similarities, kind="stable")[:NUM_FOUND]
+        clip_of = [sample[len(sample) // 2] for sample in search.samples]
         return Example(
-            text=clips.texts[pairs[query]] or "",
-            rank=f"{ranks.better[query] + 1 + ranks.tied[query] / 2:g}",
-            num_clips=len(pairs),
+            text=search.texts[query],
+            rank=f"{find_mean_ranks(ranks)[query]:g}",
+            num_clips=len(search.samples),
             clips=[
                 ExampleClip(
-                    images=_encode_frames(read_frames(int(pairs[item]))),
-                    caption=_caption(place, similarities[query, item], clips.names[pairs[item]]),
-                    right=item == query,
+                    images=_encode_frames(read_frames(clip_of[item])),
+                    caption=_caption(place, similarities[item], clips.names[clip_of[item]]),
+                    right=item == right,
                 )
-                for place, item in enumerate(shown)
+                for place, item in enumerate([right, *found.tolist()])
             ],
         )
 
-    groups = [ExampleGroup("Best", [build(query) for query in best])]
-    if worst:
-        groups.append(ExampleGroup("Worst", [build(query) for query in worst]))
-    return groups
-
-
-def _order_queries(similarities: Float[np.ndarray, "N N"], ranks: Ranks) -> Int[np.ndarray, "N"]:
-    wrong = np.where(np.eye(len(similarities), dtype=bool), -np.inf, similarities).max(axis=1)
-    margins = np.diagonal(similarities) - wrong
-    return np.lexsort((-margins, ranks.better + ranks.tied / 2))
+    titles = {"Best": best, "Worst": worst}
+    return [
+        ExampleGroup(title, [build(query) for query in queries])
+        for title, queries in titles.items()
+        if queries
+    ]
 
 
 def _caption(place: int, similarity: float, name: str) -> str:

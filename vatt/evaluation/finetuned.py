@@ -1,0 +1,186 @@
+"""Fine-tuned classifiers on the test split, beside what they must beat (VATT sections 4.2.1 and 4.2.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.metrics import confusion_matrix
+
+from vatt.evaluation.linear.folds import MODALITIES, Seen, build_folds
+from vatt.evaluation.linear.probe import Measure, Skipped, mark_classes, probe
+from vatt.evaluation.measures.classification import (
+    Ranking,
+    count_hits,
+    find_measurable,
+    map_of,
+    measure_ranking,
+)
+from vatt.evaluation.measures.intervals import Interval, bootstrap, mean_of
+
+TOP_K = 5
+
+
+class TaskEntry(NamedTuple):
+    """What was fine-tuned to a task, and what each of its networks makes of the test clips.
+
+    modality: video, audio or audio_visual. classes: of the logits, in their order. logits: those of
+    the windows by network: `model`, `untrained` and, where it was trained, `scratch`.
+    """
+
+    task: str
+    label: str
+    modality: str
+    is_multi_label: bool
+    classes: Sequence[str]
+    logits: Mapping[str, Float[np.ndarray, "N W C"]]
+
+
+class Score(NamedTuple):
+    """A number by the measure of a task, and its interval over test videos."""
+
+    value: float
+    interval: Interval | None
+
+
+class TaskResult(NamedTuple):
+    """How the networks of a task do on the test split.
+
+    scores: by network, that of the linear probe too, where there is one. top5: of `model`; None
+    where there are so few classes. ranking: of `model`, where several labels may hold. chance: of
+    guessing or of always answering the commonest class; where several labels may hold, the mean
+    share of a class. confusion: test samples by true class (rows) and predicted class of `model`,
+    those of classes that it knows. num_unknown: samples whose label is none of `classes`; they
+    count as wrong.
+    """
+
+    task: str
+    label: str
+    measure: Measure
+    scores: Mapping[str, Score]
+    top5: float | None
+    ranking: Ranking | None
+    chance: float
+    classes: Sequence[str]
+    confusion: list[list[int]] | None
+    num_test: int
+    num_unknown: int
+
+
+def measure_task(entry: TaskEntry, splits: Mapping[str, Seen]) -> TaskResult | Skipped:
+    """Measure the networks of a task on the test split, and a linear probe of the same modality.
+
+    `splits` are train, validation and test as the pre-trained network sees them.
+    """
+    clips = splits["test"].clips
+    samples = clips.find_labelled(entry.label, MODALITIES[entry.modality])
+    if not samples:
+        return Skipped(f"no test clip has the modality and a label of the task {entry.label}")
+    labels = [clips.labels[sample[0]][entry.label] for sample in samples]
+    videos = [clips.videos[sample[0]] for sample in samples]
+    logits = {
+        name: clips.see_samples(values, samples).mean(axis=1, dtype=np.float64)
+        for name, values in entry.logits.items()
+    }
+    measure = _measure_many if entry.is_multi_label else _measure_one
+    result = measure(entry, logits, labels, videos)
+    folds = build_folds(entry.label, entry.modality, splits, by_split=True)
+    linear = probe(folds, measure=result.measure)
+    if isinstance(linear, Skipped):
+        return result
+    return result._replace(
+        scores={**result.scores, "linear_probe": Score(linear.value, linear.interval)},
+        chance=max(result.chance, linear.chance_majority),
+    )
+
+
+Logits = Mapping[str, Float[np.ndarray, "M C"]]
+Labels = Sequence[Sequence[str]]
+
+
+def _measure_one(
+    entry: TaskEntry, logits: Logits, labels: Labels, videos: Sequence[str]
+) -> TaskResult:
+    """Measure a task of one label: accuracy of the label that fits best."""
+    numbers = {name: number for number, name in enumerate(entry.classes)}
+    right = np.array([numbers.get(row[0], -1) for row in labels])
+    known = right >= 0
+    scores = {}
+    for name, values in logits.items():
+        hits = np.where(known, count_hits(values, right, 1), 0.0)
+        scores[name] = Score(float(hits.mean()), bootstrap(videos, mean_of(hits)))
+    chosen = logits["model"]
+    top5 = np.where(known, count_hits(chosen, right, TOP_K), 0.0).mean()
+    every = range(len(entry.classes))
+    return TaskResult(
+        task=entry.task,
+        label=entry.label,
+        measure="accuracy",
+        scores=scores,
+        top5=float(top5) if len(entry.classes) > TOP_K else None,
+        ranking=None,
+        chance=1 / len(entry.classes),
+        classes=entry.classes,
+        confusion=confusion_matrix(
+            right[known], chosen[known].argmax(axis=1), labels=every
+        ).tolist()
+        if known.any()
+        else None,
+        num_test=len(labels),
+        num_unknown=int((~known).sum()),
+    )
+
+
+def _measure_many(
+    entry: TaskEntry, logits: Logits, labels: Labels, videos: Sequence[str]
+) -> TaskResult:
+    """Measure a task of several labels: mAP over the classes that tell something."""
+    targets = mark_classes(labels, entry.classes)
+    measurable = find_measurable(targets)
+    scores = {
+        name: Score(
+            measure_ranking(values, targets).map or 0.0,
+            bootstrap(videos, map_of(values, targets)),
+        )
+        for name, values in logits.items()
+    }
+    known = set(entry.classes)
+    return TaskResult(
+        task=entry.task,
+        label=entry.label,
+        measure="map",
+        scores=scores,
+        top5=None,
+        ranking=measure_ranking(logits["model"], targets),
+        chance=float(targets[:, measurable].mean()) if measurable.any() else 0.0,
+        classes=entry.classes,
+        confusion=None,
+        num_test=len(labels),
+        num_unknown=sum(not known.issuperset(row) for row in labels),
+    )
+
+
+def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
+    """Return all numbers of a task for metrics/evaluate.json."""
+    if isinstance(result, Skipped):
+        return {"skipped": result.reason}
+    own = result.scores["model"]
+    numbers: dict[str, Any] = {
+        "label": result.label,
+        "measure": result.measure,
+        result.measure: own.value,
+        "interval": own.interval,
+        "chance": result.chance,
+        "num_classes": len(result.classes),
+        "num_test": result.num_test,
+        "num_unknown": result.num_unknown,
+    }
+    for name in ("scratch", "untrained", "linear_probe"):
+        score = result.scores.get(name)
+        numbers[name] = score.value if score else None
+        numbers[f"{name}_interval"] = score.interval if score else None
+    if result.top5 is not None:
+        numbers["top5"] = result.top5
+    if result.ranking is not None:
+        numbers |= result.ranking._asdict()
+    return numbers

@@ -1,0 +1,131 @@
+"""Linear classifiers of frozen features: logistic regression, a support vector machine, LRC (VATT 4.2.5).
+
+LRC, the low-rank classifier of the paper, is a product of two matrices with much dropout between them.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from torch import nn
+from torch.nn import functional
+
+Scores = Float[np.ndarray, "N C"]
+Predict = Callable[[Float[np.ndarray, "N W D"]], Scores]
+"""Scores of clips for each class, of any scale, from the features of their windows."""
+Method = Literal["logistic", "svm", "lrc"]
+REGULARISATION_C: dict[Method, tuple[float, ...]] = {
+    "logistic": (0.003, 0.03, 0.3, 3.0),
+    "svm": (1e-4, 1e-3, 1e-2),
+    "lrc": (),
+}
+"""To choose from; LRC has none."""
+DEFAULT_C: dict[Method, float] = {"logistic": 0.03, "svm": 1e-3}
+"""Where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
+LRC_WIDTH = 128
+LRC_DROPOUT = 0.9
+LRC_PENALTY = 0.1
+"""Of the squares of the second matrix; as released, the paper does not name it."""
+LRC_LEARNING_RATE = 5e-4
+LRC_BATCH = 64
+
+
+class Lesson(NamedTuple):
+    """Clips to learn from, each by one window, and which classes each of them has."""
+
+    features: Float[np.ndarray, "N D"]
+    targets: Bool[np.ndarray, "N C"]
+    is_multi_label: bool
+
+
+def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> Predict:
+    """Fit logistic regression or a linear support vector machine to standardised features.
+
+    The features are averaged over the windows of a clip: for a linear classifier the same as
+    averaging its decision values.
+    """
+    classifier: LogisticRegression | LinearSVC | OneVsRestClassifier
+    if method == "logistic":
+        classifier = LogisticRegression(C=regularisation_c, max_iter=2000)
+    else:
+        classifier = LinearSVC(C=regularisation_c, dual="auto", random_state=0)
+    answers: Bool[np.ndarray, "..."] = lesson.targets
+    if lesson.is_multi_label:
+        classifier = OneVsRestClassifier(classifier)
+    else:
+        answers = lesson.targets.argmax(axis=1)
+    pipeline = make_pipeline(StandardScaler(), classifier)
+    with warnings.catch_warnings():
+        # Classes that all clips have, and fits that are cut short, give scores all the same.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipeline.fit(lesson.features, answers)
+
+    def predict(windows: Float[np.ndarray, "N W D"]) -> Scores:
+        values: Scores = pipeline.decision_function(windows.mean(axis=1))
+        return np.stack([-values, values], axis=1) if values.ndim == 1 else values
+
+    return predict
+
+
+def fit_lrc(lesson: Lesson, num_steps: int, seed: int = 0) -> Predict:
+    """Fit the paper's factorised classifier; its shares are averaged over the windows of a clip.
+
+    Differs from the paper: the penalty of the released code; of tasks with several labels, sigmoids.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _train_lrc(lesson, num_steps).eval()
+
+    @torch.inference_mode()
+    def predict(windows: Float[np.ndarray, "N W D"]) -> Scores:
+        logits = network(torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)))
+        shares = logits.sigmoid() if lesson.is_multi_label else logits.softmax(-1)
+        scores: Scores = shares.mean(1).double().numpy()
+        return scores
+
+    return predict
+
+
+def _train_lrc(lesson: Lesson, num_steps: int) -> nn.Module:
+    features = torch.from_numpy(np.ascontiguousarray(lesson.features, dtype=np.float32))
+    targets = torch.from_numpy(lesson.targets.astype(np.float32))
+    first = nn.Linear(features.shape[1], LRC_WIDTH)
+    second = nn.Linear(LRC_WIDTH, targets.shape[1])
+    nn.init.xavier_normal_(first.weight)
+    nn.init.xavier_uniform_(second.weight)
+    for layer in (first, second):
+        nn.init.zeros_(layer.bias)
+    network = nn.Sequential(first, nn.Dropout(LRC_DROPOUT), second)
+    optimizer = torch.optim.Adam(network.parameters(), LRC_LEARNING_RATE, eps=1e-7, fused=True)
+    for rows in _draw_batches(len(features), num_steps):
+        logits = network(features[rows])
+        if lesson.is_multi_label:
+            loss = (
+                functional.binary_cross_entropy_with_logits(logits, targets[rows], reduction="none")
+                .sum(1)
+                .mean()
+            )
+        else:
+            loss = functional.cross_entropy(logits, targets[rows])
+        optimizer.zero_grad()
+        (loss + LRC_PENALTY * second.weight.square().sum()).backward()
+        optimizer.step()
+    return network
+
+
+def _draw_batches(num_clips: int, num_steps: int) -> "list[torch.Tensor]":
+    """Return the rows of each step: permutations of all clips, one after the other."""
+    size = min(LRC_BATCH, num_clips)
+    num_epochs = -(-num_steps * size // num_clips)
+    order = torch.cat([torch.randperm(num_clips) for _ in range(num_epochs)])
+    return list(order[: num_steps * size].split(size))

@@ -1,0 +1,74 @@
+"""Numbers of the papers, to stand beside ours: other hardware, other data, never measured here.
+
+VATT: tables 1 to 5 of https://arxiv.org/abs/2104.11178; MIL-NCE and MMV as cited there.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """One number of a paper. task: what was measured. value: a share, or a rank, or d-prime."""
+
+    data_set: str
+    task: str
+    model: str
+    measure: str
+    value: float
+
+
+def _list_finetuned() -> Iterable[Published]:
+    top1: dict[str, tuple[float | None, ...]] = {
+        "kinetics400": (79.6, 81.1, 82.1, 79.9),
+        "kinetics600": (80.5, 82.4, 83.6, 80.8),
+        "kinetics700": (None, None, 72.7, None),
+        "momentsintime": (38.7, 39.5, 41.1, 37.8),
+    }
+    models = ("VATT-Base", "VATT-Medium", "VATT-Large", "VATT-MA-Medium")
+    for data_set, row in top1.items():
+        for model, value in zip(models, row, strict=True):
+            if value is not None:
+                yield Published(data_set, "video", model, "accuracy", value / 100)
+    yield Published("kinetics400", "video", "VATT from scratch", "accuracy", 0.264)
+    yield Published("imagenet", "image", "VATT-Base", "accuracy", 0.787)
+    yield Published("imagenet", "image", "VATT-Base from scratch", "accuracy", 0.647)
+    sounds = {"VATT-Base": (0.394, 0.971, 2.895), "VATT-MA-Medium": (0.393, 0.970, 2.884)}
+    for model, numbers in sounds.items():
+        for measure, value in zip(("map", "auc", "d_prime"), numbers, strict=True):
+            yield Published("audioset", "audio", model, measure, value)
+
+
+def _list_retrieval() -> Iterable[Published]:
+    rows = {
+        "MIL-NCE": (51.2, 10, 32.4, 30),
+        "MMV": (45.4, 13, 31.1, 38),
+        "VATT-MBS": (45.5, 13, 29.7, 49),
+        "VATT-MA-Medium": (40.6, 17, 23.6, 67),
+    }
+    for model, (youcook_r10, youcook_rank, msrvtt_r10, msrvtt_rank) in rows.items():
+        yield Published("youcook2", "text_to_video", model, "r10", youcook_r10 / 100)
+        yield Published("youcook2", "text_to_video", model, "median_rank", youcook_rank)
+        yield Published("msrvtt", "text_to_video", model, "r10", msrvtt_r10 / 100)
+        yield Published("msrvtt", "text_to_video", model, "median_rank", msrvtt_rank)
+
+
+def _list_linear() -> Iterable[Published]:
+    rows = {
+        "MIL-NCE": (83.4, 54.8, None),
+        "MMV": (91.8, 67.1, 88.9),
+        "VATT-Medium, SVM": (89.2, 63.3, 82.5),
+        "VATT-Medium, LRC": (89.6, 65.2, 84.7),
+        "VATT-MA-Medium, LRC": (84.4, 63.1, 81.2),
+    }
+    for model, row in rows.items():
+        for data_set, value in zip(("ucf101", "hmdb51", "esc50"), row, strict=True):
+            if value is not None:
+                yield Published(data_set, "linear", model, "accuracy", value / 100)
+
+
+def list_published(names: Iterable[str]) -> list[Published]:
+    """Return the numbers of the data sets that these sources are called after, such as `UCF-101`."""
+    known = {re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}
+    rows = [*_list_retrieval(), *_list_linear(), *_list_finetuned()]
+    return [row for row in rows if row.data_set in known]
