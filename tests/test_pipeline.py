@@ -8,29 +8,45 @@ import pytest
 import yaml
 
 from tests.closure import ROOT, files_used_by
-from vatt.__main__ import STAGES
-from vatt.params import Params
+from vatt.__main__ import STAGES, TASK_STAGES
+from vatt.params import TASKS, FinetuneParams, Params
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 def test_every_stage_is_a_file_a_command_and_a_stage_of_dvc() -> None:
-    files = {path.stem for path in (ROOT / "vatt/stages").glob("*.py")} - {"__init__"}
-    assert files == set(STAGES) == set(PIPELINE)
+    files = {path.stem for path in (ROOT / "vatt/stages").glob("*.py")}
+    assert files - {"__init__", "finetuning"} == set(STAGES) == set(PIPELINE)
     assert {name: stage["cmd"] for name, stage in PIPELINE.items()} == {
-        name: f"python -m vatt {name}" for name in STAGES
+        name: f"python -m vatt {name}" + (" ${item.task}" if name in TASK_STAGES else "")
+        for name in STAGES
     }
+
+
+def test_a_stage_of_tasks_is_a_matrix_of_all_tasks() -> None:
+    matrices = {name: stage["matrix"] for name, stage in PIPELINE.items() if "matrix" in stage}
+    assert matrices == {name: {"task": list(TASKS)} for name in TASK_STAGES}
+    assert list(FinetuneParams.model_fields) == list(TASKS)
+    for name in TASK_STAGES:
+        for kind in ("outs", "metrics"):  # no two tasks write the same file
+            assert all("${item.task}" in path for path in PIPELINE[name][kind])
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_takes_the_sections_that_dvc_watches(name: str) -> None:
+    """A stage of tasks takes the task first, and DVC watches what its section says of this task."""
     signature = inspect.signature(import_module(f"vatt.stages.{name}").main)
-    assert list(signature.parameters) == PIPELINE[name]["params"]
+    watched = [section.removesuffix(".${item.task}") for section in PIPELINE[name]["params"]]
+    task = ["task"] if name in TASK_STAGES else []
+    assert list(signature.parameters) == [*task, *watched]
+    of_task = {section for section in PIPELINE[name]["params"] if "." in section}
+    assert of_task == ({"finetune.${item.task}"} if task else set())
 
 
 def test_every_section_is_used_by_a_stage() -> None:
     sections = {info.alias or field for field, info in Params.model_fields.items()}
-    assert sections == {section for stage in PIPELINE.values() for section in stage["params"]}
+    watched = {section for stage in PIPELINE.values() for section in stage["params"]}
+    assert sections == {section.removesuffix(".${item.task}") for section in watched}
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -1,6 +1,6 @@
 """The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder.
 
-Two commands stand beside the stages: `python -m vatt describe` (`vatt.description`) and
+The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside the stages: `python -m vatt describe` (`vatt.description`) and
 `python -m vatt import-tf` (`vatt.interop.import_tf`).
 """
 
@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from vatt.atomic import write_json
-from vatt.params import Params, StageError, load_params
+from vatt.params import TASKS, Params, StageError, load_params
 
 STAGES = {
     "download": "bring every configured source to data/download",
     "preprocess": "cut, transcode and tokenise into shards with an index",
     "validate": "check that clips, sound and captions agree (Great Expectations)",
     "pretrain": "self-supervised training (DeepSpeed)",
-    "evaluate": "zero-shot retrieval, linear probes, the report",
+    "tune": "search the schedule of fine-tuning for a task (Optuna)",
+    "finetune": "supervised training for a task, with the schedule that tune found",
+    "evaluate": "zero-shot retrieval, linear probes, fine-tuned models, the report",
     "promote": "make the new model the champion if it is not worse",
 }
+TASK_STAGES = ("tune", "finetune")
 DESCRIBE = "print what params.yaml builds and what that costs (no stage)"
 
 
@@ -36,6 +39,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(name, help=text, description=text)
         # Without a default, which would win over --params before the command.
         command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+        if name in TASK_STAGES:
+            command.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     add_import_command(commands)
     return parser.parse_args(arguments)
 
@@ -58,11 +63,12 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
 
 
-def run_stage(name: str, params: Params) -> Mapping[str, Any]:
+def run_stage(name: str, task: str | None, params: Params) -> Mapping[str, Any]:
     """Run one stage with exactly the parameter sections that its signature names."""
     main = importlib.import_module(f"vatt.stages.{name}").main
-    sections = {section: params.section(section) for section in inspect.signature(main).parameters}
-    metrics: Mapping[str, Any] = main(**sections)
+    needs = inspect.signature(main).parameters
+    sections = {section: params.section(section) for section in needs if section != "task"}
+    metrics: Mapping[str, Any] = main(**sections) if task is None else main(task, **sections)
     return metrics
 
 
@@ -80,7 +86,9 @@ def main() -> int:
     # Idle threads of torch would spin and take the cores from those that work: several times
     # slower wherever cores are shared, as with the processes that decode clips.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    metrics_path = Path("metrics") / f"{arguments.stage}.json"
+    task = getattr(arguments, "task", None)
+    words = [arguments.stage, *([task] if task else [])]
+    metrics_path = Path("metrics") / f"{'_'.join(words)}.json"
     try:
         if arguments.stage == "import-tf":
             run_import(arguments)
@@ -89,9 +97,9 @@ def main() -> int:
         if arguments.stage == "describe":
             print(importlib.import_module("vatt.description").describe(arguments.params, params))
             return 0
-        write_json(metrics_path, run_stage(arguments.stage, params))
+        write_json(metrics_path, run_stage(arguments.stage, task, params))
     except StageError as error:
-        print(f"{arguments.stage}: {error}", file=sys.stderr)
+        print(f"{' '.join(words)}: {error}", file=sys.stderr)
         if error.metrics is not None:
             write_json(metrics_path, error.metrics)
         return 1
