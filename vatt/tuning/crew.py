@@ -24,6 +24,7 @@ END_S = 20.0
 
 @dataclass
 class _Worker:
+    number: int
     process: ForkProcess
     failures: Connection
 
@@ -44,7 +45,7 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> None:
     with sigterm_raises():
         try:
             while len(workers) < min(plan.tune.num_workers, num_left):
-                workers.append(_start(order))
+                workers.append(_start(order, len(workers)))
             _watch(order, workers)
         finally:
             for worker in workers:
@@ -72,12 +73,12 @@ def _prepare(plan: Plan, folder: Path) -> int:
     return num_finished
 
 
-def _start(order: Order) -> _Worker:
+def _start(order: Order, number: int) -> _Worker:
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=serve, args=(order, os.getpid(), sender))
+    process = FORK.Process(target=serve, args=(order, number, os.getpid(), sender))
     process.start()
     sender.close()
-    return _Worker(process, receiver)
+    return _Worker(number, process, receiver)
 
 
 def _watch(order: Order, workers: list[_Worker]) -> None:
@@ -100,7 +101,7 @@ def _watch(order: Order, workers: list[_Worker]) -> None:
                 f"tune {task}: a worker ended with {worker.process.exitcode}; another goes on",
                 flush=True,
             )
-            workers.append(_start(order))
+            workers.append(_start(order, worker.number))
 
 
 def _raise_failure(worker: _Worker) -> None:

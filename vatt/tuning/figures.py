@@ -36,6 +36,7 @@ def draw_study(study: optuna.Study) -> dict[str, str]:
 def _draw(study: optuna.Study, title: str, draw: Callable[[optuna.Study], Any]) -> str:
     with mpl.rc_context({**STYLE, "backend": "agg"}), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
         axes = draw(study)
         axes.set_title(title)
         figure, text = axes.figure, io.StringIO()

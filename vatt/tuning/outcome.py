@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from vatt.atomic import write_json
 from vatt.params import StageError
@@ -21,8 +21,7 @@ def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) 
     """Write what finished trials found into a folder, and return the metrics.
 
     best.json holds the whole best schedule; of equal ones the first, so that the schedule of
-    params.yaml stays unless another is better. trials.json holds every trial, `<figure>.svg` each
-    figure that the trials are enough for.
+    params.yaml stays unless another is better. trials.json holds every trial.
 
     Raises:
         StageError: every trial was given up.
@@ -39,8 +38,6 @@ def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) 
     write_json(out_dir / BEST_NAME, found)
     rows = [_describe(number, row) for number, row in trials.items()]
     write_json(out_dir / TRIALS_NAME, {"study": plan.name, "trials": rows})
-    for name, figure in draw_study(_collect(trials)).items():
-        (out_dir / f"{name}.svg").write_text(figure, encoding="utf-8")
     return {
         "value": values[best],
         "trial": best,
@@ -49,6 +46,14 @@ def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) 
         "num_pruned": len(trials) - len(values),
         "schedule": schedule,
     }
+
+
+def write_figures(trials: Mapping[int, FrozenTrial], out_dir: Path) -> None:
+    """Write `<figure>.svg` for each figure that there are enough trials for."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([copy_trial(row, with_result=True) for row in trials.values()])
+    for name, figure in draw_study(study).items():
+        (out_dir / f"{name}.svg").write_text(figure, encoding="utf-8")
 
 
 def _describe(number: int, row: FrozenTrial) -> dict[str, Any]:
@@ -62,12 +67,3 @@ def _describe(number: int, row: FrozenTrial) -> dict[str, Any]:
             for step, value in sorted(row.intermediate_values.items())
         ],
     }
-
-
-def _collect(trials: Mapping[int, FrozenTrial]) -> optuna.Study:
-    """Return a study in memory that holds each trial once, under its own number."""
-    study = optuna.create_study(direction="maximize")
-    for row in trials.values():
-        assert row.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        study.add_trial(copy_trial(row, with_result=True))
-    return study

@@ -17,6 +17,9 @@ from optuna.distributions import (
 from vatt.params import TuneParams
 from vatt.params.tune import OneOf
 
+CODE = "code"
+"""Of `Plan.training`: what stands for all of a training, its code included."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,13 +50,10 @@ class Plan:
         return json.dumps({**parts, "optuna": optuna.__version__}, sort_keys=True)
 
     def list_changes(self, identity: str) -> list[str]:
-        """Return what differs from another study, by name."""
+        """Return what differs from another study, by name; CODE only where nothing else does."""
         ours, theirs = json.loads(self.identity), json.loads(identity)
-        return sorted(
-            key
-            for key in {*ours, *theirs}
-            if ours.get(key, "missing") != theirs.get(key, "missing")
-        )
+        changed = {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
+        return sorted(changed - {CODE} or changed)
 
     def derive_seed(self, number: int) -> int:
         """Return the seed that the schedule of a trial is drawn with."""

@@ -108,11 +108,6 @@ class Study:
         """
         self._storage.set_trial_intermediate_value(claim.attempt_id, step, value)
 
-    def read_values(self, claim: Claim) -> dict[int, float]:
-        """Return the values of a trial by step, also those of the attempts before."""
-        values: dict[int, float] = self._storage.get_trial(claim.attempt_id).intermediate_values
-        return values
-
     def finish(self, claim: Claim, state: TrialState, value: float | None = None) -> None:
         """Store how a trial ended, and remove its checkpoints.
 
@@ -186,7 +181,7 @@ class Study:
             row = None
         trial = choose(self.plan, number, _take_known(attempts, number))
         if row is None:
-            self._add(number, trial, attempts.get(number, []))
+            self._add(number, trial)
             row = _choose_sound(self._read_attempts())[number]  # another's, if that was faster
         attempt_id = self._find_id(row)
         self._storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
@@ -195,17 +190,14 @@ class Study:
         self._storage.set_trial_user_attr(attempt_id, PLACE, self._place)
         return Claim(number, trial, directory, attempt_id, lock)
 
-    def _add(self, number: int, trial: Trial, before: Sequence[FrozenTrial]) -> None:
-        """Add an attempt that knows what those before it have reported."""
+    def _add(self, number: int, trial: Trial) -> None:
+        """Add an attempt at a trial, for anybody to start."""
         self._optuna_study.add_trial(
             optuna.create_trial(
                 state=TrialState.WAITING,
                 params=trial.params,
                 distributions=trial.distributions,
                 user_attrs={NUMBER: number},
-                intermediate_values={
-                    step: value for row in before for step, value in row.intermediate_values.items()
-                },
             )
         )
 

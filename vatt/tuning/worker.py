@@ -15,11 +15,13 @@ from threading import Event, Thread
 from typing import Any
 
 import optuna
+import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from vatt.params import StageError
 from vatt.signals import die_with_parent
+from vatt.train.numbers.guard import BadStepsError
 from vatt.train.numbers.live import LINE_PREFIX
 from vatt.tuning.plan import Plan
 from vatt.tuning.storage import told_plainly
@@ -28,16 +30,13 @@ from vatt.tuning.study import Claim, Study
 POLL_S = 0.1
 OnValidation = Callable[[int, float], None]
 Train = Callable[[Mapping[str, Any], Path, OnValidation], None]
-"""Trains with values of a schedule, in a folder, from the newest checkpoint there, and tells the
-value of each validation, larger is better. It may be stopped by an exception of what it tells.
+"""Trains with a schedule, in a folder, from the newest checkpoint there. It tells the step and the
+value (larger is better) of every validation, those before a resume included, which may raise to end
+the training.
 
 Raises:
-    DivergedError: the schedule does not train.
+    BadStepsError: the schedule does not train.
 """
-
-
-class DivergedError(StageError):
-    """A training came to an end by its own schedule."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,17 @@ class Order:
     num_before: int
 
 
-def serve(order: Order, parent_id: int, failures: Connection) -> None:
-    """Work as a process of its own, which ends with its parent; an error is sent to it."""
+def serve(order: Order, number: int, parent_id: int, failures: Connection) -> None:
+    """Work as a process of its own, which ends with its parent; an error is sent to it.
+
+    `number` of the workers of this machine decides on which GPU, where there are several.
+    """
     die_with_parent()
     if os.getppid() != parent_id:  # it was too late
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent acts on it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["LOCAL_RANK"] = str(number % max(1, torch.cuda.device_count()))
     try:
         with told_plainly(order.plan.tune):
             work(order)
@@ -98,11 +101,10 @@ def run_trial(study: Study, claim: Claim, train: Train) -> str:
     Raises:
         UpdateFinishedTrialError: another machine thought it dead.
     """
-    values = study.read_values(claim)
-    for step in sorted(values):
-        claim.trial.report(values[step], step)
+    values: dict[int, float] = {}
 
     def on_validation(step: int, value: float) -> None:
+        values[step] = value
         study.report(claim, step, value)
         claim.trial.report(value, step)
         if claim.trial.should_prune():
@@ -112,10 +114,9 @@ def run_trial(study: Study, claim: Claim, train: Train) -> str:
     try:
         with _beat(study, claim), _log(claim.directory):
             train(schedule, claim.directory, on_validation)
-    except (optuna.TrialPruned, DivergedError) as reason:
+    except (optuna.TrialPruned, BadStepsError) as reason:
         study.finish(claim, TrialState.PRUNED)
         return str(reason)
-    values = study.read_values(claim)
     if not values:
         raise StageError(
             f"finetune.{study.plan.task}.validate_every_steps: must not be null: tune needs a value"

@@ -1,0 +1,34 @@
+"""Makes studies in a folder: the storage in `cache`, the outcome in `out`, the steps in `log`."""
+
+import time
+from pathlib import Path
+
+from tests.tuning.trainings import Training, make_plan
+from vatt.tuning.crew import run_workers
+from vatt.tuning.outcome import write_outcome
+from vatt.tuning.plan import Plan
+from vatt.tuning.study import Study
+
+STEP_S = 0.05
+
+
+def wait_a_moment(_name: str, _step: int) -> None:
+    time.sleep(STEP_S)
+
+
+def make_study(plan: Plan, folder: Path, training: Training) -> None:
+    run_workers(plan, folder / "cache", training)
+    study = Study(plan, folder / "cache")
+    study.tidy()
+    write_outcome(plan, study.list_finished(), folder / "out")
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return what the study wrote, by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "out").iterdir())}
+
+
+def make_slowly(folder: Path, num_workers: int) -> None:
+    """Make a study whose every step takes a moment, so that kills hit anything."""
+    plan = make_plan(num_workers=num_workers, max_restarts=1000)
+    make_study(plan, folder, Training(folder / "log", wait_a_moment))
