@@ -15,11 +15,12 @@ PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
 NOTHING_ELSE: dict[str, object] = {
-    "text_to_video_pairs": 0,
-    "audio_to_video_pairs": 0,
+    **{f"{direction}_pairs": 0 for direction in ("text_to_video", "audio_to_video")},
+    **{f"{direction}_items": 0 for direction in ("text_to_video", "audio_to_video")},
     "text_to_video_r10": None,
     "audio_to_video_r10": None,
     "probes": {},
+    "finetuned": {},
 }
 
 

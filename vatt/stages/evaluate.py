@@ -172,7 +172,5 @@ def _place(network: AnyModule) -> AnyModule:
     return network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,6 +1,7 @@
 import dataclasses
 import re
 from html.parser import HTMLParser
+from importlib.metadata import version
 
 import pytest
 
@@ -72,12 +73,44 @@ def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
             for numbers in (report.metrics, report.metrics["untrained"], report.metrics["chance"]):
                 assert f"{100 * numbers[f'{direction}_{name}']:.1f}%" in text
         assert f"{report.metrics[f'{direction}_median_rank']:.1f}" in text
+        low, high = report.metrics["intervals"][f"{direction}_r1"]
+        assert f"({100 * low:.1f}% to {100 * high:.1f}%)" in text
     for modalities in report.metrics["probes"].values():
         for result in modalities.values():
             assert f"{100 * result['accuracy']:.1f}%" in text
             assert f"{100 * result['untrained']:.1f}%" in text
     for shown in ("no video stream", "Durations agree.", "passed", "frame_size_px", "a1" * 32):
         assert shown in text
+
+
+def test_it_shows_fine_tuned_networks_beside_their_rivals(report: Report, html: str) -> None:
+    text = Page(html).text
+    result = report.metrics["finetuned"]["video"]
+    low, high = result["interval"]
+    own = f"{100 * result['accuracy']:.1f}% ({100 * low:.1f}% to {100 * high:.1f}%)"
+    assert f"video colour accuracy {own} {100 * result['linear_probe']:.1f}%" in text
+    for rival in ("scratch", "untrained", "chance"):
+        assert f"{100 * result[rival]:.1f}%" in text
+    assert "audio left out: no segment has a label" in text
+    assert "kinetics400 video VATT-Base accuracy 79.6%" in text
+    rivals = [result[name] for name in ("linear_probe", "scratch", "untrained", "chance")]
+    assert ('class="n strong good"' in html) == (result["accuracy"] > max(rivals))
+
+
+def test_it_shows_what_tuning_found(html: str) -> None:
+    text = Page(html).text
+    assert "Trial 2 of 3 is the best: 0.4500 , with the schedule of params.yaml 0.4000" in text
+    assert "params.yaml 0.001 best 0.003" in text
+    assert "1 pruned 0.02" in text
+    assert "Value of each trial" in text
+    assert "Left out: no segment has a label of <i>that</i> task." in text  # as letters
+
+
+def test_it_says_how_to_reproduce_it(html: str) -> None:
+    text = Page(html).text
+    assert "git checkout c0de make setup" in text
+    assert "Files differed from this commit." in text
+    assert f"optuna {version('optuna')}" in text
 
 
 def test_it_shows_what_the_network_costs_beside_the_papers_numbers(
@@ -136,14 +169,19 @@ def test_a_nearly_empty_test_split_gives_a_page_too(num_test: int) -> None:
 def test_without_labels_verdict_curve_and_quarantine_it_says_so(report: Report) -> None:
     bare = dataclasses.replace(
         report,
-        metrics={**report.metrics, "probes": {}},
-        figures=report.figures._replace(curves=None, confusion={}),
+        metrics={**report.metrics, "probes": {}, "finetuned": {}, "published": []},
+        figures=report.figures._replace(
+            curves=None, finetuned_curves=None, confusion={}, finetuned={}
+        ),
+        studies=[],
         verdict=None,
         quarantine=[],
     )
     text = Page(render_report(bare)).text
     for sentence in (
         "no clip has a label",
+        "No study was found",
+        "Nothing was fine-tuned",
         "No verdict was found",
         "No training curve was found",
         "Every input made it",

@@ -8,7 +8,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vatt.evaluation.report.corpus import count_clips
-from vatt.evaluation.report.results import list_probes, list_retrieval
+from vatt.evaluation.report.results import list_finetuned, list_probes, list_retrieval
 from vatt.evaluation.summary import DIRECTIONS
 from vatt.params import Source
 
@@ -62,6 +62,7 @@ def render_card(card: Card) -> str:
         parameters=card.parameters,
         retrieval=[list_retrieval(card.metrics, direction) for direction in DIRECTIONS],
         probes=list(list_probes(card.metrics["probes"])),
+        finetuned=list(list_finetuned(card.metrics["finetuned"])),
         counts=counts,
         licences={
             name: LICENCES.get(kinds[name], UNKNOWN) if name in kinds else UNKNOWN
@@ -86,5 +87,10 @@ def _list_unproven(metrics: Mapping[str, Any]) -> list[str]:
         f"{row['task']}, from {row['modality']}: no better than untrained features"
         for row in list_probes(metrics["probes"])
         if row["reason"] is None and float(row["gain"]) <= 0
+    ]
+    names += [
+        f"fine-tuned for {row['task']}: not above all that stands beside it"
+        for row in list_finetuned(metrics["finetuned"])
+        if row["skipped"] is None and not row["best"]
     ]
     return names

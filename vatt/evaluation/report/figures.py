@@ -1,7 +1,9 @@
 """Figures of the report, as SVG text with the same bytes for the same numbers."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -11,11 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vatt.evaluation.comparison import Comparison, RankedPair
+from vatt.evaluation.finetuned import TaskResult
 from vatt.evaluation.linear.probe import Probe
 from vatt.evaluation.measures.retrieval import recall_at
 from vatt.evaluation.summary import DIRECTIONS
+from vatt.params import TASKS
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
+PRETRAINING = "pretrain"
+"""The name of its curve, among those of tasks."""
+Row = Mapping[str, Any]
 MAX_NAMED_CLASSES = 40
 MAX_COUNTED_CLASSES = 12
 STYLE = {
@@ -33,30 +40,59 @@ STYLE = {
 
 
 class Figures(NamedTuple):
-    """SVG elements; `curves` and `recall` are None where there is nothing to draw."""
+    """SVG elements; None where there is nothing to draw."""
 
     curves: str | None
+    """Of pre-training."""
+    finetuned_curves: str | None
     recall: str | None
     confusion: Mapping[str, str]
-    """By title, of the probes that were measured."""
+    """By title, of the linear classifiers that were measured."""
+    finetuned: Mapping[str, str]
+    """Confusion by title, of the fine-tuned networks."""
 
 
-def draw_figures(comparison: Comparison, curve: Sequence[Mapping[str, Any]]) -> Figures:
-    """Draw everything for the report. `curve` holds a row of numbers for each logged step."""
+def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[Row]]) -> Figures:
+    """Draw everything for the report.
+
+    `curves` holds a row of numbers for each logged step, of `pretrain` and of each task.
+    """
     ranks = {name: pair for name, pair in comparison.retrieval.items() if len(pair.trained.better)}
     confusion = {
-        f"{pair.task}, from {pair.modality}": draw_confusion(pair.trained)
+        f"{pair.task}, from {pair.modality}": draw_confusion(
+            pair.trained.classes, pair.trained.confusion
+        )
         for pair in comparison.probes
-        if isinstance(pair.trained, Probe)
+        if isinstance(pair.trained, Probe) and pair.trained.confusion is not None
     }
+    finetuned = {
+        f"{name}: {result.label}": draw_confusion(result.classes, result.confusion)
+        for name, result in comparison.finetuned.items()
+        if isinstance(result, TaskResult) and result.confusion is not None
+    }
+    of_tasks = {name: curve for name, curve in curves.items() if curve and name != PRETRAINING}
+    pretraining = curves.get(PRETRAINING)
     return Figures(
-        curves=draw_curves(curve) if curve else None,
+        curves=draw_curves(pretraining) if pretraining else None,
+        finetuned_curves=draw_task_curves(of_tasks) if of_tasks else None,
         recall=draw_recall(ranks) if ranks else None,
         confusion=confusion,
+        finetuned=finetuned,
     )
 
 
-def draw_curves(curve: Sequence[Mapping[str, Any]]) -> str:
+def read_curves(metrics_dir: Path) -> dict[str, list[Row]]:
+    """Read the curves of pre-training and of the tasks that were trained, by name."""
+    paths = {PRETRAINING: metrics_dir / f"{PRETRAINING}_curve.jsonl"}
+    paths |= {task: metrics_dir / f"finetune_{task}_curve.jsonl" for task in TASKS}
+    return {
+        name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for name, path in paths.items()
+        if path.is_file()
+    }
+
+
+def draw_curves(curve: Sequence[Row]) -> str:
     """Draw losses, learning rate and gradient norm over the steps of pre-training."""
     panels = {
         "Loss": ["loss", "loss_va", "loss_vt"],
@@ -77,6 +113,25 @@ def draw_curves(curve: Sequence[Mapping[str, Any]]) -> str:
         return _to_svg(figure)
 
 
+def draw_task_curves(curves: Mapping[str, Sequence[Row]]) -> str:
+    """Draw loss, accuracy and learning rate over the steps of fine-tuning, a line for each task."""
+    panels = {
+        "Loss": "loss",
+        "Accuracy on the batches": "accuracy",
+        "Learning rate": "learning_rate",
+    }
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+        for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            for task, curve in curves.items():
+                values = [_number(row.get(name)) for row in curve]
+                axes.plot([row["step"] for row in curve], values, linewidth=1.2, label=task)
+            axes.set(title=title, xlabel="step")
+            axes.margins(x=0)
+        axes.legend()
+        return _to_svg(figure)
+
+
 def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
     """Draw recall at every k, a panel for each direction: trained, untrained and chance."""
     with mpl.rc_context(STYLE):
@@ -90,11 +145,11 @@ def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
         return _to_svg(figure)
 
 
-def draw_confusion(probe: Probe) -> str:
-    """Draw the confusion matrix of a probe; each row is a true class and sums to 1."""
-    counts = np.array(probe.confusion, dtype=np.float64)
+def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    """Draw a confusion matrix of counts; each row is a true class, coloured by its shares."""
+    counts = np.array(confusion, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    num_classes = len(probe.classes)
+    num_classes = len(classes)
     size = min(2.0 + 0.3 * num_classes, 9.0)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(size, size * 0.92), layout="constrained")
@@ -103,8 +158,8 @@ def draw_confusion(probe: Probe) -> str:
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted", ylabel="true")
         if num_classes <= MAX_NAMED_CLASSES:
-            axes.set_xticks(range(num_classes), probe.classes, rotation=45, ha="right")
-            axes.set_yticks(range(num_classes), probe.classes)
+            axes.set_xticks(range(num_classes), classes, rotation=45, ha="right")
+            axes.set_yticks(range(num_classes), classes)
         if num_classes <= MAX_COUNTED_CLASSES:
             _write_counts(axes, counts, shares)
         return _to_svg(figure)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vatt.atomic import atomic_path
@@ -20,27 +21,36 @@ from vatt.evaluation.report.cost import (
 )
 from vatt.evaluation.report.examples import ExampleGroup
 from vatt.evaluation.report.figures import Figures
-from vatt.evaluation.report.results import list_probes, list_retrieval, percent
+from vatt.evaluation.report.results import (
+    list_finetuned,
+    list_probes,
+    list_published,
+    list_retrieval,
+    percent,
+)
+from vatt.evaluation.report.tuning import Study
 from vatt.evaluation.summary import DIRECTIONS
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams
 
 MAX_QUARANTINE_ROWS = 50
-LIBRARIES = ("vatt", "torch", "numpy", "scikit-learn")
+LIBRARIES = ("vatt", "torch", "deepspeed", "optuna", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
-    metrics: the content of metrics/evaluate.json. verdict: that of metrics/validate.json, None
-    where there is none. index: a row per clip. quarantine: source, video_id and reason of each
+    metrics: the content of metrics/evaluate.json. studies: what `tune` found. verdict: the content
+    of metrics/validate.json, None where there is none. index: a row per clip. quarantine: source, video_id and reason of each
     input that did not make it. parameters: sections of values, and values without a section.
-    model, clip: the network, whose cost is shown, and the clip that it was built for.
+    model, clip: the network, whose cost is shown, and the clip that it was built for. code_version:
+    the git commit, or "unknown".
     """
 
     metrics: Mapping[str, Any]
     figures: Figures
+    studies: Sequence[Study]
     examples: Sequence[ExampleGroup]
     index: pd.DataFrame
     quarantine: Sequence[Mapping[str, Any]]
@@ -48,14 +58,16 @@ class Report:
     parameters: Mapping[str, Any]
     model: Vatt
     clip: ClipParams
+    code_version: str
 
 
 def write_report(folder: Path, report: Report) -> None:
     """Write report.html and, as files of their own, its figures: whole or not at all."""
     named = {"curves": report.figures.curves, "recall": report.figures.recall}
-    named |= {
-        f"confusion_{number}": svg for number, svg in enumerate(report.figures.confusion.values())
-    }
+    named["finetuned_curves"] = report.figures.finetuned_curves
+    matrices = {"confusion": report.figures.confusion, "finetuned": report.figures.finetuned}
+    for kind, drawn in matrices.items():
+        named |= {f"{kind}_{number}": svg for number, svg in enumerate(drawn.values())}
     with atomic_path(folder) as partial:
         (partial / "figures").mkdir(parents=True)
         (partial / "report.html").write_text(render_report(report), encoding="utf-8")
@@ -79,6 +91,9 @@ def render_report(report: Report) -> str:
         tiles=_list_tiles(report.metrics),
         retrieval=[list_retrieval(report.metrics, direction) for direction in DIRECTIONS],
         probes=list(list_probes(report.metrics["probes"])),
+        finetuned=list(list_finetuned(report.metrics["finetuned"])),
+        published=list_published(report.metrics["published"]),
+        studies=report.studies,
         figures=report.figures,
         examples=report.examples,
         counts=count_clips(report.index),
@@ -90,13 +105,13 @@ def render_report(report: Report) -> str:
         published_sizes=list(list_published_sizes()),
         published_flops=list(list_published_flops()),
         parameters=_list_parameters(report.parameters),
-        versions={"python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
+        code_version=report.code_version,
+        environment=_describe_environment(),
     )
 
 
 def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The numbers to see first: R@10 of both directions, and the probe that gained most."""
+    """The numbers to see first: R@10 of both directions, and what was fine-tuned."""
     tiles = []
     for direction, title in DIRECTIONS.items():
         if metrics[f"{direction}_pairs"]:
@@ -106,17 +121,29 @@ def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             tiles.append(
                 {"title": f"R@10, {title}", "value": percent(metrics[key]), "detail": detail}
             )
-    measured = [row for row in list_probes(metrics["probes"]) if not row["reason"]]
-    if measured:
-        best = max(measured, key=lambda row: float(row["gain"]))
-        tiles.append(
-            {
-                "title": f"Probe of {best['task']} from {best['modality']}",
-                "value": best["trained"],
-                "detail": f"{best['gain']} points over untrained",
-            }
-        )
+    for row in list_finetuned(metrics["finetuned"]):
+        if row["skipped"] is None:
+            rivals = {"linear probe": row["linear_probe"], "from scratch": row["scratch"]}
+            shown = [f"{name} {text.split(' ')[0]}" for name, text in rivals.items() if text]
+            tiles.append(
+                {
+                    "title": f"Fine-tuned for {row['task'].replace('_', '-')}, {row['measure']}",
+                    "value": row["value"],
+                    "detail": ", ".join([*shown, f"chance {row['chance']}"]),
+                }
+            )
     return tiles
+
+
+def _describe_environment() -> dict[str, str]:
+    """Return what computed: no name of the machine, so that equal machines give equal pages."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "system": f"{platform.system()}, {platform.machine()}",
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
 
 
 def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

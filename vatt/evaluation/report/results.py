@@ -1,9 +1,19 @@
-"""Retrieval and probes as tables of text."""
+"""Retrieval, linear classifiers and fine-tuned networks as tables of text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vatt.evaluation.summary import DIRECTIONS, MEASURES
+
+METHODS = ("svm", "lrc")
+RIVALS = ("linear_probe", "scratch", "untrained")
+MEASURE_NAMES = {"accuracy": "accuracy", "map": "mAP"}
+MORE_MEASURES = {
+    "top5": "top-5",
+    "auc": "AUC",
+    "d_prime": "d-prime",
+    "d_prime_of_mean_auc": "d-prime of mean AUC",
+}
 
 
 def list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]:
@@ -11,33 +21,106 @@ def list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]
     rows = []
     for measure, name in MEASURES.items() if metrics[f"{direction}_pairs"] else ():
         key = f"{direction}_{measure}"
-        numbers = (metrics[key], metrics["untrained"][key], metrics["chance"][key])
+        numbers = [metrics[key]] + [
+            metrics[part][key] for part in ("cosine", "untrained", "chance")
+        ]
         is_rank = measure == "median_rank"
-        cells = [f"{number:.1f}" if is_rank else percent(number) for number in numbers]
-        ratio = "" if is_rank else f"{numbers[0] / numbers[2]:.1f}"
-        labels = ("name", "trained", "untrained", "chance", "ratio")
+        show = _rank if is_rank else percent
+        cells = [show(number) for number in numbers]
+        cells[0] += _interval(metrics["intervals"][key], show)
+        ratio = "" if is_rank else f"{numbers[0] / numbers[-1]:.1f}"
+        labels = ("name", "trained", "cosine", "untrained", "chance", "ratio")
         rows.append(dict(zip(labels, (name, *cells, ratio), strict=True)))
-    title = DIRECTIONS[direction].capitalize()
-    return {"title": title, "num_pairs": metrics[f"{direction}_pairs"], "rows": rows}
+    return {
+        "title": DIRECTIONS[direction].capitalize(),
+        "num_pairs": metrics[f"{direction}_pairs"],
+        "num_items": metrics[f"{direction}_items"],
+        "rows": rows,
+    }
 
 
 def list_probes(probes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of the table of probes, as text; `reason` is None where there are numbers."""
+    """The rows of the table of linear classifiers, as text; `reason` is None where there are numbers."""
     for task, modalities in probes.items():
         for modality, result in modalities.items():
             row = {"task": task, "modality": modality, "reason": result.get("reason")}
             if row["reason"] is None:
-                gain = 100 * (result["accuracy"] - result["untrained"])
+                value = result[result["measure"]]
+                gain = 100 * (value - result["untrained"])
                 row |= {
-                    "trained": percent(result["accuracy"]),
+                    "measure": MEASURE_NAMES[result["measure"]],
+                    "trained": percent(value),
+                    "interval": _interval(result["interval"], percent),
                     "untrained": percent(result["untrained"]),
-                    "uniform": percent(result["chance_uniform"]),
-                    "majority": percent(result["chance_majority"]),
+                    "chance": percent(result["chance"]),
                     "gain": f"{gain:+.1f}",
                     "colour": "good" if gain > 0 else "bad" if gain < 0 else "",
-                    **{name: result[name] for name in ("num_classes", "num_train", "num_test")},
+                    **{name: _show_other(result.get(name)) for name in METHODS},
+                    **{
+                        name: result[name]
+                        for name in ("num_classes", "num_folds", "num_train", "num_test")
+                    },
                 }
             yield row
+
+
+def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of the table of fine-tuned networks, as text; `skipped` is None where there are numbers.
+
+    best: whether the network is above all that it is compared with.
+    """
+    for task, result in finetuned.items():
+        row = {"task": task, "skipped": result.get("skipped")}
+        if row["skipped"] is None:
+            value = result[result["measure"]]
+            others = [result[name] for name in (*RIVALS, "chance") if result[name] is not None]
+            row |= {
+                "label": result["label"],
+                "measure": MEASURE_NAMES[result["measure"]],
+                "value": percent(value),
+                "interval": _interval(result["interval"], percent),
+                **{name: _show(result[name], result[f"{name}_interval"]) for name in RIVALS},
+                "chance": percent(result["chance"]),
+                "best": value > max(others),
+                "more": _list_more(result),
+                **{name: result[name] for name in ("num_classes", "num_test", "num_unknown")},
+            }
+        yield row
+
+
+def list_published(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the table of published numbers, as text."""
+    return [
+        {**row, "value": percent(row["value"]) if row["value"] <= 1 else f"{row['value']:.1f}"}
+        for row in rows
+    ]
+
+
+def _list_more(result: Mapping[str, Any]) -> str:
+    """Return the further measures of a task in one line."""
+    shown = []
+    for name, title in MORE_MEASURES.items():
+        value = result.get(name)
+        if value is not None:
+            shown.append(f"{title} {percent(value) if name in ('top5', 'auc') else f'{value:.3f}'}")
+    return ", ".join(shown)
+
+
+def _show_other(result: Mapping[str, Any] | None) -> str:
+    return "" if result is None else percent(result[result["measure"]])
+
+
+def _show(value: float | None, interval: Sequence[float] | None) -> str:
+    return "" if value is None else percent(value) + _interval(interval, percent)
+
+
+def _interval(interval: Sequence[float] | None, show: Any) -> str:
+    """Return an interval of 95 % as text that follows the number; empty where there is none."""
+    return "" if interval is None else f" ({show(interval[0])} to {show(interval[1])})"
+
+
+def _rank(rank: float) -> str:
+    return f"{rank:.1f}"
 
 
 def percent(share: float) -> str:
