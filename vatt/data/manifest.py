@@ -19,6 +19,9 @@ MANIFEST_NAME = "manifest.jsonl"
 CaptionsFormat = Literal["vtt", "srt", "howto100m_json", "csv"]
 Split = Literal["train", "validation", "test"]
 
+FOLD_TASK = "fold"
+"""Its labels say what a file is for in each official fold of its data set, as `1:train`."""
+
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -27,7 +30,8 @@ class Annotation:
     """What a person wrote about a file or a part of it; null times mean the whole file."""
 
     task: str
-    """The task "caption" holds a description in `text`: a query of the evaluation, never narration."""
+    """Two are none: "caption" holds a description in `text`: a query of the evaluation, never
+    narration; FOLD_TASK holds labels such as "2:test": in fold 2, the file is for testing."""
     label: str | None = None
     start_s: float | None = None
     end_s: float | None = None

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
+from vatt.data.manifest import FOLD_TASK
 from vatt.evaluation.finetuned import TaskEntry, TaskResult, measure_task, summarise_task
 from vatt.evaluation.linear.classifiers import Method
 from vatt.evaluation.linear.folds import Seen, build_folds
@@ -18,7 +19,7 @@ from vatt.evaluation.measures.retrieval import (
     measure_chance,
     measure_retrieval,
 )
-from vatt.evaluation.reading.clips import FOLD_TASK, Clips
+from vatt.evaluation.reading.clips import Clips
 from vatt.evaluation.reading.features import SplitReader
 from vatt.evaluation.reading.networks import Arrays, Observer
 from vatt.evaluation.search import DIRECTIONS, Search, open_search

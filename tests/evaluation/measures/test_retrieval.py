@@ -24,10 +24,10 @@ def rank_pairs(similarities: np.ndarray) -> Ranks:
 
 
 def compare_by_cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return (
-        average_windows(queries[:, None], "embeddings")
-        @ average_windows(items[:, None], "embeddings").T
+    first, second = (
+        average_windows(vectors[:, None], "embeddings") for vectors in (queries, items)
     )
+    return np.asarray(first @ second.T)
 
 
 def retrieve_slowly(similarities: np.ndarray) -> Retrieval:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from vatt.data.manifest import Annotation, Split
+from vatt.data.manifest import FOLD_TASK, Annotation, Split
 
 
 class Item(NamedTuple):
@@ -32,6 +32,12 @@ class Item(NamedTuple):
 def label(task: str, name: str) -> Annotation:
     """Return the label of a whole file; equal ones are one object, since lists have millions."""
     return Annotation(task, name)
+
+
+@lru_cache(maxsize=64)
+def fold_label(fold: int, split: Split) -> Annotation:
+    """Return what a whole file is for in an official fold: `train` or `test`."""
+    return Annotation(FOLD_TASK, f"{fold}:{split}")
 
 
 def stem_of(path: str) -> str:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vatt.data.manifest import FOLD_TASK
 from vatt.evaluation.linear.probe import Fold, Labelled
-from vatt.evaluation.reading.clips import FOLD_TASK, Clips, Sample
+from vatt.evaluation.reading.clips import Clips, Sample
 
 MODALITIES: Mapping[str, tuple[str, ...]] = {
     "video": ("video",),

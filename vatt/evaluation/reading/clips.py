@@ -14,9 +14,6 @@ from vatt.data.clips import ClipReader
 from vatt.data.labelled import parse_labels
 from vatt.data.loading.views import MIDDLE
 
-FOLD_TASK = "fold"
-"""No task, but labels such as "2:test": in fold 2 of its data set, the clip is a test clip."""
-
 Sample = Sequence[int]
 """Numbers of clips in order of time that are one sample: parts of one file or of one of its parts."""
 

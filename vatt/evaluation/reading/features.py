@@ -10,7 +10,8 @@ import pandas as pd
 from vatt.data.clips import ClipReader
 from vatt.data.index import digest_index
 from vatt.data.loading.views import MIDDLE, SeenClips, open_views, spread_places
-from vatt.evaluation.reading.clips import FOLD_TASK, Clips, read_clips
+from vatt.data.manifest import FOLD_TASK
+from vatt.evaluation.reading.clips import Clips, read_clips
 from vatt.evaluation.reading.networks import Arrays, Observer
 from vatt.evaluation.reading.store import FeatureStore, name_features
 from vatt.params import ClipParams, EvaluateParams, StageError

@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from vatt.data.manifest import ManifestEntry, read_manifest, write_manifest
+from vatt.data.manifest import FOLD_TASK, ManifestEntry, read_manifest, write_manifest
 from vatt.data.sources.catalogue_source import collect_catalogue
 from vatt.data.sources.collection import Collection
 from vatt.params import DownloadParams, FetchParams
@@ -100,7 +100,15 @@ def splits(collection: Collection) -> dict[str, str]:
 def labels(collection: Collection) -> dict[str, list[str | None]]:
     """Return the labels of the files that arrived, without their times."""
     return {
-        name: [annotation.label for annotation in row.annotations]
+        name: [note.label for note in row.annotations if note.task != FOLD_TASK]
+        for name, row in ok(collection).items()
+    }
+
+
+def folds(collection: Collection) -> dict[str, list[str | None]]:
+    """Return what the files that arrived are for in the folds of their data set."""
+    return {
+        name: [note.label for note in row.annotations if note.task == FOLD_TASK]
         for name, row in ok(collection).items()
     }
 

@@ -8,6 +8,7 @@ from tests.data.sources.catalogue.miniature import (
     collect,
     counts,
     failed,
+    folds,
     ignored,
     labels,
     splits,
@@ -35,7 +36,10 @@ def test_folds(tmp_path: Path) -> None:
     assert counts(collection) == {"train": (1, 1, 0), "test": (2, 0, 0)}
     assert list(failed(collection)) == ["5-6-A-14.wav"]
     assert ignored(collection) == {"audio/1-1-A-1.wav": "is not in the official list"}
+    of_first = ["1:test", "2:train", "3:train", "4:train", "5:train"]
+    assert folds(collection)["audio/1-100032-A-0.wav"] == of_first
     fold_2 = collect(tmp_path, "esc50", fold=2)
+    assert folds(fold_2) == folds(collection)
     assert counts(fold_2) == {"train": (2, 1, 0), "test": (1, 0, 0)}
 
 

@@ -8,6 +8,7 @@ from tests.data.sources.catalogue.miniature import (
     collect,
     counts,
     failed,
+    folds,
     ignored,
     labels,
     metrics,
@@ -19,12 +20,12 @@ from vatt.params import StageError
 
 FOLDER = "testTrainMulti_7030_splits"
 BRUSH = "April_09_brush_hair_u_nm_np1_ba_goo_{}.avi"
-MEDIA = [f"brush_hair/{BRUSH.format(number)}" for number in range(4)]
+MEDIA = [f"brush_hair/{BRUSH.format(number)}" for number in range(5)]
 CARTWHEEL = "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_f_cm_np1_le_med_0.avi"
 
 
 def write_lists(tmp_path: Path) -> None:
-    codes = "".join(f"{BRUSH.format(number)} {code} \n" for number, code in enumerate((1, 2, 0, 1)))
+    codes = "".join(f"{BRUSH.format(number)} {code} \n" for number, code in enumerate((1, 2, 0, 1, 0)))
     write_files(
         tmp_path / "lists",
         {
@@ -38,14 +39,29 @@ def write_lists(tmp_path: Path) -> None:
 
 def test_codes_become_splits_and_unused_files_are_said_to_be(tmp_path: Path) -> None:
     write_lists(tmp_path)
-    write_media(tmp_path / "media", *MEDIA[:3], CARTWHEEL)
+    write_media(tmp_path / "media", *MEDIA[:3], MEDIA[4], CARTWHEEL)
     collection = collect(tmp_path, "hmdb51", fold=1)
-    assert splits(collection) == {MEDIA[0]: "train", MEDIA[1]: "test", CARTWHEEL: "test"}
+    assert splits(collection) == {
+        MEDIA[0]: "train",
+        MEDIA[1]: "test",
+        MEDIA[2]: "validation",  # of no use in fold 1, but in fold 2
+        CARTWHEEL: "test",
+    }
+    assert folds(collection) == {
+        MEDIA[0]: ["1:train"],
+        MEDIA[1]: ["1:test"],
+        MEDIA[2]: ["2:train"],
+        CARTWHEEL: ["1:test"],
+    }
     assert labels(collection)[CARTWHEEL] == ["cartwheel"]
-    assert counts(collection) == {"train": (1, 1, 0), "test": (2, 0, 0)}
+    assert counts(collection) == {
+        "train": (1, 1, 0),
+        "validation": (1, 0, 0),
+        "test": (2, 0, 0),
+    }
     assert metrics(collection)["unused"] == 1
     assert list(failed(collection)) == [MEDIA[3]]
-    assert ignored(collection) == {MEDIA[2]: "is not used: in neither list of fold 1"}
+    assert ignored(collection) == {MEDIA[4]: "is not used: in no list of any fold"}
     assert splits(collect(tmp_path, "hmdb51", fold=2)) == {MEDIA[2]: "train"}
 
 

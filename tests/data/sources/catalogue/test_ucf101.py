@@ -8,6 +8,7 @@ from tests.data.sources.catalogue.miniature import (
     collect,
     counts,
     failed,
+    folds,
     ignored,
     labels,
     ok,
@@ -54,7 +55,13 @@ def test_the_first_fold(tmp_path: Path) -> None:
         MEDIA[1]: ["ApplyEyeMakeup"],
         MEDIA[3]: ["ApplyLipstick"],
     }
-    assert ok(collection)[MEDIA[0]].annotations == (Annotation("mine", "ApplyEyeMakeup"),)
+    notes = (("mine", "ApplyEyeMakeup"), ("fold", "1:train"), ("fold", "2:test"))
+    assert ok(collection)[MEDIA[0]].annotations == tuple(Annotation(*note) for note in notes)
+    assert folds(collection) == {
+        MEDIA[0]: ["1:train", "2:test"],
+        MEDIA[1]: ["1:test", "2:train"],
+        MEDIA[3]: ["1:train"],  # the third fold has no lists here
+    }
     assert (tmp_path / "download/mine" / MEDIA[0]).read_text() == MEDIA[0]
     missing = "missing: no media file is called "
     assert failed(collection) == {

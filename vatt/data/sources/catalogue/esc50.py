@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from functools import partial
 
 from vatt.data.manifest import Split
-from vatt.data.sources.item import Item, label, stem_of
+from vatt.data.sources.item import Item, fold_label, label, stem_of
 from vatt.data.sources.labels import RowError
 from vatt.data.sources.official_lists import OfficialLists, Row, make_items
 from vatt.params.sources import ESC50Source
 
-FOLDS = frozenset("12345")
+FOLDS = range(1, 6)
 
 
 def read_esc50(lists: OfficialLists, source: ESC50Source) -> Iterator[Item]:
-    """Yield all items: one fold is the test split, the other four are training data.
+    """Yield all items, of all folds: the fold of the source is the test split, the others train.
 
     Raises:
         StageError: the list is missing or cannot be read.
@@ -23,10 +23,13 @@ def read_esc50(lists: OfficialLists, source: ESC50Source) -> Iterator[Item]:
 
 
 def _make_item(row: Row, source: ESC50Source) -> Item:
-    file, fold = row.text("filename"), row.text("fold")
-    if fold not in FOLDS:
-        raise RowError(f"fold = {fold!r}: must be 1 to 5")
-    split: Split = "test" if int(fold) == source.fold else "train"
+    file, own_fold = row.text("filename"), row.text("fold")
+    if own_fold not in map(str, FOLDS):
+        raise RowError(f"fold = {own_fold!r}: must be 1 to 5")
+    splits: dict[int, Split] = {
+        fold: "test" if fold == int(own_fold) else "train" for fold in FOLDS
+    }
+    folds = [fold_label(fold, split) for fold, split in splits.items()]
+    annotations = (label(source.name, row.text("category")), *folds)
     recording = "-".join(file.split("-")[:2])  # <fold>-<recording>-<take>-<class>.wav
-    labels = (label(source.name, row.text("category")),)
-    return Item(file, split, (stem_of(file),), labels, recording=recording)
+    return Item(file, splits[source.fold], (stem_of(file),), annotations, recording=recording)
