@@ -7,7 +7,7 @@ from tests.tuning.trainings import Training, make_plan
 from vatt.tuning.crew import run_workers
 from vatt.tuning.outcome import write_outcome
 from vatt.tuning.plan import Plan
-from vatt.tuning.study import Study
+from vatt.tuning.study import read_results
 
 STEP_S = 0.05
 
@@ -18,9 +18,7 @@ def wait_a_moment(_name: str, _step: int) -> None:
 
 def make_study(plan: Plan, folder: Path, training: Training) -> None:
     run_workers(plan, folder / "cache", training)
-    study = Study(plan, folder / "cache")
-    study.tidy()
-    write_outcome(plan, study.list_finished(), folder / "out")
+    write_outcome(plan, read_results(plan, folder / "cache"), folder / "out")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

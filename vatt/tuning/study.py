@@ -25,7 +25,7 @@ from vatt.atomic import atomic_path
 from vatt.tuning.choice import choose
 from vatt.tuning.locks import hold, try_lock
 from vatt.tuning.plan import Plan
-from vatt.tuning.storage import open_storage
+from vatt.tuning.storage import open_storage, told_plainly
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 Attempts = dict[int, list[FrozenTrial]]
@@ -203,6 +203,20 @@ class Study:
 
     def _find_id(self, row: FrozenTrial) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
+
+
+def read_results(plan: Plan, folder: Path) -> dict[int, FrozenTrial]:
+    """Return the finished trials of a study, after what they have left is removed.
+
+    Raises:
+        StageError: the storage cannot be used.
+    """
+    with told_plainly(plan.tune):
+        study = Study(plan, folder)
+        study.tidy()
+        trials = study.list_finished()
+        study.close()
+    return trials
 
 
 def _choose_sound(attempts: Attempts) -> dict[int, FrozenTrial]:
