@@ -9,6 +9,7 @@ import torch
 from tests.data.conftest import FLASHES_S
 from vatt.data.augment import View, centre_view
 from vatt.data.clips import ClipReader
+from vatt.data.index import read_index
 from vatt.data.loading.windows import decode_video
 from vatt.data.shards import ShardError
 from vatt.data.video import Box
@@ -26,7 +27,7 @@ def reader(corpus_dir: Path) -> ClipReader:
 
 
 def row_of(reader: ClipReader, video_id: str, number: int = 0) -> Any:
-    rows = reader.index[reader.index["video_id"] == video_id].sort_values("start_s")
+    rows = read_index(reader.preprocess_dir).query("video_id == @video_id").sort_values("start_s")
     return rows.iloc[number]
 
 

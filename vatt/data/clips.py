@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from vatt.data.audio import decode_audio
 from vatt.data.augment import View, to_unit
 from vatt.data.captions import Caption, choose_candidates
 from vatt.data.index import SHARDS_NAME, read_index
+from vatt.data.loading.samples import FIELDS
 from vatt.data.loading.stores import LocalShards, Shards, UnreadableError
 from vatt.data.loading.windows import decode_video
 from vatt.data.media import MediaError
@@ -44,7 +44,7 @@ def collate(clips: Sequence[Clip]) -> Batch:
 class ClipReader:
     """Reads windows of the segments of a preprocessed corpus.
 
-    A segment is a row of `index` or a `Sample`.
+    A segment is a row of `read_rows` or of the index, or a `Sample`.
 
     A window is `clip.num_frames` frames from a start frame on, and the sound of the same time. What
     is shorter than a window repeats from its beginning.
@@ -59,11 +59,18 @@ class ClipReader:
         self._shards = shards or LocalShards(preprocess_dir / SHARDS_NAME)
         self._tokenizer = open_tokenizer(preprocess_dir)
         self._held = ("", 0, b"")
+        self._rows: dict[str, pd.DataFrame] = {}
 
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """All rows of the index, read when they are first asked for: training never does."""
-        return read_index(self.preprocess_dir)
+    def read_rows(self, split: str) -> pd.DataFrame:
+        """Return what there is to know of the segments of a split to read them; it is kept.
+
+        Raises:
+            StageError: the index cannot be read.
+        """
+        if split not in self._rows:
+            columns = [*FIELDS, "descriptions"]
+            self._rows[split] = read_index(self.preprocess_dir, split=split, columns=columns)
+        return self._rows[split]
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
         """Return the pictures of a window in [0, 1]; grey if the segment has none.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vatt.batch import Batch
 from vatt.data.clips import ClipReader
+from vatt.data.index import read_index
 from vatt.data.loader import open_evaluation_loader
 from vatt.data.tokenizer import AnyTokenizer
 from vatt.models.vatt import Vatt
@@ -85,7 +86,7 @@ class SplitReader:
             MisfitError: it has another frame rate than the networks were trained on.
         """
         reader = ClipReader(self.preprocess_dir, self.clip)
-        self._check_frame_rate(reader)
+        self._check_frame_rate()
         clips = self._read_clips(reader, split)
         tokens = self.tokenizer.encode([text or "" for text in clips.texts], self.clip.num_tokens)
         num_windows, batch_size = self.params.num_windows, self.params.batch_size
@@ -96,7 +97,7 @@ class SplitReader:
         return clips, extract_features(networks, batches, tokens, num_windows)
 
     def _read_clips(self, reader: ClipReader, split: str) -> Clips:
-        rows = reader.index[reader.index["split"] == split]
+        rows = read_index(self.preprocess_dir, split=split)
         segments = [segment for _, segment in rows.iterrows()]
         texts = [_find_text(reader, segment) for segment in segments]
         content = rows.to_csv(index=False) + json.dumps([texts, self.params.num_windows])
@@ -109,8 +110,9 @@ class SplitReader:
             has_audio=rows["has_audio"].to_numpy(dtype=bool),
         )
 
-    def _check_frame_rate(self, reader: ClipReader) -> None:
-        rates = reader.index.loc[reader.index["has_video"], "frame_rate_hz"].unique()
+    def _check_frame_rate(self) -> None:
+        rows = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])
+        rates = rows.loc[rows["has_video"], "frame_rate_hz"].unique()
         wrong = [rate for rate in rates if rate != self.frame_rate_hz]
         if wrong:
             raise MisfitError(

@@ -148,12 +148,13 @@ def run_job(job: Job) -> None:
         )
         return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
 
+    reader = ClipReader(job.preprocess_dir, recipe.clip, _open_shards(recipe.launch))
     plan = Plan(
         seed=recipe.run.seed,
         pretrain=recipe.pretrain,
         directory=job.directory,
         curve_path=job.curve_path,
-        open_validation=lambda: _open_validation(job),
+        open_validation=lambda: _open_validation(job, reader),
         cost=cost,
     )
     train(engine, open_batches, plan)
@@ -162,13 +163,12 @@ def run_job(job: Job) -> None:
         _save_weights(job.weights_path, weights)
 
 
-def _open_validation(job: Job) -> Iterator[Batch]:
+def _open_validation(job: Job, reader: ClipReader) -> Iterator[Batch]:
     """Yield the first clips of the split validation, as many at once as are trained on at once."""
     recipe, left = job.recipe, job.recipe.pretrain.validation_clips
     size = recipe.pretrain.batch_size // (
         recipe.launch.num_processes * recipe.pretrain.accumulation_steps
     )
-    reader = ClipReader(job.preprocess_dir, recipe.clip, _open_shards(recipe.launch))
     clips = open_evaluation_loader(reader, "validation", 1, size)
     for rows, batch in clips:
         seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
