@@ -18,7 +18,7 @@ from vatt.data.captions import Caption, choose_candidates
 from vatt.data.index import SHARDS_NAME, read_index
 from vatt.data.loading.samples import FIELDS
 from vatt.data.loading.stores import LocalShards, Shards, UnreadableError
-from vatt.data.loading.windows import decode_video
+from vatt.data.loading.windows import Framing, decode_video
 from vatt.data.media import MediaError
 from vatt.data.shards import HEADER_BYTES, SUFFIXES, Member, ShardError, cut_member
 from vatt.data.tokenizer import open_tokenizer
@@ -92,21 +92,14 @@ class ClipReader:
         size_px = self.clip.frame_size_px
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
         member = self._member(segment, "video")
+        part = Box(view.top_px, view.left_px, size_px, size_px)
+        framing = Framing((view.height_px, view.width_px), view.box, part, view.is_flipped)
         try:
-            window = decode_video(
-                self._read(segment, member),
-                start_frame,
-                num_frames,
-                (view.height_px, view.width_px),
-                view.box,
-                Box(view.top_px, view.left_px, size_px, size_px),
-            )
+            window = decode_video(self._read(segment, member), start_frame, num_frames, framing)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
         if num_frames < self.clip.num_frames:
             window = window[np.arange(self.clip.num_frames) % num_frames]
-        if view.is_flipped:
-            window = window[:, :, ::-1].copy(order="K")
         return torch.from_numpy(window)
 
     def read_audio(self, segment: Any, start_frame: int) -> Float[Tensor, " S"]:
