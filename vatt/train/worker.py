@@ -35,6 +35,7 @@ from vatt.params import (
 from vatt.signals import die_with_parent
 from vatt.train.engine import Engine
 from vatt.train.loop import Plan, train
+from vatt.train.numbers.memory import require_memory
 from vatt.train.objective import Objective
 from vatt.train.optimizer import build_optimizer
 
@@ -128,6 +129,8 @@ def run_job(job: Job) -> None:
     if launch.num_processes == 1 and launch.offload == "none":
         # Nobody to share with: the same bits without the work of sharing, 6 % of a step on CPUs.
         launch = launch.model_copy(update={"zero_stage": 0})
+    drop_token_rate = recipe.model.drop_token_rate
+    require_memory(objective.model, recipe.clip, drop_token_rate, recipe.pretrain, launch)
     engine = Engine(objective, optimizer, recipe.pretrain, launch)
 
     num_parts = recipe.pretrain.accumulation_steps
