@@ -1,14 +1,14 @@
 """`dagster dev` with a real run: cancelled without leftovers, and started from the page."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from orchestration.pipeline import load_pipeline
+from tests.browser import open_page
 from tests.orchestration.conftest import Server
 from tests.orchestration.miniature import out_hash, set_params
 from tests.orchestration.test_runner import processes_in
@@ -90,17 +90,8 @@ def stage_processes(root: Path) -> list[str]:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("NO BROWSER: chromium was not found, so the Dagster UI was not tested")
-    quiet = ["background-networking", "component-update", "sync", "gpu"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)],
-        )
-        yield browser.new_page(viewport={"width": 1600, "height": 1000})
-        browser.close()
+    with open_page() as page:
+        yield page
 
 
 @pytest.mark.browser

@@ -28,7 +28,7 @@ from vatt.losses.classification import softmax_loss
 from vatt.models.classification.networks import build_network
 from vatt.models.tower import restore_weights
 from vatt.params import ScheduleParams, TaskName, TaskParams
-from vatt.train.classification.objective import PARTS, ClassificationObjective
+from vatt.train.classification.objective import PARTS, ClassificationObjective, keep_best
 from vatt.train.classification.optimizer import build_finetuning_optimizer, optimizer_settings
 from vatt.train.engine import Engine
 from vatt.train.jobs.recipes import FinetuneRecipe, Job
@@ -68,7 +68,6 @@ def prepare_finetuning(
     if len(splits["validation"]):
         measure = partial(_measure, open_validation=open_validation, task=task)
         validation = Validation("validation", measure, tell=on_validation)
-    kept = "model." if task.ema_decay is None else "average."
     return Setup(
         objective=objective,
         parts=PARTS,
@@ -76,11 +75,7 @@ def prepare_finetuning(
         settings=lambda step: optimizer_settings(step, task, optimizer),
         open_batches=open_batches,
         validation=validation,
-        select_weights=lambda weights: {
-            name.removeprefix(kept): weight
-            for name, weight in weights.items()
-            if name.startswith(kept)
-        },
+        select_weights=keep_best,
     )
 
 
