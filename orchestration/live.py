@@ -16,11 +16,13 @@ class LiveLog:
     """Takes the lines of a stage: numbers become observations of its asset, the rest is logged.
 
     Numbers of one kind that follow each other faster are left out; the stage's files have them all.
+    Each observation holds the newest numbers of every kind: Dagster draws no line over a gap.
     """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
         self._next_s: dict[str, float] = defaultdict(float)
+        self._newest: dict[str, float | str | None] = {}
 
     def take(self, line: str) -> None:
         """Take in a line."""
@@ -29,13 +31,12 @@ class LiveLog:
             self._context.log.info(line)
             return
         kind, now_s = str(numbers.pop("kind", "")), time.monotonic()
+        step = numbers.pop("step", None)
+        self._newest |= {f"{kind}/{name}": value for name, value in numbers.items()}
         if now_s >= self._next_s[kind]:
             self._next_s[kind] = now_s + OBSERVE_EVERY_S
-            step = numbers.pop("step", None)
-            metadata = {f"{kind}/{name}": value for name, value in numbers.items()}
-            self._context.log_event(
-                dg.AssetObservation(self._context.asset_key, metadata={"step": step, **metadata})
-            )
+            metadata = {"step": step, **self._newest}
+            self._context.log_event(dg.AssetObservation(self._context.asset_key, metadata=metadata))
 
 
 def parse_numbers(line: str) -> dict[str, float | str | None] | None:

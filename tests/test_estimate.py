@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vatt.estimate import build_model, estimate_memory, estimate_run
-from vatt.models.accounting import Weights, add_costs, count_clip
+from vatt.estimate import build_model, estimate_run
+from vatt.models.accounting import add_costs, count_clip
 from vatt.params import Params, load_params
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
@@ -14,12 +14,6 @@ PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 def change(section: str, **values: object) -> Params:
     changed = PARAMS.section(section).model_copy(update=values)
     return PARAMS.model_copy(update={section: changed})
-
-
-def test_memory_of_two_processes_by_zero_stage() -> None:
-    """100 trained weights, 10 frozen: 440 bytes of weights, 400 of gradients, 800 of moments."""
-    assert estimate_memory(Weights(100, 10), 2) == (1640, 1240, 1040, 820)
-    assert estimate_memory(Weights(100, 10), 1) == (1640,) * 4
 
 
 def test_a_run_costs_its_steps_and_a_gpu_day_is_what_a_gpu_computes_in_a_day() -> None:

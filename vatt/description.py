@@ -145,7 +145,7 @@ def _describe_run(params: Params, estimate: Estimate) -> Iterator[str]:
 def _describe_memory(params: Params, estimate: Estimate) -> Iterator[str]:
     launch = params.launch
     yield f"Memory of each of {launch.num_processes} processes for weights, gradients and Adam, in GiB."
-    yield "By formula, not measured; activations and buffers come on top."
+    yield "By formula (docs/scaling.md); activations come on top."
     rows = []
     for stage, num_bytes in enumerate(estimate.memory_bytes):
         chosen = "configured" if stage == launch.zero_stage else ""

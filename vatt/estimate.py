@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from vatt.models.accounting import Cost, Weights, add_costs, count_clip, count_weights
+from vatt.models.memory import estimate_state_bytes
 from vatt.models.vatt import Vatt
 from vatt.params import Params
 
@@ -12,8 +13,6 @@ PEAK_FLOPS = 989e12
 """Of an NVIDIA H100 SXM in a second, dense bf16, by its data sheet."""
 UTILISATION = 0.4
 """The share of it that a run is supposed to reach."""
-FLOAT_BYTES = 4
-"""Weights, gradients and moments are float32, with bf16 products, too."""
 SECONDS_A_DAY = 86_400
 
 
@@ -28,8 +27,8 @@ class Estimate(NamedTuple):
     run_flops: int
     gpu_days: float
     """Of GPUs with `PEAK_FLOPS`, at `UTILISATION`."""
-    memory_bytes: tuple[float, float, float, float]
-    """For each process, by ZeRO stage: see `estimate_memory`."""
+    memory_bytes: tuple[float, ...]
+    """Weights, gradients and Adam of each process, by ZeRO stage: see `estimate_state_bytes`."""
 
 
 def build_model(params: Params, vocab_size: int) -> Vatt:
@@ -52,22 +51,7 @@ def estimate_run(params: Params, model: Vatt) -> Estimate:
         step_flops,
         run_flops,
         run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY),
-        estimate_memory(weights, params.launch.num_processes),
-    )
-
-
-def estimate_memory(weights: Weights, num_processes: int) -> tuple[float, float, float, float]:
-    """Return the bytes of weights, gradients and Adam's two moments by ZeRO stage, per process.
-
-    A formula, nothing measured: stage 1 shares out the moments, 2 the gradients, too, 3 all.
-    Activations, buffers and what the library keeps besides come on top.
-    """
-    own = FLOAT_BYTES * weights.trainable
-    shared = own / num_processes
-    all_weights = own + FLOAT_BYTES * weights.frozen
-    return (
-        all_weights + 3 * own,
-        all_weights + own + 2 * shared,
-        all_weights + 3 * shared,
-        all_weights / num_processes + 3 * shared,
+        tuple(
+            estimate_state_bytes(weights, params.launch.num_processes, stage) for stage in range(4)
+        ),
     )

@@ -9,6 +9,7 @@ from tests.data.preprocess_params import PARAMS
 from tests.media import Clip, write_clip
 from vatt.data.augment import centre_view
 from vatt.data.clips import ClipReader
+from vatt.data.index import read_index
 from vatt.data.manifest import ManifestEntry, write_manifest
 from vatt.data.preprocessing.corpus import write_corpus
 from vatt.params import ClipParams
@@ -48,7 +49,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ClipReader:
 @pytest.mark.parametrize("name", SOURCES)
 def test_click_and_flash_stay_together(reader: ClipReader, name: str) -> None:
     num_seen = 0
-    rows = reader.index[reader.index["video_id"] == name]
+    rows = read_index(reader.preprocess_dir).query("video_id == @name")
     for _, segment in rows.iterrows():
         for start_frame in (0, 10, 35, 62):
             view = centre_view((int(segment.height_px), int(segment.width_px)), 48)

@@ -9,7 +9,8 @@ import torch
 from tests.data.conftest import FLASHES_S
 from vatt.data.augment import View, centre_view
 from vatt.data.clips import ClipReader
-from vatt.data.loading.windows import decode_video
+from vatt.data.index import read_index
+from vatt.data.loading.windows import Framing, decode_video
 from vatt.data.shards import ShardError
 from vatt.data.video import Box
 from vatt.params import ClipParams
@@ -26,7 +27,7 @@ def reader(corpus_dir: Path) -> ClipReader:
 
 
 def row_of(reader: ClipReader, video_id: str, number: int = 0) -> Any:
-    rows = reader.index[reader.index["video_id"] == video_id].sort_values("start_s")
+    rows = read_index(reader.preprocess_dir).query("video_id == @video_id").sort_values("start_s")
     return rows.iloc[number]
 
 
@@ -125,7 +126,7 @@ def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray
 def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
     segment = row_of(reader, "flashes.mp4")
     stored = reader._read(segment, reader._member(segment, "video"))
-    frames = decode_video(stored, 20, 16, (64, 128)).astype(np.float64)
+    frames = decode_video(stored, 20, 16, Framing((64, 128))).astype(np.float64)
     window = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=False, box=box))
     flipped = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=True, box=box))
     torch.testing.assert_close(flipped, window.flip(2))

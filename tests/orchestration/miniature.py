@@ -35,6 +35,7 @@ for number in range(params.get("progress", 0)):
     print(number, end="\\r", flush=True)
 for line in params.get("numbers", []):
     print("numbers:", line, flush=True)
+    time.sleep(params.get("pause_s", 0))
 time.sleep(params.get("sleep_s", 0))
 print("stage", name, "says", params.get("says", "nothing"), flush=True)
 if params.get("crash"):

@@ -162,7 +162,46 @@ def test_numbers_arrive_while_the_run_goes_on(server: Server) -> None:
         assert time.monotonic() < deadline, show_events(server, run_id)
         time.sleep(0.2)
     assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
-    assert found == [{"step": 10, "speed/x": 1.5}, {"step": 10, "curve/loss": 2.5}]
+    first = {"step": 10, "curve/loss": 2.5}
+    assert found == [{**first, "speed/x": 1.5}, first]
     server.query(TERMINATE, id=run_id)
     wait_for(server, run_id, "CANCELED", 60)
     set_params(server.root, "download", numbers=[], sleep_s=0)
+
+
+COUNT_DOTS = """
+() => {
+  const canvas = document.querySelector("canvas");
+  if (canvas === null) return 0;
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4)
+    if (data[i + 3] > 128 && data[i + 2] > data[i] + 64) count += 1;
+  return count;
+}"""
+"""The blue pixels of the first plot."""
+
+
+@pytest.mark.browser
+def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_path: Path) -> None:
+    lines = [f'{{"kind": "curve", "step": {step}, "a_loss": {9 / step}}}' for step in (4, 8)]
+    set_params(server.root, "download", numbers=lines, pause_s=6, sleep_s=600)
+    run_id = launch(server, "everything")
+    try:
+        deadline = time.monotonic() + 120
+        while len(observed(server, run_id)) < 2:
+            assert time.monotonic() < deadline, show_events(server, run_id)
+            time.sleep(0.2)
+        page.goto(f"{server.url}/assets/download?view=events")
+        expect(page.get_by_text("curve/a_loss")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("1.125")).to_be_visible(timeout=120_000)
+        page.goto(f"{server.url}/assets/download")
+        page.get_by_role("button", name="Plots").click(timeout=120_000)
+        expect(page.get_by_text("curve/a_loss")).to_be_visible(timeout=120_000)
+        page.wait_for_function(f"({COUNT_DOTS})() > 20", timeout=120_000)
+        page.screenshot(path=tmp_path / "curves.png", full_page=True)
+        assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
+    finally:
+        server.query(TERMINATE, id=run_id)
+        wait_for(server, run_id, "CANCELED", 60)
+        set_params(server.root, "download", numbers=[], pause_s=0, sleep_s=0)

@@ -107,6 +107,12 @@ def test_a_corpus_without_training_clips_is_refused(validated: Path) -> None:
         pretrain()
 
 
+def test_too_little_memory_is_said_before_it_trains(validated: Path) -> None:
+    with pytest.raises(StageError, match=r"too little memory: 1 processes there need .* GiB free"):
+        pretrain(SHORT.model_copy(update={"batch_size": 2**30}))
+    assert not list(Path(".cache").rglob("speed.jsonl"))
+
+
 def test_it_starts_from_an_export_whose_words_it_knows(validated: Path) -> None:
     export(EXPORTED, noise=0.5)
     Path("data/pretrain").rename("earlier")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,9 @@ from vatt.data.audio import decode_audio
 from vatt.data.augment import View, to_unit
 from vatt.data.captions import Caption, choose_candidates
 from vatt.data.index import SHARDS_NAME, read_index
+from vatt.data.loading.samples import FIELDS
 from vatt.data.loading.stores import LocalShards, Shards, UnreadableError
-from vatt.data.loading.windows import decode_video
+from vatt.data.loading.windows import Framing, decode_video
 from vatt.data.media import MediaError
 from vatt.data.shards import HEADER_BYTES, SUFFIXES, Member, ShardError, cut_member
 from vatt.data.tokenizer import open_tokenizer
@@ -47,7 +47,7 @@ def collate(clips: Sequence[Clip]) -> Batch:
 class ClipReader:
     """Reads windows of the segments of a preprocessed corpus.
 
-    A segment is a row of `index` or a `Sample`.
+    A segment is a row of `read_rows` or of the index, or a `Sample`.
 
     A window is `clip.num_frames` frames from a start frame on, and the sound of the same time. What
     is shorter than a window repeats from its beginning.
@@ -62,11 +62,18 @@ class ClipReader:
         self._shards = shards or LocalShards(preprocess_dir / SHARDS_NAME)
         self._tokenizer = open_tokenizer(preprocess_dir)
         self._held = ("", 0, b"")
+        self._rows: dict[str, pd.DataFrame] = {}
 
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """All rows of the index, read when they are first asked for: training never does."""
-        return read_index(self.preprocess_dir)
+    def read_rows(self, split: str) -> pd.DataFrame:
+        """Return what there is to know of the segments of a split to read them; it is kept.
+
+        Raises:
+            StageError: the index cannot be read.
+        """
+        if split not in self._rows:
+            columns = [*FIELDS, "descriptions"]
+            self._rows[split] = read_index(self.preprocess_dir, split=split, columns=columns)
+        return self._rows[split]
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
         """Return the pictures of a window in [0, 1]; grey if the segment has none.
@@ -87,10 +94,8 @@ class ClipReader:
         """
         size_px = self.clip.frame_size_px
         part = Box(view.top_px, view.left_px, size_px, size_px)
-        window = self._decode(segment, start_frame, (view.height_px, view.width_px), view.box, part)
-        if view.is_flipped:
-            window = window[:, :, ::-1].copy(order="K")
-        return torch.from_numpy(window)
+        framing = Framing((view.height_px, view.width_px), view.box, part, view.is_flipped)
+        return torch.from_numpy(self._decode(segment, start_frame, framing))
 
     def read_crops(
         self, segment: Any, start_frame: int, views: Sequence[View]
@@ -103,7 +108,8 @@ class ClipReader:
             ShardError: the shard is damaged.
         """
         size_px = self.clip.frame_size_px
-        whole = self._decode(segment, start_frame, (views[0].height_px, views[0].width_px))
+        framing = Framing((views[0].height_px, views[0].width_px))
+        whole = self._decode(segment, start_frame, framing)
         crops = [
             whole[:, view.top_px : view.top_px + size_px, view.left_px : view.left_px + size_px]
             for view in views
@@ -111,20 +117,13 @@ class ClipReader:
         return torch.from_numpy(np.stack(crops))
 
     def _decode(
-        self,
-        segment: Any,
-        start_frame: int,
-        size_px: tuple[int, int],
-        box: Box | None = None,
-        part: Box | None = None,
+        self, segment: Any, start_frame: int, framing: Framing
     ) -> UInt8[np.ndarray, "T H W 3"]:
         """Return the frames of a window, `clip.num_frames` of them; see `decode_video`."""
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
         member = self._member(segment, "video")
         try:
-            window = decode_video(
-                self._read(segment, member), start_frame, num_frames, size_px, box, part
-            )
+            window = decode_video(self._read(segment, member), start_frame, num_frames, framing)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
         if num_frames < self.clip.num_frames:

@@ -104,8 +104,8 @@ class EvaluationWindows(Dataset[list[Clip]]):
     """
 
     def __init__(self, reader: ClipReader, split: str, num_windows: int) -> None:
-        self.rows = np.flatnonzero((reader.index["split"] == split).to_numpy())
-        self.reader = reader
+        self.rows = reader.read_rows(split)
+        self._reader = reader
         self._num_windows = num_windows
 
     def __getitem__(self, sample: int) -> list[Clip]:
@@ -114,8 +114,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
         Raises:
             ShardError: the shard is damaged.
         """
-        reader, clip = self.reader, self.reader.clip
-        segment = reader.index.iloc[self.rows[sample]]
+        clip, segment = self._reader.clip, self.rows.iloc[sample]
         last_start = max(0, segment.num_frames - clip.num_frames)
         places = np.linspace(0, 1, self._num_windows) if self._num_windows > 1 else np.array([0.5])
         starts = (places * last_start).round().astype(int).tolist()
@@ -124,7 +123,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
         return [self._read(segment, start, view) for start in starts]
 
     def _read(self, segment: Any, start_frame: int, view: View) -> Clip:
-        reader = self.reader
+        reader = self._reader
         text, text_mask = reader.encode_texts(reader.read_text(segment, start_frame), 1)
         video = to_range(reader.read_video(segment, start_frame, view))
         audio = reader.read_audio(segment, start_frame)
@@ -155,7 +154,7 @@ def open_evaluation_loader(
     ]
     batches = load_batches(windows, samples, _collate_windows, num_workers)
     for batch_samples, batch in zip(samples, batches, strict=True):
-        yield windows.reader.index.iloc[windows.rows[batch_samples]], batch
+        yield windows.rows.iloc[batch_samples], batch
 
 
 def to_range(video: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:

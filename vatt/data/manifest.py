@@ -16,6 +16,9 @@ from vatt.params import StageError
 
 MANIFEST_NAME = "manifest.jsonl"
 
+MISSING = "missing: "
+"""How the reason of a failed row begins whose file nobody has: it says nothing of the corpus."""
+
 CaptionsFormat = Literal["vtt", "srt", "howto100m_json", "csv"]
 Split = Literal["train", "validation", "test"]
 

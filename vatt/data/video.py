@@ -1,7 +1,7 @@
 """Pictures: from source frames to a constant frame rate, to and from stored H.264 (VATT section 4.1)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from vatt.data.media import MediaError
 from vatt.params import PreprocessParams
 
 Picture = UInt8[np.ndarray, "H W 3"]
+"""RGB. Each colour is fastest to read as a plane by itself: in memory they follow each other."""
 
 MAX_HELD_S = 10.0
 """A frame is shown until the next one, but not longer than this: after it there is no picture."""
@@ -70,7 +71,7 @@ class FrameScaler:
         self._colorspace = Colorspace.ITU709 if is_untagged_hd else None
 
     def scale(self, frame: Any) -> Picture:
-        """Return the upright picture of a frame."""
+        """Return the upright picture of a frame, a view of three planes."""
         scaled = self._reformatter.reformat(
             frame,
             self._width,
@@ -80,12 +81,20 @@ class FrameScaler:
             interpolation=self._interpolation,
             threads=1,
         )
-        picture: Picture = scaled.to_ndarray()
+        picture: Picture = np.stack(_view_planes(scaled)).transpose(1, 2, 0)
         transposed, flip_rows, flip_columns = self._turn
         if transposed:
             picture = picture.transpose(1, 0, 2)
-        picture = picture[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-        return np.ascontiguousarray(picture)
+        return picture[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _view_planes(frame: Any) -> list[UInt8[np.ndarray, "H W"]]:
+    """Return red, green and blue of a frame in the format gbrp; to write to them changes it."""
+    green, blue, red = (
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : frame.width]
+        for plane in frame.planes
+    )
+    return [red, green, blue]
 
 
 def _read_display_matrix(frame: Any) -> tuple[bool, bool, bool]:
@@ -150,7 +159,9 @@ def _with_ends(
         is_first = False
 
 
-def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParams) -> bytes:
+def encode_video(
+    pictures: Sequence[Picture] | UInt8[np.ndarray, "T H W 3"], params: PreprocessParams
+) -> bytes:
     """Return an MP4 with H.264 only; frame k is shown at k / frame_rate_hz. H and W are even."""
     rate = Fraction(params.frame_rate_hz).limit_denominator(1001)
     options = {
@@ -166,15 +177,18 @@ def encode_video(pictures: UInt8[np.ndarray, "T H W 3"], params: PreprocessParam
     file, reformatter = BytesIO(), VideoReformatter()
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.height, stream.width = pictures.shape[1:3]
+        stream.height, stream.width, _ = pictures[0].shape
         stream.pix_fmt = "yuv420p"
         # With several threads the bytes would depend on the machine.
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace = BT601
         stream.codec_context.color_range = ColorRange.MPEG
         for picture in pictures:
+            frame = av.VideoFrame(stream.width, stream.height, "gbrp")
+            for plane, values in zip(_view_planes(frame), picture.transpose(2, 0, 1), strict=True):
+                plane[:] = values
             frame = reformatter.reformat(
-                av.VideoFrame.from_numpy_buffer(picture, "rgb24"),
+                frame,
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU601,
                 dst_color_range=ColorRange.MPEG,

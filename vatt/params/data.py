@@ -67,6 +67,7 @@ class ValidateParams(Section):
     """Share of the videos that look or sound like one of a split before their own: test,
     validation, train."""
     max_quarantined_rate: Rate
+    """Share of the inputs that were there: missing ones of an official list do not count."""
     mostly_warning: Rate
     """A limit that holds in a smaller share of the segments than this is a warning."""
     mostly_critical: Rate

@@ -27,7 +27,7 @@ def cut(
 
 def find_flashes(cuts: list[Cut]) -> npt.NDArray[np.float64]:
     """Times in the file at which the picture turns white."""
-    means = np.concatenate([piece.hold_pictures().mean((1, 2, 3)) for piece in cuts])
+    means = np.concatenate([np.mean(piece.hold_pictures(), (1, 2, 3)) for piece in cuts])
     white = np.flatnonzero(np.diff(means > 180, prepend=False) & (means > 180))
     return cuts[0].start_s + white / RATE_HZ
 

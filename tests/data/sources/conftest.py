@@ -1,8 +1,11 @@
-"""Fetching keeps its ledger below the current folder: one folder for each test."""
+"""A folder for each test, because fetching keeps its ledger there, and a server of media."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.data.sources.catalogue.miniature import serve
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +15,10 @@ def current_folder(
     folder = tmp_path_factory.mktemp("current")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of `media/`."""
+    with serve(tmp_path / "media") as address:
+        yield address

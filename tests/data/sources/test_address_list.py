@@ -3,7 +3,6 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,12 @@ from tests.data.sources.catalogue.miniature import (
     ignored,
     labels,
     ok,
-    serve,
     write_files,
     write_media,
 )
 from vatt.data.sources.fetching import fetcher
 from vatt.data.sources.fetching.remote_file import GoneError, SiteVideo
 from vatt.params import StageError
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server of `media/`."""
-    with serve(tmp_path / "media") as address:
-        yield address
 
 
 def test_a_list_of_addresses(tmp_path: Path, server: str) -> None:
@@ -146,8 +137,8 @@ def test_videos_of_a_site_are_asked_for_by_the_lists(
         "aaa_000001_000011.mp4": ["run"],
         "aaa_000020_000030.mp4": ["hop"],
     }
-    assert counts(collection) == {"train": (2, 0, 2)}
-    assert failed(collection)["gone_000000_000010.mp4"] == "cannot be fetched: Video unavailable"
+    assert counts(collection) == {"train": (2, 1, 1)}
+    assert failed(collection)["gone_000000_000010.mp4"] == "missing: Video unavailable"
     # Nothing that is here, and nothing that is gone for good, is asked for again.
     assert collect(tmp_path, "kinetics", media=None, site="youtube").entries == collection.entries
     assert len(asked) == 3

@@ -3,7 +3,6 @@
 import os
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +18,6 @@ from tests.data.sources.catalogue.miniature import (
     ignored,
     labels,
     ok,
-    serve,
     splits,
     write_files,
     write_media,
@@ -29,13 +27,6 @@ from vatt.data.sources.catalogue_source import READERS, collect_catalogue
 from vatt.data.sources.official_lists import OfficialLists
 from vatt.params import DownloadParams, FetchParams, Source, StageError
 from vatt.params.sources import AudioSetSource, CatalogueSource, ImageNetSource
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server of `media/`."""
-    with serve(tmp_path / "media") as address:
-        yield address
 
 
 def test_every_kind_has_a_reader() -> None:

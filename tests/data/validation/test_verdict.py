@@ -1,5 +1,6 @@
 """Each rule fails for exactly the corpus that breaks it, and names the segments that do."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +138,23 @@ def test_too_many_inputs_in_quarantine_are_named() -> None:
     assert list(failed) == ["quarantined"]
     assert failed["quarantined"]["examples"] == [f"demo/{n}.mp4: cut" for n in range(5)]
     assert failed["quarantined"]["observed"] == pytest.approx(20 / 26, abs=1e-5)
+
+
+def test_missing_items_of_an_official_list_are_told_but_stop_nothing() -> None:
+    reasons = ["missing: no media file is called x", "cut"]
+    rows = [
+        {"source": "audioset", "video_id": f"{reason} {n}", "reason": reason}
+        for reason, size in zip(reasons, (1000, 5), strict=True)
+        for n in range(size)
+    ]
+    judged = dataclasses.replace(corpus(clean_index()), quarantine=pd.DataFrame(rows, dtype=object))
+    verdict, page = validate_corpus(judged, PARAMS)  # 5 of 25 are refused
+    assert verdict["passed"]
+    assert (verdict["num_quarantined"], verdict["num_missing"]) == (1005, 1000)
+    assert "1005 more in quarantine, of which 1000 are missing" in " ".join(page.split())
+    rule = next(rule for rule in verdict["expectations"] if rule["name"] == "quarantined")
+    assert (rule["observed"], rule["judged"]) == (0.8, 25)
+    assert not any("missing" in example for example in rule["examples"])
 
 
 def test_an_empty_corpus_fails() -> None:

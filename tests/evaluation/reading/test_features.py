@@ -12,6 +12,7 @@ from tests.data.preprocess_params import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
 from vatt.data.augment import centre_view
 from vatt.data.clips import ClipReader
+from vatt.data.index import read_index
 from vatt.data.labelled_loader import TaskInput
 from vatt.data.loading.stores import LocalShards
 from vatt.data.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_
     networks = [make_embedder(small_corpus, seed) for seed in (1, 2)]
     clips, features = open_reader(small_corpus, tmp_path).read("test", networks)
     reader = ClipReader(small_corpus, CLIP)
-    rows = reader.index[reader.index["split"] == "test"]
+    rows = read_index(small_corpus, split="test")
     assert clips.places == (0.0, 0.5, 1.0)
     assert len(clips.names) == len(rows) == 5
     texts = [text for of_clip in clips.texts for text in of_clip]
@@ -97,7 +98,7 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
     labeller = Labeller(Brightness(), wanted, ("video", "audio"), RATE_HZ, "brightness")
     _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
     reader = ClipReader(small_corpus, CLIP)
-    rows = reader.index[reader.index["split"] == "test"]
+    rows = read_index(small_corpus, split="test")
     shapes = set()
     for number, (_, row) in enumerate(rows.iterrows()):
         if not row.has_video:

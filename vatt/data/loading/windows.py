@@ -1,45 +1,59 @@
 """Windows of stored videos: a few frames, or a box of them, decoded and scaled (VATT section 4.2)."""
 
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from vatt.data.media import MediaError
-from vatt.data.video import BILINEAR, Box
+from vatt.data.video import Box
 
-Plane = UInt8[np.ndarray, "_ _"]
 MARGIN_PX = 8
 """Of what is cut out before colours are converted; even."""
+PROBING = {"skip_frame": "all"}
+"""Of the decoder that looks at a file when it is opened: it need not decode what is not kept."""
+# As `BILINEAR` of vatt.data.video; the colours of H.264 lie at the left of the pixels they are for.
+SCALING = "flags=bilinear+accurate_rnd+bitexact+full_chroma_inp+full_chroma_int:in_chroma_loc=left"
+Step = tuple[str, str]
+"""A filter of FFmpeg and its arguments."""
+
+
+class Framing(NamedTuple):
+    """How pictures are shown: first a box is cut out, it is scaled to a size, then comes a part of that."""
+
+    size_px: tuple[int, int]
+    """Height and width."""
+    box: Box | None = None
+    """None is the whole stored picture."""
+    part: Box | None = None
+    """None is all of what was scaled."""
+    is_flipped: bool = False
+    """Left and right change places."""
+
+    @property
+    def shown_px(self) -> tuple[int, int]:
+        """Return the height and the width of what is shown."""
+        return self.size_px if self.part is None else (self.part.height_px, self.part.width_px)
 
 
 def decode_video(
-    data: bytes,
-    first_frame: int,
-    num_frames: int,
-    size_px: tuple[int, int],
-    box: Box | None = None,
-    part: Box | None = None,
+    data: bytes, first_frame: int, num_frames: int, framing: Framing
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Return frames of a stored video in RGB, scaled to `size_px` (height, width).
+    """Return frames of a stored video in RGB.
 
-    With `box`, it is this box of the stored picture that is scaled; with `part`, a part of what was
-    scaled is returned. Only what these frames need is decoded: from the key frame before them. In
-    memory the colours lie apart, so that the transposed array (T 3 H W) is contiguous.
+    Only what these frames need is decoded: from the key frame before them. In memory the colours
+    lie apart, so that the transposed array (T 3 H W) is contiguous.
 
     Raises:
         MediaError: the video is damaged or ends too early.
     """
-    part = part or Box(0, 0, *size_px)
-    planes = np.empty((num_frames, 3, part.height_px, part.width_px), np.uint8)
-    number = 0
-    scaler = _WindowScaler(size_px, box)
+    planes = np.empty((num_frames, 3, *framing.shown_px), np.uint8)
+    number, filters = 0, None
     try:
-        with av.open(BytesIO(data), format="mp4") as container:
+        with av.open(BytesIO(data), format="mp4", options=PROBING) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             first_pts = round((first_frame - 0.5) / stream.average_rate / stream.time_base)
@@ -48,8 +62,12 @@ def decode_video(
             for frame in container.decode(stream):
                 if frame.pts < first_pts:
                     continue
-                for target, plane in zip(planes[number], scaler.scale(frame), strict=True):
-                    target[:] = _cut(plane, part)
+                filters = filters or _open_filters(frame, framing)
+                filters.push(frame)
+                green, blue, red = filters.pull().planes
+                for target, plane in zip(planes[number], (red, green, blue), strict=True):
+                    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+                    target[:] = rows[: plane.height, : plane.width]
                 number += 1
                 if number == num_frames:
                     break
@@ -60,74 +78,46 @@ def decode_video(
     return planes.transpose(0, 2, 3, 1)
 
 
-class _WindowScaler:
-    """Scales the frames of one video, or a box of them; what it prepares for a size is kept."""
-
-    def __init__(self, size_px: tuple[int, int], box: Box | None) -> None:
-        self._height_px, self._width_px = size_px
-        self._box = box
-        self._to_rgb, self._to_size = VideoReformatter(), VideoReformatter()
-        self._crop: Any = None
-
-    def scale(self, frame: Any) -> list[Plane]:
-        """Return the red, the green and the blue plane."""
-        if self._box is not None:
-            frame = self._cut_box(frame, self._box)
-        return _view_rgb(self._reformat(self._to_size, frame, self._height_px, self._width_px))
-
-    def _cut_box(self, frame: Any, box: Box) -> Any:
-        """Return a box of a frame in RGB: that of the stored colours could begin at even pixels only.
-
-        So a little more is cut out of these, as much as the colours of the box depend on.
-        """
-        top_px, left_px = (max(0, side - side % 2 - MARGIN_PX) for side in box[:2])
-        if self._crop is None:
-            height_px = min(frame.height, box.top_px + box.height_px + MARGIN_PX) - top_px
-            width_px = min(frame.width, box.left_px + box.width_px + MARGIN_PX) - left_px
-            around = Box(top_px, left_px, height_px + height_px % 2, width_px + width_px % 2)
-            self._crop = _open_crop(frame, around)
-        self._crop.push(frame)
-        around = self._crop.pull()
-        rgb = self._reformat(self._to_rgb, around, around.height, around.width)
-        inside = Box(box.top_px - top_px, box.left_px - left_px, box.height_px, box.width_px)
-        boxed = av.VideoFrame(box.width_px, box.height_px, "gbrp")
-        for target, plane in zip(boxed.planes, rgb.planes, strict=True):
-            _view(target)[:] = _cut(_view(plane), inside)
-        return boxed
-
-    def _reformat(self, reformatter: Any, frame: Any, height_px: int, width_px: int) -> Any:
-        # Planar RGB has the same values as rgb24, and swscale is several times as fast.
-        return reformatter.reformat(
-            frame, width_px, height_px, "gbrp", interpolation=BILINEAR, threads=1
-        )
-
-
-def _open_crop(frame: Any, box: Box) -> Any:
-    """Return a filter that cuts a box out of frames like this one, without copying them."""
+def _open_filters(frame: Any, framing: Framing) -> Any:
+    """Return filters that show frames like this one in planar RGB."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(
+    graph.threads = 1
+    last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
-    places = (box.width_px, box.height_px, box.left_px, box.top_px)
-    crop = graph.add("crop", ":".join(str(place) for place in places))
-    sink = graph.add("buffersink")
-    source.link_to(crop)
-    crop.link_to(sink)
+    for name, arguments in [*_list_steps(frame, framing), ("buffersink", "")]:
+        node = graph.add(name, arguments)
+        last.link_to(node)
+        last = node
     graph.configure()
     return graph
 
 
-def _view(plane: Any) -> Plane:
-    """Return a plane of a frame without copying it."""
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: plane.height, : plane.width]
+def _list_steps(frame: Any, framing: Framing) -> list[Step]:
+    height_px, width_px = framing.size_px
+    # Planar RGB has the same values as rgb24, and swscale is several times as fast.
+    steps = [("scale", f"{width_px}:{height_px}:{SCALING}"), ("format", "gbrp")]
+    if framing.box is not None:
+        steps = _cut_box(frame, framing.box) + steps
+    if framing.part is not None:
+        steps.append(_cut(framing.part))
+    if framing.is_flipped:
+        steps.append(("hflip", ""))
+    return steps
 
 
-def _view_rgb(frame: Any) -> list[Plane]:
-    """Return the red, the green and the blue plane of a gbrp frame, without copying them."""
-    green, blue, red = (_view(plane) for plane in frame.planes)
-    return [red, green, blue]
+def _cut_box(frame: Any, box: Box) -> list[Step]:
+    """Cut a box out of a frame in RGB: that of the stored colours could begin at even pixels only.
+
+    So a little more is cut out of these first, as much as the colours of the box depend on.
+    """
+    top_px, left_px = (max(0, side - side % 2 - MARGIN_PX) for side in box[:2])
+    height_px = min(frame.height, box.top_px + box.height_px + MARGIN_PX) - top_px
+    width_px = min(frame.width, box.left_px + box.width_px + MARGIN_PX) - left_px
+    around = Box(top_px, left_px, height_px + height_px % 2, width_px + width_px % 2)
+    inside = Box(box.top_px - top_px, box.left_px - left_px, box.height_px, box.width_px)
+    return [_cut(around), ("scale", SCALING), ("format", "gbrp"), _cut(inside)]
 
 
-def _cut(plane: Plane, box: Box) -> Plane:
-    return plane[box.top_px : box.top_px + box.height_px, box.left_px : box.left_px + box.width_px]
+def _cut(box: Box) -> Step:
+    return "crop", f"{box.width_px}:{box.height_px}:{box.left_px}:{box.top_px}"

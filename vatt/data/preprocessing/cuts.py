@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vatt.data.audio import AudioReader, Sound
 from vatt.data.media import MediaError, best_stream, decode, open_media
@@ -40,7 +39,7 @@ class Cut:
         """Frames that the source shows."""
         return sum(picture is not None for picture in self.pictures)
 
-    def hold_pictures(self) -> UInt8[np.ndarray, "T H W 3"]:
+    def hold_pictures(self) -> list[Picture]:
         """Return a picture for every frame: that of the source, or else the last one before it.
 
         The first one of the source also stands where nothing is before it.
@@ -50,7 +49,7 @@ class Cut:
         for picture in self.pictures:
             held = held if picture is None else picture
             pictures.append(held)
-        return np.stack(pictures)
+        return pictures
 
 
 @dataclass(frozen=True)

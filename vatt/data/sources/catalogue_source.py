@@ -155,7 +155,7 @@ class _Reader:
         """Add a row for each file that holds an item."""
         for file, claims in self._items.claims.items():
             problem = self._problems[file]
-            self._items.count(claims, "unusable" if problem else "found")
+            self._items.count(claims, problem)
             captions = self._captions.get(file, Captions())
             self.collection.entries.append(
                 ManifestEntry(

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import NamedTuple
 
-from vatt.data.manifest import Annotation, ManifestEntry, Split
+from vatt.data.manifest import MISSING, Annotation, ManifestEntry, Split
 from vatt.data.sources.collection import IgnoredFile, ListCounts, Outcome
 from vatt.data.sources.item import Item
 from vatt.data.sources.media_index import MediaIndex
@@ -52,12 +52,15 @@ class ItemFiles:
             self._fail(item, item.split, "unusable", "its name leaves the folder of the media")
         elif not files:
             name = item.names[0]
-            self._fail(item, item.split, "missing", f"missing: no media file is called {name}")
+            self._fail(item, item.split, "missing", f"{MISSING}no media file is called {name}")
         else:
             self._claim(item, item.split, files, is_part)
 
-    def count(self, claims: list[Claim], outcome: Outcome) -> None:
-        """Count what became of the items of a file."""
+    def count(self, claims: list[Claim], problem: str | None) -> None:
+        """Count what became of the items of a file that could, or could not, be had."""
+        outcome: Outcome = "unusable" if problem else "found"
+        if problem and problem.startswith(MISSING):
+            outcome = "missing"
         self.counts.outcomes[claims[0].split, outcome] += len(claims)
 
     def _find(self, item: Item) -> tuple[list[str], bool]:

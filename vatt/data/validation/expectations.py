@@ -87,7 +87,7 @@ def input_expectations(params: ValidateParams) -> list[Any]:
             column="reason",
             mostly=1 - rate,
             severity=CRITICAL,
-            description=f"At most {rate:.0%} of the inputs are in quarantine.",
+            description=f"At most {rate:.0%} of the inputs that were there are in quarantine.",
             meta={"name": "quarantined"},
         )
     ]

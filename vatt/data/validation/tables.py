@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from vatt.data.manifest import MISSING
+
 SPLITS = ["train", "validation", "test"]
 VIDEO = ["source", "video_id"]
 DUPLICATE_COLUMNS = [*VIDEO, "split", "duplicate_of", "kind", "num_seconds", "distance"]
@@ -86,10 +88,15 @@ def _tell_duplicate(row: dict[Any, Any]) -> str:
 
 
 def tabulate_inputs(index: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-    """One row per input of the corpus, with the reason why it is in quarantine, if it is."""
+    """One row per input that was there, with the reason why it is in quarantine, if it is."""
     accepted = index[VIDEO].drop_duplicates()
-    refused = quarantine.drop_duplicates(VIDEO)
+    refused = quarantine[~find_missing(quarantine)].drop_duplicates(VIDEO)
     return accepted.merge(refused, how="outer", on=VIDEO)
+
+
+def find_missing(quarantine: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows were never there: a user may have a part of a public data set only."""
+    return quarantine["reason"].astype(str).str.startswith(MISSING)
 
 
 def tabulate_splits(index: pd.DataFrame) -> pd.DataFrame:

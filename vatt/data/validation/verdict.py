@@ -77,6 +77,7 @@ def validate_corpus(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, A
         "num_segments": len(index),
         "num_videos": len(index.drop_duplicates(tables.VIDEO)) if results["columns"].success else 0,
         "num_quarantined": len(corpus.quarantine),
+        "num_missing": int(tables.find_missing(corpus.quarantine).sum()),
         "expectations": outcomes,
     }
     return verdict, _render(list(results.values()), verdict)

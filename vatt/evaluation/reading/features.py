@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vatt.data.clips import ClipReader
-from vatt.data.index import digest_index
+from vatt.data.index import digest_index, read_index
 from vatt.data.loading.views import MIDDLE, SeenClips, open_views, spread_places
 from vatt.data.manifest import FOLD_TASK
 from vatt.evaluation.reading.clips import Clips, read_clips
@@ -51,7 +51,7 @@ class SplitReader:
             StageError: the corpus cannot be read, or a network gives no numbers.
             MisfitError: the corpus has another frame rate than a network was trained on.
         """
-        rows = self._reader.index[self._reader.index["split"] == split]
+        rows = read_index(self.preprocess_dir, split=split)
         places = self._choose_places(split)
         clips = read_clips(self._reader, rows, places)
         names = [
@@ -73,7 +73,8 @@ class SplitReader:
 
     def _choose_places(self, split: str) -> tuple[float, ...]:
         spread = spread_places(self.params.num_windows)
-        if self._reader.index["labels"].str.contains(f'"{FOLD_TASK}"', regex=False).any():
+        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
+        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
             return spread if spread == (MIDDLE,) else (MIDDLE, *spread)
         return (MIDDLE,) if split == "train" else spread
 
@@ -99,7 +100,7 @@ class SplitReader:
         return joined
 
     def _check_frame_rates(self, networks: Iterable[Observer]) -> None:
-        index = self._reader.index
+        index = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])
         rates = index.loc[index["has_video"], "frame_rate_hz"].unique()
         for network in networks:
             wrong = [rate for rate in rates if rate != network.frame_rate_hz]

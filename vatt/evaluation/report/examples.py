@@ -28,7 +28,7 @@ FrameReader = Callable[[int], UInt8[np.ndarray, "T H W 3"]]
 def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> FrameReader:
     """Return a reader of the middle window of any clip of a split."""
     reader = ClipReader(preprocess_dir, clip)
-    rows = reader.index[reader.index["split"] == split]
+    rows = reader.read_rows(split)
 
     def read_frames(number: int) -> UInt8[np.ndarray, "T H W 3"]:
         segment = rows.iloc[number]

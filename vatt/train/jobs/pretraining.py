@@ -22,6 +22,7 @@ from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.jobs.setup import Setup, open_shards
 from vatt.train.loop import Validation
 from vatt.train.numbers.health import find_collapse, measure_health
+from vatt.train.numbers.memory import require_memory
 
 
 def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
@@ -37,14 +38,18 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         )
         return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
 
+    reader = ClipReader(job.preprocess_dir, recipe.clip, open_shards(recipe.launch))
+
     def measure(engine: Engine) -> dict[str, float]:
-        return measure_health(engine, _open_validation(job, recipe))
+        return measure_health(engine, _open_validation(recipe, reader))
 
     def find_problems(step: int, health: Mapping[str, float]) -> list[str]:
         return find_collapse(health, is_warm=step > pretrain.warmup_steps)
 
-    # Before ZeRO-3 takes the weights apart.
-    costs = count_clip(objective.model, recipe.clip, recipe.model.drop_token_rate)
+    # Both before ZeRO-3 takes the weights apart.
+    drop_token_rate = recipe.model.drop_token_rate
+    require_memory(objective.model, recipe.clip, drop_token_rate, pretrain, recipe.launch)
+    costs = count_clip(objective.model, recipe.clip, drop_token_rate)
     return Setup(
         objective=objective,
         parts=PARTS,
@@ -70,13 +75,12 @@ def _select_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): weight for name, weight in weights.items()}
 
 
-def _open_validation(job: Job, recipe: PretrainRecipe) -> Iterator[Batch]:
+def _open_validation(recipe: PretrainRecipe, reader: ClipReader) -> Iterator[Batch]:
     """Yield the first clips of the split validation, as many at once as are trained on at once."""
     left = recipe.pretrain.validation_clips
     size = recipe.pretrain.batch_size // (
         recipe.launch.num_processes * recipe.pretrain.accumulation_steps
     )
-    reader = ClipReader(job.preprocess_dir, recipe.clip, open_shards(recipe.launch))
     clips = open_evaluation_loader(reader, "validation", 1, size)
     for rows, batch in clips:
         seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])

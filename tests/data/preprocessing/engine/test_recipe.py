@@ -1,7 +1,12 @@
+import ast
+import importlib.metadata
+import sys
+from pathlib import Path
+
 from tests.closure import files_used_by
 from tests.data.preprocess_params import PARAMS
 from vatt.data.manifest import Annotation, ManifestEntry
-from vatt.data.preprocessing.engine.recipe import DATA_DIR, list_code, make_key
+from vatt.data.preprocessing.engine.recipe import DATA_DIR, LIBRARIES, list_code, make_key
 from vatt.params import PreprocessParams
 
 ENTRY = ManifestEntry("s", "a.mp4", "train", path="s/a.mp4")
@@ -41,3 +46,22 @@ def test_what_plays_no_part_is_not() -> None:
 def test_the_code_of_fragments_is_all_that_they_use() -> None:
     used = files_used_by(DATA_DIR / "preprocessing" / "fragments.py")
     assert {path for path in used if path.is_relative_to(DATA_DIR)} - set(list_code()) == set()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the packages outside the standard library that a module imports, as in `import`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"vatt"}
+
+
+def test_the_versions_of_all_packages_that_fragments_are_made_with_count() -> None:
+    imported = {name for path in list_code() for name in imports_of(path)}
+    packages = importlib.metadata.packages_distributions()
+    used = {package.lower() for name in imported for package in packages[name]}
+    # The first two check types and rows; they compute nothing. The network is read from its file.
+    assert used - {"jaxtyping", "pydantic"} | {"silero-vad"} == set(LIBRARIES)

@@ -21,7 +21,8 @@ NO_PART = {
     *("digests.py", "maker.py", "ray_crew.py", "work.py"),
 }
 """Modules there that do not decide what a fragment holds; those not named here are taken to do so."""
-LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "silero-vad")
+LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "scipy", "silero-vad")
+"""Packages that decide what a fragment holds."""
 NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
 """Parameters that play no part in the segments of a file."""
 

@@ -50,10 +50,8 @@ def measure_black(pictures: Sequence[Picture]) -> float:
 
 def _measure_luma(picture: Picture) -> float:
     """Return the mean luma; much faster than the mean of floats, and this is done for all frames."""
-    height, width, _ = picture.shape
-    columns = np.add.reduce(picture.reshape(height, -1), axis=0, dtype=np.uint32)
-    sums = columns.reshape(width, 3).sum(axis=0)
-    luma: float = sums @ LUMA / (height * width)
+    sums = picture.transpose(2, 0, 1).sum(axis=(1, 2), dtype=np.uint32)
+    luma: float = sums @ LUMA / (picture.size / 3)
     return luma
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import requests
 from tqdm import tqdm
 
+from vatt.data.manifest import MISSING
 from vatt.data.sources.fetching.disk import require_space
 from vatt.data.sources.fetching.ledger import Item, Ledger, open_ledger
 from vatt.data.sources.fetching.remote_file import (
@@ -206,7 +207,8 @@ class _Run:
         item = self._items[file.name]
         if error is not None:
             item.state, item.gone = "failed", isinstance(error, GoneError)
-            item.reason = f"cannot be fetched: {error.reason}"
+            is_missing = item.gone and isinstance(file, SiteVideo)
+            item.reason = f"{MISSING if is_missing else 'cannot be fetched: '}{error.reason}"
             self._record(item)
         with self._lock:
             self._problems[file.name] = item.reason if error else None
