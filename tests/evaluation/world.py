@@ -165,6 +165,7 @@ def make_report(splits: dict[str, Split]) -> Report:
             "loss": 8 * 0.99**step + 1,
             "loss_va": 4 * 0.99**step,
             "loss_vt": None,
+            "accuracy": 1 - 0.9**step,
             "learning_rate": min(step, 50) / 50,
             "gradient_norm": 1 + 1 / (1 + step),
         }

@@ -13,6 +13,10 @@ OVERFLOW = """() => [...document.querySelectorAll('section, .tile, h1')]
     .filter(box => box.getBoundingClientRect().right > document.documentElement.clientWidth)
     .map(box => box.textContent.trim().slice(0, 40))"""
 
+CUT_OFF = """() => [...document.querySelectorAll('.scroll')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.textContent.trim().slice(0, 40))"""
+
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width_px", [1280, 600])
@@ -31,6 +35,8 @@ def test_it_opens_without_any_request_and_fits_the_window(width_px: int, tmp_pat
         assert page.locator("img").evaluate_all(LOADED)
         assert page.evaluate(OVERFLOW) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+        if width_px > 1000:  # else tables scroll within their section
+            assert page.evaluate(CUT_OFF) == []
         trials = page.get_by_text("pruned")
         assert not trials.is_visible()
         page.get_by_text("All trials of video-0123").click()

@@ -48,7 +48,7 @@ def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, A
         numbers = [metrics, metrics["untrained"], metrics["chance"]]
         own, *others = (f"{100 * part[f'{direction}_r10']:.1f}%" for part in numbers)
         low, high = metrics["intervals"][f"{direction}_r10"]
-        interval = f"({100 * low:.1f}% to {100 * high:.1f}%)"
+        interval = f"({100 * low:.1f}–{100 * high:.1f}%)"
         assert f"| R@10 | {own} {interval} | {' | '.join(others)} |" in card
     result = metrics["finetuned"]["video"]
     assert f"| video | colour | accuracy | {100 * result['accuracy']:.1f}% (" in card

@@ -74,7 +74,7 @@ def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
                 assert f"{100 * numbers[f'{direction}_{name}']:.1f}%" in text
         assert f"{report.metrics[f'{direction}_median_rank']:.1f}" in text
         low, high = report.metrics["intervals"][f"{direction}_r1"]
-        assert f"({100 * low:.1f}% to {100 * high:.1f}%)" in text
+        assert f"{100 * low:.1f}–{100 * high:.1f}%" in text
     for modalities in report.metrics["probes"].values():
         for result in modalities.values():
             assert f"{100 * result['accuracy']:.1f}%" in text
@@ -87,7 +87,7 @@ def test_it_shows_fine_tuned_networks_beside_their_rivals(report: Report, html: 
     text = Page(html).text
     result = report.metrics["finetuned"]["video"]
     low, high = result["interval"]
-    own = f"{100 * result['accuracy']:.1f}% ({100 * low:.1f}% to {100 * high:.1f}%)"
+    own = f"{100 * result['accuracy']:.1f}% {100 * low:.1f}–{100 * high:.1f}%"
     assert f"video colour accuracy {own} {100 * result['linear_probe']:.1f}%" in text
     for rival in ("scratch", "untrained", "chance"):
         assert f"{100 * result[rival]:.1f}%" in text

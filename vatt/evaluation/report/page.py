@@ -124,7 +124,7 @@ def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     for row in list_finetuned(metrics["finetuned"]):
         if row["skipped"] is None:
             rivals = {"linear probe": row["linear_probe"], "from scratch": row["scratch"]}
-            shown = [f"{name} {text.split(' ')[0]}" for name, text in rivals.items() if text]
+            shown = [f"{name} {text}" for name, text in rivals.items() if text]
             tiles.append(
                 {
                     "title": f"Fine-tuned for {row['task'].replace('_', '-')}, {row['measure']}",

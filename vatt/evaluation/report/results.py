@@ -27,10 +27,11 @@ def list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]
         is_rank = measure == "median_rank"
         show = _rank if is_rank else percent
         cells = [show(number) for number in numbers]
-        cells[0] += _interval(metrics["intervals"][key], show)
         ratio = "" if is_rank else f"{numbers[0] / numbers[-1]:.1f}"
         labels = ("name", "trained", "cosine", "untrained", "chance", "ratio")
-        rows.append(dict(zip(labels, (name, *cells, ratio), strict=True)))
+        interval = _interval(metrics["intervals"][key], 1 if is_rank else 100)
+        row = dict(zip(labels, (name, *cells, ratio), strict=True))
+        rows.append({**row, "interval": interval})
     return {
         "title": DIRECTIONS[direction].capitalize(),
         "num_pairs": metrics[f"{direction}_pairs"],
@@ -50,7 +51,7 @@ def list_probes(probes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 row |= {
                     "measure": MEASURE_NAMES[result["measure"]],
                     "trained": percent(value),
-                    "interval": _interval(result["interval"], percent),
+                    "interval": _interval(result["interval"]),
                     "untrained": percent(result["untrained"]),
                     "chance": percent(result["chance"]),
                     "gain": f"{gain:+.1f}",
@@ -78,8 +79,9 @@ def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "label": result["label"],
                 "measure": MEASURE_NAMES[result["measure"]],
                 "value": percent(value),
-                "interval": _interval(result["interval"], percent),
-                **{name: _show(result[name], result[f"{name}_interval"]) for name in RIVALS},
+                "interval": _interval(result["interval"]),
+                **{name: _show(result[name]) for name in RIVALS},
+                **{f"{name}_interval": _interval(result[f"{name}_interval"]) for name in RIVALS},
                 "chance": percent(result["chance"]),
                 "best": value > max(others),
                 "more": _list_more(result),
@@ -110,13 +112,16 @@ def _show_other(result: Mapping[str, Any] | None) -> str:
     return "" if result is None else percent(result[result["measure"]])
 
 
-def _show(value: float | None, interval: Sequence[float] | None) -> str:
-    return "" if value is None else percent(value) + _interval(interval, percent)
+def _show(value: float | None) -> str:
+    return "" if value is None else percent(value)
 
 
-def _interval(interval: Sequence[float] | None, show: Any) -> str:
-    """Return an interval of 95 % as text that follows the number; empty where there is none."""
-    return "" if interval is None else f" ({show(interval[0])} to {show(interval[1])})"
+def _interval(interval: Sequence[float] | None, scale: float = 100) -> str:
+    """Return an interval of 95 % as text; empty where there is none."""
+    if interval is None:
+        return ""
+    low, high = (f"{scale * end:.1f}" for end in interval)
+    return f"{low}–{high}{'%' if scale == 100 else ''}"
 
 
 def _rank(rank: float) -> str:
