@@ -12,11 +12,16 @@ import pytest
 import yaml
 
 from tests.orchestration.miniature import REPO
+from vatt.params import TASKS
 
-STAGES = ("download", "preprocess", "validate", "pretrain", "evaluate", "promote")
+STAGES = (
+    *(("download",), ("preprocess",), ("validate",), ("pretrain",)),
+    *((stage, task) for task in TASKS for stage in ("tune", "finetune")),
+    *(("evaluate",), ("promote",)),
+)
 PYTHON = [sys.executable, "-m"]
 WAYS = {
-    "by hand": [[*PYTHON, "vatt", stage] for stage in STAGES],
+    "by hand": [[*PYTHON, "vatt", *stage] for stage in STAGES],
     "dvc": [[*PYTHON, "dvc", "repro"]],
     "dagster": [
         [
@@ -50,6 +55,13 @@ def shrink(root: Path) -> None:
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["download"]["sources"][0]["num_videos"] = 12
     params["pretrain"] |= {"num_steps": 6, "warmup_steps": 2, "batch_size": 8}
+    for task in TASKS:
+        short = {"num_steps": 4, "batch_size": 8, "validate_every_steps": 2}
+        params["finetune"][task] |= short | {"checkpoint_every_steps": 2}
+        params["finetune"][task]["schedule"]["warmup_steps"] = 1
+    params["tune"] |= {"num_trials": 3, "prune": {"min_trials": 1, "min_steps": 2}}
+    params["tune"]["space"]["warmup_steps"] = {"low": 0, "high": 2}
+    params["evaluate"]["lrc_steps"] = 20
     (root / "params.yaml").write_text(yaml.safe_dump(params))
 
 
@@ -93,5 +105,9 @@ def test_the_demo_is_learned(tmp_path: Path) -> None:
     assert metrics["text_to_video_pairs"] >= 128
     assert metrics["text_to_video_r10"] >= 8 * chance["text_to_video_r10"]
     assert metrics["audio_to_video_r10"] >= 4 * chance["audio_to_video_r10"]
+    assert set(metrics["finetuned"]) == set(TASKS)
+    for task, result in metrics["finetuned"].items():
+        rivals = [result[name] for name in ("linear_probe", "scratch", "untrained", "chance")]
+        assert result[result["measure"]] > max(rivals), task
     heard = probes["audio_event"]["audio"]
     assert heard["accuracy"] >= heard["untrained"] + 0.2

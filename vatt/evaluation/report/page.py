@@ -140,7 +140,7 @@ def _describe_environment() -> dict[str, str]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {
         "system": f"{platform.system()}, {platform.machine()}",
-        "device": f"{device}, {torch.get_num_threads()} threads",
+        "device": device,
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }
