@@ -9,10 +9,10 @@ export OMP_WAIT_POLICY := passive
 export DAGSTER_HOME := $(CURDIR)/.dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check smoke dagster format clean
+.PHONY: help setup demo test test-slow check smoke dagster optuna-dashboard format clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .venv/.installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "VATT needs Python 3.11: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
@@ -47,6 +47,10 @@ smoke: setup ## seconds: print the loss of a fixed seed to full precision
 dagster: setup ## open the Dagster UI on localhost
 	@mkdir -p $(DAGSTER_HOME) && cp orchestration/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	dagster dev --module-name orchestration.definitions --host 127.0.0.1 --port 3000
+
+STUDIES ?= sqlite:///.cache/tune/studies.db
+optuna-dashboard: setup ## open Optuna's pages on localhost; STUDIES=... where tune.storage names a server
+	optuna-dashboard $(STUDIES) --host 127.0.0.1 --port 8080
 
 format: setup ## format the code, mend what ruff can mend
 	ruff check --fix .
