@@ -2,8 +2,9 @@
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,15 @@ def _list_tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 def _describe_environment() -> dict[str, str]:
     """Return what computed: no name of the machine, so that equal machines give equal pages."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return {
+    found = {
         "system": f"{platform.system()}, {platform.machine()}",
         "device": device,
         "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
     }
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):  # what trains is an extra
+            found[name] = version(name)
+    return found
 
 
 def _list_parameters(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
