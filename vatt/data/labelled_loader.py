@@ -65,8 +65,7 @@ class TaskInput:
     def shape_audio(self, audio: Float[Tensor, " S"]) -> Float[Tensor, " R"]:
         """Return sound at 48 kHz as the network hears it.
 
-        Differs from common practice, as the original does: nothing filters out what the lower
-        sample rate cannot hold.
+        As in the original, nothing filters out what the lower sample rate cannot hold.
         """
         return audio[:: self.audio_stride].contiguous()
 
