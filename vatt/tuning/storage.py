@@ -1,16 +1,17 @@
 """Where studies are kept: SQLite in .cache/tune, or a server that several machines share."""
 
+import contextlib
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vatt.params import StageError, TuneParams
@@ -20,6 +21,8 @@ SQLITE_NAME = "studies.db"
 WAIT_S = 300
 """How long to wait at most for another process to be done with an SQLite file."""
 MISSED_HEARTBEATS = 3
+NUM_CREATORS = 2
+"""Attempts to create tables before an error counts."""
 
 
 def create_storage(tune: TuneParams, folder: Path) -> None:
@@ -34,13 +37,17 @@ def create_storage(tune: TuneParams, folder: Path) -> None:
     """
     with told_plainly(tune), hold(folder / "storage.lock"):
         if tune.storage is None:
-            with closing(sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)) as connection:
+            with contextlib.closing(
+                sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)
+            ) as connection:
                 # Stays with the file: those who read need not wait for those who write.
                 connection.execute("PRAGMA journal_mode=WAL")
-        try:
-            _open(tune, folder, creates=True).engine.dispose()
-        except (DBAPIError, IntegrityError):  # another machine may be creating them, too
-            _open(tune, folder, creates=True).engine.dispose()
+        for _ in range(NUM_CREATORS):
+            with contextlib.suppress(StorageInternalError, DBAPIError):
+                _open(tune, folder, creates=True).engine.dispose()
+                return
+            time.sleep(1)  # another machine may be creating them, too
+        _open(tune, folder, creates=True).engine.dispose()
 
 
 def open_storage(tune: TuneParams, folder: Path) -> RDBStorage:
@@ -53,7 +60,7 @@ def name_storage(tune: TuneParams, folder: Path) -> str:
     return make_url(_find_address(tune, folder)).render_as_string(hide_password=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def told_plainly(tune: TuneParams) -> Iterator[None]:
     """Tell in a line what the storage cannot do.
 

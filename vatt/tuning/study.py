@@ -5,6 +5,7 @@ workers are killed: the first one by number that did not fail counts, and only t
 An attempt goes on from the checkpoints of those before it.
 """
 
+import contextlib
 import shutil
 import uuid
 import warnings
@@ -16,7 +17,11 @@ from types import TracebackType
 from typing import Self
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -64,6 +69,7 @@ class Study:
         self._storage = open_storage(plan.tune, folder)
         self._create()
         self._id = self._storage.get_study_id_from_name(plan.name)
+        self._storage.set_study_user_attr(self._id, IDENTITY, plan.identity)
         self._optuna_study = optuna.load_study(study_name=plan.name, storage=self._storage)
         self._place = _identify(folder)
 
@@ -123,13 +129,13 @@ class Study:
         """Remove what finished trials have left: folders, and attempts that were not needed."""
         with hold(self._folder / "claim.lock"):
             for number, attempts in self._read_attempts().items():
-                if any(row.state in FINISHED for row in attempts):
-                    for row in attempts:
-                        if row.state == TrialState.WAITING:
-                            self._storage.set_trial_state_values(
-                                self._find_id(row), TrialState.FAIL
-                            )
-                    shutil.rmtree(self.directory / f"trial-{number:04d}", ignore_errors=True)
+                if not any(row.state in FINISHED for row in attempts):
+                    continue
+                for row in attempts:
+                    if row.state == TrialState.WAITING:
+                        with contextlib.suppress(UpdateFinishedTrialError):  # another was faster
+                            self._fail(row)
+                shutil.rmtree(self.directory / f"trial-{number:04d}", ignore_errors=True)
 
     def read_others(self) -> dict[str, str]:
         """Return name and identity of the other studies of the task, the newest last."""
@@ -144,11 +150,8 @@ class Study:
         }
 
     def _create(self) -> None:
-        try:
-            study_id = self._storage.create_new_study([StudyDirection.MAXIMIZE], self.plan.name)
-        except DuplicatedStudyError:
-            return
-        self._storage.set_study_user_attr(study_id, IDENTITY, self.plan.identity)
+        with contextlib.suppress(DuplicatedStudyError):
+            self._storage.create_new_study([StudyDirection.MAXIMIZE], self.plan.name)
 
     def _read_attempts(self) -> Attempts:
         """Return all attempts at each trial, in their order."""
@@ -177,18 +180,27 @@ class Study:
             if row.user_attrs.get(PLACE) != self._place:
                 return None  # another machine works on it
             # A worker of this machine did, and the lock is free: it is dead.
-            self._storage.set_trial_state_values(self._find_id(row), TrialState.FAIL)
+            self._fail(row)
             row = None
         trial = choose(self.plan, number, _take_known(attempts, number))
         if row is None:
             self._add(number, trial)
             row = _choose_sound(self._read_attempts())[number]  # another's, if that was faster
         attempt_id = self._find_id(row)
-        self._storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
-        if not self._storage.set_trial_state_values(attempt_id, TrialState.RUNNING):
+        if not self._start(attempt_id):
             return None
-        self._storage.set_trial_user_attr(attempt_id, PLACE, self._place)
         return Claim(number, trial, directory, attempt_id, lock)
+
+    def _start(self, attempt_id: int) -> bool:
+        """Start a waiting attempt; return whether nobody else was faster."""
+        self._storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
+        try:
+            if not self._storage.set_trial_state_values(attempt_id, TrialState.RUNNING):
+                return False
+        except UpdateFinishedTrialError:  # another machine has even finished it
+            return False
+        self._storage.set_trial_user_attr(attempt_id, PLACE, self._place)
+        return True
 
     def _add(self, number: int, trial: Trial) -> None:
         """Add an attempt at a trial, for anybody to start."""
@@ -200,6 +212,9 @@ class Study:
                 user_attrs={NUMBER: number},
             )
         )
+
+    def _fail(self, row: FrozenTrial) -> None:
+        self._storage.set_trial_state_values(self._find_id(row), TrialState.FAIL)
 
     def _find_id(self, row: FrozenTrial) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
