@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vatt.evaluation.linear.classifiers import DEFAULT_C
+from vatt.evaluation.linear.classifiers import DEFAULT_C, Method
 from vatt.evaluation.linear.probe import Fold, Labelled, Probe, Skipped, probe
 
 CLASSES = ["a", "b", "c"]
@@ -96,3 +96,89 @@ def test_what_cannot_be_probed_is_skipped_with_the_reason(
     result = probe([Fold(train, test, test)])
     assert isinstance(result, Skipped)
     assert reason in result.reason
+
+
+@pytest.mark.parametrize("method", ["svm", "lrc"])
+def test_the_papers_classifiers_read_separable_classes(method: Method) -> None:
+    """Of equal scales: the released LRC does not standardise features."""
+    parts = [
+        part._replace(features=scale(part.features))
+        for part in (draw(0, 120, 12), draw(1, 30, 12), draw(2, 60, 12))
+    ]
+    result = probe([Fold(*parts)], method, num_steps=300)
+    assert isinstance(result, Probe)
+    assert result.value > 0.9
+    assert probe([Fold(*parts)], method, num_steps=300) == result
+
+
+def scale(features: np.ndarray) -> np.ndarray:
+    """Undo what `draw` does to the scales."""
+    return (features - 50) / np.logspace(-3, 3, 10)
+
+
+def test_windows_of_a_test_clip_are_averaged() -> None:
+    """Two windows as far left as right of a clip say the same as the clip itself."""
+    fold = Fold(draw(0, 90, 3), draw(1, 30, 3), draw(2, 60, 3))
+    shift = np.random.default_rng(4).normal(size=fold.test.features.shape) * 1e-3
+    windows = np.concatenate([fold.test.features + shift, fold.test.features - shift], axis=1)
+    split = fold._replace(test=fold.test._replace(features=windows))
+    for method in ("logistic", "svm"):
+        assert probe([split], method) == probe([fold], method)
+
+
+def test_the_result_is_the_mean_over_folds_and_no_clip_is_dropped() -> None:
+    """Five folds of 19, 20, 21, 22 and 23 clips, each tested once; a slow loop of single folds."""
+    sizes = [19, 20, 21, 22, 23]
+    parts = [draw(seed, size, 2) for seed, size in enumerate(sizes)]
+    nothing = Labelled(np.zeros((0, 1, 10)), [], [])
+    folds = []
+    for number, test in enumerate(parts):
+        others = [part for other, part in enumerate(parts) if other != number]
+        train = Labelled(
+            np.concatenate([part.features for part in others]),
+            [labels for part in others for labels in part.labels],
+            [video for part in others for video in part.videos],
+        )
+        folds.append(Fold(train, nothing, test))
+    result = probe(folds)
+    assert isinstance(result, Probe)
+    assert result.num_test == sum(sizes) == np.sum(result.confusion or [])
+    single = [run(*fold).value for fold in folds]
+    assert result.folds == single
+    assert result.value == pytest.approx(np.mean(single))
+    low, high = result.interval or [1, 0]
+    assert low < result.value < high
+
+
+def test_several_labels_of_a_clip_are_measured_by_map() -> None:
+    """Class a is easy to read, class b is noise: mAP is the mean of 1 and about its share."""
+    generator = np.random.default_rng(0)
+
+    def draw_many(num_clips: int) -> Labelled:
+        marks = generator.random((num_clips, 2)) < 0.5
+        features = generator.normal(size=(num_clips, 6))
+        features[:, 0] += 8 * marks[:, 0]
+        names = [
+            ["always", *(name for name, has in zip("ab", row, strict=True) if has)] for row in marks
+        ]
+        return Labelled(features[:, None], names, [str(number) for number in range(num_clips)])
+
+    fold = Fold(draw_many(300), draw_many(100), draw_many(400))
+    for method in ("logistic", "svm", "lrc"):
+        result = probe([fold], method, num_steps=400)
+        assert isinstance(result, Probe)
+        assert (result.measure, result.confusion) == ("map", None)
+        assert result.value == pytest.approx(0.75, abs=0.07)
+        assert result.chance_majority == pytest.approx(0.5, abs=0.05)
+        low, high = result.interval or [1, 0]
+        assert low < result.value < high
+
+
+def test_a_few_clips_between_two_labels_do_not_change_the_measure() -> None:
+    train, validation, test = draw(0, 90, 12), draw(1, 30, 12), draw(2, 60, 12)
+    between = train._replace(labels=[["a", "b"], *train.labels[1:]])
+    assert run(between, validation, test).value == 1.0
+    forced = probe([Fold(train, validation, test)], measure="map")
+    assert isinstance(forced, Probe)
+    assert forced.measure == "map"
+    assert forced.value == pytest.approx(1.0)

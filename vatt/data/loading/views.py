@@ -3,7 +3,7 @@
 A clip is read once for all networks, whatever each of them looks at.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,9 +74,9 @@ class SeenClips(Dataset[list[Views]]):
         Raises:
             ShardError: the shard is damaged.
         """
-        segment = self.rows.iloc[number]
+        clip = _OpenedClip(self.rows.iloc[number], {})
         return [
-            _read_views(reader, look, segment)
+            _read_views(clip, reader, look)
             for reader, look in zip(self._readers, self._looks, strict=True)
         ]
 
@@ -111,36 +111,47 @@ def open_views(clips: SeenClips, batch_size: int, num_workers: int = 0) -> Itera
     return load_batches(clips, batches, list, num_workers)
 
 
-def _read_views(reader: ClipReader, look: Look, segment: Any) -> Views:
-    wanted = look.wanted
-    last_start = wanted.find_last_start(segment)
-    windows = [_read_window(reader, look, segment, place * last_start) for place in look.places]
+class _OpenedClip(NamedTuple):
+    """A segment, and what was decoded of it for one look and may serve another."""
+
+    segment: Any
+    decoded: dict[Hashable, Tensor]
+
+
+def _read_views(clip: _OpenedClip, reader: ClipReader, look: Look) -> Views:
+    last_start = look.wanted.find_last_start(clip.segment)
+    windows = [_read_window(clip, reader, look, place * last_start) for place in look.places]
     names = windows[0].keys()
     signals = {name: torch.cat([window[name] for window in windows]) for name in names}
     return Views(signals, len(windows))
 
 
 def _read_window(
-    reader: ClipReader, look: Look, segment: Any, start: float
+    clip: _OpenedClip, reader: ClipReader, look: Look, start: float
 ) -> dict[str, Float[Tensor, "K ..."]]:
     wanted, signals, num_crops = look.wanted, {}, 1
     if "video" in MODALITIES[wanted.task]:
         start = round(start)
-        crops = [wanted.shape_video(crop) for crop in _read_crops(reader, look, segment, start)]
+        crops = [wanted.shape_video(crop) for crop in _read_crops(clip, reader, look, start)]
         signals["video"], num_crops = torch.stack(crops), len(crops)
     if "audio" in MODALITIES[wanted.task]:
-        audio = wanted.shape_audio(reader.read_audio(segment, start))
-        signals["audio"] = audio.expand(num_crops, -1)
+        key = ("audio", reader.clip.num_samples, start)
+        if key not in clip.decoded:
+            clip.decoded[key] = reader.read_audio(clip.segment, start)
+        signals["audio"] = wanted.shape_audio(clip.decoded[key]).expand(num_crops, -1)
     return signals
 
 
 def _read_crops(
-    reader: ClipReader, look: Look, segment: Any, start_frame: int
+    clip: _OpenedClip, reader: ClipReader, look: Look, start_frame: int
 ) -> Float[Tensor, "K T H W 3"]:
     """Return the crops of a window in [0, 1]; one that is grey if there is no picture."""
-    size_px = reader.clip.frame_size_px
+    size_px, segment = reader.clip.frame_size_px, clip.segment
     if not segment.has_video:
         return torch.full((1, reader.clip.num_frames, size_px, size_px, 3), 0.5)
     picture_px = (int(segment.height_px), int(segment.width_px))
-    views = side_views(picture_px, size_px, look.num_crops)
-    return to_unit(reader.read_crops(segment, start_frame, views))
+    views = tuple(side_views(picture_px, size_px, look.num_crops))
+    key = ("video", reader.clip.num_frames, size_px, start_frame, views)
+    if key not in clip.decoded:
+        clip.decoded[key] = reader.read_crops(segment, start_frame, views)
+    return to_unit(clip.decoded[key])

@@ -29,7 +29,7 @@ def _list_finetuned() -> Iterable[Published]:
     for data_set, row in top1.items():
         for model, value in zip(models, row, strict=True):
             if value is not None:
-                yield Published(data_set, "video", model, "accuracy", value / 100)
+                yield Published(data_set, "video", model, "accuracy", round(value / 100, 3))
     yield Published("kinetics400", "video", "VATT from scratch", "accuracy", 0.264)
     yield Published("imagenet", "image", "VATT-Base", "accuracy", 0.787)
     yield Published("imagenet", "image", "VATT-Base from scratch", "accuracy", 0.647)
@@ -47,9 +47,9 @@ def _list_retrieval() -> Iterable[Published]:
         "VATT-MA-Medium": (40.6, 17, 23.6, 67),
     }
     for model, (youcook_r10, youcook_rank, msrvtt_r10, msrvtt_rank) in rows.items():
-        yield Published("youcook2", "text_to_video", model, "r10", youcook_r10 / 100)
+        yield Published("youcook2", "text_to_video", model, "r10", round(youcook_r10 / 100, 3))
         yield Published("youcook2", "text_to_video", model, "median_rank", youcook_rank)
-        yield Published("msrvtt", "text_to_video", model, "r10", msrvtt_r10 / 100)
+        yield Published("msrvtt", "text_to_video", model, "r10", round(msrvtt_r10 / 100, 3))
         yield Published("msrvtt", "text_to_video", model, "median_rank", msrvtt_rank)
 
 
@@ -64,7 +64,7 @@ def _list_linear() -> Iterable[Published]:
     for model, row in rows.items():
         for data_set, value in zip(("ucf101", "hmdb51", "esc50"), row, strict=True):
             if value is not None:
-                yield Published(data_set, "linear", model, "accuracy", value / 100)
+                yield Published(data_set, "linear", model, "accuracy", round(value / 100, 3))
 
 
 def list_published(names: Iterable[str]) -> list[Published]:

@@ -1,0 +1,24 @@
+"""Numbers of the papers stand beside ours where the data set is theirs."""
+
+from vatt.evaluation.measures.published import list_published
+
+
+def test_they_are_found_by_the_names_of_sources() -> None:
+    rows = list_published(["UCF-101", "esc50", "demo", "inbox"])
+    assert {row.data_set for row in rows} == {"ucf101", "esc50"}
+    values = {(row.data_set, row.model): row.value for row in rows}
+    assert values["ucf101", "VATT-Medium, LRC"] == 0.896
+    assert values["esc50", "VATT-Medium, SVM"] == 0.825
+    assert list_published(["demo"]) == []
+
+
+def test_sounds_have_three_measures_and_ranks_are_no_shares() -> None:
+    sounds = [row for row in list_published(["audioset"]) if row.model == "VATT-Base"]
+    assert {row.measure: row.value for row in sounds} == {
+        "map": 0.394,
+        "auc": 0.971,
+        "d_prime": 2.895,
+    }
+    found = {(row.model, row.measure): row.value for row in list_published(["youcook2"])}
+    assert found["VATT-MBS", "r10"] == 0.455
+    assert found["VATT-MBS", "median_rank"] == 13

@@ -1,0 +1,118 @@
+"""Fine-tuned networks beside what they must beat, on logits that are known."""
+
+import numpy as np
+import pytest
+
+from tests.evaluation.world import make_clips
+from vatt.evaluation.finetuned import TaskEntry, TaskResult, measure_task, summarise_task
+from vatt.evaluation.linear.folds import Seen
+from vatt.evaluation.linear.probe import Skipped
+
+CLASSES = ["a", "b", "c"]
+
+
+def make_splits(test_labels: list[list[str]]) -> dict[str, Seen]:
+    """Features say the first label, but of the last test clip they say another."""
+    generator = np.random.default_rng(0)
+    labels = {"train": [[name] for name in "abc"] * 20, "validation": [], "test": test_labels}
+    splits = {}
+    for split, rows in labels.items():
+        clips = make_clips(
+            [f"{split} {number}" for number in range(len(rows))],
+            [{"t": row} for row in rows],
+            [()] * len(rows),
+            places=(0.0, 1.0),
+        )
+        features = generator.normal(size=(len(rows), 1, 4)) * 0.1
+        for number, row in enumerate(rows):
+            seen = row[0] if (split, number) != ("test", len(rows) - 1) else "b"
+            features[number, 0, CLASSES.index(seen) if seen in CLASSES else 3] += 1
+        splits[split] = Seen(clips, {"video": features, "audio": features})
+    return splits
+
+
+def answer(rows: list[str]) -> np.ndarray:
+    """Logits of two windows that say each answer only together."""
+    logits = np.zeros((len(rows), 2, 3))
+    for number, name in enumerate(rows):
+        logits[number, 0, CLASSES.index(name)] = 3
+        logits[number, 1, (CLASSES.index(name) + 1) % 3] = 2
+    return logits
+
+
+def enter(logits: dict[str, np.ndarray], *, is_multi_label: bool = False) -> TaskEntry:
+    return TaskEntry("video", "t", "video", is_multi_label, CLASSES, logits)
+
+
+def measure(entry: TaskEntry, splits: dict[str, Seen]) -> TaskResult:
+    result = measure_task(entry, splits)
+    assert isinstance(result, TaskResult)
+    return result
+
+
+def test_each_network_is_measured_on_the_same_clips() -> None:
+    truth = ["a", "b", "c", "a", "a"]
+    logits = {
+        "model": answer(truth),
+        "scratch": answer(["a", "b", "c", "b", "b"]),
+        "untrained": np.ones((5, 2, 3)),
+    }
+    result = measure(enter(logits), make_splits([[name] for name in truth]))
+    values = {name: score.value for name, score in result.scores.items()}
+    expected = {"model": 1, "scratch": 0.6, "untrained": 1 / 3, "linear_probe": 0.8}
+    assert values == pytest.approx(expected)
+    assert result.confusion == [[3, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert result.chance == pytest.approx(0.6)  # of always answering the commonest class
+    numbers = summarise_task(result)
+    assert (numbers["accuracy"], numbers["scratch"], numbers["num_test"]) == (1, 0.6, 5)
+    low, high = numbers["scratch_interval"]
+    assert 0 <= low < 0.6 < high <= 1
+    assert "top5" not in numbers
+
+
+def test_a_label_that_the_network_does_not_know_is_wrong_and_counted() -> None:
+    result = measure(
+        enter({"model": answer(["a", "b", "c", "a"])}),
+        make_splits([["a"], ["b"], ["new"], ["a"]]),
+    )
+    assert result.scores["model"].value == pytest.approx(3 / 4)
+    assert result.num_unknown == 1
+    assert result.confusion == [[2, 0, 0], [0, 1, 0], [0, 0, 0]]
+    nothing_known = measure(enter({"model": answer(["a", "b"])}), make_splits([["new"], ["other"]]))
+    assert nothing_known.scores["model"].value == 0
+    assert nothing_known.confusion is None
+
+
+def test_several_labels_are_measured_by_map_and_what_goes_with_it() -> None:
+    labels = [["a", "c"], ["b", "c"], ["a", "b", "c"], ["a", "c"], ["b", "c"]]
+    logits = np.zeros((5, 2, 3))
+    logits[:, :, 0] = [[row.count("a")] * 2 for row in labels]  # perfect
+    logits[:, :, 1] = [[1], [4], [3], [2], [0]]  # right clips at places 1, 2 and 5
+    result = measure(
+        enter({"model": logits, "untrained": np.zeros((5, 2, 3))}, is_multi_label=True),
+        make_splits(labels),
+    )
+    precision = (1 + (1 + 1 + 3 / 5) / 3) / 2  # every clip has c: it tells nothing
+    numbers = summarise_task(result)
+    assert numbers["map"] == pytest.approx(precision)
+    assert numbers["auc"] == pytest.approx((1 + 4 / 6) / 2)
+    assert numbers["num_left_out"] == 1
+    assert numbers["untrained"] == numbers["chance"] == pytest.approx(3 / 5)
+    assert numbers["linear_probe"] is not None
+    assert result.confusion is None
+
+
+def test_without_test_clips_the_task_is_skipped_with_the_reason() -> None:
+    result = measure_task(enter({"model": np.zeros((0, 2, 3))}), make_splits([]))
+    assert isinstance(result, Skipped)
+    assert summarise_task(result) == {
+        "skipped": "no test clip has the modality and a label of the task t"
+    }
+
+
+def test_top_5_is_given_where_there_are_more_classes() -> None:
+    classes = [str(number) for number in range(7)]
+    logits = np.tile(np.arange(7.0), (7, 1))[:, None]
+    entry = TaskEntry("video", "t", "video", False, classes, {"model": logits})
+    splits = make_splits([[name] for name in classes])
+    assert summarise_task(measure(entry, splits))["top5"] == pytest.approx(5 / 7)
