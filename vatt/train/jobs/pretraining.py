@@ -84,7 +84,8 @@ def _open_validation(recipe: PretrainRecipe, reader: ClipReader) -> Iterator[Bat
     clips = open_evaluation_loader(reader, "validation", 1, size)
     for rows, batch in clips:
         seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
-        yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))
+        if len(seen):
+            yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))
         left -= len(seen)
         if left == 0:
             return
