@@ -13,6 +13,7 @@ from vatt.data.augment import (
     draw_box,
     draw_view,
     jitter_colour,
+    side_views,
 )
 from vatt.data.loading.colour import scale_saturation, turn_hue
 from vatt.data.video import Box
@@ -220,3 +221,21 @@ def test_noise_is_a_hundredth_of_the_loudest_sample() -> None:
     noise = add_noise(audio, ALWAYS, np.random.default_rng(3)) - audio
     assert float(noise.std()) == pytest.approx(0.005, rel=0.02)
     assert torch.equal(add_noise(torch.zeros(9), ALWAYS, np.random.default_rng(3)), torch.zeros(9))
+
+
+@pytest.mark.parametrize(
+    ("size_px", "places"),
+    [
+        ((64, 64), [(0, 0)]),  # all would be the same
+        ((64, 128), [(0, 0), (0, 16), (0, 32)]),
+        ((96, 48), [(0, 0), (16, 0), (32, 0)]),
+        ((64, 67), [(0, 0), (0, 1), (0, 2)]),
+    ],
+)
+def test_crops_of_a_test_clip_are_spread_over_its_longer_side(
+    size_px: tuple[int, int], places: list[tuple[int, int]]
+) -> None:
+    views = side_views(size_px, 32, 3)
+    assert [(view.top_px, view.left_px) for view in views] == places
+    assert {min(view.height_px, view.width_px) for view in views} == {32}
+    assert side_views(size_px, 32, 1) == [centre_view(size_px, 32)]

@@ -1,9 +1,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.stages.conftest import EVALUATE, EXPORTED, export
-from vatt.params import StageError
+from tests.train.classification.tasks import TASK
+from vatt.atomic import write_json
+from vatt.interop.classifier import ExportedClassifierParams, save_classifier
+from vatt.interop.finetuning import Demand, describe_classifier
+from vatt.models.classification.networks import build_network
+from vatt.params import StageError, TaskName
 from vatt.stages.evaluate import main
 
 
@@ -59,6 +65,59 @@ def test_the_digest_of_the_test_data_does_not_depend_on_the_model(project: Path)
     assert first["export"] != second["export"]
     other_protocol = main(EVALUATE.model_copy(update={"num_windows": 1}))
     assert other_protocol["test_data"] != first["test_data"]
+
+
+def write_classifier(task_name: TaskName, *, multi_label: bool = False) -> None:
+    """Write data/finetune/<task> as the stage leaves it, with random weights."""
+    task = TASK.model_copy(
+        update={"label": "letter", "multi_label": multi_label, "audio_stride": 2}
+    )
+    if task_name == "audio_visual":
+        task = task.model_copy(update={"fusion": "concatenation"})
+    clip = EXPORTED.clip.model_copy(update={"num_samples": 36864})  # of every second, whole patches
+    demand = Demand(task_name, task, clip, 2)
+    network = describe_classifier(Path("data/pretrain"), EXPORTED.model, demand)
+    for seed, name in enumerate(("model", "scratch")):
+        torch.manual_seed(seed)
+        params = ExportedClassifierParams(
+            classifier=network,
+            frame_rate_hz=EXPORTED.frame_rate_hz,
+            audio_stride=task.audio_stride,
+            code_version="0",
+            label="letter",
+            classes=("a", "b"),
+            clip=clip,
+            task_name=task_name,
+            task=task,
+        )
+        save_classifier(Path("data/finetune") / task_name / name, build_network(network), params)
+
+
+def test_fine_tuned_networks_stand_beside_what_they_must_beat(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classifier("video")
+    write_classifier("audio", multi_label=True)
+    write_classifier("audio_visual")
+    write_json(Path("data/finetune/image/skipped.json"), {"reason": "no such labels"})
+    finetuned = main(EVALUATE)["finetuned"]
+    # a.mp4 (two segments), b.mp4, silent.mp4; the sound alone; of the latter two, one each
+    assert {name: result.get("num_test") for name, result in finetuned.items()} == {
+        "video": 3,
+        "audio": 3,
+        "image": None,
+        "audio_visual": 2,
+    }
+    assert finetuned["image"] == {"skipped": "no such labels"}
+    assert finetuned["audio"]["measure"] == "map"
+    for name in ("video", "audio_visual"):
+        result = finetuned[name]
+        for number in ("accuracy", "scratch", "untrained", "linear_probe", "chance"):
+            assert 0 <= result[number] <= 1
+    printed = capsys.readouterr().out
+    assert "skipped: no such labels" in printed
+    assert "audio: letter, mAP" in printed
+    assert Path("data/evaluate/figures/finetuned_0.svg").is_file()
 
 
 def test_a_corpus_of_another_frame_rate_is_refused(project: Path) -> None:

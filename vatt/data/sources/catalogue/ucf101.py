@@ -23,9 +23,7 @@ def read_ucf101(lists: OfficialLists, source: UCF101Source) -> Iterator[Item]:
     """
     folds = _read_folds(lists)
     for name, split in LISTS.items():
-        rows = lists.read_words(
-            lists.need(f"{name}{source.fold:02d}.txt"), "path", "class_number"
-        )
+        rows = lists.read_words(lists.need(f"{name}{source.fold:02d}.txt"), "path", "class_number")
         make = partial(_make_item, split=split, task=source.name, folds=folds)
         yield from make_items(rows, split, make)
 
@@ -41,9 +39,7 @@ def _read_folds(lists: OfficialLists) -> dict[str, list[Annotation]]:
     return folds
 
 
-def _make_item(
-    row: Row, split: Split, task: str, folds: dict[str, list[Annotation]]
-) -> Item:
+def _make_item(row: Row, split: Split, task: str, folds: dict[str, list[Annotation]]) -> Item:
     path = row.text("path")
     class_name, _, file = stem_of(path).rpartition("/")
     if not class_name:
