@@ -38,7 +38,12 @@ def _draw(study: optuna.Study, title: str, draw: Callable[[optuna.Study], Any]) 
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
         axes = draw(study)
+        axes.set_title("", loc="left")  # where one of the figures has its own
         axes.set_title(title)
+        for lines in axes.collections:  # else the lowest value is as white as the paper
+            if lines.get_array() is not None:
+                low, high = lines.get_clim()
+                lines.set_clim(low - (high - low) / 2, high)
         figure, text = axes.figure, io.StringIO()
         figure.set_size_inches(7.2, 3.6)
         figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
