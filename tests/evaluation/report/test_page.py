@@ -100,7 +100,7 @@ def test_it_shows_fine_tuned_networks_beside_their_rivals(report: Report, html: 
 def test_it_shows_what_tuning_found(html: str) -> None:
     text = Page(html).text
     assert "Trial 2 of 3 is the best: 0.4500 , with the schedule of params.yaml 0.4000" in text
-    assert "params.yaml 0.001 best 0.003" in text
+    assert "schedule params.yaml best learning_rate 0.001 0.003" in text
     assert "1 pruned 0.02" in text
     assert "Value of each trial" in text
     assert "Left out: no segment has a label of <i>that</i> task." in text  # as letters
