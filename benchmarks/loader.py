@@ -140,7 +140,7 @@ class Rivals:
         size_px = (planes.shape[2], planes.shape[3])
         view = draw_view(size_px, clip.frame_size_px, clip.augment, rng)
         pictures = scale(planes, view, clip.frame_size_px).permute(0, 2, 3, 1)
-        video = self._jitter(pictures, clip.augment, rng).mul_(2).sub_(1)
+        video = self._jitter(pictures, clip.augment, rng)
         return video, add_noise(audio[: clip.num_samples].contiguous(), clip.augment, rng)
 
 
