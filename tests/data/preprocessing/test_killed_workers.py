@@ -49,9 +49,7 @@ def is_reader(process: psutil.Process, pipe: Path) -> bool:
     return any(path.exists() and path.samefile(pipe) for path in opened)
 
 
-def write(
-    tmp_path: Path, num_kills: int, before: Callable[[], object]
-) -> dict[str, str]:
+def write(tmp_path: Path, num_kills: int, before: Callable[[], object]) -> dict[str, str]:
     """Preprocess with two workers, one of which is killed; return the digests of all files."""
     (tmp_path / "out").mkdir()
     arguments = (tmp_path / "download/s/b.mp4", num_kills, before)
