@@ -25,9 +25,15 @@ import pyarrow.parquet as pq
 from vatt.data.index import INDEX_NAME, ROWS_PER_GROUP, make_schema
 from vatt.data.loading.order import TrainingOrder, weigh
 from vatt.data.loading.samples import SAMPLES_NAME, SampleTable, write_samples
-from vatt.data.segment import Segment
 
 SOURCES = ["audioset", "howto100m"]
+VALUES = {
+    pa.string(): "0123456789abcdef" * 2,
+    pa.bool_(): True,
+    pa.int64(): 100,
+    pa.float64(): 10.0,
+}
+"""Of columns that are the same in all rows."""
 WEIGHTS = {"audioset": 0.5, "howto100m": 0.5}
 BATCH_SIZE = 2048
 NUM_READS = 20_000
@@ -37,34 +43,9 @@ Result = TypeVar("Result")
 
 def write_index(folder: Path, num_rows: int) -> None:
     """Write an index; all rows can be learnt from, and most columns are the same in all of them."""
-    segment = Segment(
-        *(
-            "",
-            "",
-            "0123456789.mp4",
-            "train",
-            0.0,
-            10.0,
-            True,
-            True,
-            3,
-            100,
-            10.0,
-            342,
-            256,
-            480_000,
-        ),
-        *(10.0, 10.0, 0.0, 2.5, 0.0, 0.0, 0.0, 0.0, "0123456789abcdef" * 10, "{}", "[]"),
-        num_context_captions=9,
-        sound_hashes="0123456789abcdef" * 10,
-        source_digest="0" * 32,
-        digest="0" * 32,
-        video_bytes=200_000,
-        audio_bytes=400_000,
-        meta_bytes=2000,
-    )
     schema = make_schema()
-    rows = pa.Table.from_pylist([vars(segment)] * ROWS_PER_GROUP, schema=schema)
+    row = {field.name: VALUES[field.type] for field in schema} | {"split": "train"}
+    rows = pa.Table.from_pylist([row] * ROWS_PER_GROUP, schema=schema)
     rng = np.random.default_rng(0)
     with pq.ParquetWriter(folder / INDEX_NAME, schema) as writer:
         for first in range(0, num_rows, ROWS_PER_GROUP):

@@ -140,7 +140,7 @@ class Rivals:
         size_px = (planes.shape[2], planes.shape[3])
         view = draw_view(size_px, clip.frame_size_px, clip.augment, rng)
         pictures = scale(planes, view, clip.frame_size_px).permute(0, 2, 3, 1)
-        video = self._jitter(pictures, clip.augment, rng).mul_(2).sub_(1)
+        video = self._jitter(pictures, clip.augment, rng)
         return video, add_noise(audio[: clip.num_samples].contiguous(), clip.augment, rng)
 
 
@@ -154,6 +154,13 @@ def scale(planes: Tensor, view: View, size_px: int) -> Tensor:
     columns = slice(view.left_px, view.left_px + size_px)
     shown = scaled[:, :, rows, columns]
     return shown.flip(3) if view.is_flipped else shown
+
+
+def load_kernels(augment: AugmentParams) -> None:
+    """Let Numba load what it compiled, which takes longer than a sample."""
+    for rate in (0.0, 1.0):
+        changed = augment.model_copy(update={"colour_jitter_rate": rate})
+        jitter_colour(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), changed, np.random.default_rng(0))
 
 
 def measure(readers: dict[str, Callable[[int], object]], num_samples: int) -> dict[str, float]:
@@ -171,6 +178,7 @@ def open_readers(
     clip: ClipParams, sources: list[Path], preprocess_dir: Path
 ) -> dict[str, Callable[[int], object]]:
     """Return ours and the others, each by its name."""
+    load_kernels(clip.augment)
     table = SampleTable(preprocess_dir)
     ours = TrainingClips(ClipReader(preprocess_dir, clip), table, 0)
     shards = sorted((preprocess_dir / "shards").glob("*.tar"))

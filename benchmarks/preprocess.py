@@ -1,9 +1,9 @@
 """Preprocess against the bare ffmpeg command that does the same transcode, and 1 % new videos.
 
 Usage: python -m benchmarks.preprocess CLIPS [--copies N] [--only ffmpeg|one_percent], with a folder
-of real videos and the program ffmpeg. The videos count as many times as there are copies. Sizes are those of the paper.
-ffmpeg works on as many files at once as there are cores, on one thread each, as preprocess does,
-with its filters and settings; segments, index, captions and measures are ours alone.
+of real videos and the program ffmpeg. The videos count as many times as there are copies. Sizes are
+those of the paper. ffmpeg works on as many files at once as there are cores, on one thread each, as
+preprocess does, with its filters and settings; segments, index, captions and measures are ours alone.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def measure_one_percent(
     print(
         f"{len(clips) * num_copies} files {whole.wall_s:.1f} s ({whole.cpu_s:.1f} core seconds), "
         f"{num_new} more {more.wall_s:.2f} s ({more.cpu_s:.2f}); "
-        f"3 % and a second are {0.03 * whole.wall_s + 1:.2f} s"
+        f"3 % and a second are {0.03 * whole.wall_s + 1:.2f} s ({0.03 * whole.cpu_s + 1:.2f})"
     )
 
 

@@ -9,13 +9,13 @@ from vatt.params import AugmentParams
 
 
 def jitter_colour(video: Tensor, params: AugmentParams, rng: np.random.Generator) -> Tensor:
-    """Change a clip of bytes (T H W 3), frame by frame so that they stay in the cache, to [0, 1]."""
+    """Change a clip of bytes (T H W 3), frame by frame so that they stay in the cache, to [-1, 1]."""
     brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     saturation = rng.uniform(*SATURATION)
     contrast = rng.uniform(*CONTRAST)
     hue = rng.uniform(-HUE, HUE)
     if rng.random() >= params.colour_jitter_rate:
-        return video.contiguous().float().div_(255)
+        return video.contiguous().float().div_(127.5).sub_(1)
     changed = []
     for frame in video.split(1):
         planes = frame.permute(3, 0, 1, 2).float() / 255
@@ -23,7 +23,7 @@ def jitter_colour(video: Tensor, params: AugmentParams, rng: np.random.Generator
         means = planes.mean(dim=(2, 3), keepdim=True)
         planes = _turn_hue(torch.lerp(means, planes, contrast), hue)
         changed.append(planes.clamp(0, 1).permute(1, 2, 3, 0))
-    return torch.cat(changed)
+    return torch.cat(changed).mul_(2).sub_(1)
 
 
 def _scale_saturation(planes: Tensor, factor: float) -> Tensor:

@@ -36,6 +36,15 @@ def change_hue(hsv: tuple[float, float, float], amount: float) -> tuple[float, f
     return (hsv[0] + amount) % 1, hsv[1], hsv[2]
 
 
+def change_slowly(
+    pixels: npt.NDArray[np.float64],
+    change: Callable[[tuple[float, float, float], float], tuple[float, float, float]],
+    amount: float,
+) -> npt.NDArray[np.float64]:
+    hsv = [colorsys.rgb_to_hsv(*rgb) for rgb in pixels.tolist()]
+    return np.array([colorsys.hsv_to_rgb(*change(one, amount)) for one in hsv])
+
+
 @pytest.mark.parametrize(
     ("ours", "change", "amount"),
     [
@@ -44,17 +53,16 @@ def change_hue(hsv: tuple[float, float, float], amount: float) -> tuple[float, f
     ],
 )
 def test_colours_change_as_in_hsv(
-    ours: Callable[[npt.NDArray[np.float32], np.float32], None],
+    ours: Callable[..., tuple[float, float, float]],
     change: Callable[[tuple[float, float, float], float], tuple[float, float, float]],
     amount: float,
 ) -> None:
-    planes = np.random.default_rng(1).random((3, 500), np.float32)
-    planes[:, 0] = 0.4  # grey has no hue
-    planes[:, 1] = 0.0
-    pixels = planes.T.tolist()
-    expected = [colorsys.hsv_to_rgb(*change(colorsys.rgb_to_hsv(*rgb), amount)) for rgb in pixels]
-    ours(planes, np.float32(amount))
-    np.testing.assert_allclose(planes.T, expected, atol=1e-5, rtol=0)
+    pixels = np.random.default_rng(1).random((500, 3), np.float32)
+    pixels[0] = 0.4  # grey has no hue
+    pixels[1] = 0.0
+    expected = change_slowly(pixels.astype(np.float64), change, amount)
+    found = [ours(*rgb, np.float32(amount)) for rgb in pixels]
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
 def draw_bytes(*shape: int) -> torch.Tensor:
@@ -67,8 +75,28 @@ def test_colour_jitter_is_the_same_for_all_frames_and_stays_in_range() -> None:
     for seed in range(20):
         video = jitter_colour(frame.expand(3, -1, -1, -1), ALWAYS, np.random.default_rng(seed))
         torch.testing.assert_close(video[0], video[2])
-        assert video.min() >= 0
-        assert video.max() <= 1
+        assert -1 <= video.min() < video.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_colours_change_in_the_order_of_the_released_code(seed: int) -> None:
+    video = draw_bytes(2, 5, 4, 3) // 2 + 64  # far from black and white, where HSV ends
+    rng = np.random.default_rng(seed)
+    brightness, saturation = rng.uniform(-32 / 255, 32 / 255), rng.uniform(0.6, 1.4)
+    contrast, turns = rng.uniform(0.6, 1.4), rng.uniform(-0.2, 0.2)
+    found = jitter_colour(video, ALWAYS, np.random.default_rng(seed)).flatten(1, 2)
+    for frame, shown in zip(video.flatten(1, 2).numpy() / 255, found, strict=True):
+        pixels = change_slowly(frame + brightness, change_saturation, saturation)
+        pixels = pixels.mean(0) + (pixels - pixels.mean(0)) * contrast
+        expected = change_slowly(pixels, change_hue, turns).clip(0, 1)
+        np.testing.assert_allclose(shown, 2 * expected - 1, atol=2e-5, rtol=0)
+
+
+def test_colours_that_are_kept_are_those_of_the_bytes() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    video = torch.stack([levels, levels.flip(0), levels // 2], -1).reshape(2, 16, 8, 3)
+    kept = jitter_colour(video, NEVER, np.random.default_rng(0))
+    assert torch.equal(kept, video.float() / 255 * 2 - 1)
 
 
 def test_brightness_moves_by_at_most_32_of_255() -> None:
@@ -76,7 +104,7 @@ def test_brightness_moves_by_at_most_32_of_255() -> None:
         (1, 2, 2, 3), 127, dtype=torch.uint8
     )  # saturation, contrast and hue leave a grey frame alone
     levels = [
-        float(jitter_colour(grey, ALWAYS, np.random.default_rng(seed)).mean()) - 127 / 255
+        float(jitter_colour(grey, ALWAYS, np.random.default_rng(seed)).mean() + 1) / 2 - 127 / 255
         for seed in range(300)
     ]
     assert max(map(abs, levels)) <= 32 / 255 + 1e-6
@@ -88,7 +116,7 @@ def test_contrast_changes_by_0_6_to_1_4() -> None:
     video = torch.full((1, 2, 2, 3), 102, dtype=torch.uint8)
     video[0, 0] = 153
     spreads = [
-        float(np.ptp(jitter_colour(video, ALWAYS, np.random.default_rng(seed)).numpy())) / 0.2
+        float(np.ptp(jitter_colour(video, ALWAYS, np.random.default_rng(seed)).numpy())) / 0.4
         for seed in range(300)
     ]
     assert 0.6 - 1e-4 <= min(spreads) < 0.65
@@ -125,8 +153,9 @@ def test_rates_are_shares() -> None:
     square = np.mean([view.height_px == view.width_px for view in views])
     assert square == pytest.approx(0.7, abs=0.06)
     video = draw_bytes(1, 2, 2, 3)
+    kept = jitter_colour(video, NEVER, np.random.default_rng(0))
     changed = [
-        not torch.equal(jitter_colour(video, params, np.random.default_rng(seed)), video / 255)
+        not torch.equal(jitter_colour(video, params, np.random.default_rng(seed)), kept)
         for seed in range(1000)
     ]
     assert np.mean(changed) == pytest.approx(0.8, abs=0.04)

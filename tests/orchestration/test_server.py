@@ -169,7 +169,7 @@ def test_numbers_arrive_while_the_run_goes_on(server: Server) -> None:
     set_params(server.root, "download", numbers=[], sleep_s=0)
 
 
-COUNT_DOTS = """
+COUNT_BLUE = """
 () => {
   const canvas = document.querySelector("canvas");
   if (canvas === null) return 0;
@@ -184,12 +184,14 @@ COUNT_DOTS = """
 
 @pytest.mark.browser
 def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_path: Path) -> None:
+    """Also with other numbers in between the curve is one line."""
     lines = [f'{{"kind": "curve", "step": {step}, "a_loss": {9 / step}}}' for step in (4, 8)]
-    set_params(server.root, "download", numbers=lines, pause_s=6, sleep_s=600)
+    lines.insert(1, '{"kind": "speed", "step": 4, "x": 1.5}')
+    set_params(server.root, "download", numbers=lines, pause_s=3, sleep_s=600)
     run_id = launch(server, "everything")
     try:
         deadline = time.monotonic() + 120
-        while len(observed(server, run_id)) < 2:
+        while len(observed(server, run_id)) < 3:
             assert time.monotonic() < deadline, show_events(server, run_id)
             time.sleep(0.2)
         page.goto(f"{server.url}/assets/download?view=events")
@@ -198,7 +200,7 @@ def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_p
         page.goto(f"{server.url}/assets/download")
         page.get_by_role("button", name="Plots").click(timeout=120_000)
         expect(page.get_by_text("curve/a_loss")).to_be_visible(timeout=120_000)
-        page.wait_for_function(f"({COUNT_DOTS})() > 20", timeout=120_000)
+        page.wait_for_function(f"({COUNT_BLUE})() > 150", timeout=120_000)  # two dots: 50
         page.screenshot(path=tmp_path / "curves.png", full_page=True)
         assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
     finally:

@@ -21,8 +21,8 @@ from vatt import load
 from vatt.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120
-GRACE_S = 20
+PATIENCE_S = 200
+GRACE_S = 60
 
 
 def start(

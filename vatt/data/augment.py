@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vatt.data.loading.colour import change_colours
+from vatt.data.loading.colour import change_colours, keep_colours
 from vatt.data.video import Box
 from vatt.params import AugmentParams
 
@@ -123,22 +123,20 @@ def _fit(height: float, width: float, short_side_px: int) -> tuple[int, int]:
 def jitter_colour(
     video: UInt8[Tensor, "T H W 3"], params: AugmentParams, rng: np.random.Generator
 ) -> Float[Tensor, "T H W 3"]:
-    """Turn bytes to numbers in [0, 1], and change the colours of a clip, all frames alike."""
+    """Turn bytes to numbers in [-1, 1], and change the colours of a clip, all frames alike."""
     brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     saturation = rng.uniform(*SATURATION)
     contrast = rng.uniform(*CONTRAST)
     hue = rng.uniform(-HUE, HUE)
-    if rng.random() >= params.colour_jitter_rate:
-        return to_unit(video)
+    changes = (brightness, saturation, contrast, hue)
     planes = video.permute(0, 3, 1, 2).contiguous().flatten(2).numpy()
-    changed = torch.empty(video.shape)
-    change_colours(
-        planes,
-        np.float32(1 / 255),
-        tuple(np.float32(change) for change in (brightness, saturation, contrast, hue)),
-        changed.flatten(1, 2).numpy(),
-    )
-    return changed
+    shown = torch.empty(video.shape)
+    if rng.random() < params.colour_jitter_rate:
+        numbers = tuple(np.float32(change) for change in changes)
+        change_colours(planes, numbers, shown.flatten(1, 2).numpy())
+    else:
+        keep_colours(planes, shown.flatten(1, 2).numpy())
+    return shown
 
 
 def to_unit(video: UInt8[Tensor, "*K T H W 3"]) -> Float[Tensor, "*K T H W 3"]:

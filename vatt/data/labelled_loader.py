@@ -18,7 +18,7 @@ from vatt.batch import LabelledBatch
 from vatt.data.augment import add_noise, centre_view, draw_view, jitter_colour
 from vatt.data.clips import ClipReader, Place
 from vatt.data.labelled import LabelledSplit, Modality
-from vatt.data.loader import StepBatches, load_batches, to_range
+from vatt.data.loader import StepBatches, load_batches
 from vatt.data.loading.order import SAMPLE_STREAM, Share, TrainingOrder
 from vatt.data.loading.samples import Sample
 from vatt.data.loading.stores import Shards
@@ -59,8 +59,8 @@ class TaskInput:
         return max(0.0, segment.num_frames - num_frames)
 
     def shape_video(self, video: Float[Tensor, "_ H W 3"]) -> Float[Tensor, "T H W 3"]:
-        """Return pictures in [0, 1] as the network sees them."""
-        return to_range(video).expand(self.clip.num_frames, -1, -1, -1)
+        """Return pictures as the network sees them: an image is repeated."""
+        return video.expand(self.clip.num_frames, -1, -1, -1)
 
     def shape_audio(self, audio: Float[Tensor, " S"]) -> Float[Tensor, " R"]:
         """Return sound at 48 kHz as the network hears it.

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vatt.batch import Batch
@@ -78,7 +76,7 @@ class TrainingClips(Dataset[Clip]):
         audio = add_noise(reader.read_audio(segment, start_frame), augment, rng)
         texts = reader.read_narration(segment, start_frame, clip.num_candidates)
         text, text_mask = reader.encode_texts(texts, clip.num_candidates)
-        return Clip(to_range(video), audio, text, torch.tensor(segment.has_audio), text_mask)
+        return Clip(video, audio, text, torch.tensor(segment.has_audio), text_mask)
 
 
 def open_pretraining_loader(
@@ -125,7 +123,7 @@ class EvaluationWindows(Dataset[list[Clip]]):
     def _read(self, segment: Any, start_frame: int, view: View) -> Clip:
         reader = self._reader
         text, text_mask = reader.encode_texts(reader.read_text(segment, start_frame), 1)
-        video = to_range(reader.read_video(segment, start_frame, view))
+        video = reader.read_video(segment, start_frame, view).mul_(2).sub_(1)
         audio = reader.read_audio(segment, start_frame)
         return Clip(video, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
 
@@ -155,11 +153,6 @@ def open_evaluation_loader(
     batches = load_batches(windows, samples, _collate_windows, num_workers)
     for batch_samples, batch in zip(samples, batches, strict=True):
         yield windows.rows.iloc[batch_samples], batch
-
-
-def to_range(video: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 3"]:
-    """Turn [0, 1] to [-1, 1], in place."""
-    return video.mul_(2).sub_(1)
 
 
 def _collate_windows(segments: list[list[Clip]]) -> Batch:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +82,9 @@ class Checkpoints:
             self._writer = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise StageError(f"a checkpoint could not be written: {error}") from error
+            raise StageError(
+                f"{socket.gethostname()}: a checkpoint could not be written: {error}"
+            ) from error
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Load the newest whole checkpoint.

@@ -56,6 +56,7 @@ class Engine:
             optimizer=optimizer,
             config=build_config(training, launch),
         )
+        self._engine.enable_backward_allreduce = launch.num_processes > 1 or launch.zero_stage > 0
         self._stage = launch.zero_stage
         self._after_update: Callable[[], None] = getattr(module, "after_update", lambda: None)
         self._create_moments()
@@ -266,7 +267,6 @@ def _import_deepspeed(device: torch.device) -> Any:
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
-    # On a CPU it would compile an operator for shared memory, which takes a minute and leaves a
-    # stale lock when killed; without it, it uses gloo.
+    # On a CPU it would compile an operator for a minute, and leave a lock when killed.
     deepspeed.ops.__compatible_ops__ = {}
     return deepspeed

@@ -107,7 +107,7 @@ def _open_network(stack: ExitStack) -> None:
 
 
 def _wait_for_ssh(config: Path) -> None:
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     for node in NODES:
         while subprocess.run(
             ["ssh", "-F", str(config), "-o", "BatchMode=yes", node, "true"],

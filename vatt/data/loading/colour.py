@@ -9,7 +9,8 @@ import numba
 import numpy as np
 
 SMALL = np.float32(1e-6)
-ZERO, ONE, THREE, FOUR, FIVE, SIX = (np.float32(number) for number in (0, 1, 3, 4, 5, 6))
+ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX = (np.float32(number) for number in range(7))
+HALF_BYTE, BYTE = np.float32(127.5), np.float32(255)
 
 # Kept on disk, as compiling takes seconds. Divisors are not checked: that would keep the loops from
 # being vectorised, as would loops over rows and columns.
@@ -17,66 +18,79 @@ _compiled = numba.njit(cache=True, fastmath=True, error_model="numpy")
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def change_colours(planes: Any, scale: Any, changes: Any, out: Any) -> None:
-    """Write `planes` (T 3 P) times `scale`, with changed colours in [0, 1], to `out` (T P 3).
+def change_colours(planes: Any, changes: Any, out: Any) -> None:
+    """Write bytes of `planes` (T 3 P) with changed colours to `out` (T P 3), in [-1, 1].
 
-    P are the pixels of a frame. changes: brightness to add, factors of saturation and of contrast
-    (around the mean of a channel of a frame), turns of hue. All numbers are float32.
+    P are the pixels of a frame. changes: brightness to add (white is 1), factors of saturation and
+    of contrast (around the mean of a channel of a frame), turns of hue. All numbers are float32.
     """
     brightness, saturation, contrast, turns = changes
     num_pixels = planes.shape[2]
     held = np.empty((3, num_pixels), np.float32)
+    reds, greens, blues = held[0], held[1], held[2]
     for frame in range(len(planes)):
-        for channel in range(3):
-            source, target = planes[frame, channel], held[channel]
-            for pixel in range(num_pixels):
-                target[pixel] = source[pixel] * scale + brightness
-        scale_saturation(held, saturation)
-        for channel in range(3):
-            target = held[channel]
-            total = ZERO
-            for pixel in range(num_pixels):
-                total += target[pixel]
-            mean = total / np.float32(num_pixels)
-            for pixel in range(num_pixels):
-                target[pixel] = mean + (target[pixel] - mean) * contrast
-        turn_hue(held, turns)
+        stored, shown = planes[frame], out[frame]
+        sums = ZERO, ZERO, ZERO
+        for pixel in range(num_pixels):
+            red = stored[0, pixel] / BYTE + brightness
+            green = stored[1, pixel] / BYTE + brightness
+            blue = stored[2, pixel] / BYTE + brightness
+            red, green, blue = scale_saturation(red, green, blue, saturation)
+            reds[pixel], greens[pixel], blues[pixel] = red, green, blue
+            sums = sums[0] + red, sums[1] + green, sums[2] + blue
+        share = (ONE - contrast) / np.float32(num_pixels)
+        for pixel in range(num_pixels):
+            red = sums[0] * share + reds[pixel] * contrast
+            green = sums[1] * share + greens[pixel] * contrast
+            blue = sums[2] * share + blues[pixel] * contrast
+            red, green, blue = turn_hue(red, green, blue, turns)
+            reds[pixel], greens[pixel], blues[pixel] = _show(red), _show(green), _show(blue)
+        # A loop of its own: with it, the one before would not be vectorised.
         for pixel in range(num_pixels):
             for channel in range(3):
-                out[frame, pixel, channel] = min(max(held[channel, pixel], ZERO), ONE)
+                shown[pixel, channel] = held[channel, pixel]
+
+
+# Exact: a product with 1 / 127.5 could pass 1.
+@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def keep_colours(planes: Any, out: Any) -> None:
+    """Write bytes of `planes` (T 3 P) to `out` (T P 3), in [-1, 1]."""
+    for frame in range(len(planes)):
+        stored, shown = planes[frame], out[frame]
+        for pixel in range(planes.shape[2]):
+            for channel in range(3):
+                shown[pixel, channel] = stored[channel, pixel] / HALF_BYTE - ONE
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def scale_saturation(planes: Any, factor: Any) -> None:
-    """Multiply the saturation (of HSV) of RGB planes (3 P), at most to full saturation."""
-    reds, greens, blues = planes[0], planes[1], planes[2]
-    for pixel in range(planes.shape[1]):
-        red, green, blue = reds[pixel], greens[pixel], blues[pixel]
-        value = max(red, green, blue)
-        chroma = value - min(red, green, blue)
-        # Saturation is chroma / value, and may not pass 1.
-        kept = min(max(value / max(chroma, SMALL), ZERO), factor)
-        reds[pixel] = value - (value - red) * kept
-        greens[pixel] = value - (value - green) * kept
-        blues[pixel] = value - (value - blue) * kept
+def scale_saturation(red: Any, green: Any, blue: Any, factor: Any) -> Any:
+    """Return a colour with its saturation (of HSV) times a factor, at most full saturation."""
+    value = max(red, green, blue)
+    chroma = value - min(red, green, blue)
+    # Saturation is chroma / value, and may not pass 1.
+    kept = min(max(value / max(chroma, SMALL), ZERO), factor)
+    return (
+        value - (value - red) * kept,
+        value - (value - green) * kept,
+        value - (value - blue) * kept,
+    )
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def turn_hue(planes: Any, turns: Any) -> None:
-    """Turn the hue (of HSV) of RGB planes (3 P); value and saturation stay."""
-    reds, greens, blues = planes[0], planes[1], planes[2]
-    for pixel in range(planes.shape[1]):
-        red, green, blue = reds[pixel], greens[pixel], blues[pixel]
-        value = max(red, green, blue)
-        chroma = value - min(red, green, blue)
-        difference = red - green + FOUR * chroma
-        difference = blue - red + chroma + chroma if value == green else difference
-        difference = green - blue if value == red else difference
-        sixths = difference / max(chroma, SMALL) + SIX * turns
-        # The closed form of HSV to RGB: each channel falls and rises along the circle of hues.
-        reds[pixel] = value - chroma * _fall(sixths + FIVE)
-        greens[pixel] = value - chroma * _fall(sixths + THREE)
-        blues[pixel] = value - chroma * _fall(sixths + ONE)
+def turn_hue(red: Any, green: Any, blue: Any, turns: Any) -> Any:
+    """Return a colour with its hue (of HSV) turned; value and saturation stay."""
+    value = max(red, green, blue)
+    chroma = value - min(red, green, blue)
+    difference = red - green + FOUR * chroma
+    difference = blue - red + chroma + chroma if value == green else difference
+    difference = green - blue if value == red else difference
+    sixths = difference / max(chroma, SMALL) + SIX * turns
+    # The closed form of HSV to RGB: each channel falls and rises along the circle of hues.
+    return (
+        value - chroma * _fall(sixths + FIVE),
+        value - chroma * _fall(sixths + THREE),
+        value - chroma * _fall(sixths + ONE),
+    )
 
 
 @_compiled  # type: ignore[untyped-decorator]
@@ -84,3 +98,9 @@ def _fall(sixths: Any) -> Any:
     """Return how far a channel has fallen at a place of the circle, in [0, 1]."""
     place = sixths - SIX * np.floor(sixths / SIX)
     return min(max(min(place, FOUR - place), ZERO), ONE)
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _show(level: Any) -> Any:
+    """Turn [0, 1] to [-1, 1]; what is outside is cut off."""
+    return min(max(level, ZERO), ONE) * TWO - ONE

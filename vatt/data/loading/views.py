@@ -145,13 +145,13 @@ def _read_window(
 def _read_crops(
     clip: _OpenedClip, reader: ClipReader, look: Look, start_frame: int
 ) -> Float[Tensor, "K T H W 3"]:
-    """Return the crops of a window in [0, 1]; one that is grey if there is no picture."""
+    """Return the crops of a window in [-1, 1]; one that is grey if there is no picture."""
     size_px, segment = reader.clip.frame_size_px, clip.segment
     if not segment.has_video:
-        return torch.full((1, reader.clip.num_frames, size_px, size_px, 3), 0.5)
+        return torch.zeros((1, reader.clip.num_frames, size_px, size_px, 3))
     picture_px = (int(segment.height_px), int(segment.width_px))
     views = tuple(side_views(picture_px, size_px, look.num_crops))
     key = ("video", reader.clip.num_frames, size_px, start_frame, views)
     if key not in clip.decoded:
         clip.decoded[key] = reader.read_crops(segment, start_frame, views)
-    return to_unit(clip.decoded[key])
+    return to_unit(clip.decoded[key]).mul_(2).sub_(1)

@@ -46,7 +46,7 @@ def segment_expectations(params: ValidateParams) -> list[Any]:
         gxe.ExpectTableRowCountToBeBetween(
             min_value=params.min_segments,
             severity=CRITICAL,
-            description=f"The corpus has at least {params.min_segments} segments.",
+            description=f"The number of segments is at least {params.min_segments}.",
             meta={"name": "num_segments"},
         ),
         *_identity_expectations(),
@@ -100,7 +100,7 @@ def split_expectations(params: ValidateParams) -> list[Any]:
             column="num_segments",
             min_value=params.min_segments_per_split,
             severity=CRITICAL,
-            description=f"Every split has at least {params.min_segments_per_split} segments.",
+            description=f"The number of segments of every split is at least {params.min_segments_per_split}.",
             meta={"name": "num_segments_per_split"},
         )
     ]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from vatt.data.preprocessing.measures.fingerprints import (
+    BANDS_RATE_HZ,
     NOTHING,
     NUM_BANDS,
     BandMeter,
@@ -48,7 +49,8 @@ class Listener:
         self._resampler = av.AudioResampler("s16", "mono", SPEECH_RATE_HZ)
         self._detector, self._meter = SpeechDetector(), BandMeter()
         self._speech: list[Float32[np.ndarray, "T"]] = []
-        self._bands: list[Float32[np.ndarray, "T B"]] = []
+        self._hashes: list[str] = []
+        self._bands = np.zeros((0, NUM_BANDS), np.float32)  # those that no hash is past yet
         self._num_samples = 0
 
     def hear(self, start_s: float, samples: Int16[np.ndarray, "S"]) -> None:
@@ -72,7 +74,10 @@ class Listener:
         for frame in frames:
             sound = frame.to_ndarray()[0].astype(np.float32) / 32768
             self._speech.append(self._detector.hear(sound))
-            self._bands.append(self._meter.hear(sound))
+            self._bands = np.concatenate([self._bands, self._meter.hear(sound)])
+        hashes = hash_sound(self._bands)
+        self._hashes += hashes
+        self._bands = self._bands[len(hashes) * BANDS_RATE_HZ :]
 
     def finish(self) -> Heard | None:
         """Return what was heard; None if there was no sound at all."""
@@ -80,5 +85,4 @@ class Listener:
             return None
         self._take(self._resampler.resample(None))
         self._speech.append(self._detector.finish())
-        bands = np.concatenate(self._bands) if self._bands else np.zeros((0, NUM_BANDS))
-        return Heard(np.concatenate(self._speech), hash_sound(bands))
+        return Heard(np.concatenate(self._speech), self._hashes)
