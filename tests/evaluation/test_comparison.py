@@ -7,7 +7,8 @@ import pytest
 from tests.evaluation.world import make_clips, make_metrics, make_splits
 from vatt.atomic import write_json
 from vatt.evaluation import summary
-from vatt.evaluation.comparison import compare_networks, rank_direction, summarise
+from vatt.evaluation.comparison import Split, compare_networks, rank_direction, summarise
+from vatt.evaluation.search import open_search
 from vatt.evaluation.summary import format_summary
 
 NUM_TEST = 60
@@ -38,6 +39,29 @@ def test_the_right_embeddings_are_compared() -> None:
         assert rank_direction(direction, clips, features).better.sum() == 0
     swapped = {**features, "text_vt": other}
     assert rank_direction("text_to_video", clips, swapped).better.tolist() == [1] * size
+
+
+def test_each_of_several_descriptions_is_a_query_and_a_cut_file_is_one_item() -> None:
+    """Two files, the second of two segments with the same three descriptions."""
+    names = ["a.mp4, 0 s", "b.mp4, 0 s", "b.mp4, 10 s"]
+    texts = [("p", "q"), ("r", "s", "t"), ("r", "s", "t")]
+    clips = make_clips(names, [{}] * 3, texts, places=(0.0, 1.0))
+    clips = dataclasses.replace(clips, is_described=np.ones(3, dtype=bool))
+    left, right = [1.0, 0.0], [0.0, 1.0]
+    videos = np.array([[left, left], [left, right], [right, right]])  # of b, the ends count
+    queries = np.array([left, right, left, right, right, [9, 9], [9, 9], [9, 9]])
+    features = {"video_vt": videos, "text_vt": queries, "video_va": videos, "audio_va": videos}
+    search = open_search("text_to_video", clips, features)
+    assert (search.texts, search.samples) == (["p", "q", "r", "s", "t"], [[0], [1, 2]])
+    assert search.right.tolist() == [0, 0, 1, 1, 1]
+    assert search.videos == ["a.mp4", "a.mp4", "b.mp4", "b.mp4", "b.mp4"]
+    ranks = search.rank()
+    assert ranks.better.tolist() == [0, 1, 1, 0, 0]
+    split = Split(clips, features, features)
+    metrics = summarise(compare_networks(dict.fromkeys(("train", "validation", "test"), split)))
+    assert (metrics["text_to_video_pairs"], metrics["text_to_video_items"]) == (5, 2)
+    assert metrics["text_to_video_r1"] == pytest.approx(3 / 5)
+    assert metrics["chance"]["text_to_video_r1"] == 1 / 2
 
 
 def test_the_trained_network_is_above_the_untrained_in_its_own_fields() -> None:

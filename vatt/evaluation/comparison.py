@@ -189,32 +189,32 @@ def _flatten(results: Mapping[str, Retrieval]) -> dict[str, float | None]:
 
 
 def _summarise_probes(pair: ProbePair) -> dict[str, Any]:
-    if isinstance(pair.trained, Skipped):
-        return pair.trained._asdict()
-    if isinstance(pair.untrained, Skipped):
-        return pair.untrained._asdict()
-    probe_of_trained = pair.trained
-    numbers = {
-        **_summarise_pair(pair.trained, pair.untrained),
-        "untrained_interval": pair.untrained.interval,
-        "chance": max(probe_of_trained.chance_uniform, probe_of_trained.chance_majority),
-        "num_classes": len(probe_of_trained.classes),
-        "num_folds": len(probe_of_trained.folds),
-        "num_train": probe_of_trained.num_train,
-        "num_test": probe_of_trained.num_test,
-        "regularisation_c": probe_of_trained.regularisation_c,
+    trained, untrained = pair.trained, pair.untrained
+    if isinstance(trained, Skipped):
+        return trained._asdict()
+    if isinstance(untrained, Skipped):
+        return untrained._asdict()
+    chances = {
+        "chance_uniform": trained.chance_uniform,
+        "chance_majority": trained.chance_majority,
     }
-    if probe_of_trained.measure == "accuracy":
-        numbers |= {
-            "chance_uniform": probe_of_trained.chance_uniform,
-            "chance_majority": probe_of_trained.chance_majority,
-        }
-    if len(probe_of_trained.folds) > 1:
-        numbers["folds"] = probe_of_trained.folds
-    for method, (trained, untrained) in pair.others.items():
-        if isinstance(trained, Probe) and isinstance(untrained, Probe):
-            numbers[method] = _summarise_pair(trained, untrained)
-    return numbers
+    return {
+        **_summarise_pair(trained, untrained),
+        "untrained_interval": untrained.interval,
+        "chance": max(chances.values()),
+        **(chances if trained.measure == "accuracy" else {}),
+        "num_classes": len(trained.classes),
+        "num_folds": len(trained.folds),
+        **({"folds": trained.folds} if len(trained.folds) > 1 else {}),
+        "num_train": trained.num_train,
+        "num_test": trained.num_test,
+        "regularisation_c": trained.regularisation_c,
+        **{
+            method: _summarise_pair(ours, theirs)
+            for method, (ours, theirs) in pair.others.items()
+            if isinstance(ours, Probe) and isinstance(theirs, Probe)
+        },
+    }
 
 
 def _summarise_pair(trained: Probe, untrained: Probe) -> dict[str, Any]:

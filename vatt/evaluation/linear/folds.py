@@ -45,7 +45,8 @@ def build_folds(
         if task in labels
         for mark in labels.get(FOLD_TASK, ())
     }
-    names = sorted({mark.partition(":")[0] for mark in marks})
+    # A fold without test clips, of a data set that is not whole, is no fold.
+    names = sorted(mark.removesuffix(":test") for mark in marks if mark.endswith(":test"))
     if by_split or not names:
         train, validation, test = parts
         return [

@@ -34,8 +34,13 @@ def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Int
 
 
 def mean_of(values: Float[np.ndarray, " N"]) -> Statistic:
-    """Return the statistic that is the mean of the values of the clips."""
-    return lambda weights: (weights @ values) / weights.sum(axis=1)
+    """Return the statistic that is the mean of the values of the clips; NaN without any."""
+
+    def find_mean(weights: Weights) -> Float[np.ndarray, " R"]:
+        totals = weights.sum(axis=1)
+        return np.where(totals > 0, (weights @ values) / np.maximum(totals, 1), np.nan)
+
+    return find_mean
 
 
 def median_of(values: Float[np.ndarray, " N"]) -> Statistic:
