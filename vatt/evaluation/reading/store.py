@@ -10,10 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-import vatt
 from vatt.atomic import atomic_path
 
-PACKAGE_DIR = Path(vatt.__file__).parent
+PACKAGE_DIR = Path(__file__).parents[2]
 CODE = ("data/**/*.py", "models/**/*.py", "evaluation/reading/*.py", "batch.py")
 """Below vatt/: what decides features besides weights and data. Sources and stages before do not."""
 SUFFIX = ".safetensors"
