@@ -99,8 +99,7 @@ OUT_OF_RANGE = [
     ("model.drop_token_rate", 1.0, "less than 1"),
     ("model.drop_token_rate", 1.0, "less than 1"),
     ("finetune.video.num_steps", 0, "greater than or equal to 1"),
-    ("finetune.audio.schedule.layer_decay", 1.5, "less than or equal to 1"),
-    ("finetune.audio_visual.fusion", "sum", "'concatenation', 'tensor', 'bilinear' or 'attention'"),
+    ("tune.num_trials", 0, "greater than or equal to 1"),
     ("loss.form", "both", "'asymmetric' or 'symmetric'"),
     ("loss.positives", "thrice", "'twice' or 'once'"),
     ("loss.temperature", 0, "greater than 0"),
@@ -188,26 +187,6 @@ COMBINATIONS: list[tuple[dict[str, Any], list[str]]] = [
         ["pretrain.initial_weights = champion", "pretrain.word_vectors = words.safetensors"],
     ),
     ({"loss.weight_va": 0, "loss.weight_vt": 0}, ["loss.weight_va", "loss.weight_vt"]),
-    (
-        {"finetune.audio.schedule.warmup_steps": 9, "finetune.audio.num_steps": 8},
-        ["finetune.audio.warmup_steps = 9", "finetune.audio.num_steps = 8"],
-    ),
-    (
-        {"finetune.image.batch_size": 33, "finetune.image.accumulation_steps": 2},
-        ["finetune.image.batch_size = 33", "finetune.image.accumulation_steps = 2"],
-    ),
-    ({"finetune.video.fusion": "tensor"}, ["finetune.video.fusion = tensor: there is nothing"]),
-    ({"finetune.audio_visual.fusion": None}, ["finetune.audio_visual.fusion = None: a way"]),
-    (
-        {"finetune.video.ema_decay": 0.9, "launch.zero_stage": 3},
-        ["finetune.video.ema_decay = 0.9 needs launch.zero_stage 0, 1 or 2"],
-    ),
-    ({"finetune.image.num_frames": 3}, ["finetune.image: 3 frames of 64 pixels", "(2, 8, 8)"]),
-    (
-        {"finetune.audio.num_samples": 76800, "finetune.audio.audio_stride": 4},
-        ["finetune.audio: 76800 samples", "finetune.audio.audio_stride = 4"],
-    ),
-    ({"finetune.video.frame_size_px": 128}, ["finetune.video: frames of 128 pixels", "= 64"]),
 ]
 
 

@@ -20,7 +20,7 @@ from tests.stages.test_finetune import LETTER, RUN, params_with
 from tests.train.corpus import LAUNCH
 from vatt.stages.finetune import main as finetune
 
-NUM_STEPS = 16
+NUM_STEPS = 12
 SCHEDULE = LETTER.schedule.model_copy(
     update={
         "optimizer": "adamw",

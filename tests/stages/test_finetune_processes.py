@@ -44,7 +44,7 @@ def test_a_killed_stage_gives_the_same_bits(validated: Path, seed: int, num_kill
     for name in ("model/model.safetensors", "curve.jsonl", "validation.jsonl"):
         path = Path("data/finetune/video") / name
         assert path.read_bytes() == (killed / path).read_bytes(), name
-    assert len(Path("data/finetune/video/validation.jsonl").read_bytes().splitlines()) == 4
+    assert len(Path("data/finetune/video/validation.jsonl").read_bytes().splitlines()) == 3
 
 
 def share(job: Job, launch: LaunchParams, directory: Path) -> Job:
@@ -69,9 +69,9 @@ def choose_schedule(optimizer: str, zero_stage: int) -> FinetuneParams:
         update={"optimizer": optimizer, "learning_rate": rates[optimizer], "layer_decay": 0.8}
     )
     return params_with(
-        num_steps=5,
+        num_steps=4,
         batch_size=4,
-        checkpoint_every_steps=2,
+        checkpoint_every_steps=3,
         keep_checkpoints=2,
         validate_every_steps=2,
         ema_decay=0.5 if zero_stage < 3 else None,
@@ -82,8 +82,8 @@ def choose_schedule(optimizer: str, zero_stage: int) -> FinetuneParams:
 @pytest.mark.parametrize(
     "variants",
     [
-        [("sgd", 2), ("adamw", 1)],
-        pytest.param([("sgd", 1), ("sgd", 3), ("adamw", 3)], marks=pytest.mark.slow),
+        [("sgd", 2)],
+        pytest.param([("sgd", 1), ("sgd", 3), ("adamw", 1), ("adamw", 3)], marks=pytest.mark.slow),
     ],
 )
 def test_two_ranks_compute_what_one_process_does(
@@ -108,7 +108,7 @@ def test_two_ranks_compute_what_one_process_does(
             assert found == pytest.approx(expected, rel=1e-3)
         # What two ranks left, one takes up; the last checkpoint is gone.
         together.weights_path.unlink()
-        shutil.rmtree(together.directory / "step-00000005")
+        shutil.rmtree(together.directory / "step-00000004")
         run_job(share(together, LAUNCH, together.directory))
         assert_close(together, alone)
 

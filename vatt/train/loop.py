@@ -103,12 +103,7 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], pla
                 if is_logged:
                     live.show(step, "curve", curve.close_window(step, _find_rate(settings)))
                     live.show(step, "speed", speed.close_window())
-                if plan.validation is not None and _is_due(
-                    step, training.validate_every_steps, training
-                ):
-                    with speed.spending("validating"):
-                        measured = plan.validation.measure(engine)
-                    numbers.add_validation(plan.validation, step, measured, live)
+                numbers.validate(engine, step, speed, live)
                 if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
                         checkpoints.save(engine, step, numbers.state())
@@ -154,7 +149,7 @@ class _Numbers:
     """What a run keeps account of; all of it is part of a checkpoint."""
 
     def __init__(self, plan: Plan, state: Mapping[str, Any]) -> None:
-        self._is_first = torch.distributed.get_rank() == 0
+        self._plan, self._is_first = plan, torch.distributed.get_rank() == 0
         curve_path = plan.curve_path if self._is_first else None
         self.curve = Curve(curve_path, plan.parts, state.get("curve", {}))
         self.guard = Guard(plan.section, plan.parts, plan.training, state.get("guard", {}))
@@ -165,10 +160,13 @@ class _Numbers:
             for row in self._validations:
                 self._tell(plan.validation, row)
 
-    def add_validation(
-        self, validation: Validation, step: int, measured: dict[str, float], live: "Live"
-    ) -> None:
-        """Take in what was measured, show it, and say what is wrong with it."""
+    def validate(self, engine: Engine, step: int, speed: Speed, live: Live) -> None:
+        """Measure the module where it is due, show the numbers, and say what is wrong with them."""
+        validation, training = self._plan.validation, self._plan.training
+        if validation is None or not _is_due(step, training.validate_every_steps, training):
+            return
+        with speed.spending("validating"):
+            measured = validation.measure(engine)
         row = {"step": step, **measured}
         self._validations.append(row)
         live.show(step, validation.kind, measured)
