@@ -1,17 +1,22 @@
 """What a study leaves in files."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.closure import ROOT
 from tests.tuning.trainings import OWN, make_plan
 from vatt.params import StageError
 from vatt.tuning.outcome import write_figures, write_outcome
 
+VALUES = (0.5, 0.75, None, 0.625, 0.25)
 FIGURES = {"history", "importances", "intermediate_values", "parallel_coordinates"}
 
 
@@ -65,7 +70,7 @@ def test_without_a_whole_trial_there_is_no_best(tmp_path: Path) -> None:
 
 
 def test_figures_are_the_same_bytes_and_ask_for_nothing(tmp_path: Path) -> None:
-    trials = make_trials(0.5, 0.75, None, 0.625, 0.25)
+    trials = make_trials(*VALUES)
     for name in ("once", "again"):
         (tmp_path / name).mkdir()
         write_figures(trials, tmp_path / name)
@@ -82,3 +87,18 @@ def test_figures_are_the_same_bytes_and_ask_for_nothing(tmp_path: Path) -> None:
 def test_figures_of_few_trials_are_left_out(tmp_path: Path) -> None:
     write_figures(make_trials(0.5, 0.5), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"history", "intermediate_values"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_figures_do_not_follow_the_order_of_sets(tmp_path: Path, seed: str) -> None:
+    write_figures(make_trials(*VALUES), tmp_path)
+    (tmp_path / "other").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from tests.tuning.test_outcome import *; "
+        "write_figures(make_trials(*VALUES), Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "other")]
+    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT, check=True)
+    for path in tmp_path.glob("*.svg"):
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name

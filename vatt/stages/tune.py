@@ -19,6 +19,7 @@ from vatt.params import (
     TuneParams,
 )
 from vatt.stages.finetuning import PREPROCESS_DIR, PRETRAIN_DIR, Prepared, Request, prepare_task
+from vatt.train.engine import preload
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import give_schedule
 from vatt.tuning.corpus import hide_test_split
@@ -69,6 +70,7 @@ def main(
     corpus_dir = STUDIES_DIR / f"{task}-corpus"
     hide_test_split(PREPROCESS_DIR, corpus_dir)
     plan = _make_plan(task, run, tune, prepared)
+    preload()
     run_workers(plan, STUDIES_DIR, _build_training(prepared, corpus_dir))
     trials = read_results(plan, STUDIES_DIR)
     with atomic_path(OUT_DIR / task) as folder:

@@ -1,5 +1,6 @@
 """The only module that knows DeepSpeed: forward, backward, update and the state of one rank."""
 
+import importlib
 import logging
 import math
 import os
@@ -259,6 +260,17 @@ def _open_precision(device: torch.device, precision: str) -> torch.autocast:
     """Return the context, also a decorator, in which the module computes."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def preload() -> None:
+    """Import what an engine imports when it starts, seconds of work, for processes to be forked.
+
+    On a machine with GPUs this does nothing: a process that has looked for them cannot be forked.
+    """
+    if torch.cuda.device_count() == 0:
+        _import_deepspeed(torch.device("cpu"))
+        for name in ("deepspeed.compile.inductor", "torch.utils.tensorboard"):
+            importlib.import_module(name)
 
 
 def _import_deepspeed(device: torch.device) -> Any:

@@ -13,11 +13,18 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawing
 
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "vatt", "font.size": 9}
+
+
+def draw_importances(study: optuna.Study) -> Any:
+    """Draw how much the value depends on each key; of equal ones in the order of their names."""
+    return drawing.plot_param_importances(study, params=sorted(study.trials[0].params))
+
+
 FIGURES: dict[str, tuple[str, int, Callable[[optuna.Study], Any]]] = {
     "history": ("Value of each trial", 1, drawing.plot_optimization_history),
     "intermediate_values": ("Value by step of training", 1, drawing.plot_intermediate_values),
     "parallel_coordinates": ("Schedules and their values", 2, drawing.plot_parallel_coordinate),
-    "importances": ("What the value depends on", 3, drawing.plot_param_importances),
+    "importances": ("What the value depends on", 3, draw_importances),
 }
 """By file: title, how many different values of whole trials it takes, what draws it."""
 

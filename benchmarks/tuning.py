@@ -1,0 +1,130 @@
+"""Tuning in ratios: what the study costs beside its trainings, and four workers against one.
+
+Usage: python -m benchmarks.tuning [TASK], in a folder where the demo was pre-trained: it reads
+data/preprocess, data/pretrain, metrics/validate.json and params.yaml. What is compared is measured
+in turn, each in a folder and a process of its own; ratios are of medians.
+"""
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NUM_ROUNDS = 3
+BARE = """
+import json, sys
+from pathlib import Path
+import torch
+from vatt.params import load_params
+from vatt.stages.finetuning import Request, prepare_task
+from vatt.train.finetuning import train_classifier
+from vatt.train.jobs.finetuning import give_schedule
+
+class GivenUp(Exception): pass
+
+task, params = sys.argv[1], load_params(Path("params.yaml"))
+alone = {"num_processes": 1, "threads_per_process": params.tune.threads_per_worker}
+launch = params.launch.model_copy(update=alone)
+request = Request(params.run, params.clip, params.model, params.finetune, launch)
+job = prepare_task(task, request).job
+own = params.finetune.task(task).schedule.model_dump()
+for trial in json.loads(Path("trials.json").read_text())["trials"]:
+    def on_validation(step, numbers, trial=trial):
+        if trial["state"] == "pruned" and step == trial["steps"][-1]["step"]:
+            raise GivenUp
+    schedule = {**own, **trial["schedule"]}
+    try:
+        train_classifier(give_schedule(job, schedule, Path(f"bare-{trial['trial']}")), on_validation)
+    except GivenUp:
+        pass
+"""
+"""The trainings of a study, one after the other, without a study."""
+
+
+class Spent(NamedTuple):
+    """Of a process and its children, in seconds."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def make_folder(parent: Path, name: str, **tune: Any) -> Path:
+    """Return a folder where a task can be tuned anew, with other parameters of `tune`."""
+    folder = parent / name
+    (folder / "data").mkdir(parents=True)
+    for part in ("preprocess", "pretrain"):
+        (folder / "data" / part).symlink_to(Path("data", part).resolve())
+    shutil.copytree("metrics", folder / "metrics")
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["tune"] |= {"storage": None, **tune}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return folder
+
+
+def measure(command: Sequence[str], folder: Path) -> Spent:
+    """Run a command in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+    before, begun_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wall_s, after = time.monotonic() - begun_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(wall_s, cpu_s)
+
+
+def compare_with_bare_training(parent: Path, task: str) -> None:
+    """Print what study, storage and worker cost, as shares of the time of tuning."""
+    tuned, bare = [], []
+    for number in range(NUM_ROUNDS):
+        folder = make_folder(parent, f"study-{number}", num_workers=1)
+        tuned.append(measure(["-m", "vatt", "tune", task], folder))
+        shutil.copy(folder / "data/tune" / task / "trials.json", folder)
+        bare.append(measure(["-c", BARE, task], folder))
+    for name in ("wall_s", "cpu_s"):
+        whole, without = (statistics.median(getattr(s, name) for s in row) for row in (tuned, bare))
+        print(
+            f"study, storage, processes, figures: {1 - without / whole:6.1%} of tuning {task} "
+            f"({name[:-2]}: {whole:.1f} s, its trainings alone {without:.1f} s)",
+            flush=True,
+        )
+
+
+def compare_workers(parent: Path, task: str) -> None:
+    """Print how much faster four one-threaded workers finish eight trials than one does."""
+    spent: dict[int, list[Spent]] = {1: [], 4: []}
+    plan = {"num_trials": 8, "num_parallel": 4, "prune": None, "threads_per_worker": 1}
+    for number in range(NUM_ROUNDS):
+        for num_workers, row in spent.items():
+            name = f"workers-{num_workers}-{number}"
+            folder = make_folder(parent, name, num_workers=num_workers, **plan)
+            row.append(measure(["-m", "vatt", "tune", task], folder))
+    one, four = (statistics.median(s.wall_s for s in row) for row in spent.values())
+    print(f"four workers against one: {one / four:.2f} times as fast ({one:.1f} s, {four:.1f} s)")
+
+
+def main() -> None:
+    """Measure on the task that is named, else on `video`."""
+    task = sys.argv[1] if len(sys.argv) > 1 else "video"
+    with tempfile.TemporaryDirectory() as parent:
+        compare_with_bare_training(Path(parent), task)
+        compare_workers(Path(parent), task)
+
+
+if __name__ == "__main__":
+    main()
