@@ -16,12 +16,13 @@ from tests.stages.test_finetune import RUN, change_index, params_with, pass_vali
 from tests.stages.tuned_twice import TUNE
 from tests.train.corpus import LAUNCH
 from vatt.data.labelled import Wanted, read_labelled
+from vatt.data.splits import hide_test_split
 from vatt.params import ScheduleParams, StageError, TaskName
 from vatt.stages.tune import main
-from vatt.tuning.corpus import hide_test_split
 
 CAN_TUNE = [*(ROOT / "vatt/tuning").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
 CAN_TUNE += [ROOT / "vatt/stages/tune.py", ROOT / "vatt/stages/finetuning.py"]
+CAN_TUNE += [ROOT / "vatt/data/splits.py"]
 
 
 def tune(task: TaskName = "video", label: str = "letter") -> dict[str, Any]:

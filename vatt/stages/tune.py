@@ -9,6 +9,7 @@ import torch
 
 from vatt.atomic import atomic_path, write_json
 from vatt.data.labelled import UnlabelledError
+from vatt.data.splits import hide_test_split
 from vatt.interop.export import read_export_params
 from vatt.params import (
     ClipParams,
@@ -22,7 +23,6 @@ from vatt.stages.finetuning import PREPROCESS_DIR, PRETRAIN_DIR, Prepared, Reque
 from vatt.train.engine import preload
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import give_schedule
-from vatt.tuning.corpus import hide_test_split
 from vatt.tuning.crew import run_workers
 from vatt.tuning.outcome import write_figures, write_outcome
 from vatt.tuning.plan import CODE, Plan

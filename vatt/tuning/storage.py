@@ -1,10 +1,15 @@
-"""Where studies are kept: SQLite in .cache/tune, or a server that several machines share."""
+"""Where studies are kept: SQLite in .cache/tune, or a server that several machines share.
+
+Locks of files keep the processes of one machine apart; they end with the process that holds them.
+"""
 
 import contextlib
+import fcntl
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 import optuna
@@ -15,7 +20,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vatt.params import StageError, TuneParams
-from vatt.tuning.locks import hold
 
 SQLITE_NAME = "studies.db"
 WAIT_S = 300
@@ -23,6 +27,25 @@ WAIT_S = 300
 MISSED_HEARTBEATS = 3
 NUM_CREATORS = 2
 """Attempts to create tables before an error counts."""
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Wait for a lock, and hold it meanwhile."""
+    with _open_lock(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(path: Path) -> TextIOWrapper | None:
+    """Return the open file that holds a lock until it is closed; None if another process does."""
+    file = _open_lock(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def create_storage(tune: TuneParams, folder: Path) -> None:
@@ -107,3 +130,8 @@ def _find_address(tune: TuneParams, folder: Path) -> str:
         return tune.storage
     # Opened for writing, never created: that is done once, above.
     return f"sqlite:///file:{(folder / SQLITE_NAME).absolute()}?mode=rw&uri=true"
+
+
+def _open_lock(path: Path) -> TextIOWrapper:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")

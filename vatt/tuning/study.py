@@ -28,9 +28,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vatt.atomic import atomic_path
 from vatt.tuning.choice import choose
-from vatt.tuning.locks import hold, try_lock
 from vatt.tuning.plan import Plan
-from vatt.tuning.storage import open_storage, told_plainly
+from vatt.tuning.storage import hold, open_storage, told_plainly, try_lock
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 Attempts = dict[int, list[FrozenTrial]]

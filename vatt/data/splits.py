@@ -1,4 +1,4 @@
-"""The corpus as tuning sees it: without the split test, which so cannot be opened by mistake."""
+"""A corpus without the split test, which so cannot be opened by mistake: what tuning sees."""
 
 from pathlib import Path
 
