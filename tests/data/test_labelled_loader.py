@@ -97,8 +97,16 @@ def test_an_image_is_the_middle_frame_repeated(corpus_dir: Path) -> None:
         segment = split[number]
         # Of an even number of frames the one before or behind the middle.
         frames = {(segment.num_frames - 1) // 2, segment.num_frames // 2}
-        seen = [TaskInput("image", CLIP).shape_video(_read(one, segment, at)) for at in frames]
-        assert any(torch.equal(video[number], frame) for frame in seen)
+        seen = [2 * _read(one, segment, at) - 1 for at in frames]
+        assert any(torch.equal(video[number, :1], frame) for frame in seen)
+
+
+def test_middle_and_random_windows_have_the_same_range(corpus_dir: Path) -> None:
+    found, _ = middle_of(corpus_dir, "video")
+    drawn = join(load(corpus_dir, "video"))
+    for video in (found["video"], drawn["video"]):
+        assert -1 <= video.min() < -0.5
+        assert 0.5 < video.max() <= 1
 
 
 def _read(reader: ClipReader, segment: Sample, frame: int) -> torch.Tensor:

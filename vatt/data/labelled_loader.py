@@ -59,7 +59,7 @@ class TaskInput:
         return max(0.0, segment.num_frames - num_frames)
 
     def shape_video(self, video: Float[Tensor, "_ H W 3"]) -> Float[Tensor, "T H W 3"]:
-        """Return pictures as the network sees them: an image is repeated."""
+        """Return pictures in [-1, 1] as the network sees them: an image is repeated."""
         return video.expand(self.clip.num_frames, -1, -1, -1)
 
     def shape_audio(self, audio: Float[Tensor, " S"]) -> Float[Tensor, " R"]:
@@ -130,7 +130,7 @@ class MiddleClips(Dataset[Example]):
             start = round(start)
             size_px = (segment.height_px, segment.width_px)
             view = centre_view(size_px, reader.clip.frame_size_px)
-            video = reader.read_video(segment, start, view)
+            video = reader.read_video(segment, start, view).mul_(2).sub_(1)
             signals["video"] = self._input.shape_video(video)
         if "audio" in MODALITIES[self._input.task]:
             signals["audio"] = self._input.shape_audio(reader.read_audio(segment, start))
