@@ -101,7 +101,6 @@ def test_two_machines_make_one_study(
     assert [machine.exitcode for machine in machines] == [0, 0]
     assert [read_files(folder) for folder in folders] == [expected, expected]
     steps = [Counter(Training(folder / "log").read_log()) for folder in folders]
-    assert all(steps)  # both have worked
     assert set((steps[0] + steps[1]).values()) == {1}
     study = Study(make_plan(storage=server.address), folders[0])
     rows = optuna.load_study(study_name=study.plan.name, storage=study._storage).trials
