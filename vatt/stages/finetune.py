@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from vatt.atomic import atomic_path, write_json
+from vatt.atomic import atomic_path
 from vatt.data.labelled import UnlabelledError, count_classes
 from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.models.classification.networks import build_network
@@ -25,7 +25,7 @@ from vatt.params import (
     StageError,
     TaskName,
 )
-from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task
+from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task, skip_task
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import read_validations
 from vatt.train.jobs.recipes import FinetuneRecipe, Job
@@ -33,7 +33,6 @@ from vatt.train.jobs.recipes import FinetuneRecipe, Job
 OUT_DIR = Path("data/finetune")
 TUNE_DIR = Path("data/tune")
 METRICS_DIR = Path("metrics")
-SKIPPED = "skipped.json"
 
 
 def main(
@@ -56,7 +55,9 @@ def main(
     try:
         prepared = prepare_task(task, Request(run, clip, model, finetune, launch))
     except UnlabelledError as error:
-        return _skip(out_dir, curve_path, str(error))
+        with atomic_path(curve_path) as partial:  # DVC expects it
+            partial.touch()
+        return skip_task(out_dir, str(error))
     for note in prepared.corpus.notes:
         print(f"finetune {task}: {note}", file=sys.stderr)
     schedule = read_tuned_schedule(task)
@@ -96,17 +97,6 @@ def read_tuned_schedule(task: TaskName) -> ScheduleParams | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"{path}: cannot be used: {error}; run `dvc repro tune` again") from error
-
-
-def _skip(out_dir: Path, curve_path: Path, reason: str) -> dict[str, str]:
-    """Leave what later stages find where there is nothing to learn."""
-    print(f"{out_dir}: skipped: {reason}", file=sys.stderr)
-    with atomic_path(out_dir) as folder:
-        folder.mkdir()
-        write_json(folder / SKIPPED, {"reason": reason})
-    with atomic_path(curve_path) as partial:
-        partial.touch()
-    return {"skipped": reason}
 
 
 def _export(out_dir: Path, runs: Mapping[str, Job], prepared: Prepared) -> int:

@@ -1,8 +1,10 @@
 """What the stages `tune` and `finetune` share: the training of a task, ready to run."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vatt.atomic import atomic_path, write_json
 from vatt.data.labelled import LabelledCorpus, read_labelled
 from vatt.data.validation.gate import require_passed
 from vatt.interop.finetuning import Demand, describe_classifier, write_first_weights
@@ -24,6 +26,7 @@ PREPROCESS_DIR = Path("data/preprocess")
 PRETRAIN_DIR = Path("data/pretrain")
 VERDICT_PATH = Path("metrics/validate.json")
 RUNS_DIR = Path(".cache/finetune")
+SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,12 @@ def name_job(recipe: FinetuneRecipe, initial_weights: Path | None) -> Job:
         directory=directory,
         curve_path=directory / "curve.jsonl",
     )
+
+
+def skip_task(out_dir: Path, reason: str) -> dict[str, str]:
+    """Leave in a folder what later stages find of a task that is left out; return its metrics."""
+    print(f"{out_dir}: skipped: {reason}", file=sys.stderr)
+    with atomic_path(out_dir) as folder:
+        folder.mkdir()
+        write_json(folder / SKIPPED, {"reason": reason})
+    return {"skipped": reason}

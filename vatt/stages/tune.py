@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vatt.atomic import atomic_path, write_json
+from vatt.atomic import atomic_path
 from vatt.data.labelled import UnlabelledError
 from vatt.data.splits import hide_test_split
 from vatt.interop.export import read_export_params
@@ -19,7 +19,14 @@ from vatt.params import (
     TaskName,
     TuneParams,
 )
-from vatt.stages.finetuning import PREPROCESS_DIR, PRETRAIN_DIR, Prepared, Request, prepare_task
+from vatt.stages.finetuning import (
+    PREPROCESS_DIR,
+    PRETRAIN_DIR,
+    Prepared,
+    Request,
+    prepare_task,
+    skip_task,
+)
 from vatt.train.engine import preload
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import give_schedule
@@ -31,7 +38,6 @@ from vatt.tuning.worker import OnValidation, Train
 
 OUT_DIR = Path("data/tune")
 STUDIES_DIR = Path(".cache/tune")
-SKIPPED = "skipped.json"
 
 
 def main(
@@ -62,9 +68,9 @@ def main(
         request = Request(run, clip, model, finetune, launch.model_copy(update=alone))
         prepared = prepare_task(task, request)
     except UnlabelledError as error:
-        return _skip(OUT_DIR / task, str(error))
+        return skip_task(OUT_DIR / task, str(error))
     if not len(prepared.corpus.splits["validation"]):
-        return _skip(OUT_DIR / task, "the split validation has no segment to measure with")
+        return skip_task(OUT_DIR / task, "the split validation has no segment to measure with")
     for note in prepared.corpus.notes:
         print(f"tune {task}: {note}", file=sys.stderr)
     corpus_dir = STUDIES_DIR / f"{task}-corpus"
@@ -103,12 +109,3 @@ def _build_training(prepared: Prepared, corpus_dir: Path) -> Train:
         train_classifier(chosen, lambda step, numbers: on_validation(step, numbers[measure]))
 
     return train
-
-
-def _skip(out_dir: Path, reason: str) -> dict[str, str]:
-    """Leave what later stages find where there is nothing to tune."""
-    print(f"{out_dir}: skipped: {reason}", file=sys.stderr)
-    with atomic_path(out_dir) as folder:
-        folder.mkdir()
-        write_json(folder / SKIPPED, {"reason": reason})
-    return {"skipped": reason}
