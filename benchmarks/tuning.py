@@ -1,8 +1,8 @@
 """Tuning in ratios: what the study costs beside its trainings, and four workers against one.
 
-Usage: python -m benchmarks.tuning [TASK], in a folder where the demo was pre-trained: it reads
+Usage: python -m benchmarks.tuning [TASK ...], in a folder where the demo was pre-trained: it reads
 data/preprocess, data/pretrain, metrics/validate.json and params.yaml. What is compared is measured
-in turn, each in a folder and a process of its own; ratios are of medians.
+in turn, each in a folder and a process of its own. Without a task all of the demo's tuning is.
 """
 
 import os
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from vatt.params import TASKS
 
 ROOT = Path(__file__).parents[1]
 NUM_ROUNDS = 3
@@ -88,25 +90,25 @@ def measure(command: Sequence[str], folder: Path) -> Spent:
     return Spent(wall_s, cpu_s)
 
 
-def compare_with_bare_training(parent: Path, task: str) -> None:
-    """Print what study, storage and worker cost, as shares of the time of tuning."""
+def compare_with_bare_training(parent: Path, tasks: Sequence[str]) -> None:
+    """Print what study, storage and worker cost, as shares of the time of tuning some tasks."""
     tuned, bare = [], []
-    for number in range(NUM_ROUNDS):
-        folder = make_folder(parent, f"study-{number}", num_workers=1)
+    for task in tasks:
+        folder = make_folder(parent, f"study-{task}", num_workers=1)
         tuned.append(measure(["-m", "vatt", "tune", task], folder))
         shutil.copy(folder / "data/tune" / task / "trials.json", folder)
         bare.append(measure(["-c", BARE, task], folder))
     for name in ("wall_s", "cpu_s"):
-        whole, without = (statistics.median(getattr(s, name) for s in row) for row in (tuned, bare))
+        whole, without = (sum(getattr(spent, name) for spent in row) for row in (tuned, bare))
         print(
-            f"study, storage, processes, figures: {1 - without / whole:6.1%} of tuning {task} "
-            f"({name[:-2]}: {whole:.1f} s, its trainings alone {without:.1f} s)",
+            f"study, storage, processes, figures: {1 - without / whole:6.1%} of tuning "
+            f"{', '.join(tasks)} ({name[:-2]}: {whole:.1f} s, the trainings alone {without:.1f} s)",
             flush=True,
         )
 
 
 def compare_workers(parent: Path, task: str) -> None:
-    """Print how much faster four one-threaded workers finish eight trials than one does."""
+    """Print how much faster four one-threaded workers finish eight trials than one does: medians."""
     spent: dict[int, list[Spent]] = {1: [], 4: []}
     plan = {"num_trials": 8, "num_parallel": 4, "prune": None, "threads_per_worker": 1}
     for number in range(NUM_ROUNDS):
@@ -119,11 +121,11 @@ def compare_workers(parent: Path, task: str) -> None:
 
 
 def main() -> None:
-    """Measure on the task that is named, else on `video`."""
-    task = sys.argv[1] if len(sys.argv) > 1 else "video"
+    """Measure on the tasks that are named, else on all; four workers on the last of them."""
+    tasks = sys.argv[1:] or list(TASKS)
     with tempfile.TemporaryDirectory() as parent:
-        compare_with_bare_training(Path(parent), task)
-        compare_workers(Path(parent), task)
+        compare_with_bare_training(Path(parent), tasks)
+        compare_workers(Path(parent), tasks[-1])
 
 
 if __name__ == "__main__":
