@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +13,7 @@ import fsspec
 import pytest
 
 from tests.media import ODD_NAMES
-from vatt.data.sources.storage import HIDDEN, Storage, remove_others
+from vatt.data.sources.storage import HIDDEN, Storage, _modified_s, remove_others
 from vatt.params import FetchParams, StageError
 
 
@@ -72,10 +73,30 @@ def test_web_copy_is_equal(original: Path, tmp_path: Path) -> None:
 def test_copy_from_an_object_store_is_equal(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe({"/corpus/a.mp4": b"1", "/corpus/sub/b.mp4": b"2"})
-    problems = fetch(Storage("memory://corpus"), tmp_path / "copy")
-    memory.rm("/corpus", recursive=True)
+    copy = tmp_path / "copy"
+    problems = fetch(Storage("memory://corpus"), copy)
     assert problems == {"a.mp4": None, "sub/b.mp4": None}
-    assert read_tree(tmp_path / "copy") == {"a.mp4": b"1", "sub/b.mp4": b"2"}
+    assert read_tree(copy) == {"a.mp4": b"1", "sub/b.mp4": b"2"}
+    before = (copy / "a.mp4").stat().st_ino
+    memory.pipe({"/corpus/sub/b.mp4": b"3"})  # as many bytes, newer
+    assert fetch(Storage("memory://corpus"), copy) == problems
+    memory.rm("/corpus", recursive=True)
+    assert (copy / "a.mp4").stat().st_ino == before
+    assert read_tree(copy) == {"a.mp4": b"1", "sub/b.mp4": b"3"}
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"mtime": 1e9, "created": 2e9},  # disks
+        {"LastModified": datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)},  # S3
+        {"last_modified": datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)},  # Azure
+        {"updated": "2001-09-09T01:46:40Z"},  # Google
+        {"Last-Modified": "Sun, 09 Sep 2001 01:46:40 GMT"},
+    ],
+)
+def test_every_kind_of_storage_tells_the_time_in_its_way(info: dict[str, object]) -> None:
+    assert _modified_s(info) == 1e9
 
 
 def test_only_what_changed_is_fetched_again(original: Path, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from vatt.params import FetchParams, StageError
 
 HIDDEN = "is hidden: a name that starts with a dot"
 AS_ALWAYS = FetchParams()
+TIME_KEYS = ("mtime", "LastModified", "Last-Modified", "updated", "last_modified", "created")
+"""What kinds of storage call the time of a file; "created" last, for disks know both."""
 
 
 @dataclass(frozen=True)
@@ -264,8 +266,7 @@ def _kind(info: dict[str, Any]) -> str:
 
 def _modified_s(info: dict[str, Any]) -> float | None:
     """When a file was changed, in seconds since 1970, as far as its storage tells."""
-    values = (info.get(key) for key in ("mtime", "LastModified", "Last-Modified", "updated"))
-    value = next((value for value in values if value), None)
+    value = next((info[key] for key in TIME_KEYS if info.get(key)), None)
     try:
         if isinstance(value, str):
             is_date = value[:4].isdigit()

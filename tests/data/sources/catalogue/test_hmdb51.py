@@ -25,7 +25,9 @@ CARTWHEEL = "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_f_cm_np1_le_med_0.avi"
 
 
 def write_lists(tmp_path: Path) -> None:
-    codes = "".join(f"{BRUSH.format(number)} {code} \n" for number, code in enumerate((1, 2, 0, 1, 0)))
+    codes = "".join(
+        f"{BRUSH.format(number)} {code} \n" for number, code in enumerate((1, 2, 0, 1, 0))
+    )
     write_files(
         tmp_path / "lists",
         {

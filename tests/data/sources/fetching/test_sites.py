@@ -1,5 +1,6 @@
 """Videos of sites, through the real yt-dlp: its generic site plays a file of a server on localhost."""
 
+import errno
 import shutil
 import sys
 import threading
@@ -98,6 +99,34 @@ def test_yt_dlp_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yt_dlp", None)
     with pytest.raises(StageError, match=r"pip install '\.\[sites\]'"):
         fetch_all([SiteVideo("v", "http://127.0.0.1:9/v")], Path("out"), QUICK)
+
+
+def test_an_extractor_that_fails_costs_its_video_only(
+    clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract = yt_dlp.extractor.generic.GenericIE._real_extract
+    raised = {"/type/": TypeError("no\nsubscript"), "/reset/": ConnectionResetError(104, "reset")}
+
+    def fail(self: Any, address: str) -> Any:
+        for part, error in raised.items():
+            if part in address:
+                raise error
+        return extract(self, address)
+
+    monkeypatch.setattr(yt_dlp.extractor.generic.GenericIE, "_real_extract", fail)
+    with serve() as (address, record):
+        record.files["/well/v.mp4"] = clip
+        kinds = ("type", "reset", "well")
+        files = [SiteVideo(kind, f"{address}/{kind}/v.mp4") for kind in kinds]
+        assert fetch_all(files, Path("out"), QUICK) == {
+            "type": "cannot be fetched: yt-dlp failed: TypeError: no",
+            "reset": "cannot be fetched: yt-dlp failed: reset",
+            "well": None,
+        }
+        raised["/well/"] = OSError(errno.EIO, "broken disk")
+        Path("out/well").unlink()
+        with pytest.raises(OSError, match="broken disk"):
+            fetch_all(files, Path("out"), QUICK)
 
 
 SAID = {

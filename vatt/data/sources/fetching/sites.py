@@ -17,6 +17,7 @@ from vatt.data.sources.fetching.remote_file import (
     HostError,
     SiteVideo,
     StoppedError,
+    describe,
 )
 from vatt.data.sources.fetching.transfer import Conditions
 from vatt.params import StageError
@@ -62,6 +63,12 @@ def fetch_video(file: SiteVideo, folder: Path, conditions: Conditions) -> Path:
                 f"{folder}: cannot be written: {error}; make room, run again"
             ) from error
         raise _tell(error, yt_dlp) from error
+    except (StoppedError, StageError, FetchError):
+        raise
+    except Exception as error:  # a site that changed: its extractor fails in any way
+        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise
+        raise FetchError(f"yt-dlp failed: {describe(error)}") from error
     made = [Path(part["filepath"]) for part in found.get("requested_downloads") or []]
     if len(made) != 1 or not made[0].is_file():
         raise GoneError("the page holds no single video, or none at all")

@@ -39,7 +39,7 @@ class Store:
             return target.is_dir()
         if file.sha256 and item.digest and file.sha256.lower() != item.digest:
             return False
-        if not _has_size(target, item) and _has_size(partial, item):
+        if _has_size(partial, item):  # also where the old bytes are as many
             self.place(partial, target)
         return _has_size(target, item)
 
@@ -53,6 +53,7 @@ class Store:
         if here:
             item.state, item.num_bytes = "done", target.stat().st_size
             item.digest = file.sha256
+            self.partial(item).unlink(missing_ok=True)  # of another file that had this number
         return here
 
     def keep(self, file: RemoteFile, item: Item) -> Path:
