@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.world import make_clips, make_metrics, make_splits
+from tests.evaluation.world import make_clips, make_entries, make_metrics, make_splits
 from vatt.atomic import write_json
 from vatt.evaluation import summary
 from vatt.evaluation.comparison import Split, compare_networks, rank_direction, summarise
@@ -81,6 +81,23 @@ def test_an_unlabelled_test_split_is_skipped_with_the_reason() -> None:
     splits["test"] = splits["test"]._replace(clips=bare)
     probes = summarise(compare_networks(splits))["probes"]
     assert probes["colour"]["audio"] == {"reason": "no clips in the test split"}
+
+
+def test_linear_classifiers_can_be_limited_to_some_labels() -> None:
+    splits = make_splits(NUM_TEST)
+    entries = make_entries(splits["test"].clips)  # the task video has the label colour
+    some = summarise(compare_networks(splits, entries, probe_tasks=["action", "absent"]))
+    assert set(some["probes"]) == {"absent", "action"}
+    reason = {"reason": "needs 2 classes in the train split, found 0"}
+    assert some["probes"]["absent"] == {"video": reason, "audio": reason}
+    assert some["probes"]["action"]["video"]["num_test"] > 0
+    assert some["finetuned"]["video"]["linear_probe"] is None
+    none = summarise(compare_networks(splits, entries, probe_tasks=[]))
+    assert none["probes"] == {}
+    everything = summarise(compare_networks(splits, entries))
+    assert set(everything["probes"]) == {"action", "colour"}
+    for name in ("accuracy", "scratch", "untrained"):
+        assert none["finetuned"]["video"][name] == everything["finetuned"]["video"][name]
 
 
 def test_the_printed_table_is_aligned_and_holds_the_numbers(

@@ -17,7 +17,7 @@ from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import ExportedParams, build_untrained, save_export
 from vatt.params import ClipParams, EvaluateParams
 
-EVALUATE = EvaluateParams(num_windows=2, batch_size=3, lrc_steps=20)
+EVALUATE = EvaluateParams(num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None)
 EXPORTED = ExportedParams(
     clip=ClipParams(
         num_frames=4, frame_size_px=32, num_samples=38400, num_tokens=8, num_candidates=2

@@ -1,6 +1,6 @@
 """A trained network beside the same network untrained and beside chance, on all measures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
@@ -78,16 +78,15 @@ def compare_networks(
     splits: Mapping[str, Split],
     finetuned: Mapping[str, TaskEntry | Skipped] | None = None,
     lrc_steps: int = 0,
+    probe_tasks: Collection[str] | None = None,
 ) -> Comparison:
     """Measure both networks on `splits` train, validation and test, and what was fine-tuned.
 
-    Without `lrc_steps` the factorised classifier is left out.
+    Without `lrc_steps` the factorised classifier is left out. Linear classifiers are fitted to the
+    labels `probe_tasks`, also beside fine-tuned networks; None: to all that the clips have.
     """
     retrieval = {direction: _rank_both(direction, splits["test"]) for direction in DIRECTIONS}
-    tasks = sorted(
-        {task for split in splits.values() for row in split.clips.labels for task in row}
-        - {FOLD_TASK}
-    )
+    tasks = list_label_tasks(splits) if probe_tasks is None else sorted(set(probe_tasks))
     trained = {name: Seen(split.clips, split.trained) for name, split in splits.items()}
     untrained = {name: Seen(split.clips, split.untrained) for name, split in splits.items()}
     with threadpool_limits(1):  # small fits: threads cost far more than they give
@@ -102,10 +101,20 @@ def compare_networks(
             for modality in MODALITIES
         ]
         results = {
-            name: entry if isinstance(entry, Skipped) else measure_task(entry, trained)
+            name: entry
+            if isinstance(entry, Skipped)
+            else measure_task(
+                entry, trained, with_probe=probe_tasks is None or entry.label in probe_tasks
+            )
             for name, entry in (finetuned or {}).items()
         }
     return Comparison(retrieval, probes, results)
+
+
+def list_label_tasks(splits: Mapping[str, Split]) -> list[str]:
+    """Return the names of the labels that any clip has."""
+    rows = (row for split in splits.values() for row in split.clips.labels)
+    return sorted({task for row in rows for task in row} - {FOLD_TASK})
 
 
 def _rank_both(direction: str, test: Split) -> RankedPair:
@@ -162,6 +171,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "untrained": summarise_retrieval({name: pair.untrained for name, pair in pairs.items()}),
         "untrained_intervals": _list_intervals(pairs, "untrained"),
         "cosine": summarise_retrieval({name: pair.cosine for name, pair in pairs.items()}),
+        "cosine_intervals": _list_intervals(pairs, "cosine"),
         "chance": _flatten(chance),
         "probes": probes,
         "finetuned": {
@@ -200,7 +210,6 @@ def _summarise_probes(pair: ProbePair) -> dict[str, Any]:
     }
     return {
         **_summarise_pair(trained, untrained),
-        "untrained_interval": untrained.interval,
         "chance": max(chances.values()),
         **(chances if trained.measure == "accuracy" else {}),
         "num_classes": len(trained.classes),
@@ -223,4 +232,5 @@ def _summarise_pair(trained: Probe, untrained: Probe) -> dict[str, Any]:
         trained.measure: trained.value,
         "interval": trained.interval,
         "untrained": untrained.value,
+        "untrained_interval": untrained.interval,
     }

@@ -67,10 +67,13 @@ class TaskResult(NamedTuple):
     num_unknown: int
 
 
-def measure_task(entry: TaskEntry, splits: Mapping[str, Seen]) -> TaskResult | Skipped:
+def measure_task(
+    entry: TaskEntry, splits: Mapping[str, Seen], *, with_probe: bool = True
+) -> TaskResult | Skipped:
     """Measure the networks of a task on the test split, and a linear probe of the same modality.
 
-    `splits` are train, validation and test as the pre-trained network sees them.
+    `splits` are train, validation and test as the pre-trained network sees them. Without the probe,
+    which learns from all of the split train, chance is that of guessing.
     """
     clips = splits["test"].clips
     samples = clips.find_labelled(entry.label, MODALITIES[entry.modality])
@@ -84,6 +87,8 @@ def measure_task(entry: TaskEntry, splits: Mapping[str, Seen]) -> TaskResult | S
     }
     measure = _measure_many if entry.is_multi_label else _measure_one
     result = measure(entry, logits, labels, videos)
+    if not with_probe:
+        return result
     folds = build_folds(entry.label, entry.modality, splits, by_split=True)
     linear = probe(folds, measure=result.measure)
     if isinstance(linear, Skipped):

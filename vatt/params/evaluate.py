@@ -16,6 +16,8 @@ class EvaluateParams(Section):
     """Windows, or crops of them, embedded at once."""
     lrc_steps: int = Field(ge=0)
     """Updates of the paper's factorised linear classifier, 50,000 there; 0 leaves it out."""
+    probe_tasks: tuple[str, ...] | None
+    """Names of labels that linear classifiers are fitted to; None: all that the corpus has."""
 
 
 class PromoteParams(Section):

@@ -66,7 +66,7 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
         task: _describe(task, found.params, logits[task]) if isinstance(found, Tuned) else found
         for task, found in tasks.items()
     }
-    comparison = compare_networks(splits, entries, evaluate.lrc_steps)
+    comparison = compare_networks(splits, entries, evaluate.lrc_steps, evaluate.probe_tasks)
     test, index = splits["test"].clips, read_index(PREPROCESS_DIR)
     metrics = {
         **summarise(comparison),

@@ -24,7 +24,7 @@ from vatt.params import ClipParams, EvaluateParams, StageError
 
 CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
 MODEL = TINY_MODEL.model_copy(update={"audio_patch": 480})
-PARAMS = EvaluateParams(num_windows=3, batch_size=6, lrc_steps=0)
+PARAMS = EvaluateParams(num_windows=3, batch_size=6, lrc_steps=0, probe_tasks=None)
 RATE_HZ = PREPROCESS.frame_rate_hz
 
 
