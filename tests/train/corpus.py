@@ -9,10 +9,11 @@ import torch
 from tests.tiny import LOSS, TINY_MODEL
 from vatt.batch import Batch
 from vatt.models.vatt import Vatt
-from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams
+from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams, RunParams
 from vatt.train.contrastive.objective import PARTS, Objective
 from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.loop import Plan
 
 CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=2)
@@ -101,6 +102,28 @@ def build_plan(directory: Path, pretrain: PretrainParams) -> Plan:
         curve_path=directory / "curve.jsonl",
         parts=PARTS,
         settings=lambda step: [adam_settings(step, pretrain)],
+    )
+
+
+def build_job(**launch: object) -> Job:
+    """Return a job as the stage makes it, of a run with a short name in the current folder."""
+    recipe = PretrainRecipe(
+        run=RunParams(seed=0),
+        clip=CLIP,
+        model=MODEL,
+        loss=LOSS,
+        pretrain=PRETRAIN,
+        launch=LAUNCH.model_copy(update=launch),
+        vocab_size=VOCAB_SIZE,
+        index_digest="",
+        tokenizer_digest="",
+    )
+    return Job(
+        recipe=recipe,
+        initial_weights=None,
+        preprocess_dir=Path("data/preprocess"),
+        directory=Path(".cache/pretrain/0123456789abcdef"),
+        curve_path=Path("metrics/pretrain_curve.jsonl"),
     )
 
 

@@ -1,46 +1,25 @@
 """The manifest for Kubernetes, field by field as its reference has them, and kubectl at the edge."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.train.corpus import LAUNCH, PRETRAIN
-from vatt.params import KubernetesParams, StageError, load_params
-from vatt.train.jobs.recipes import Job, PretrainRecipe
+from tests.train.corpus import build_job
+from tests.train.launchers.fakes import install_fakes, read_asked
+from vatt.params import KubernetesParams, StageError
+from vatt.train.jobs.recipes import Job
 from vatt.train.launchers.kubernetes import build_order, run_in_kubernetes, write_manifest
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A job for two pods of four GPUs, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    params = load_params(ROOT / "params.yaml")
     kubernetes = KubernetesParams(num_nodes=2, gpus_per_pod=4, namespace="research")
-    update = {"launcher": "kubernetes", "num_processes": 8, "kubernetes": kubernetes}
-    recipe = PretrainRecipe(
-        run=params.run,
-        clip=params.clip,
-        model=params.model,
-        loss=params.loss,
-        pretrain=PRETRAIN,
-        launch=LAUNCH.model_copy(update=update),
-        vocab_size=8,
-        index_digest="",
-        tokenizer_digest="",
-    )
-    return Job(
-        recipe=recipe,
-        initial_weights=None,
-        preprocess_dir=Path("data/preprocess"),
-        directory=Path(".cache/pretrain/0123456789abcdef"),
-        curve_path=Path("metrics/pretrain_curve.jsonl"),
-    )
+    return build_job(launcher="kubernetes", num_processes=8, kubernetes=kubernetes)
 
 
 def read_manifest(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,23 +74,37 @@ def test_without_apply_the_manifest_waits_for_a_person(job: Job) -> None:
         run_in_kubernetes(job)
 
 
-def test_a_failed_job_is_told_and_removed(
+def test_a_failed_job_is_told_and_removed_but_not_while_the_cluster_is_away(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the edge of the network stands a kubectl that writes down what it is asked."""
+    """The API answers neither the first two questions nor the first request to remove the job."""
     status = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
     (tmp_path / "answer.json").write_text(json.dumps({"status": status}))
-    kubectl = tmp_path / "bin" / "kubectl"
-    kubectl.parent.mkdir()
-    kubectl.write_text(
-        f"#!/bin/sh\necho $1 >> {tmp_path}/asked\n[ $1 != get ] || cat {tmp_path}/answer.json\n"
-    )
-    kubectl.chmod(kubectl.stat().st_mode | stat.S_IEXEC)
-    monkeypatch.setenv("PATH", f"{kubectl.parent}:/usr/bin:/bin")
+    away = 'echo "The connection to the server was refused" >&2; exit 1'
+    script = f"""case $1/$N in
+        get/1|get/2|delete/2) {away};;
+        get/*) cat {tmp_path}/answer.json;;
+    esac"""
+    install_fakes(tmp_path, monkeypatch, kubectl=script)
+    with pytest.raises(StageError, match="job vatt-0123456789abcdef: backoff limit"):
+        run_in_kubernetes(apply_at_once(job))
+    asked = [line.split()[1] for line in read_asked(tmp_path)]
+    assert asked == ["delete", "apply", "get", "get", "get", "delete", "delete"]
+
+
+def test_a_job_that_somebody_removed_is_told_at_once(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = '[ $1 != get ] || { echo "Error from server (NotFound): jobs.batch" >&2; exit 1; }'
+    install_fakes(tmp_path, monkeypatch, kubectl=gone)
+    with pytest.raises(StageError, match="NotFound"):
+        run_in_kubernetes(apply_at_once(job))
+    asked = [line.split()[1] for line in read_asked(tmp_path)]
+    assert asked == ["delete", "apply", "get", "delete"]
+
+
+def apply_at_once(job: Job) -> Job:
     launch = job.recipe.launch
     kubernetes = launch.kubernetes.model_copy(update={"apply": True})
     launch = launch.model_copy(update={"kubernetes": kubernetes})
-    job = job.model_copy(update={"recipe": job.recipe.model_copy(update={"launch": launch})})
-    with pytest.raises(StageError, match="job vatt-0123456789abcdef: backoff limit"):
-        run_in_kubernetes(job)
-    assert (tmp_path / "asked").read_text().split() == ["delete", "apply", "get", "delete"]
+    return job.model_copy(update={"recipe": job.recipe.model_copy(update={"launch": launch})})

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,13 @@ from vatt.params import StageError
 from vatt.params.launch import KubernetesParams
 from vatt.signals import sigterm_raises
 from vatt.train.jobs.recipes import Job
+from vatt.train.launchers.command import ask_patiently, run_command
 from vatt.train.launchers.node.agent import train
 from vatt.train.worker import run_job
 
+SETTING = "launch.kubernetes.apply"
+REFUSALS = ("(NotFound)", "(Forbidden)")
+"""What the cluster answers where asking again would not help."""
 PORT = 29400
 POLL_S = 5.0
 STAGE_ERROR_CODE = 4
@@ -146,12 +149,15 @@ def _name(job: Job) -> str:
 
 def _apply_and_wait(job: Job, path: Path) -> None:
     name, namespace = _name(job), f"--namespace={job.recipe.launch.kubernetes.namespace}"
+    delete = ["kubectl", "delete", "--ignore-not-found", "--cascade=foreground"]
+    delete.append(f"--filename={path}")
+    get = ["kubectl", "get", "job", name, namespace, "--output=json", "--request-timeout=60s"]
     job.weights_path.unlink(missing_ok=True)
-    _kubectl("delete", "--ignore-not-found", "--cascade=foreground", f"--filename={path}")
-    _kubectl("apply", f"--filename={path}")
+    run_command(delete, SETTING)
+    run_command(["kubectl", "apply", f"--filename={path}"], SETTING)
     try:
         while True:
-            status = json.loads(_kubectl("get", "job", name, namespace, "--output=json"))["status"]
+            status = json.loads(ask_patiently(get, SETTING, REFUSALS))["status"]
             for condition in status.get("conditions", []):
                 if condition["status"] == "True" and condition["type"] in {"Complete", "Failed"}:
                     if condition["type"] == "Complete":
@@ -159,17 +165,7 @@ def _apply_and_wait(job: Job, path: Path) -> None:
                     raise StageError(f"job {name}: {condition.get('message', 'failed')}")
             time.sleep(POLL_S)
     finally:
-        _kubectl("delete", "--ignore-not-found", "--cascade=foreground", f"--filename={path}")
-
-
-def _kubectl(*arguments: str) -> str:
-    try:
-        command = ["kubectl", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except FileNotFoundError as error:
-        raise StageError("launch.kubernetes.apply: kubectl is not on this machine") from error
-    except subprocess.CalledProcessError as error:
-        raise StageError(f"kubectl {' '.join(arguments)}: {error.stderr.strip()}") from error
+        ask_patiently(delete, SETTING, REFUSALS)
 
 
 def build_order(job: Job, index: int, first_pod: str) -> dict[str, Any]:

@@ -1,21 +1,23 @@
 """Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside of it."""
 
-import contextlib
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from vatt.atomic import atomic_path, write_json
 from vatt.params import LaunchParams, StageError
 from vatt.signals import sigterm_raises
 from vatt.train.jobs.recipes import Job
+from vatt.train.launchers.command import CommandError, ask_patiently, run_command
 from vatt.train.launchers.reach import Srun
 from vatt.train.launchers.supervisor import supervise
 
+SETTING = "launch.launcher = slurm"
 POLL_S = 2.0
+FORGOTTEN = "Invalid job id"
+"""What Slurm says of a job that ended some minutes ago; other errors say nothing of the job."""
+ENDED = (FORGOTTEN, "already completing or completed")
 ACTIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"),
     *("REQUEUE_FED", "RESIZING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "SPECIAL_EXIT"),
@@ -27,6 +29,7 @@ def run_in_slurm(job: Job) -> None:
 
     Raises:
         StageError: sbatch refused it, or it ended without weights; the message holds its last words.
+            Or Slurm does not say whether a job still runs; then none is submitted.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     number_path, log_path = job.directory / "slurm_job", job.directory / "slurm.log"
@@ -40,7 +43,7 @@ def run_in_slurm(job: Job) -> None:
         f"{job.recipe.section}: {script_path}:\n{script_path.read_text(encoding='utf-8')}",
         flush=True,
     )
-    number = _run(["sbatch", "--parsable", str(script_path)]).split(";")[0]
+    number = run_command(["sbatch", "--parsable", str(script_path)], SETTING).split(";")[0]
     with atomic_path(number_path) as partial:
         partial.write_text(number, encoding="utf-8")
     print(
@@ -119,27 +122,31 @@ def _wait(number: str, log_path: Path) -> None:
 def _cancel(number: str) -> None:
     """End a job, if it has not ended, and wait until none of its processes is left."""
     if _state(number) in ACTIVE:
-        _run(["scancel", number])
+        try:
+            ask_patiently(["scancel", number], SETTING, ENDED)
+        except CommandError as error:
+            if not any(text in str(error) for text in ENDED):
+                raise
     while _state(number) in ACTIVE:
         time.sleep(POLL_S)
 
 
 def _state(number: str) -> str:
-    """Return the state of a job as Slurm calls it; UNKNOWN once it has forgotten the job."""
-    with contextlib.suppress(StageError):
-        for word in _run(["scontrol", "--oneliner", "show", "job", number]).split():
-            if word.startswith("JobState="):
-                return word.removeprefix("JobState=")
-    return "UNKNOWN"
+    """Return the state of a job as Slurm calls it; UNKNOWN once it has forgotten the job.
 
-
-def _run(command: Sequence[str]) -> str:
+    Raises:
+        StageError: Slurm does not answer for a long time.
+    """
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError as error:
-        raise StageError(f"launch.launcher = slurm: {command[0]} is not on this machine") from error
-    except subprocess.CalledProcessError as error:
-        raise StageError(f"{shlex.join(command)}: {error.stderr.strip()}") from error
+        answer = ask_patiently(
+            ["scontrol", "--oneliner", "show", "job", number], SETTING, (FORGOTTEN,)
+        )
+    except CommandError as error:
+        if FORGOTTEN not in str(error):
+            raise
+        return "UNKNOWN"
+    states = [word for word in answer.split() if word.startswith("JobState=")]
+    return states[0].removeprefix("JobState=") if states else "UNKNOWN"
 
 
 def main() -> int:
