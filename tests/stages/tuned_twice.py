@@ -37,6 +37,7 @@ TUNE = TuneParams.model_validate(
             "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
             "drop_token_rate": {"choices": [0.0, 0.5]},
         },
+        "task_space": {},
     }
 )
 

@@ -145,5 +145,9 @@ def test_a_plan_that_may_end_otherwise_is_another_study() -> None:
     assert len({plan.name, *(other.name for other in others)}) == 1 + len(others)
     same = make_plan(num_workers=7, heartbeat_s=9, storage="postgresql://somewhere/else")
     assert same.name == plan.name
+    assert make_plan(task_space={"audio": {"shape": None}}).name == plan.name
+    own = make_plan(task_space={"video": {"shape": None}})
+    assert own.list_changes(plan.identity) == ["space"]
+    assert set(own.list_distributions()) == {"learning_rate", "warmup_steps"}
     assert others[3].list_changes(plan.identity) == ["data"]
     assert others[5].list_changes(plan.identity) == ["space"]

@@ -29,6 +29,7 @@ TUNE = TuneParams.model_validate(
             "warmup_steps": {"low": 0, "high": 20},
             "shape": {"choices": ["cosine", "linear"]},
         },
+        "task_space": {},
     }
 )
 

@@ -33,7 +33,7 @@ class ScheduleParams(Section):
     layer_decay: float = Field(gt=0, le=1)
     """The learning rate of each layer is that of the layer above times this; 1 is off, as in the paper."""
     label_smoothing: Rate
-    """0.1 in the paper, for video and images."""
+    """0.1 in the paper, for video and images; of several labels a clip, 0."""
     mixup_alpha: float = Field(ge=0)
     """Of the Beta distribution that clips are mixed by; 5 for sound, else 0 (off) in the paper."""
     drop_token_rate: float = Field(ge=0, lt=1)

@@ -165,6 +165,10 @@ class Params(Section):
             + (
                 "a way to fuse is needed" if name == "audio_visual" else "there is nothing to fuse"
             ): ((task.fusion is not None) == (name == "audio_visual")),
+            f"{section}.schedule.label_smoothing = {task.schedule.label_smoothing} must be 0 where "
+            f"{section}.multi_label is true": (
+                not task.multi_label or task.schedule.label_smoothing == 0
+            ),
             f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2": (
                 task.ema_decay is None or self.launch.zero_stage < 3
             ),
@@ -172,15 +176,21 @@ class Params(Section):
 
     def _list_space_rules(self, name: TaskName) -> dict[str, bool]:
         """Return what must hold of the search for the schedule of a task, and whether it does."""
-        task, longest = self.finetune.task(name), self.tune.space.get("warmup_steps")
+        tune, section = self.tune, f"finetune.{name}"
+        task, space = self.finetune.task(name), tune.find_space(name)
+        longest = space.get("warmup_steps")
         return {
-            f"tune.space.{key} does not hold finetune.{name}.schedule.{key} = "
-            f"{getattr(task.schedule, key)!r}": values.holds(getattr(task.schedule, key))
-            for key, values in self.tune.space.items()
-        } | {
-            f"tune.space.warmup_steps goes beyond finetune.{name}.num_steps = {task.num_steps}": (
-                longest is None or max(longest.list_ends()) <= task.num_steps
+            f"{tune.name_key(name, key)} does not hold {section}.schedule.{key} = "
+            f"{getattr(task.schedule, key)!r} (tune.task_space.{name} is for this task alone)": (
+                values.holds(getattr(task.schedule, key))
             )
+            for key, values in space.items()
+        } | {
+            f"{tune.name_key(name, 'warmup_steps')} goes beyond {section}.num_steps = "
+            f"{task.num_steps}": (longest is None or max(longest.list_ends()) <= task.num_steps),
+            f"tune.task_space.{name} leaves nothing to search": len(space) > 0,
+            f"tune.task_space.{name}.label_smoothing must be null where {section}.multi_label is "
+            "true: there is no smoothing": not (task.multi_label and "label_smoothing" in space),
         }
 
     def _list_input_rules(self, name: TaskName) -> dict[str, bool]:

@@ -1,10 +1,11 @@
 """Parameters of tuning: the search for a schedule of fine-tuning (Optuna)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from vatt.params.finetune import ScheduleParams
+from vatt.params.finetune import ScheduleParams, TaskName
 from vatt.params.section import Section
 
 Number = int | float
@@ -60,31 +61,31 @@ Values = Annotated[
 
 
 class PruneParams(Section):
-    """A trial below the median of those before it, at the same step, is given up."""
+    """A trial whose best value so far is below the median of whole trials at that step is given up."""
 
     min_trials: int = Field(ge=1)
-    """Whole trials to compare with; before there are as many, none is given up."""
+    """A trial that knows fewer whole ones is not given up."""
     min_steps: int = Field(ge=0)
     """Before so many steps of training, none is given up."""
 
 
 class TuneParams(Section):
-    """How schedules are searched for; the same for every task."""
+    """How schedules are searched for, in a study for each task."""
 
     num_trials: int = Field(ge=1)
     """Schedules that are tried. The first one is that of `finetune`: the paper's, or your own."""
     num_random_trials: int = Field(ge=1)
-    """The first ones are drawn at random; those that follow learn from the results (TPE)."""
+    """A trial that knows fewer results is drawn at random; the others learn from them (TPE)."""
     num_parallel: int = Field(ge=1)
     """Trials that may run at once, on all machines. Each is chosen, and given up, by the results of
     all but the `num_parallel` - 1 before it, so that neither speed nor kills change a study."""
     num_workers: int = Field(ge=1)
-    """Processes of this machine that train; each trains one schedule."""
+    """Processes of this machine that train one schedule each; at most `num_parallel`."""
     threads_per_worker: int = Field(ge=1)
     """Of torch, on the CPU."""
-    storage: Annotated[str, Field(pattern=r"^(postgresql|mysql)(\+\w+)?://")] | None
-    """Where studies are kept: a PostgreSQL or MySQL server, which several machines can share; null
-    is an SQLite file in .cache/tune."""
+    storage: Annotated[str, Field(pattern=r"^postgresql(\+\w+)?://")] | None
+    """Where studies are kept: a PostgreSQL server, which several machines can share; null is an
+    SQLite file in .cache/tune."""
     heartbeat_s: int = Field(ge=1)
     """How often a worker says in the storage that it is alive; after three silent times another
     machine takes its trial up. On the same machine that happens at once."""
@@ -94,22 +95,55 @@ class TuneParams(Section):
     """null: every trial is trained to the end."""
     space: dict[str, Values] = Field(min_length=1)
     """What is searched: keys of a schedule. The others stay as they are in `finetune`."""
+    task_space: dict[TaskName, dict[str, Values | None]]
+    """What is searched otherwise for a task: its keys replace those of `space`, or add to them; null
+    leaves one out."""
 
     @model_validator(mode="after")
-    def _check_space(self) -> Self:
-        problems = []
-        for name, values in self.space.items():
-            if name not in ScheduleParams.model_fields:
-                known = ", ".join(ScheduleParams.model_fields)
-                raise ValueError(f"space.{name}: is no key of a schedule; there are {known}")
-            problems += [
-                f"space.{name}: {value!r}: {problem}"
-                for value in values.list_ends()
-                if (problem := _find_problem(name, value)) is not None
-            ]
+    def _check_workers(self) -> Self:
+        if self.num_workers > self.num_parallel:
+            raise ValueError(
+                f"num_workers = {self.num_workers} is above num_parallel = {self.num_parallel}: "
+                "the others would have nothing to do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_spaces(self) -> Self:
+        spaces: dict[str, Mapping[str, Values | None]] = {"space": self.space}
+        spaces |= {f"task_space.{task}": space for task, space in self.task_space.items()}
+        problems = [
+            problem for place, space in spaces.items() for problem in _list_problems(place, space)
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def find_space(self, task: TaskName) -> dict[str, Values]:
+        """Return what is searched for a task."""
+        space = {**self.space, **self.task_space.get(task, {})}
+        return {name: values for name, values in space.items() if values is not None}
+
+    def name_key(self, task: TaskName, key: str) -> str:
+        """Return where params.yaml says what is searched of a key for a task."""
+        own = self.task_space.get(task, {})
+        return f"tune.task_space.{task}.{key}" if key in own else f"tune.space.{key}"
+
+
+def _list_problems(place: str, space: Mapping[str, Values | None]) -> list[str]:
+    """Return what is wrong with a search space, whatever its task."""
+    problems = []
+    for name, values in space.items():
+        if name not in ScheduleParams.model_fields:
+            known = ", ".join(ScheduleParams.model_fields)
+            problems.append(f"{place}.{name}: is no key of a schedule; there are {known}")
+            continue
+        problems += [
+            f"{place}.{name}: {value!r}: {problem}"
+            for value in (() if values is None else values.list_ends())
+            if (problem := _find_problem(name, value)) is not None
+        ]
+    return problems
 
 
 def _find_problem(name: str, value: Any) -> str | None:

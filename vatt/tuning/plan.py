@@ -14,8 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from vatt.params import TuneParams
-from vatt.params.tune import OneOf
+from vatt.params import TaskName, TuneParams
+from vatt.params.tune import OneOf, Values
 
 CODE = "code"
 """Of `Plan.training`: what stands for all of a training, its code included."""
@@ -25,11 +25,11 @@ CODE = "code"
 class Plan:
     """A study to be made.
 
-    task: one of TASKS. seed: of the choice of schedules. own: the schedule of params.yaml, the first
+    seed: of the choice of schedules. own: the schedule of params.yaml, the first
     trial. training: what decides the result of a training besides its schedule, by name.
     """
 
-    task: str
+    task: TaskName
     seed: int
     tune: TuneParams
     own: Mapping[str, Any]
@@ -41,12 +41,19 @@ class Plan:
         return f"{self.task}-{hashlib.blake2b(self.identity.encode(), digest_size=8).hexdigest()}"
 
     @property
+    def space(self) -> dict[str, Values]:
+        """What is searched."""
+        return self.tune.find_space(self.task)
+
+    @property
     def identity(self) -> str:
         """As JSON: what the name stands for. The number of trials is not in it: it may grow."""
         tune = self.tune.model_dump(
-            mode="json", include={"num_random_trials", "num_parallel", "prune", "space"}
+            mode="json", include={"num_random_trials", "num_parallel", "prune"}
         )
-        parts = {"seed": self.seed, "schedule": dict(self.own), **tune, **self.training}
+        space = {name: values.model_dump() for name, values in self.space.items()}
+        parts = {"seed": self.seed, "schedule": dict(self.own), "space": space}
+        parts |= {**tune, **self.training}
         return json.dumps({**parts, "optuna": optuna.__version__}, sort_keys=True)
 
     def list_changes(self, identity: str) -> list[str]:
@@ -63,7 +70,7 @@ class Plan:
     def list_distributions(self) -> dict[str, BaseDistribution]:
         """Return the search space for Optuna."""
         found: dict[str, BaseDistribution] = {}
-        for name, values in sorted(self.tune.space.items()):
+        for name, values in sorted(self.space.items()):
             if isinstance(values, OneOf):
                 found[name] = CategoricalDistribution(values.choices)
             elif isinstance(self.own[name], int):
