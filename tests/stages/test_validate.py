@@ -5,11 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.data.validation.clean import clean_index
-from vatt.params import StageError, load_params
+from vatt.data.validation.expectations import REQUIRED_COLUMNS
+from vatt.data.validation.verdict import Corpus, validate_corpus
+from vatt.params import StageError, ValidateParams, load_params
 from vatt.stages import validate
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +37,21 @@ def test_a_clean_corpus_passes_with_the_digest_of_its_index(preprocess_dir: Path
     assert metrics["passed"]
     assert metrics["index_digest"] == hashlib.blake2b(content, digest_size=16).hexdigest()
     assert [path.name for path in Path("data/validate").iterdir()] == ["index.html"]
+
+
+def test_columns_that_no_rule_needs_are_not_read(
+    preprocess_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean_index().assign(picture_hashes="0123").to_parquet(preprocess_dir / "index.parquet")
+    judged: list[str] = []
+
+    def judge(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, Any], str]:
+        judged.extend(corpus.index.columns)
+        return validate_corpus(corpus, params)
+
+    monkeypatch.setattr(validate, "validate_corpus", judge)
+    assert validate.main(PARAMS)["passed"]
+    assert judged == REQUIRED_COLUMNS
 
 
 def test_a_warning_is_printed_and_does_not_stop(

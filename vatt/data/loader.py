@@ -177,12 +177,17 @@ def load_batches(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global one, that of the training
     )
-    return _name_dead_workers(iter(loader))
+    return _name_failures(iter(loader))
 
 
-def _name_dead_workers(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
+def _name_failures(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
+    """Tell what failed in a worker without its traceback, which torch puts into the message."""
     try:
         yield from batches
+    except StageError as error:
+        kind = type(error)
+        _, _, message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+        raise kind(message.rstrip()) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vatt.atomic import atomic_path
 from vatt.data.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
+from vatt.data.validation.expectations import REQUIRED_COLUMNS
 from vatt.data.validation.tables import read_duplicates, read_quarantine
 from vatt.data.validation.verdict import Corpus, validate_corpus
 from vatt.params import StageError, ValidateParams
@@ -27,7 +29,7 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     try:
         index_digest = digest_index(PREPROCESS_DIR)
         corpus = Corpus(
-            index=pd.read_parquet(PREPROCESS_DIR / INDEX_NAME),
+            index=_read_columns(PREPROCESS_DIR / INDEX_NAME),
             quarantine=read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME),
             duplicates=read_duplicates(PREPROCESS_DIR / DUPLICATES_NAME),
         )
@@ -47,6 +49,12 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     for line in failed:
         print(f"validate: {line}", file=sys.stderr)
     return verdict
+
+
+def _read_columns(path: Path) -> pd.DataFrame:
+    """Read what the rules need of the index; hashes and texts make up most of a large one."""
+    present = pq.read_schema(path).names
+    return pd.read_parquet(path, columns=[name for name in REQUIRED_COLUMNS if name in present])
 
 
 def _describe(rule: Mapping[str, Any]) -> str:

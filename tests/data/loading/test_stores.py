@@ -68,7 +68,9 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteShards:
     monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.01)
-    return RemoteShards(f"{server.url}/shards/", RangeCache(tmp_path / "cache", 64 * MIB), 0.5)
+    return RemoteShards(
+        f"{server.url}/shards/", RangeCache(tmp_path / "cache", 64 * MIB), timeout_s=0.5
+    )
 
 
 def test_a_range_is_fetched_once(remote: RemoteShards, server: Server) -> None:
@@ -78,10 +80,28 @@ def test_a_range_is_fetched_once(remote: RemoteShards, server: Server) -> None:
     assert server.asked["train-000000.tar"] == 2
 
 
-def test_the_end_of_a_shard_ends_what_is_read(remote: RemoteShards, tmp_path: Path) -> None:
+def test_the_end_of_a_local_shard_ends_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(CONTENT)
-    for store in (remote, LocalShards(tmp_path)):
-        assert store.read("a.tar", 299_000, 301_000) == CONTENT[299_000:]
+    assert LocalShards(tmp_path).read("a.tar", 299_000, 301_000) == CONTENT[299_000:]
+
+
+def test_half_a_shard_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "FIRST_PAUSE_S", 0.001)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/half/a.tar", CONTENT[:200])
+    shards = RemoteShards("memory://half", RangeCache(tmp_path, 64 * MIB))
+    with pytest.raises(UnreadableError, match="193 of 293 bytes came"):
+        shards.read("a.tar", 7, 300)
+    memory.pipe_file("/half/a.tar", CONTENT)  # the upload has ended
+    assert shards.read("a.tar", 7, 300) == CONTENT[7:300]
+
+
+def test_the_shards_of_another_corpus_take_the_place_of_those_kept(tmp_path: Path) -> None:
+    memory, cache = fsspec.filesystem("memory"), RangeCache(tmp_path, 64 * MIB)
+    for version, content in (("old", CONTENT), ("new", CONTENT[::-1])):
+        memory.pipe_file("/replaced/a.tar", content)
+        shards = RemoteShards("memory://replaced", cache, version)
+        assert shards.read("a.tar", 7, 300) == content[7:300]
 
 
 def test_a_server_without_ranges_is_understood(remote: RemoteShards) -> None:

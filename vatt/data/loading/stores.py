@@ -53,9 +53,13 @@ class LocalShards:
 class RemoteShards:
     """Shards at an address, read range by range: random samples need little of each shard."""
 
-    def __init__(self, url: str, cache: "RangeCache", timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, cache: "RangeCache", version: str = "", timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Open shards at an address; `version` tells the corpus from others that were there."""
         self._url = url.rstrip("/")
         self._cache = cache
+        self._version = version
         self._timeout_s = timeout_s
         self._opened: tuple[int, Any] | None = None
 
@@ -64,19 +68,19 @@ class RemoteShards:
         return f"{self._url}/{shard}"
 
     def read(self, shard: str, begin: int, end: int) -> bytes:
-        """Return the bytes of a shard from `begin` to before `end`, fewer if it ends before.
+        """Return the bytes of a shard from `begin` to before `end`.
 
         Raises:
-            UnreadableError: it cannot be had after several tries.
+            UnreadableError: they cannot be had, or not all, after several tries.
         """
         address = self.locate(shard)
-        name = f"{address}:{begin}-{end}"
+        name = f"{address}:{begin}-{end}:{self._version}"
         return self._cache.read(name, lambda: self._fetch(address, begin, end))
 
     def _fetch(self, address: str, begin: int, end: int) -> bytes:
         for attempt in range(TRIES):
             try:
-                content: bytes = self._files().cat_file(address, start=begin, end=end)
+                return self._fetch_once(address, begin, end)
             except (ImportError, ValueError) as error:
                 raise UnreadableError(f"cannot be read: {error!r}") from error
             except Exception as error:  # every kind of storage raises its own errors
@@ -85,10 +89,15 @@ class RemoteShards:
                         f"cannot be read after {TRIES} tries: {error!r}"
                     ) from error
                 time.sleep(FIRST_PAUSE_S * 2**attempt)
-            else:
-                # A server that knows no ranges sends the whole file.
-                return content[begin:end] if len(content) > end - begin else content
         raise AssertionError
+
+    def _fetch_once(self, address: str, begin: int, end: int) -> bytes:
+        content: bytes = self._files().cat_file(address, start=begin, end=end)
+        if len(content) > end - begin:  # a server that knows no ranges sends the whole file
+            content = content[begin:end]
+        if len(content) < end - begin:  # half of it is there: that must not be kept
+            raise OSError(f"{len(content)} of {end - begin} bytes came")
+        return content
 
     def _files(self) -> Any:
         """Return the storage, opened in this process: its connections do not survive a fork."""

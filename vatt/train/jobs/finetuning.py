@@ -52,7 +52,7 @@ def prepare_finetuning(
     optimizer = build_finetuning_optimizer(objective, task)
     splits = _read_splits(job, recipe)
     wanted = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
-    reader = wanted.open_reader(job.preprocess_dir, open_shards(launch))
+    reader = wanted.open_reader(job.preprocess_dir, open_shards(launch, recipe.index_digest))
 
     def open_batches(order: TrainingOrder) -> Iterable[LabelledBatch]:
         clips = LabelledClips(reader, splits["train"], wanted, order.seed)

@@ -34,11 +34,13 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         options = LoaderOptions(
             num_workers=recipe.launch.loader_workers,
             source_weights=pretrain.source_weights,
-            shards=open_shards(recipe.launch),
+            shards=open_shards(recipe.launch, recipe.index_digest),
         )
         return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
 
-    reader = ClipReader(job.preprocess_dir, recipe.clip, open_shards(recipe.launch))
+    reader = ClipReader(
+        job.preprocess_dir, recipe.clip, open_shards(recipe.launch, recipe.index_digest)
+    )
 
     def measure(engine: Engine) -> dict[str, float]:
         return measure_health(engine, _open_validation(recipe, reader))

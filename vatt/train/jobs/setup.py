@@ -37,9 +37,9 @@ class Setup:
     cost: Cost | None = None
 
 
-def open_shards(launch: LaunchParams) -> RemoteShards | None:
-    """Return where the shards are; None is the folder of the corpus."""
+def open_shards(launch: LaunchParams, index_digest: str) -> RemoteShards | None:
+    """Return where the shards of an index are; None is the folder of the corpus."""
     if launch.shards_url is None:
         return None
     cache = RangeCache(SHARD_CACHE_DIR, int(launch.shard_cache_gib * 2**30))
-    return RemoteShards(launch.shards_url, cache)
+    return RemoteShards(launch.shards_url, cache, index_digest)
