@@ -99,8 +99,10 @@ def _show_picture(path: Path) -> dg.MarkdownMetadataValue:
 
 
 def _show_schedule(pipeline: Pipeline, name: str) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the schedule that the stage found or was given, if it is a tuned one."""
+    """Return the schedule that the stage of a task found or was given, if it is a tuned one."""
     stage = pipeline.stages[name]
+    if "@" not in name:
+        return {}  # it reads those of several tasks
     paths = [pipeline.root / path / SCHEDULE for path in (*stage.outs, *stage.deps)]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
     return {"schedule": dg.MetadataValue.json(found[0])} if found else {}

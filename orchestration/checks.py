@@ -70,7 +70,7 @@ def _build_task_checks(pipeline: Pipeline, name: str) -> list[dg.AssetChecksDefi
     @dg.asset_check(
         asset=asset,
         additional_deps=[EVALUATE],
-        description="Not below the last run that had other results on the same test data.",
+        description="Not below the last run with other results for the same label and test data.",
     )
     def not_worse_than_before(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         return judge_progress(read_result(), _read_before(pipeline, context.instance, task))
@@ -79,17 +79,18 @@ def _build_task_checks(pipeline: Pipeline, name: str) -> list[dg.AssetChecksDefi
 
 
 def _read_before(pipeline: Pipeline, instance: dg.DagsterInstance, task: str) -> float | None:
-    """Return the number of a task in the last evaluation with other results, if it compares."""
-    version = pipeline.data_version(EVALUATE)
-    test_data = read_metrics(pipeline, EVALUATE).get("test_data")
+    """Return the number of a task in the last evaluation with other results that compares."""
+    version, metrics = pipeline.data_version(EVALUATE), read_metrics(pipeline, EVALUATE)
+    result, prefix = metrics.get("finetuned", {}).get(task, {}), f"finetuned.{task}."
+    same = {"test_data": metrics.get("test_data")}
+    same |= {prefix + name: result.get(name) for name in ("label", "measure")}
     records = instance.fetch_materializations(dg.AssetKey(EVALUATE), limit=MAX_RUNS).records
     for record in records:
         event = record.asset_materialization
         if event and event.tags and event.tags.get("dagster/data_version") != version:
             numbers: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
-            same_data = numbers.get("test_data") == test_data
-            measure = numbers.get(f"finetuned.{task}.measure")
-            return numbers.get(f"finetuned.{task}.{measure}") if same_data else None
+            if all(numbers.get(name) == value for name, value in same.items()):
+                return numbers.get(f"{prefix}{result.get('measure')}")
     return None
 
 

@@ -92,6 +92,9 @@ def test_tuned_schedule_and_pages_of_a_task_are_shown(miniature: Path) -> None:
     assert shown["history"] == f"![history](data:image/svg+xml;base64,{picture})"
     assert shown["accuracy"] == 0.5
     assert "schedule" not in metadata(result, "finetune_audio")
+    result = materialize(miniature, "evaluate")
+    assert result.success
+    assert "schedule" not in metadata(result, "evaluate")  # it has read one, of a task
 
 
 def test_failed_stage_shows_its_last_lines_and_stops_the_run(miniature: Path) -> None:

@@ -119,8 +119,8 @@ def evaluate(root: Path, instance: dg.DagsterInstance) -> dict[str, bool]:
 
 
 def test_checks_of_a_task_compare_this_model_with_the_run_before(miniature: Path) -> None:
-    def set_result(accuracy: float, test_data: str) -> None:
-        finetuned = {"video": RESULT | {"accuracy": accuracy}}
+    def set_result(accuracy: float, test_data: str, label: str = "action") -> None:
+        finetuned = {"video": RESULT | {"accuracy": accuracy, "label": label}}
         set_params(miniature, "evaluate", metrics={"finetuned": finetuned, "test_data": test_data})
 
     set_result(0.9, "some")
@@ -133,7 +133,12 @@ def test_checks_of_a_task_compare_this_model_with_the_run_before(miniature: Path
         assert evaluate(miniature, instance) == worse
         assert evaluate(miniature, instance) == worse  # nothing new: the run before is the first
         set_result(0.7, "other clips")
-        assert evaluate(miniature, instance) == good | {"beats_untrained": False}
+        below_untrained = good | {"beats_untrained": False}
+        assert evaluate(miniature, instance) == below_untrained
+        set_result(0.6, "some", label="another")
+        assert evaluate(miniature, instance) == below_untrained
+        set_result(0.81, "some")  # the last that compares is neither of the two before
+        assert evaluate(miniature, instance) == worse
 
 
 def test_a_model_that_evaluate_has_not_seen_is_not_judged_by_old_numbers(miniature: Path) -> None:
