@@ -75,14 +75,21 @@ def test_no_damage_is_overlooked(tmp_path: Path, name: str) -> None:
     assert find_damage(folder) in {f"{name} is missing", "half-written"}
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "problem",
+    [
+        OSError(28, "No space left on device"),
+        UnicodeEncodeError("utf-8", "", 0, 1, "No space left on device"),  # takes five arguments
+    ],
+)
+def test_what_could_not_be_written_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
 ) -> None:
     save_some(tmp_path, 5)
 
     def refuse(_tensors: object, path: Path) -> None:
         path.write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
+        raise problem
 
     monkeypatch.setattr("vatt.train.checkpoint.save_file", refuse)
     with pytest.raises(StageError, match=r"step-00000010: .*No space left on device"):

@@ -43,7 +43,7 @@ class Checkpoints:
     def __init__(self, directory: Path, training: TrainingParams) -> None:
         self._directory, self._training = directory, training
         self._writer: Thread | None = None
-        self._error: Exception | None = None
+        self._error: tuple[Path, Exception] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,9 +81,9 @@ class Checkpoints:
             self._writer.join()
             self._writer = None
         if self._error is not None:
-            error, self._error = self._error, None
+            (folder, error), self._error = self._error, None
             raise StageError(
-                f"{socket.gethostname()}: a checkpoint could not be written: {error}"
+                f"{socket.gethostname()}: a checkpoint could not be written: {folder}: {error}"
             ) from error
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
@@ -117,7 +117,7 @@ class Checkpoints:
             self._remove_old()
         except Exception as error:  # noqa: BLE001 - of a thread: told by the next call
             shutil.rmtree(folder, ignore_errors=True)
-            self._error = type(error)(f"{folder}: {error}")
+            self._error = folder, error
 
     def _remove_old(self) -> None:
         """Remove what need not be kept, and what a killed run left half-written."""

@@ -12,7 +12,8 @@ from vatt.models.memory import FLOAT_BYTES, estimate_activations, estimate_state
 from vatt.models.vatt import Vatt
 from vatt.params import ClipParams, LaunchParams, PretrainParams, StageError
 
-CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CONTAINER = Path("/sys/fs/cgroup")
+"""As a process in a container sees its own control group (version 2)."""
 GIB = 2**30
 
 
@@ -70,7 +71,17 @@ def _count_offloaded(weights: Weights, launch: LaunchParams) -> float:
 
 
 def _find_free_bytes() -> int:
-    """Return the memory that processes can still get here, in a container at most its limit."""
+    """Return the memory that processes can still get here, in a container within its limit."""
     free = int(psutil.virtual_memory().available)
-    limit = CONTAINER_LIMIT.read_text(encoding="utf-8").strip() if CONTAINER_LIMIT.exists() else ""
-    return min(free, int(limit)) if limit.isdigit() else free
+    try:
+        limit, used, details = (
+            (CONTAINER / f"memory.{name}").read_text(encoding="utf-8")
+            for name in ("max", "current", "stat")
+        )
+    except OSError:
+        return free
+    if not limit.strip().isdigit():  # "max"
+        return free
+    # Pages of files that nobody has read of late are given back when memory is asked for.
+    pages = dict(line.split() for line in details.splitlines())
+    return min(free, int(limit) - int(used) + int(pages.get("inactive_file", 0)))

@@ -52,7 +52,8 @@ class Speed:
         """Return the numbers since the last call, and start again.
 
         `*_rate` are shares of the time: waiting for data, for other ranks (by a sample of one step),
-        saving, validating. `*_per_second` are over all ranks. Memory is of this process, its peak.
+        saving, validating. `*_per_second` are over all ranks. Memory is what this process holds
+        now; that of a GPU is the peak of the run.
         """
         elapsed_s = time.perf_counter() - self._start_s
         clips_per_second = self._num_clips / elapsed_s
