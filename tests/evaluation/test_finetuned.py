@@ -1,5 +1,7 @@
 """Fine-tuned networks beside what they must beat, on logits that are known."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -97,13 +99,45 @@ def test_several_labels_are_measured_by_map_and_what_goes_with_it() -> None:
     assert numbers["map"] == pytest.approx(precision)
     assert numbers["auc"] == pytest.approx((1 + 4 / 6) / 2)
     assert numbers["num_left_out"] == 1
-    assert numbers["untrained"] == numbers["chance"] == pytest.approx(3 / 5)
+    assert numbers["untrained"] == pytest.approx(3 / 5)  # all tie: the share of the class
+    orders = [sum((place + 1) / (k + 1) for place, k in enumerate(ks)) / 3 for ks in places()]
+    assert numbers["chance"] == pytest.approx(np.mean(orders))
     assert numbers["linear_probe"] is not None
     assert result.confusion is None
 
 
+def places() -> list[tuple[int, ...]]:
+    """Where three of five clips may stand in an order, from 0."""
+    return list(itertools.combinations(range(5), 3))
+
+
+def test_map_counts_the_same_classes_for_networks_and_probe() -> None:
+    """A label that only test clips have fits all of them equally badly: its precision is its share."""
+    labels = [["a", "new"], ["b"], ["a"], ["b"]]
+    logits = np.zeros((4, 2, 3))
+    for number, row in enumerate(labels):
+        logits[number, :, CLASSES.index(row[0])] = 5
+    splits = make_splits([*labels, ["b"]])  # the features of the last clip say b
+    logits = np.concatenate([logits, logits[1:2]])
+    result = measure(enter({"model": logits}, is_multi_label=True), splits)
+    values = {name: score.value for name, score in result.scores.items()}
+    expected = (1 + 1 + 1 / 5) / 3
+    assert values == pytest.approx({"model": expected, "linear_probe": expected})
+    assert (result.num_unknown, list(result.classes)) == (1, CLASSES)
+    assert result.ranking is not None
+    assert result.ranking.num_left_out == 1
+
+
+def test_test_clips_that_no_class_tells_apart_are_skipped_with_the_reason() -> None:
+    for labels in ([["a"]], [["a", "b"], ["b", "a"]]):
+        entry = enter({"model": np.ones((len(labels), 2, 3))}, is_multi_label=True)
+        assert summarise_task(measure_task(entry, make_splits(labels))) == {
+            "skipped": "no class tells the test clips apart"
+        }
+
+
 def test_without_test_clips_the_task_is_skipped_with_the_reason() -> None:
-    result = measure_task(enter({"model": np.zeros((0, 2, 3))}), make_splits([]))
+    result = measure_task(enter({}), make_splits([]))  # networks that saw nothing
     assert isinstance(result, Skipped)
     assert summarise_task(result) == {
         "skipped": "no test clip has the modality and a label of the task t"

@@ -8,10 +8,18 @@ from jaxtyping import Float
 from sklearn.metrics import confusion_matrix
 
 from vatt.evaluation.linear.folds import MODALITIES, Seen, build_folds
-from vatt.evaluation.linear.probe import Measure, Skipped, mark_classes, probe
+from vatt.evaluation.linear.probe import (
+    NO_ORDER,
+    Measure,
+    Skipped,
+    add_unknown,
+    mark_classes,
+    probe,
+)
 from vatt.evaluation.measures.classification import (
     Ranking,
     count_hits,
+    expect_map,
     find_measurable,
     map_of,
     measure_ranking,
@@ -25,7 +33,8 @@ class TaskEntry(NamedTuple):
     """What was fine-tuned to a task, and what each of its networks makes of the test clips.
 
     modality: video, audio or audio_visual. classes: of the logits, in their order. logits: those of
-    the windows by network: `model`, `untrained` and, where it was trained, `scratch`.
+    the windows by network: `model`, `untrained` and, where it was trained, `scratch`; none of a split
+    without clips.
     """
 
     task: str
@@ -48,10 +57,10 @@ class TaskResult(NamedTuple):
 
     scores: by network, that of the linear probe too, where there is one. top5: of `model`; None
     where there are so few classes. ranking: of `model`, where several labels may hold. chance: of
-    guessing or of always answering the commonest class; where several labels may hold, the mean
-    share of a class. confusion: test samples by true class (rows) and predicted class of `model`,
-    those of classes that it knows. num_unknown: samples whose label is none of `classes`; they
-    count as wrong.
+    guessing or of always answering the commonest class; where several labels may hold, what a random
+    order gives. confusion: test samples by true class (rows) and predicted class of `model`, those
+    of classes that it knows. num_unknown: samples with a label that is none of `classes`; it counts
+    as wrong: in mAP, all clips fit it equally badly.
     """
 
     task: str
@@ -81,12 +90,14 @@ def measure_task(
         return Skipped(f"no test clip has the modality and a label of the task {entry.label}")
     labels = [clips.labels[sample[0]][entry.label] for sample in samples]
     videos = [clips.videos[sample[0]] for sample in samples]
-    logits = {
+    logits: Logits = {
         name: clips.see_samples(values, samples).mean(axis=1, dtype=np.float64)
         for name, values in entry.logits.items()
     }
     measure = _measure_many if entry.is_multi_label else _measure_one
     result = measure(entry, logits, labels, videos)
+    if isinstance(result, Skipped):
+        return result
     if not with_probe:
         return result
     folds = build_folds(entry.label, entry.modality, splits, by_split=True)
@@ -138,26 +149,29 @@ def _measure_one(
 
 def _measure_many(
     entry: TaskEntry, logits: Logits, labels: Labels, videos: Sequence[str]
-) -> TaskResult:
+) -> TaskResult | Skipped:
     """Measure a task of several labels: mAP over the classes that tell something."""
-    targets = mark_classes(labels, entry.classes)
-    measurable = find_measurable(targets)
-    scores = {
-        name: Score(
-            measure_ranking(values, targets).map or 0.0,
-            bootstrap(videos, map_of(values, targets)),
-        )
-        for name, values in logits.items()
-    }
     known = set(entry.classes)
+    unknown = sorted({name for row in labels for name in row} - known)
+    everything = [*entry.classes, *unknown]
+    targets = mark_classes(labels, everything)
+    if not find_measurable(targets).any():
+        return Skipped(NO_ORDER)
+    rankings, scores = {}, {}
+    for name, values in logits.items():
+        padded = add_unknown(values, entry.classes, everything)
+        rankings[name] = measure_ranking(padded, targets)
+        value = rankings[name].map
+        assert value is not None  # there is a class to measure
+        scores[name] = Score(value, bootstrap(videos, map_of(padded, targets)))
     return TaskResult(
         task=entry.task,
         label=entry.label,
         measure="map",
         scores=scores,
         top5=None,
-        ranking=measure_ranking(logits["model"], targets),
-        chance=float(targets[:, measurable].mean()) if measurable.any() else 0.0,
+        ranking=rankings["model"],
+        chance=expect_map(targets),
         classes=entry.classes,
         confusion=None,
         num_test=len(labels),

@@ -170,6 +170,9 @@ def test_several_labels_of_a_clip_are_measured_by_map() -> None:
         assert (result.measure, result.confusion) == ("map", None)
         assert result.value == pytest.approx(0.75, abs=0.07)
         assert result.chance_majority == pytest.approx(0.5, abs=0.05)
+        alike = fold.test._replace(labels=[["a", "b"]] * 400)
+        skipped = probe([fold._replace(test=alike)], method)
+        assert skipped == Skipped("no class tells the test clips apart")
         low, high = result.interval or [1, 0]
         assert low < result.value < high
 
@@ -178,6 +181,10 @@ def test_a_few_clips_between_two_labels_do_not_change_the_measure() -> None:
     train, validation, test = draw(0, 90, 12), draw(1, 30, 12), draw(2, 60, 12)
     between = train._replace(labels=[["a", "b"], *train.labels[1:]])
     assert run(between, validation, test).value == 1.0
+    two = label(np.random.default_rng(0).normal(size=(41, 3)), ["a"] * 41)
+    lonely = two._replace(labels=[*two.labels[1:], ["a", "b"]])  # as one label, all are a
+    skipped = probe([Fold(lonely, two, two)])
+    assert skipped == Skipped("needs 2 classes in the train split, found 1")
     forced = probe([Fold(train, validation, test)], measure="map")
     assert isinstance(forced, Probe)
     assert forced.measure == "map"

@@ -12,10 +12,24 @@ from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accura
 from vatt.evaluation.measures.classification import (
     compute_d_prime,
     count_hits,
+    expect_map,
     find_measurable,
     map_of,
     measure_ranking,
 )
+
+
+def test_a_random_order_has_the_mean_precision_of_all_orders() -> None:
+    targets = np.array([[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0]]) > 0
+    orders = [np.array(order, dtype=float) for order in permutations(range(5))]
+    means = [
+        np.mean([find_precision_slowly(order, target) for order in orders])
+        for target in targets.T[:2]
+    ]
+    assert expect_map(targets) == pytest.approx(np.mean(means))  # of c and d, all clips or none
+    rare = np.arange(20)[:, None] == 0
+    assert expect_map(rare) == pytest.approx(sum(1 / place for place in range(1, 21)) / 20)
+    assert math.isnan(expect_map(targets[:, 2:]))
 
 
 def find_precision_slowly(scores: np.ndarray, target: np.ndarray) -> float:

@@ -21,7 +21,12 @@ from vatt.evaluation.linear.classifiers import (
     fit_by_library,
     fit_lrc,
 )
-from vatt.evaluation.measures.classification import find_measurable, map_of, measure_ranking
+from vatt.evaluation.measures.classification import (
+    expect_map,
+    find_measurable,
+    map_of,
+    measure_ranking,
+)
 from vatt.evaluation.measures.intervals import (
     Interval,
     Statistic,
@@ -56,9 +61,9 @@ class Probe(NamedTuple):
 
     measure: accuracy; mAP where a clip may have several labels. value: by this measure. interval:
     by drawing other test videos. chance_uniform, chance_majority: accuracy of guessing, and of
-    always answering the commonest label of the training clips; both are the mean share of a class
+    always answering the commonest label of the training clips; both are what a random order gives
     where the measure is mAP. classes: all labels of training and test clips, sorted; a label that
-    only test clips have always counts as wrong. confusion: test clips of all folds by true class
+    only test clips have always counts as wrong: in mAP, all clips fit it equally badly. confusion: test clips of all folds by true class
     (rows) and predicted class; None for mAP. regularisation_c: of the first fold; None if there is
     none. num_train, num_test: over all folds.
     """
@@ -74,6 +79,9 @@ class Probe(NamedTuple):
     folds: list[float]
     num_train: int
     num_test: int
+
+
+NO_ORDER = "no class tells the test clips apart"
 
 
 class Skipped(NamedTuple):
@@ -103,15 +111,18 @@ def probe(
     Ties between regularisations go to the strongest. `num_steps` are those of LRC. Without a
     `measure` it is mAP where many clips have several labels, else accuracy of the best label.
     """
+    is_multi_label = measure == "map" if measure else _has_many_labels(folds)
+    if not is_multi_label:
+        folds = [Fold(*(_keep_best(part) for part in fold)) for fold in folds]
     for fold in folds:
         num_classes = len(_list_classes(fold.train))
         if num_classes < 2:
             return Skipped(f"needs 2 classes in the train split, found {num_classes}")
         if not fold.test.labels:
             return Skipped("no clips in the test split")
-    is_multi_label = measure == "map" if measure else _has_many_labels(folds)
-    if not is_multi_label:
-        folds = [Fold(*(_keep_best(part) for part in fold)) for fold in folds]
+        targets = mark_classes(fold.test.labels, _list_classes(fold.test))
+        if is_multi_label and not find_measurable(targets).any():
+            return Skipped(NO_ORDER)
     measured = [_measure(fold, method, num_steps, is_multi_label) for fold in folds]
     return _summarise(folds, measured, is_multi_label)
 
@@ -150,12 +161,12 @@ def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -
     scores = predict(fold.test.features)
     if is_multi_label:
         everything = _list_classes(fold.train, fold.test)
-        scores = _add_unknown(scores, classes, everything)
+        scores = add_unknown(scores, classes, everything)
         targets = mark_classes(fold.test.labels, everything)
-        share = float(targets[:, find_measurable(targets)].mean(axis=0).mean())
-        value = measure_ranking(scores, targets).map
+        value, chance = measure_ranking(scores, targets).map, expect_map(targets)
+        assert value is not None  # else the fold was skipped
         statistic = map_of(scores, targets)
-        return _Measured(value or 0.0, statistic, (share, share), [], regularisation_c)
+        return _Measured(value, statistic, (chance, chance), [], regularisation_c)
     predicted = [classes[number] for number in scores.argmax(axis=1)]
     truth = [row[0] for row in fold.test.labels]
     hits = np.array(predicted) == np.array(truth)
@@ -204,14 +215,14 @@ def _list_classes(*parts: Labelled) -> list[str]:
 def _has_many_labels(folds: Sequence[Fold]) -> bool:
     """Whether the task is one of several labels a clip; a few clips between two labels make it none."""
     counts = [len(row) > 1 for fold in folds for part in fold for row in part.labels]
-    return float(np.mean(counts)) > MULTI_LABEL_RATE
+    return bool(counts) and float(np.mean(counts)) > MULTI_LABEL_RATE
 
 
 def _keep_best(part: Labelled) -> Labelled:
     return part._replace(labels=[row[:1] for row in part.labels])
 
 
-def _add_unknown(scores: Scores, classes: Sequence[str], everything: Sequence[str]) -> Scores:
+def add_unknown(scores: Scores, classes: Sequence[str], everything: Sequence[str]) -> Scores:
     """Give classes that were not learnt the lowest score for all clips alike."""
     numbers = {name: number for number, name in enumerate(classes)}
     lowest = np.full(len(scores), scores.min())

@@ -75,6 +75,22 @@ def find_measurable(targets: Bool[np.ndarray, "N C"]) -> Bool[np.ndarray, " C"]:
     return measurable
 
 
+def expect_map(targets: Bool[np.ndarray, "N C"]) -> float:
+    """Return the mAP that a random order of the N clips has on average; NaN without measurable classes.
+
+    Of a class that p clips have, place k holds one with probability p / N, and then of the k - 1
+    clips before it (k - 1)(p - 1) / (N - 1) are expected to have it, too. That is more than the share
+    p / N: of a rare class, much more.
+    """
+    num_clips = len(targets)
+    counts = targets.sum(axis=0)[find_measurable(targets)]
+    if not len(counts):
+        return float("nan")
+    harmonic = (1 / np.arange(1, num_clips + 1)).sum()
+    others = (counts - 1) / (num_clips - 1)
+    return float(((harmonic + others * (num_clips - harmonic)) / num_clips).mean())
+
+
 def map_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
     """Return the statistic that is mAP, for `bootstrap`: with unit weights that of `measure_ranking`.
 
