@@ -8,6 +8,7 @@ from tests.evaluation.world import make_clips, make_entries, make_metrics, make_
 from vatt.atomic import write_json
 from vatt.evaluation import summary
 from vatt.evaluation.comparison import Split, compare_networks, rank_direction, summarise
+from vatt.evaluation.measures.published import list_published
 from vatt.evaluation.search import open_search
 from vatt.evaluation.summary import format_summary
 
@@ -103,17 +104,62 @@ def test_linear_classifiers_can_be_limited_to_some_labels() -> None:
 def test_the_printed_table_is_aligned_and_holds_the_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = make_metrics(compare_networks(make_splits(NUM_TEST)))
+    splits = make_splits(NUM_TEST)
+    metrics = make_metrics(
+        compare_networks(splits, {"video": make_entries(splits["test"].clips)["video"]})
+    )
     write_json(tmp_path / "metrics" / "evaluate.json", metrics)
     monkeypatch.chdir(tmp_path)
     summary.main()
     printed = capsys.readouterr().out
     assert "Report: data/evaluate/report.html" in printed
-    lines = [line for line in printed.splitlines() if "%" in line]
-    assert len(lines) == 1 + 2 * 3 + 4 * 2
-    assert len({line.index("%") for line in lines[1:]}) == 1
-    assert f"{100 * metrics['text_to_video_r10']:.1f}%" in printed  # type: ignore[operator]
-    assert "times chance" in printed
+    lines = [line for line in printed.splitlines() if "." in line and "Report" not in line]
+    assert len(lines) == 2 * 4 + 4 * 2 + 2
+    assert max(map(len, printed.splitlines())) <= 100
+    table, (values, ends) = lines[:-2], lines[-2:]
+    assert len({line.index(".") for line in table}) == 1
+    key = "text_to_video_r10"
+    shown = [f"{100 * metrics[key]:.1f}%"]
+    shown += [show_ends(metrics["intervals"][key]), f"{100 * metrics['untrained'][key]:.1f}%"]
+    shown += [show_ends(metrics["untrained_intervals"][key])]
+    assert next(line for line in table if "R@10" in line).split()[1:5] == shown
+    probe = metrics["probes"]["colour"]["audio"]["svm"]
+    row = table[[line.strip()[:18] for line in table].index("colour, from audio") + 1]
+    assert row.split()[2] == show_ends(probe["interval"])
+    assert row.split()[4] == show_ends(probe["untrained_interval"])
+    task = metrics["finetuned"]["video"]
+    names = ("accuracy", "linear_probe", "scratch", "untrained", "chance")
+    assert values.split()[3:] == [f"{100 * task[name]:.1f}%" for name in names]
+    shown = [show_ends(task[f"{name}_interval"]) for name in names[1:-1]]
+    assert ends.split()[-4:] == [show_ends(task["interval"]), *shown]
+    assert "x chance" in printed
+
+
+def show_ends(interval: tuple[float, float]) -> str:
+    return "–".join(f"{100 * end:.1f}" for end in interval)
+
+
+def test_published_numbers_are_printed_as_the_papers_print_them() -> None:
+    metrics = make_metrics(compare_networks(make_splits(NUM_TEST)))
+    rows = list_published(["audioset", "kinetics400", "youcook2"])
+    metrics["published"] = [row._asdict() for row in rows]
+    printed = " ".join(format_summary(metrics).split())
+    for shown in (
+        "audioset, audio, VATT-Base d-prime, mean of classes 2.895",
+        "audioset, audio, VATT-MA-Medium d-prime, mean of classes 2.884",
+        "audioset, audio, VATT-Base AUC 97.1%",
+        "kinetics400, video, VATT-Large top-5 95.5%",
+        "youcook2, text to video, VATT-MBS median rank 13.0",
+    ):
+        assert shown in printed
+
+
+def test_without_an_evaluation_it_says_what_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="is missing: the stage evaluate makes it"):
+        summary.main()
 
 
 def test_the_table_of_an_empty_test_split_says_so() -> None:

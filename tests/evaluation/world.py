@@ -1,6 +1,7 @@
 """A small evaluated world made of numbers: clips with labels, a network that knows them, one that does not."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def read_frames(number: int) -> np.ndarray:
     return frames
 
 
-def make_metrics(comparison: Comparison) -> dict[str, object]:
+def make_metrics(comparison: Comparison) -> dict[str, Any]:
     return {**summarise(comparison), "published": [], "test_data": "a1" * 32, "export": "b2" * 32}
 
 
@@ -137,7 +138,7 @@ def make_entries(clips: Clips) -> dict[str, TaskEntry | Skipped]:
         name: (right.reshape(-1, 4) + generator.normal(size=(len(own), 4)) * noise)[:, None]
         for name, noise in (("model", 0.4), ("scratch", 1.0), ("untrained", 10.0))
     }
-    entry = TaskEntry("video", "colour", "video", False, COLOURS, logits)
+    entry = TaskEntry("video", "colour", "video", False, COLOURS, logits, "this network")
     return {"video": entry, "audio": Skipped("no segment has a label")}
 
 

@@ -1,6 +1,7 @@
 """The results as a short table: `python -m vatt.evaluation.summary` prints those of the last run."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,22 +9,36 @@ from typing import Any
 METRICS_PATH = Path("metrics/evaluate.json")
 REPORT_PATH = Path("data/evaluate/report.html")
 DIRECTIONS = {"text_to_video": "text to video", "audio_to_video": "sound to video"}
-MEASURES = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank"}
-NAMES = {"accuracy": "accuracy", "map": "mAP"}
+RETRIEVAL = ("r1", "r5", "r10", "median_rank")
+TITLES = {
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "median_rank": "median rank",
+    "accuracy": "accuracy",
+    "top5": "top-5",
+    "map": "mAP",
+    "auc": "AUC",
+    "d_prime": "d-prime, mean of classes",
+    "d_prime_of_mean_auc": "d-prime of mean AUC",
+}
+"""Of all measures, in the order that they are shown in."""
 METHODS = {"svm": "SVM", "lrc": "LRC"}
-COLUMNS = ("trained", "95 % interval", "untrained", "chance")
-FINETUNED_COLUMNS = ("fine-tuned", "95 % interval", "linear", "scratch", "untrained", "chance")
-WIDTHS = {"95 % interval": 17}
+COLUMNS = ("trained, 95 %", "untrained, 95 %")
+"""Of a value and its interval; chance follows."""
+RIVALS = ("linear_probe", "scratch", "untrained")
+FINETUNED_COLUMNS = ("fine-tuned", "linear", "scratch", "untrained", "chance")
 
 
 def format_summary(metrics: Mapping[str, Any]) -> str:
-    """Lay out the content of metrics/evaluate.json as aligned text.
+    """Lay out the content of metrics/evaluate.json as aligned text of 100 columns.
 
     Chance of an accuracy is the better of answering at random and always the commonest class.
     Intervals are of drawing other test videos.
     """
+    head = "".join(f"{name:>19}" for name in COLUMNS)
     parts = [
-        [_head("", COLUMNS)],
+        [f"{'':41}{head}{'chance':>8}"],
         _format_retrieval(metrics),
         _format_probes(metrics["probes"]),
         _format_finetuned(metrics["finetuned"]),
@@ -33,9 +48,26 @@ def format_summary(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block).replace("\n\n", "\n", 1)
 
 
+def format_value(measure: str, value: float | None) -> str:
+    """Return a number as the measure is written: shares in per cent; empty where there is none."""
+    if value is None:
+        return ""
+    if measure == "median_rank":
+        return f"{value:.1f}"
+    return f"{value:.3f}" if measure.startswith("d_prime") else f"{100 * value:.1f}%"
+
+
+def format_interval(measure: str, ends: Sequence[float] | None) -> str:
+    """Return an interval without its unit; empty where there is none."""
+    return "" if ends is None else "–".join(format_value(measure, end).strip("%") for end in ends)
+
+
 def main() -> None:
     """Print the table of the last run, and where its report is."""
-    metrics = json.loads(METRICS_PATH.read_text(encoding="utf-8"))
+    try:
+        metrics = json.loads(METRICS_PATH.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.exit(f"{METRICS_PATH} is missing: the stage evaluate makes it (dvc repro evaluate)")
     print(f"\n{format_summary(metrics)}\n\nReport: {REPORT_PATH}")
 
 
@@ -46,20 +78,15 @@ def _format_retrieval(metrics: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: nothing to measure"
             continue
         yield name
-        for measure, label in MEASURES.items():
+        for measure in RETRIEVAL:
             key = f"{direction}_{measure}"
-            numbers = [metrics[key], metrics["untrained"][key], metrics["chance"][key]]
-            interval = metrics["intervals"][key]
-            if measure == "median_rank":
-                cells = [f"{number:.1f} " for number in numbers]
-                ends = _interval(interval, 1)
-                yield _row(f"  {label}", COLUMNS, [cells[0], ends, *cells[1:]])
-            else:
-                cells = [_percent(number) for number in numbers]
-                times = f"   {numbers[0] / numbers[2]:.1f} times chance"
-                yield (
-                    _row(f"  {label}", COLUMNS, [cells[0], _interval(interval), *cells[1:]]) + times
-                )
+            value, chance = metrics[key], metrics["chance"][key]
+            cells = [
+                _cell(measure, value, metrics["intervals"][key]),
+                _cell(measure, metrics["untrained"][key], metrics["untrained_intervals"][key]),
+            ]
+            times = "" if measure == "median_rank" else f"{value / chance:.1f}x chance"
+            yield _row(f"  {TITLES[measure]}", cells, _pad(measure, chance)) + f"{times:>13}"
 
 
 def _format_probes(probes: Mapping[str, Any]) -> Iterator[str]:
@@ -74,7 +101,7 @@ def _format_probes(probes: Mapping[str, Any]) -> Iterator[str]:
                 continue
             folds = f", {result['num_folds']} folds" if result["num_folds"] > 1 else ""
             yield _format_probe(
-                f"{name}, {NAMES[result['measure']]}{folds}", result, result["chance"]
+                f"{name}, {TITLES[result['measure']]}{folds}", result, result["chance"]
             )
             for method, title in METHODS.items():
                 if method in result:
@@ -82,50 +109,55 @@ def _format_probes(probes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _format_probe(name: str, result: Mapping[str, Any], chance: float) -> str:
-    value, untrained = result[result["measure"]], result["untrained"]
-    cells = [_percent(value), _interval(result["interval"]), _percent(untrained), _percent(chance)]
-    return f"{_row(name, COLUMNS, cells)}   {100 * (value - untrained):+.1f} points"
+    measure = result["measure"]
+    value, untrained = result[measure], result["untrained"]
+    cells = [
+        _cell(measure, value, result["interval"]),
+        _cell(measure, untrained, result["untrained_interval"]),
+    ]
+    return f"{_row(name, cells, format_value(measure, chance))}{100 * (value - untrained):+6.1f} points"
 
 
 def _format_finetuned(finetuned: Mapping[str, Any]) -> Iterator[str]:
+    """Two lines a task: numbers, and their intervals."""
     if finetuned:
-        yield _head("Fine-tuned", FINETUNED_COLUMNS)
+        yield f"{'Fine-tuned':40}" + "".join(f"{name:>12}" for name in FINETUNED_COLUMNS)
     for task, result in finetuned.items():
         if "skipped" in result:
             yield f"  {task:36} skipped: {result['skipped']}"
             continue
-        names = ("linear_probe", "scratch", "untrained", "chance")
-        cells = [_percent(result[name]) for name in names]
-        own = [_percent(result[result["measure"]]), _interval(result["interval"])]
-        name = f"  {task}: {result['label']}, {NAMES[result['measure']]}"
-        yield _row(name, FINETUNED_COLUMNS, [*own, *cells])
+        measure = result["measure"]
+        values = [result[name] for name in (measure, *RIVALS, "chance")]
+        intervals = [result["interval"], *(result[f"{name}_interval"] for name in RIVALS)]
+        name = f"  {task}: {result['label']}, {TITLES[measure]}"
+        yield f"{name:40}" + "".join(f"{format_value(measure, value):>12}" for value in values)
+        ends = "".join(f"{format_interval(measure, interval):>12}" for interval in intervals)
+        yield f"{'    95 %':40}{ends}"
 
 
 def _format_published(published: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if published:
         yield "Published (other hardware, other training data; not measured here)"
     for row in published:
-        value = f"{row['value']:.1f} " if row["value"] > 1 else _percent(row["value"])
-        yield f"{'  ' + ', '.join((row['data_set'], row['task'], row['model'])):44}{row['measure']:>12}{value:>9}"
+        task = DIRECTIONS.get(row["task"], row["task"])
+        name = "  " + ", ".join((row["data_set"], task, row["model"]))
+        value = _pad(row["measure"], row["value"])
+        yield f"{name:50}{TITLES[row['measure']]:>25}{value:>9}"
 
 
-def _head(title: str, columns: Sequence[str]) -> str:
-    return f"{title:44}" + "".join(f"{name:>{WIDTHS.get(name, 11)}}" for name in columns)
+def _row(name: str, cells: Sequence[str], chance: str) -> str:
+    return f"{name:41}{''.join(cells)}{chance:>8}"
 
 
-def _row(name: str, columns: Sequence[str], cells: Sequence[str]) -> str:
-    widths = [WIDTHS.get(column, 11) for column in columns]
-    return f"{name:44}" + "".join(
-        f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)
-    )
+def _cell(measure: str, value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a value and its interval, 19 wide."""
+    return f"{_pad(measure, value):>7}{format_interval(measure, interval):>12}"
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}%"
-
-
-def _interval(ends: Sequence[float] | None, scale: float = 100) -> str:
-    return "" if ends is None else " to ".join(f"{scale * end:.1f}" for end in ends)
+def _pad(measure: str, value: float | None) -> str:
+    """Return the value with its decimals below those of shares."""
+    text = format_value(measure, value)
+    return text if text.endswith("%") else f"{text} "
 
 
 if __name__ == "__main__":

@@ -12,6 +12,18 @@ def test_they_are_found_by_the_names_of_sources() -> None:
     assert list_published(["demo"]) == []
 
 
+def test_videos_and_pictures_have_two_measures() -> None:
+    rows = list_published(["Kinetics-400", "Kinetics-700", "ImageNet", "Moments in Time"])
+    found = {(row.data_set, row.model, row.measure): row.value for row in rows}
+    assert found["kinetics400", "VATT-Base", "accuracy"] == 0.796
+    assert found["kinetics400", "VATT-Base", "top5"] == 0.949
+    assert found["kinetics400", "VATT from scratch", "top5"] == 0.518
+    assert found["kinetics700", "VATT-Large", "top5"] == 0.905
+    assert found["momentsintime", "VATT-MA-Medium", "top5"] == 0.659
+    assert found["imagenet", "VATT-Base", "top5"] == 0.939
+    assert len(found) == len(rows) == 2 * (5 + 1 + 4 + 2)
+
+
 def test_sounds_have_three_measures_and_ranks_are_no_shares() -> None:
     sounds = [row for row in list_published(["audioset"]) if row.model == "VATT-Base"]
     assert {row.measure: row.value for row in sounds} == {

@@ -46,10 +46,12 @@ def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, A
     assert 'import vatt\n\nmodel = vatt.load("champion")' in card
     for direction in ("text_to_video", "audio_to_video"):
         numbers = [metrics, metrics["untrained"], metrics["chance"]]
-        own, *others = (f"{100 * part[f'{direction}_r10']:.1f}%" for part in numbers)
-        low, high = metrics["intervals"][f"{direction}_r10"]
-        interval = f"({100 * low:.1f}–{100 * high:.1f}%)"
-        assert f"| R@10 | {own} {interval} | {' | '.join(others)} |" in card
+        own, untrained, chance = (f"{100 * part[f'{direction}_r10']:.1f}%" for part in numbers)
+        intervals = []
+        for name in ("intervals", "untrained_intervals"):
+            low, high = metrics[name][f"{direction}_r10"]
+            intervals.append(f"({100 * low:.1f}–{100 * high:.1f}%)")
+        assert f"| R@10 | {own} {intervals[0]} | {untrained} {intervals[1]} | {chance} |" in card
     result = metrics["finetuned"]["video"]
     assert f"| video | colour | accuracy | {100 * result['accuracy']:.1f}% (" in card
     assert "| demo | train | 75 | 150 | 120 |" in card
@@ -71,10 +73,30 @@ def test_what_was_not_reached_is_a_limit(metrics: dict[str, Any]) -> None:
     worse["text_to_video_r10"] = worse["untrained"]["text_to_video_r10"]
     probe = worse["probes"]["action"]["audio"]
     probe["accuracy"] = probe["untrained"] - 0.1
+    probe = worse["probes"]["colour"]["video"]
+    probe["accuracy"] = probe["chance"] = probe["untrained"] + 0.1
     worse["finetuned"]["video"]["scratch"] = 1.0
     card = render_card(make_card(worse))
     limits = card[card.index("## Limits") :]
     assert "retrieval, text to video: no better than chance or the untrained network" in limits
-    assert "action, from audio: no better than untrained features" in limits
+    assert "action, from audio: no better than chance or untrained features" in limits
+    assert "colour, from video: no better than chance or untrained features" in limits
     assert "fine-tuned for video: not above all that stands beside it" in limits
-    assert limits.count("Not shown") == 3
+    assert limits.count("Not shown") == 4
+
+
+def test_names_of_the_corpus_cannot_become_markup(metrics: dict[str, Any]) -> None:
+    name = "a|b <script>\nx & y"
+    odd = copy.deepcopy(metrics)
+    odd["probes"][name] = odd["probes"]["action"]
+    odd["finetuned"]["video"]["label"] = name
+    card = render_card(make_card(odd))
+    shown = "a&#124;b &lt;script&gt; x &amp; y"
+    assert f"| {shown} | video | accuracy |" in card
+    assert f"| video | {shown} | accuracy |" in card
+    assert "<script>" not in card
+
+
+def test_it_counts_queries_and_the_clips_that_they_search(metrics: dict[str, Any]) -> None:
+    counts = {**metrics, "text_to_video_pairs": 200, "text_to_video_items": 10}
+    assert "Text to video, 200 queries among 10 clips:" in render_card(make_card(counts))

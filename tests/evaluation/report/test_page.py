@@ -66,6 +66,11 @@ def test_it_loads_nothing_from_outside(html: str) -> None:
     assert "url(" not in styles
 
 
+def show(value: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{100 * value:.1f}% {100 * low:.1f}–{100 * high:.1f}%"
+
+
 def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
     text = Page(html).text
     for direction in ("text_to_video", "audio_to_video"):
@@ -75,10 +80,22 @@ def test_it_shows_the_numbers_of_the_metrics(report: Report, html: str) -> None:
         assert f"{report.metrics[f'{direction}_median_rank']:.1f}" in text
         low, high = report.metrics["intervals"][f"{direction}_r1"]
         assert f"{100 * low:.1f}–{100 * high:.1f}%" in text
-    for modalities in report.metrics["probes"].values():
-        for result in modalities.values():
-            assert f"{100 * result['accuracy']:.1f}%" in text
-            assert f"{100 * result['untrained']:.1f}%" in text
+        key = f"{direction}_r10"
+        cells = [
+            show(report.metrics[key], report.metrics["intervals"][key]),
+            *(
+                show(report.metrics[name][key], report.metrics[f"{name}_intervals"][key])
+                for name in ("cosine", "untrained")
+            ),
+        ]
+        assert f"R@10 {' '.join(cells)} {100 * report.metrics['chance'][key]:.1f}%" in text
+    for task, modalities in report.metrics["probes"].items():
+        for modality, result in modalities.items():
+            parts = {"logistic regression": result, "SVM": result["svm"]}
+            for title, part in parts.items():
+                own = show(part["accuracy"], part["interval"])
+                other = show(part["untrained"], part["untrained_interval"])
+                assert f"{task} {modality} {title} accuracy {own} {other}" in text
     for shown in ("no video stream", "Durations agree.", "passed", "frame_size_px", "a1" * 32):
         assert shown in text
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from vatt.evaluation.report.corpus import count_clips
-from vatt.evaluation.report.results import list_finetuned, list_probes, list_retrieval
+from vatt.evaluation.report.results import LOGISTIC, list_finetuned, list_probes, list_retrieval
 from vatt.evaluation.summary import DIRECTIONS
 from vatt.params import Source
 
@@ -49,8 +50,10 @@ class Card:
 
 def render_card(card: Card) -> str:
     """Return the page: the same text for the same content."""
-    environment = Environment(  # noqa: S701  # Markdown, not HTML
+    environment = Environment(
         loader=PackageLoader("vatt", "evaluation/report"),
+        autoescape=True,  # Markdown lets HTML through
+        finalize=_escape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,7 +64,9 @@ def render_card(card: Card) -> str:
         metrics=card.metrics,
         parameters=card.parameters,
         retrieval=[list_retrieval(card.metrics, direction) for direction in DIRECTIONS],
-        probes=list(list_probes(card.metrics["probes"])),
+        probes=[
+            row for row in list_probes(card.metrics["probes"]) if row["classifier"] == LOGISTIC
+        ],
         finetuned=list(list_finetuned(card.metrics["finetuned"])),
         counts=counts,
         licences={
@@ -74,6 +79,14 @@ def render_card(card: Card) -> str:
     )
 
 
+def _escape(value: object) -> object:
+    """Return text of the corpus without what would be a tag, or end a cell or row of a table."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    one_line = escape(" ".join(value.split()))
+    return one_line.replace("|", Markup("&#124;"))
+
+
 def _list_unproven(metrics: Mapping[str, Any]) -> list[str]:
     """Return the measures in which the network is not above chance and above itself untrained."""
     names = []
@@ -84,9 +97,11 @@ def _list_unproven(metrics: Mapping[str, Any]) -> list[str]:
         elif metrics[key] <= max(metrics["chance"][key], metrics["untrained"][key]):
             names.append(f"retrieval, {title}: no better than chance or the untrained network")
     names += [
-        f"{row['task']}, from {row['modality']}: no better than untrained features"
-        for row in list_probes(metrics["probes"])
-        if row["reason"] is None and float(row["gain"]) <= 0
+        f"{task}, from {modality}: no better than chance or untrained features"
+        for task, modalities in metrics["probes"].items()
+        for modality, result in modalities.items()
+        if "reason" not in result
+        and result[result["measure"]] <= max(result["chance"], result["untrained"])
     ]
     names += [
         f"fine-tuned for {row['task']}: not above all that stands beside it"

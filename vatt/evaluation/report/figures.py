@@ -30,6 +30,7 @@ STYLE = {
     "svg.hashsalt": "vatt",
     "font.family": "sans-serif",
     "font.size": 9,
+    "text.parse_math": False,  # names of classes are no formulas
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8c959f",
@@ -165,13 +166,20 @@ def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -
         return _to_svg(figure)
 
 
+def trace_recall(pair: RankedPair) -> dict[str, Float[np.ndarray, " K"]]:
+    """Return recall by k, from 0 to the number of items: `k`, `trained`, `untrained` and `chance`."""
+    num_items = len(pair.searches[0].samples)
+    ks = np.linspace(0, num_items, 201)
+    lines = {"trained": pair.trained, "untrained": pair.untrained}
+    recalls = {name: np.array([recall_at(k, ranks) for k in ks]) for name, ranks in lines.items()}
+    return {"k": ks, **recalls, "chance": ks / num_items}
+
+
 def _draw_recall_panel(axes: Axes, pair: RankedPair) -> None:
-    num_pairs = len(pair.trained.better)
-    ks = np.linspace(0, num_pairs, 201)
-    lines = (("trained", pair.trained, TRAINED), ("untrained", pair.untrained, UNTRAINED))
-    for name, ranks, colour in lines:
-        axes.plot(ks, [recall_at(k, ranks) for k in ks], color=colour, label=name)
-    axes.plot(ks, ks / num_pairs, color=CHANCE, linestyle="--", label="chance")
+    lines = trace_recall(pair)
+    axes.plot(lines["k"], lines["trained"], color=TRAINED, label="trained")
+    axes.plot(lines["k"], lines["untrained"], color=UNTRAINED, label="untrained")
+    axes.plot(lines["k"], lines["chance"], color=CHANCE, linestyle="--", label="chance")
     axes.margins(x=0)
 
 

@@ -3,35 +3,38 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vatt.evaluation.summary import DIRECTIONS, MEASURES
+from vatt.evaluation.summary import (
+    DIRECTIONS,
+    METHODS,
+    RETRIEVAL,
+    RIVALS,
+    TITLES,
+    format_interval,
+    format_value,
+)
 
-METHODS = ("svm", "lrc")
-RIVALS = ("linear_probe", "scratch", "untrained")
-MEASURE_NAMES = {"accuracy": "accuracy", "map": "mAP"}
-MORE_MEASURES = {
-    "top5": "top-5",
-    "auc": "AUC",
-    "d_prime": "d-prime",
-    "d_prime_of_mean_auc": "d-prime of mean AUC",
-}
+LOGISTIC = "logistic regression"
+MORE_MEASURES = ("top5", "auc", "d_prime", "d_prime_of_mean_auc")
+TASK_TITLES = {**DIRECTIONS, "linear": "linear classifier"}
 
 
 def list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]:
     """The rows of the table for one direction, as text."""
+    columns = {
+        "trained": (metrics, metrics["intervals"]),
+        "cosine": (metrics["cosine"], metrics["cosine_intervals"]),
+        "untrained": (metrics["untrained"], metrics["untrained_intervals"]),
+    }
     rows = []
-    for measure, name in MEASURES.items() if metrics[f"{direction}_pairs"] else ():
+    for measure in RETRIEVAL if metrics[f"{direction}_pairs"] else ():
         key = f"{direction}_{measure}"
-        numbers = [metrics[key]] + [
-            metrics[part][key] for part in ("cosine", "untrained", "chance")
-        ]
-        is_rank = measure == "median_rank"
-        show = _rank if is_rank else percent
-        cells = [show(number) for number in numbers]
-        ratio = "" if is_rank else f"{numbers[0] / numbers[-1]:.1f}"
-        labels = ("name", "trained", "cosine", "untrained", "chance", "ratio")
-        interval = _interval(metrics["intervals"][key], 1 if is_rank else 100)
-        row = dict(zip(labels, (name, *cells, ratio), strict=True))
-        rows.append({**row, "interval": interval})
+        chance = metrics["chance"][key]
+        row = {"name": TITLES[measure], "chance": format_value(measure, chance)}
+        for name, (values, intervals) in columns.items():
+            row[name] = format_value(measure, values[key])
+            row[f"{name}_interval"] = _interval(measure, intervals[key])
+        ratio = "" if measure == "median_rank" else f"{metrics[key] / chance:.1f}"
+        rows.append({**row, "ratio": ratio})
     return {
         "title": DIRECTIONS[direction].capitalize(),
         "num_pairs": metrics[f"{direction}_pairs"],
@@ -41,28 +44,40 @@ def list_retrieval(metrics: Mapping[str, Any], direction: str) -> dict[str, Any]
 
 
 def list_probes(probes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of the table of linear classifiers, as text; `reason` is None where there are numbers."""
+    """The rows of the table of linear classifiers, as text; `reason` is None where there are numbers.
+
+    Logistic regression comes first of the classifiers of a task and modality.
+    """
     for task, modalities in probes.items():
         for modality, result in modalities.items():
-            row = {"task": task, "modality": modality, "reason": result.get("reason")}
-            if row["reason"] is None:
-                value = result[result["measure"]]
-                gain = 100 * (value - result["untrained"])
-                row |= {
-                    "measure": MEASURE_NAMES[result["measure"]],
-                    "trained": percent(value),
-                    "interval": _interval(result["interval"]),
-                    "untrained": percent(result["untrained"]),
-                    "chance": percent(result["chance"]),
-                    "gain": f"{gain:+.1f}",
-                    "colour": "good" if gain > 0 else "bad" if gain < 0 else "",
-                    **{name: _show_other(result.get(name)) for name in METHODS},
-                    **{
-                        name: result[name]
-                        for name in ("num_classes", "num_folds", "num_train", "num_test")
-                    },
-                }
-            yield row
+            row = {"task": task, "modality": modality, "classifier": LOGISTIC}
+            if "reason" in result:
+                yield {**row, "reason": result["reason"]}
+                continue
+            counts = ("num_classes", "num_folds", "num_train", "num_test")
+            row |= {
+                "reason": None,
+                "chance": format_value(result["measure"], result["chance"]),
+                **{name: result[name] for name in counts},
+            }
+            yield {**row, **_show_probe(result)}
+            for method, title in METHODS.items():
+                if method in result:
+                    yield {**row, "classifier": title, **_show_probe(result[method])}
+
+
+def _show_probe(result: Mapping[str, Any]) -> dict[str, str]:
+    measure = result["measure"]
+    gain = 100 * (result[measure] - result["untrained"])
+    return {
+        "measure": TITLES[measure],
+        "trained": format_value(measure, result[measure]),
+        "interval": _interval(measure, result["interval"]),
+        "untrained": format_value(measure, result["untrained"]),
+        "untrained_interval": _interval(measure, result["untrained_interval"]),
+        "gain": f"{gain:+.1f}",
+        "colour": "good" if gain > 0 else "bad" if gain < 0 else "",
+    }
 
 
 def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -73,16 +88,20 @@ def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for task, result in finetuned.items():
         row = {"task": task, "skipped": result.get("skipped")}
         if row["skipped"] is None:
-            value = result[result["measure"]]
+            measure = result["measure"]
+            value = result[measure]
             others = [result[name] for name in (*RIVALS, "chance") if result[name] is not None]
             row |= {
                 "label": result["label"],
-                "measure": MEASURE_NAMES[result["measure"]],
-                "value": percent(value),
-                "interval": _interval(result["interval"]),
-                **{name: _show(result[name]) for name in RIVALS},
-                **{f"{name}_interval": _interval(result[f"{name}_interval"]) for name in RIVALS},
-                "chance": percent(result["chance"]),
+                "measure": TITLES[measure],
+                "value": format_value(measure, value),
+                "interval": _interval(measure, result["interval"]),
+                **{name: format_value(measure, result[name]) for name in RIVALS},
+                **{
+                    f"{name}_interval": _interval(measure, result[f"{name}_interval"])
+                    for name in RIVALS
+                },
+                "chance": format_value(measure, result["chance"]),
                 "best": value > max(others),
                 "more": _list_more(result),
                 **{name: result[name] for name in ("num_classes", "num_test", "num_unknown")},
@@ -93,39 +112,29 @@ def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def list_published(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the table of published numbers, as text."""
     return [
-        {**row, "value": percent(row["value"]) if row["value"] <= 1 else f"{row['value']:.1f}"}
+        {
+            **row,
+            "task": TASK_TITLES.get(row["task"], row["task"]),
+            "measure": TITLES[row["measure"]],
+            "value": format_value(row["measure"], row["value"]),
+        }
         for row in rows
     ]
 
 
 def _list_more(result: Mapping[str, Any]) -> str:
     """Return the further measures of a task in one line."""
-    shown = []
-    for name, title in MORE_MEASURES.items():
-        value = result.get(name)
-        if value is not None:
-            shown.append(f"{title} {percent(value) if name in ('top5', 'auc') else f'{value:.3f}'}")
-    return ", ".join(shown)
+    return ", ".join(
+        f"{TITLES[name]} {format_value(name, result[name])}"
+        for name in MORE_MEASURES
+        if result.get(name) is not None
+    )
 
 
-def _show_other(result: Mapping[str, Any] | None) -> str:
-    return "" if result is None else percent(result[result["measure"]])
-
-
-def _show(value: float | None) -> str:
-    return "" if value is None else percent(value)
-
-
-def _interval(interval: Sequence[float] | None, scale: float = 100) -> str:
-    """Return an interval of 95 % as text; empty where there is none."""
-    if interval is None:
-        return ""
-    low, high = (f"{scale * end:.1f}" for end in interval)
-    return f"{low}–{high}{'%' if scale == 100 else ''}"
-
-
-def _rank(rank: float) -> str:
-    return f"{rank:.1f}"
+def _interval(measure: str, ends: Sequence[float] | None) -> str:
+    """Return an interval of 95 % as text, with its unit; empty where there is none."""
+    text = format_interval(measure, ends)
+    return f"{text}%" if text and format_value(measure, 0.0).endswith("%") else text
 
 
 def percent(share: float) -> str:
