@@ -2,7 +2,13 @@
 
 import hashlib
 import json
+import resource
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +25,11 @@ from vatt.data.loading.samples import write_samples
 from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import build_untrained
 from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
+from vatt.stages import pretrain as stage
 from vatt.stages.pretrain import main
 
 RUN = RunParams(seed=3)
+NO_ROOM, HOST = "No space left on device", socket.gethostname()
 SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
 
 
@@ -174,3 +182,58 @@ def test_the_name_of_a_run_depends_on_the_vocabulary(validated: Path) -> None:
         Path("data/preprocess/vocabulary.txt").write_text(f"<pad>\n<unk>\n{word}\n")
         pretrain()
         assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == number
+
+
+@contextmanager
+def short_files(num_bytes: int) -> Iterator[None]:
+    """Let the system refuse files that are longer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_training_goes_on_with_room(validated: Path) -> None:
+    """/dev/full is always full; the log of the speed is written while training goes on."""
+    metrics = pretrain()
+    (run_dir,) = Path(".cache/pretrain").glob("*")
+    log, weights = run_dir / "speed.jsonl", run_dir / "weights.safetensors"
+    shutil.rmtree(run_dir)
+    run_dir.mkdir()
+    log.symlink_to("/dev/full")
+    with pytest.raises(StageError, match=f"^{HOST}: {run_dir} or metrics/.*: {NO_ROOM}"):
+        pretrain()
+    log.unlink()
+    assert pretrain() == metrics
+
+    weights.unlink()
+    with (
+        short_files(2**16),
+        pytest.raises(StageError, match=rf"^{HOST}: {run_dir} or .*File too large"),
+    ):
+        pretrain()
+    assert not weights.exists()
+    assert not list(run_dir.glob("weights*"))
+    assert pretrain() == metrics
+
+
+def test_an_export_without_room_is_told(validated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise OSError(28, NO_ROOM)
+
+    monkeypatch.setattr(stage, "save_export", refuse)
+    with pytest.raises(StageError, match=f"^{HOST}: .*data/pretrain or metrics: {NO_ROOM}"):
+        pretrain()
+
+
+def test_other_errors_keep_their_traceback(
+    validated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(stage, "save_export", fail)
+    with pytest.raises(ConnectionResetError):
+        pretrain()

@@ -26,6 +26,7 @@ from vatt.params import (
 )
 from vatt.train.jobs.recipes import Job, PretrainRecipe, name_run
 from vatt.train.launcher import launch as launch_job
+from vatt.train.worker import telling_disk_errors
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")
@@ -47,7 +48,8 @@ def main(
     """Train on data/preprocess, from the newest checkpoint of the same run, and write the export.
 
     Raises:
-        StageError: the corpus was not validated, has nothing to learn from, or training failed.
+        StageError: the corpus was not validated, has nothing to learn from, training failed, or a disk
+            refuses what is written.
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
     tokenizer, tokenizer_path = open_tokenizer(PREPROCESS_DIR), find_tokenizer(PREPROCESS_DIR)
@@ -74,12 +76,13 @@ def main(
         index_digest=index_digest,
         tokenizer_digest=hashlib.blake2b(tokenizer_path.read_bytes()).hexdigest(),
     )
-    weights_path = _train(recipe, _write_first_weights(pretrain, params, tokenizer))
-    return {
-        **_write_plot()[-1],
-        "num_clips": pretrain.num_steps * pretrain.batch_size,
-        "num_parameters": _export(weights_path, params, tokenizer_path),
-    }
+    with telling_disk_errors(RUNS_DIR, OUT_DIR, PLOT_PATH.parent):
+        weights_path = _train(recipe, _write_first_weights(pretrain, params, tokenizer))
+        return {
+            **_write_plot()[-1],
+            "num_clips": pretrain.num_steps * pretrain.batch_size,
+            "num_parameters": _export(weights_path, params, tokenizer_path),
+        }
 
 
 def _write_first_weights(

@@ -1,10 +1,14 @@
 """One rank of a training run: builds what its kind needs, trains, leaves the weights."""
 
+import errno
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -12,6 +16,7 @@ from vatt.atomic import atomic_path
 from vatt.batch import Batch, LabelledBatch
 from vatt.data.loading.order import TrainingOrder
 from vatt.models.transformer import Encoder
+from vatt.params import StageError
 from vatt.signals import die_with_parent
 from vatt.train.engine import Engine
 from vatt.train.jobs.finetuning import OnValidation, prepare_finetuning
@@ -20,11 +25,17 @@ from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.jobs.setup import Setup
 from vatt.train.loop import Plan, train
 
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""What a disk refuses until a person makes room or gives the right."""
+
 
 def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
     """Train as this rank, and leave the weights at `job.weights_path`.
 
     Fine-tuning tells the first rank's `on_validation` what it measures.
+
+    Raises:
+        StageError: training cannot go on, or a disk refuses what is written.
     """
     recipe, training = job.recipe, job.recipe.training
     setup = _prepare(job, on_validation)
@@ -60,11 +71,35 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
         validation=setup.validation,
         cost=setup.cost,
     )
-    train(engine, open_batches, plan)
+    with telling_disk_errors(job.directory, job.curve_path):
+        train(engine, open_batches, plan)
+        _save_weights(engine, setup, job.weights_path)
+
+
+@contextmanager
+def telling_disk_errors(*places: Path) -> Iterator[None]:
+    """Name the machine and, where an error does not say it, the `places` that are written to.
+
+    Raises:
+        StageError: a disk is full or may not be written; another attempt would meet it too.
+    """
+    written = " or ".join(map(str, places))
+    try:
+        yield
+    except SafetensorError as error:
+        raise StageError(f"{socket.gethostname()}: {written}: {error}") from error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = error.filename or written
+        raise StageError(f"{socket.gethostname()}: {place}: {error.strerror}") from error
+
+
+def _save_weights(engine: Engine, setup: Setup, path: Path) -> None:
     weights = engine.gather_weights()
     if torch.distributed.get_rank() == 0:
         selected = setup.select_weights(weights)
-        with atomic_path(job.weights_path) as partial:
+        with atomic_path(path) as partial:
             save_file({name: weight.contiguous() for name, weight in selected.items()}, partial)
 
 
