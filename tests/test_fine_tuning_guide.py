@@ -15,6 +15,11 @@ import pytest
 import yaml
 
 from tests.orchestration.miniature import REPO
+from vatt.data.index import read_index
+from vatt.data.labelled import Wanted, read_labelled
+from vatt.data.preprocessing.corpus import write_corpus
+from vatt.params import load_params
+from vatt.stages import download
 
 GUIDE = (REPO / "docs/fine_tuning.md").read_text(encoding="utf-8")
 RATE_HZ = 44_100
@@ -66,12 +71,18 @@ def write_esc50(folder: Path) -> None:
     (folder / "meta/esc50.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def follow_guide(root: Path, esc50: Path, num_videos: int) -> dict[str, Any]:
-    """Run the commands of the guide, made shorter, in the folder `root`; return the metrics."""
-    params = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+def read_guide(esc50: Path, num_videos: int) -> dict[str, Any]:
+    """Return params.yaml with what the guide replaces."""
+    params: dict[str, Any] = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
     (block,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
     replaced = block.replace("PATH/TO/ESC-50-master", str(esc50))
     merge(params, yaml.safe_load(replaced.replace("num_videos: 300", f"num_videos: {num_videos}")))
+    return params
+
+
+def follow_guide(root: Path, esc50: Path, num_videos: int) -> dict[str, Any]:
+    """Run the commands of the guide, made shorter, in the folder `root`; return the metrics."""
+    params = read_guide(esc50, num_videos)
     merge(params, SMALL)
     root.mkdir()
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -82,6 +93,34 @@ def follow_guide(root: Path, esc50: Path, num_videos: int) -> dict[str, Any]:
         subprocess.run(command, cwd=root, env=environment, check=True)
     metrics: dict[str, Any] = json.loads((root / "metrics/evaluate.json").read_text())
     return metrics
+
+
+def test_sounds_in_the_layout_of_esc50_get_the_labels_and_splits_of_the_guide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_esc50(tmp_path / "ESC-50-master")
+    raw = read_guide(tmp_path / "ESC-50-master", num_videos=6)
+    raw["download"]["sources"] = [
+        row for row in raw["download"]["sources"] if row["kind"] == "esc50"
+    ]
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    params = load_params(Path("params.yaml"))
+    download.main(params.run, params.download)
+    Path("data/preprocess").mkdir()
+    write_corpus(Path("data/download"), Path("data/preprocess"), params.preprocess, num_workers=1)
+    assert params.finetune.audio is not None
+    wanted = Wanted(params.finetune.audio.label, ("audio",), multi_label=False)
+    corpus = read_labelled(Path("data/preprocess"), wanted, ("train", "validation", "test"))
+    assert corpus.classes == ("rustle", "whistle")
+    sizes = {name: len(split) for name, split in corpus.splits.items()}
+    assert sizes["test"] == 6  # the fold of the guide
+    assert sizes["validation"] > 0
+    assert sum(sizes.values()) == 30
+    index = read_index(Path("data/preprocess"))
+    folds = index["video_id"].str.extract(r"(\d)-\d+-A-\d\.wav$")[0]
+    assert set(folds[index["split"] == "test"]) == {"1"}
+    assert set(folds[index["split"] != "test"]) == set("2345")
 
 
 @pytest.mark.slow
