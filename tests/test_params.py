@@ -99,6 +99,8 @@ OUT_OF_RANGE = [
     ("model.drop_token_rate", 1.0, "less than 1"),
     ("model.drop_token_rate", 1.0, "less than 1"),
     ("finetune.video.num_steps", 0, "greater than or equal to 1"),
+    ("finetune.video.initial_weights", "", "at least 1 character"),
+    ("pretrain.initial_weights", "", "at least 1 character"),
     ("tune.num_trials", 0, "greater than or equal to 1"),
     ("loss.form", "both", "'asymmetric' or 'symmetric'"),
     ("loss.positives", "thrice", "'twice' or 'once'"),

@@ -15,7 +15,12 @@ from tests.models.test_parity_classifier import VIDEO, WAVEFORM
 from tests.train.classification.tasks import TASK
 from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.interop.finetuning import Demand, describe_classifier, write_first_weights
+from vatt.interop.finetuning import (
+    Demand,
+    describe_classifier,
+    find_source,
+    write_first_weights,
+)
 from vatt.models.classification.classifier import Classifier, ClassifierParams
 from vatt.models.classification.networks import Network, build_network
 from vatt.models.tower import restore_weights
@@ -204,5 +209,41 @@ def test_weights_of_another_network_are_refused_with_their_names(tmp_path: Path)
     ):
         write_first_weights(tmp_path / "other", params, 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(StageError, match="nowhere: is not an export"):
-        describe_classifier(tmp_path / "nowhere", PARAMS.model, _demand("video"))
+
+
+def test_a_folder_that_is_no_export_is_named_with_its_key(tmp_path: Path) -> None:
+    named = TASK.model_copy(update={"initial_weights": "nowhere"})
+    expected = r"^finetune.image.initial_weights = nowhere: .*nowhere: is not an export: it has no"
+    with pytest.raises(StageError, match=expected):
+        describe_classifier(tmp_path / "nowhere", PARAMS.model, Demand("image", named, CLIP, 5))
+
+
+def test_more_frozen_layers_than_there_are_is_refused() -> None:
+    def describe(freeze: int) -> None:
+        task = TASK.model_copy(update={"freeze": freeze})
+        describe_classifier(None, PARAMS.model, Demand("audio", task, CLIP, 5))
+
+    num_layers = PARAMS.model.audio_size.num_layers
+    describe(num_layers)
+    expected = (
+        rf"^finetune.audio.freeze = {num_layers + 1}: there are {num_layers} layers; accepted"
+    )
+    with pytest.raises(StageError, match=expected):
+        describe(num_layers + 1)
+
+
+def test_a_source_is_a_folder_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def find(initial: str | None) -> Path | None:
+        task = TASK.model_copy(update={"initial_weights": initial})
+        return find_source(task, Path("data/pretrain"))
+
+    assert find(None) is None
+    assert find("pretrain") == Path("data/pretrain")
+    assert find("imported") == Path("imported")
+    with pytest.raises(StageError, match="there is no champion yet"):
+        find("champion")
+    champion = Path("data/promote/champion")
+    champion.mkdir(parents=True)
+    assert find("champion") == champion

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vatt.data.labelled_loader import MODALITIES
 from vatt.interop.classifier import (
     ExportedClassifierParams,
     load_classifier,
@@ -22,23 +23,17 @@ from vatt.interop.export import (
     read_params,
 )
 from vatt.interop.initial import save_weights, stretch_table
+from vatt.interop.registry import CHAMPION, find_champion
 from vatt.models.classification.audio_visual import AudioVisualParams
 from vatt.models.classification.classifier import ClassifierParams, TowerParams
 from vatt.models.classification.fusion import FusionParams
 from vatt.models.classification.networks import apply_rates, build_network, list_towers
 from vatt.models.spectrogram import NUM_BANDS, count_frames
 from vatt.models.tower import Tower
-from vatt.params import ClipParams, ModelParams, StageError, TaskName, TaskParams
+from vatt.params import PRETRAINED, ClipParams, ModelParams, StageError, TaskName, TaskParams
 
 TENSOR_WIDTH, SKETCH_WIDTH, ATTENTION_LAYERS = 32, 1024, 2
 """Of the fusions: each feature before the outer product, the sketch, the layers behind the towers."""
-MODALITIES = {
-    "video": ("video",),
-    "image": ("video",),
-    "audio": ("audio",),
-    "audio_visual": ("video", "audio"),
-}
-"""Whose towers a task needs."""
 POSITIONS = ".positions.tables."
 
 
@@ -52,6 +47,20 @@ class Demand:
     num_classes: int
 
 
+def find_source(task: TaskParams, pretrain_dir: Path) -> Path | None:
+    """Return the folder whose towers a task starts from; None: they are new.
+
+    Raises:
+        StageError: the champion is wanted, and there is none yet.
+    """
+    initial = task.initial_weights
+    if initial == PRETRAINED:
+        return pretrain_dir
+    if initial == CHAMPION:
+        return find_champion()
+    return None if initial is None else Path(initial)
+
+
 def describe_classifier(
     source: Path | None, model: ModelParams, demand: Demand
 ) -> ClassifierParams | AudioVisualParams:
@@ -61,10 +70,15 @@ def describe_classifier(
     the positions of clips of the task.
 
     Raises:
-        StageError: the folder is neither, it has no tower for the task, or the clips are not whole
-            patches.
+        StageError: the folder is neither, it has no tower for the task, the clips are not whole
+            patches, or more layers are frozen than there are.
     """
-    found = None if source is None else _read(source)
+    section = f"finetune.{demand.task_name}"
+    name = f"{section}.initial_weights = {demand.task.initial_weights}"
+    try:
+        found = None if source is None else _read(source)
+    except StageError as error:
+        raise StageError(f"{name}: {error}") from error
     if isinstance(found, ExportedClassifierParams):
         towers = list_towers(found.classifier)
         shared = isinstance(found.classifier, AudioVisualParams) and found.classifier.shared_encoder
@@ -74,10 +88,18 @@ def describe_classifier(
     missing = [name for name in MODALITIES[demand.task_name] if name not in towers]
     if missing:
         raise StageError(
-            f"{source}: has a tower for {', '.join(towers)}, none for {', '.join(missing)}: "
+            f"{name}: {source} has a tower for {', '.join(towers)}, none for {', '.join(missing)}: "
             f"it cannot be fine-tuned to the task {demand.task_name}"
         )
-    fitted = {name: _fit(towers[name], demand) for name in MODALITIES[demand.task_name]}
+    fitted: dict[str, TowerParams] = {
+        name: _fit(towers[name], demand) for name in MODALITIES[demand.task_name]
+    }
+    num_layers = min(tower.size.num_layers for tower in fitted.values())
+    if isinstance(demand.task.freeze, int) and demand.task.freeze > num_layers:
+        raise StageError(
+            f"{section}.freeze = {demand.task.freeze}: there are {num_layers} layers; accepted are "
+            f"none, tower and numbers up to {num_layers}"
+        )
     params = _join(fitted, demand, shared_encoder=shared)
     return apply_rates(params, demand.task.schedule)
 

@@ -10,6 +10,8 @@ from vatt.params.train import TrainingParams
 
 TaskName = Literal["video", "audio", "image", "audio_visual"]
 TASKS: tuple[TaskName, ...] = ("video", "audio", "image", "audio_visual")
+SKIPPED = "skipped.json"
+"""In the folder of a task, why it was left out."""
 Count = Annotated[int, Field(ge=1)]
 PRETRAINED = "pretrain"
 """In place of a folder: the export of the stage pretrain."""
@@ -49,8 +51,9 @@ class TaskParams(TrainingParams):
     """The task of the annotations whose labels are learnt."""
     multi_label: bool
     """Several labels of a clip may hold at once: sigmoids, balanced by class; else softmax."""
-    initial_weights: str | None
-    """"pretrain", the folder of an export or of an imported classifier; null: random weights."""
+    initial_weights: Annotated[str, Field(min_length=1)] | None
+    """"pretrain", "champion", or the folder of an export or of an imported classifier; null: random
+    weights."""
     fusion: Literal["concatenation", "tensor", "bilinear", "attention"] | None = None
     """How picture and sound meet; null in the other tasks."""
     num_frames: Count | None

@@ -50,7 +50,7 @@ class PretrainParams(TrainingParams):
     source_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """How often samples of each source are drawn, in proportion: HowTo100M and AudioSet half and half,
     however many they have. null draws every sample equally often."""
-    initial_weights: str | None
+    initial_weights: Annotated[str, Field(min_length=1)] | None
     """Start from an export: its folder, or "champion"; null starts from random weights."""
     word_vectors: Path | None
     """Start with this word table: a safetensors file with one float32 tensor `words` of (vocabulary,

@@ -12,7 +12,7 @@ from tests.train.classification.tasks import TASK, change
 from vatt.batch import LabelledBatch
 from vatt.losses.classification import balanced_sigmoid_loss, softmax_loss
 from vatt.models.classification.networks import build_network
-from vatt.params import StageError, TaskParams
+from vatt.params import TaskParams
 from vatt.train.classification.objective import (
     ClassificationObjective,
     count_hits,
@@ -177,8 +177,3 @@ def test_only_the_model_is_trained() -> None:
     assert trained == {f"model.{name}" for name, _ in objective.model.named_parameters()}
     groups = build_finetuning_optimizer(objective, task).param_groups
     assert sum(len(group["params"]) for group in groups) == len(trained)
-
-
-def test_more_frozen_layers_than_there_are_is_refused() -> None:
-    with pytest.raises(StageError, match=r"freeze = 3: the tower has 2 blocks"):
-        build(TASK.model_copy(update={"freeze": 3}))

@@ -3,7 +3,6 @@
 from torch import nn
 
 from vatt.models.classification.networks import Network
-from vatt.params import StageError
 
 
 def count_layers_above(network: Network) -> dict[nn.Parameter, int]:
@@ -25,9 +24,6 @@ def freeze_layers(network: Network, freeze: int | str) -> None:
 
     A number is that of the first blocks of each tower; patches, positions and the AGG token, which
     lie below, are frozen with them.
-
-    Raises:
-        StageError: a tower has fewer blocks.
     """
     if freeze == "none":
         return
@@ -35,8 +31,6 @@ def freeze_layers(network: Network, freeze: int | str) -> None:
         blocks = tower.encoder.blocks
         if freeze == "tower":
             tower.requires_grad_(requires_grad=False)
-        elif int(freeze) > len(blocks):
-            raise StageError(f"freeze = {freeze}: the tower has {len(blocks)} blocks")
         else:
             for layer in [tower.stem, *blocks[: int(freeze)]]:
                 layer.requires_grad_(requires_grad=False)
