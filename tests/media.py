@@ -7,6 +7,7 @@ A clip shows a bright square that moves to the right on a dark ground, with a qu
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -153,6 +154,22 @@ def write_truncated(path: Path) -> Path:
     return path
 
 
+def write_encrypted(path: Path) -> Path:
+    """Write a clip as those who sell films do: Common Encryption (ISO/IEC 23001-7), without its key."""
+    write_clip(path)
+    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "0" * 32}
+    options["encryption_kid"] = "f" * 32
+    content = BytesIO()
+    with av.open(str(path)) as clear, av.open(content, "w", "mp4", options) as container:
+        streams = [container.add_stream_from_template(stream) for stream in clear.streams]
+        for packet in clear.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                container.mux(packet)
+    path.write_bytes(content.getvalue())
+    return path
+
+
 VARIABLE_TIMES_S = tuple(np.cumsum([0.0] + [0.02, 0.05, 0.1, 0.03] * 15).tolist())
 """Frames between 20 and 100 ms apart, over 3 s."""
 
@@ -203,8 +220,9 @@ def write_zoo(folder: Path) -> dict[str, bool]:
     for name in ODD_NAMES:
         (folder / name).write_bytes((folder / "good.mp4").read_bytes())
     write_truncated(folder / "truncated.mp4")
+    write_encrypted(folder / "encrypted.mp4")
     (folder / "zero_byte.mp4").touch()
     (folder / "not_media.mp4").write_text("<html>404 not found</html>", encoding="utf-8")
     usable = [*clips, "rotated.mp4", "bad_metadata.mp4", *ODD_NAMES]
-    bad = ["truncated.mp4", "zero_byte.mp4", "not_media.mp4"]
+    bad = ["truncated.mp4", "encrypted.mp4", "zero_byte.mp4", "not_media.mp4"]
     return dict.fromkeys(usable, True) | dict.fromkeys(bad, False)

@@ -6,9 +6,7 @@ forked after the slow imports.
 """
 
 import multiprocessing
-import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -46,7 +44,7 @@ def kill_on_the_way(num_files: int, generator: random.Random) -> None:
         time.sleep(0.001)
     time.sleep(generator.random() * generator.choice([0.01, 0.3]))
     workers = psutil.Process(child.pid).children(recursive=True) if child.is_alive() else []
-    os.kill(child.pid or 0, signal.SIGKILL)
+    child.kill()
     child.join()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive

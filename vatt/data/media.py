@@ -67,7 +67,8 @@ def decode(container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[f
     What cannot be decoded is skipped and described in `problems` at the end.
 
     Raises:
-        MediaError: the time stamps jump, so that nothing can be aligned with them.
+        MediaError: it is encrypted, or the time stamps jump, so that nothing can be aligned with
+            them.
     """
     stream.codec_context.thread_count = 1
     zero_s = (container.start_time or 0) / av.time_base
@@ -100,6 +101,9 @@ def _decode_packets(container: Any, stream: Any, problems: list[str]) -> Iterato
             break
         if packet is None:
             break
+        # Decoders would make pictures of it: some bytes are in the clear.
+        if packet.has_sidedata("encryption_info"):
+            raise MediaError(f"the {stream.type} is encrypted (DRM)")
         try:
             yield from packet.decode()
         except FFmpegError:

@@ -153,6 +153,7 @@ def test_bad_inputs_end_in_quarantine_and_stop_nothing(tmp_path: Path) -> None:
     assert quarantine.keys() == {name for name, is_usable in usable.items() if not is_usable}
     assert all(quarantine.values())
     assert quarantine["zero_byte.mp4"] == "the file is empty"
+    assert quarantine["encrypted.mp4"] == "the video is encrypted (DRM)"
     assert counts["inputs"] == len(usable)
     assert counts["quarantined"] == len(quarantine)
     problems = index.set_index("video_id")["problem"].dropna()

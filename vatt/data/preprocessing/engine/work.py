@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from vatt.data.manifest import ManifestEntry
 from vatt.data.preprocessing.engine.digests import FileDigest, digest_file
 from vatt.data.preprocessing.engine.recipe import digest_code, make_key
 from vatt.data.preprocessing.engine.store import FragmentStore
-from vatt.data.preprocessing.fragments import DISK_ERRORS, key_of, write_fragment
+from vatt.data.preprocessing.fragments import key_of, write_fragment
 from vatt.params import PreprocessParams, StageError
 
 
@@ -59,13 +59,14 @@ class Work:
                 return self._finish(entry, store, Path(folder))
 
     def _finish(self, entry: ManifestEntry, store: FragmentStore, folder: Path) -> Finished:
-        file, captions = (
-            _digest_if_readable(self.download_dir, name)
-            for name in (entry.path, entry.captions_path)
-        )
-        if file is None:
-            outcome = write_fragment(self.download_dir, folder, self.params, entry)
-            return Finished(None, outcome.reason or "could not be read at first")
+        try:
+            file = digest_file(self.download_dir, str(entry.path))
+        except (OSError, ValueError) as error:  # also a bad sector: another run may do better
+            return Finished(None, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        captions = None
+        with suppress(OSError, ValueError):  # who reads them tells why they cannot be read
+            if entry.captions_path is not None:
+                captions = digest_file(self.download_dir, entry.captions_path)
         key = make_key(entry, (file.digest, captions and captions.digest), self.params, self.code)
         found = store.read(key)
         outcome = found or write_fragment(self.download_dir, folder, self.params, entry)
@@ -85,24 +86,6 @@ class Work:
     def measure_source(self, entry: ManifestEntry) -> int:
         """Return the bytes of a source file: how long it takes is guessed from them."""
         return _size_of(self.download_dir / str(entry.path))
-
-
-def _digest_if_readable(folder: Path, name: str | None) -> FileDigest | None:
-    """Return the digest of a file; None if there is none, or it cannot be read for its own reasons.
-
-    Raises:
-        OSError: the disk is broken.
-    """
-    if name is None:
-        return None
-    try:
-        return digest_file(folder, name)
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise
-    except ValueError:  # no file can have such a name
-        pass
-    return None
 
 
 def _size_of(path: Path) -> int:
