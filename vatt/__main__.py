@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ STAGES = {
     "promote": "make the new model the champion if it is not worse",
 }
 TASK_STAGES = ("tune", "finetune")
+FIRST_OF_TASK = ("task", "request")  # of these, before sections of their own
 DESCRIBE = "print what params.yaml builds and what that costs (no stage)"
 
 
@@ -64,11 +66,19 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def run_stage(name: str, task: str | None, params: Params) -> Mapping[str, Any]:
-    """Run one stage with exactly the parameter sections that its signature names."""
+    """Run one stage with exactly the parameter sections that its signature names.
+
+    A stage of tasks takes the task first, then those sections that decide a training.
+    """
     main = importlib.import_module(f"vatt.stages.{name}").main
-    needs = inspect.signature(main).parameters
-    sections = {section: params.section(section) for section in needs if section != "task"}
-    metrics: Mapping[str, Any] = main(**sections) if task is None else main(task, **sections)
+    needs = [need for need in inspect.signature(main).parameters if need not in FIRST_OF_TASK]
+    sections = {section: params.section(section) for section in needs}
+    first: list[Any] = []
+    if task is not None:
+        request = importlib.import_module("vatt.stages.finetuning").Request
+        shared = {field.name: params.section(field.name) for field in fields(request)}
+        first = [task, request(**shared)]
+    metrics: Mapping[str, Any] = main(*first, **sections)
     return metrics
 
 

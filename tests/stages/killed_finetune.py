@@ -15,9 +15,7 @@ from pathlib import Path
 
 import torch
 
-from tests.stages.conftest import EXPORTED
-from tests.stages.test_finetune import LETTER, RUN, params_with
-from tests.train.corpus import LAUNCH
+from tests.stages.test_finetune import LETTER, request
 from vatt.stages.finetune import main as finetune
 
 NUM_STEPS = 12
@@ -36,7 +34,7 @@ SCHEDULE = LETTER.schedule.model_copy(
 def train_to_the_end(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    params = params_with(
+    wanted = request(
         num_steps=NUM_STEPS,
         log_every_steps=1,
         checkpoint_every_steps=3,
@@ -44,7 +42,7 @@ def train_to_the_end(folder: str) -> None:
         ema_decay=0.9,
         schedule=SCHEDULE.model_dump(),
     )
-    finetune("video", RUN, EXPORTED.clip, EXPORTED.model, params, LAUNCH)
+    finetune("video", wanted)
 
 
 def fork(folder: str) -> ForkProcess:

@@ -18,8 +18,17 @@ from vatt import load
 from vatt.atomic import write_json
 from vatt.interop.classifier import load_classifier
 from vatt.models.tower import collect_weights
-from vatt.params import FinetuneParams, RunParams, StageError, TaskName, TaskParams
+from vatt.params import (
+    FinetuneParams,
+    LaunchParams,
+    RunParams,
+    ScheduleParams,
+    StageError,
+    TaskName,
+    TaskParams,
+)
 from vatt.stages.finetune import main
+from vatt.stages.finetuning import Request
 
 RUN = RunParams(seed=3)
 LETTER = TASK.model_copy(
@@ -27,16 +36,19 @@ LETTER = TASK.model_copy(
 )
 
 
-def params_with(**updates: object) -> FinetuneParams:
+def params_with(**updates: Any) -> FinetuneParams:
     """Return tasks that are all alike, but for the fusion that one needs."""
     task = TaskParams.model_validate({**LETTER.model_dump(), **updates})
     fused = task.model_copy(update={"fusion": "concatenation"})
     return FinetuneParams(video=task, audio=task, image=task, audio_visual=fused)
 
 
-def finetune(name: TaskName = "video", **updates: object) -> dict[str, Any]:
-    sections = RUN, EXPORTED.clip, EXPORTED.model, params_with(**updates), LAUNCH
-    return dict(main(name, *sections))
+def request(launch: LaunchParams = LAUNCH, **updates: Any) -> Request:
+    return Request(RUN, EXPORTED.clip, EXPORTED.model, params_with(**updates), launch)
+
+
+def finetune(name: TaskName = "video", **updates: Any) -> dict[str, Any]:
+    return dict(main(name, request(**updates)))
 
 
 def pass_validation() -> None:
@@ -111,18 +123,45 @@ def test_it_starts_from_the_towers_of_the_pretrained_network(validated: Path) ->
         torch.testing.assert_close(weight, expected[weight_name], rtol=0, atol=1e-6)
 
 
-def test_the_tuned_schedule_is_taken_in_place_of_the_own_one(validated: Path) -> None:
+def write_best(value: float | None = 0.5, **changes: object) -> ScheduleParams:
+    """Leave what tune writes; return the best schedule."""
+    best = LETTER.schedule.model_copy(update=changes)
+    schedules = {"schedule": best.model_dump(), "own": LETTER.schedule.model_dump()}
+    found = {**schedules, "value": value, "trial": 2, "study": "video-abc"}
+    write_json(Path("data/tune/video/best.json"), found)
+    return best
+
+
+def test_the_tuned_schedule_is_taken_in_place_of_the_own_one(
+    validated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = finetune()
-    schedule = LETTER.schedule.model_copy(update={"learning_rate": 0.05, "optimizer": "adamw"})
-    write_json(Path("data/tune/video/best.json"), {"schedule": schedule.model_dump()})
+    schedule = write_best(learning_rate=0.05, optimizer="adamw")
     metrics = finetune()
+    assert "finetune video: schedule of trial 2 of study video-abc" in capsys.readouterr().out
     assert metrics["is_tuned"]
     assert metrics["schedule"] == schedule.model_dump()
     assert metrics["validation_model"] != before["validation_model"]
     exported = load_classifier(Path("data/finetune/video/model"))
     assert exported.params.task is not None
     assert exported.params.task.schedule == schedule
-    Path("data/tune/video/best.json").write_text('{"schedule": {"learning_rate": 1}}')
+    write_best(value=None)
+    assert finetune() == before
+
+
+def test_a_schedule_that_was_tuned_for_another_training_is_refused(validated: Path) -> None:
+    write_best(warmup_steps=4)
+    changed = LETTER.schedule.model_copy(update={"learning_rate": 0.25}).model_dump()
+    expected = (
+        r"best\.json: was found with finetune\.video\.schedule\.learning_rate = 0\.005, .* 0\.25"
+    )
+    with pytest.raises(StageError, match=expected):
+        finetune(schedule=changed)
+    with pytest.raises(
+        StageError, match=r"warmup_steps = 4 is above finetune\.video\.num_steps = 3"
+    ):
+        finetune(num_steps=3)
+    Path("data/tune/video/best.json").write_text('{"value": 1, "schedule": {"learning_rate": 1}}')
     with pytest.raises(StageError, match=r"best\.json: cannot be used"):
         finetune()
 

@@ -1,32 +1,42 @@
 """The stage with real training: what it writes, and that the split test is out of its reach."""
 
 import ast
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from tests.closure import ROOT
 from tests.stages.conftest import EXPORTED
-from tests.stages.test_finetune import RUN, change_index, params_with, pass_validation
+from tests.stages.test_finetune import LETTER, change_index, pass_validation, request
 from tests.stages.tuned_twice import TUNE
 from tests.train.corpus import LAUNCH
 from vatt.data.labelled import Wanted, read_labelled
 from vatt.data.splits import hide_test_split
-from vatt.params import ScheduleParams, StageError, TaskName
-from vatt.stages.tune import main
+from vatt.evaluation.report.tuning import read_study
+from vatt.models.classification.networks import list_towers
+from vatt.params import LaunchParams, ScheduleParams, StageError, TaskName, TuneParams
+from vatt.stages.finetuning import prepare_task
+from vatt.stages.tune import STUDIES_DIR, main, prepare_trials
+from vatt.tuning.study import IDENTITY
 
 CAN_TUNE = [*(ROOT / "vatt/tuning").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
 CAN_TUNE += [ROOT / "vatt/stages/tune.py", ROOT / "vatt/stages/finetuning.py"]
 CAN_TUNE += [ROOT / "vatt/data/splits.py"]
 
 
-def tune(task: TaskName = "video", label: str = "letter") -> dict[str, Any]:
-    return dict(main(task, RUN, EXPORTED.clip, params_with(label=label), TUNE, LAUNCH))
+KEEP = TUNE.model_copy(update={"num_trials": 1})
+
+
+def tune(task: TaskName = "video", params: TuneParams = TUNE, **updates: Any) -> dict[str, Any]:
+    return dict(main(task, request(**updates), params))
 
 
 def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Path) -> None:
@@ -40,7 +50,8 @@ def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Pa
     assert not any(name.startswith("test") for name in opened)
 
     found = {name: read(Path(f"data/{name}/trials.json")) for name in ("healthy", "poisoned")}
-    assert found["healthy"].pop("study") != found["poisoned"].pop("study")  # of other data
+    studies = [found[name].pop("study") for name in ("healthy", "poisoned")]
+    check_that_other_data_is_all(*studies)
     assert found["healthy"] == found["poisoned"]
     trials = found["healthy"]["trials"]
     assert [trial["trial"] for trial in trials] == [0, 1, 2]
@@ -54,6 +65,18 @@ def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Pa
     assert best["trial"] == values.index(max(values))
     assert Path("data/healthy/history.svg").read_text().startswith("<?xml")
     assert sum("3 of 3" in line for line in lines) == 2
+
+
+def check_that_other_data_is_all(*studies: str) -> None:
+    """Of what decides the two studies, only the version of the data differs; classes do not."""
+    rows = optuna.get_all_study_summaries(f"sqlite:///{STUDIES_DIR}/studies.db")
+    identities = {row.study_name: json.loads(row.user_attrs[IDENTITY]) for row in rows}
+    healthy, poisoned = (identities[name] for name in studies)
+    assert {key for key in healthy if healthy[key] != poisoned[key]} == {"data", "code"}
+    assert healthy["classes"] == ["a", "b"]
+    letter = Wanted("letter", ("video",), multi_label=False)
+    corpus = read_labelled(Path("data/preprocess"), letter, ("train", "validation", "test"))
+    assert "poison" in corpus.notes[-1]  # who read them would have seen it
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -81,6 +104,62 @@ def test_no_module_that_tunes_or_trains_names_the_split_test() -> None:
     ]
     assert len(CAN_TUNE) > 30
     assert not named
+
+
+def test_it_tunes_the_network_that_finetune_trains(project: Path) -> None:
+    shutil.rmtree("data/pretrain")
+    pass_validation()
+    other = EXPORTED.model.model_copy(update={"video_patch": (1, 8, 8)})
+    wanted = dataclasses.replace(request(initial_weights=None), model=other)
+    prepared = prepare_trials("video", wanted, TUNE)
+    assert prepared.recipe.network == prepare_task("video", wanted).recipe.network
+    assert list_towers(prepared.recipe.network)["video"].patch == (1, 8, 8)
+    assert main("video", wanted, KEEP)["value"] is None
+
+
+def test_one_trial_is_the_own_schedule_and_trains_nothing(project: Path) -> None:
+    pass_validation()
+    metrics = tune(params=KEEP, validate_every_steps=None)
+    best = read(Path("data/tune/video/best.json"))
+    own = LETTER.schedule.model_dump()
+    assert (best["schedule"], best["own"], best["value"]) == (own, own, None)
+    assert (metrics["trial"], metrics["num_trials"], metrics["num_pruned"]) == (0, 1, 0)
+    (trial,) = read(Path("data/tune/video/trials.json"))["trials"]
+    assert (trial["state"], trial["value"]) == ("waiting", None)
+    assert {path.name for path in Path("data/tune/video").iterdir()} == {"best.json", "trials.json"}
+    assert not list(Path(".cache").rglob("step-*"))
+    assert read_study("video", Path("data/tune/video")).best_value == ""
+
+
+def test_what_is_never_measured_is_refused_before_it_is_trained(project: Path) -> None:
+    pass_validation()
+    with pytest.raises(StageError, match=r"finetune\.video\.validate_every_steps = null"):
+        tune(validate_every_steps=None)
+    assert not list(STUDIES_DIR.rglob("trial-*"))
+
+
+def test_what_has_no_effect_on_trials_is_no_other_study(project: Path) -> None:
+    def find_study(launch: LaunchParams = LAUNCH, **updates: Any) -> str:
+        main("video", request(launch, **updates), KEEP)
+        study: str = read(Path("data/tune/video/best.json"))["study"]
+        return study
+
+    pass_validation()
+    shutil.copytree("data/pretrain", "elsewhere")
+    changes = {"checkpoint_every_steps": 3, "keep_checkpoints": 4, "max_bad_steps": 5}
+    launch = LAUNCH.model_copy(update={"zero_stage": 2, "loader_workers": 1})
+    same = find_study(launch, initial_weights="elsewhere", compare_with_scratch=True, **changes)
+    assert same == find_study()
+    others = {find_study(batch_size=4), find_study(LAUNCH.model_copy(update={"compile": True}))}
+    assert len({same, *others}) == 3
+
+
+def test_a_trial_computes_as_much_at_once_as_each_of_several_processes(project: Path) -> None:
+    pass_validation()
+    launch = LAUNCH.model_copy(update={"num_processes": 2})
+    wanted = request(launch, batch_size=8, accumulation_steps=2)
+    trial = prepare_trials("video", wanted, TUNE).recipe
+    assert (trial.launch.num_processes, trial.task.accumulation_steps) == (1, 4)
 
 
 def test_a_task_without_labels_is_left_out(project: Path) -> None:

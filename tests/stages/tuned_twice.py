@@ -1,11 +1,12 @@
 """Tunes in a process of its own, which forks: python -m tests.stages.tuned_twice TASK.
 
-The current folder has data/preprocess and data/pretrain. Tunes it as it is, then in data/poisoned
+The current folder has data/preprocess and data/pretrain. Prepares it in two processes at once. Then
+tunes it as it is, and again
 after the split test has become useless: its shards are folders, its rows lie. Prints the path of
 every file that any of the processes opened below data, in lines that start with `opened:`.
 """
 
-import hashlib
+import multiprocessing
 import os
 import shutil
 import sys
@@ -14,13 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
-from tests.stages.conftest import EXPORTED
-from tests.stages.test_finetune import RUN, params_with
-from tests.train.corpus import LAUNCH
-from vatt.atomic import write_json
-from vatt.params import TASKS, TuneParams
-from vatt.stages.tune import main
+from tests.stages.test_finetune import pass_validation, request
+from vatt.params import TASKS, TaskName, TuneParams
+from vatt.stages.tune import main, prepare_trials
+from vatt.train.jobs.recipes import Job
 
 TUNE = TuneParams.model_validate(
     {
@@ -42,18 +42,16 @@ TUNE = TuneParams.model_validate(
 )
 
 
+NUM_ROUNDS = 10
+POISON = '{"letter": ["poison"]}'
+
+
 def tell_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
     """Print the paths of opened files; a fork keeps this hook."""
     if event == "open" and isinstance(arguments[0], str | bytes):
         path = os.path.realpath(os.fsdecode(arguments[0]))
         if path.startswith(os.path.realpath("data")):
             os.write(1, f"opened: {path}\n".encode())
-
-
-def pass_validation() -> None:
-    content = Path("data/preprocess/index.parquet").read_bytes()
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
 
 
 def poison_test_split() -> None:
@@ -64,18 +62,46 @@ def poison_test_split() -> None:
     for shard in set(index.filter(is_test)["shard"].to_pylist()):
         (path.parent / "shards" / shard).unlink()
         (path.parent / "shards" / shard).mkdir()
-    for name in ("video_offset", "video_bytes", "audio_offset", "audio_bytes"):
-        lies = pc.if_else(is_test, pa.scalar(-1, pa.int64()), index[name])
+    for name in ("labels", "video_offset", "video_bytes", "audio_offset", "audio_bytes"):
+        lie = pa.scalar(POISON if name == "labels" else -1, index.schema.field(name).type)
+        lies = pc.if_else(is_test, lie, index[name])
         index = index.set_column(index.schema.get_field_index(name), index.schema.field(name), lies)
     pq.write_table(index, path)
 
 
+def prepare_often(task: TaskName, job: Job) -> None:
+    """Do all of tune but the training; what a worker of the job may be reading stays where it is."""
+    keep = TUNE.model_copy(update={"num_trials": 1})
+    assert job.initial_weights is not None
+    before = [path.stat().st_ino for path in (job.preprocess_dir, job.preprocess_dir / "shards")]
+    weights = job.initial_weights.read_bytes()
+    for _ in range(NUM_ROUNDS):
+        main(task, request(), keep)
+        after = [path.stat().st_ino for path in (job.preprocess_dir, job.preprocess_dir / "shards")]
+        assert (after, job.initial_weights.read_bytes()) == (before, weights)
+
+
+def prepare_at_once(task: TaskName) -> None:
+    """Let two processes prepare the same trials."""
+    job = prepare_trials(task, request(), TUNE).job
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=prepare_often, args=(task, job)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
 if __name__ == "__main__":
     task = next(name for name in TASKS if name == sys.argv[1])
+    torch.set_num_threads(1)  # before all forks
     sys.addaudithook(tell_what_is_opened)
+    pass_validation()
+    prepare_at_once(task)
     for out in ("healthy", "poisoned"):
         if out == "poisoned":
             poison_test_split()
         pass_validation()
-        main(task, RUN, EXPORTED.clip, params_with(), TUNE, LAUNCH)
+        main(task, request(), TUNE)
         shutil.move(f"data/tune/{task}", f"data/{out}")

@@ -45,6 +45,7 @@ def test_the_best_schedule_is_whole(tmp_path: Path) -> None:
         "value": 0.75,
         "trial": 1,
         "study": make_plan().name,
+        "own": OWN,
     }
     counts = {name: metrics[name] for name in ("own_value", "num_trials", "num_pruned")}
     assert counts == {"own_value": 0.5, "num_trials": 4, "num_pruned": 1}

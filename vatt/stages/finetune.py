@@ -15,16 +15,7 @@ from vatt.data.labelled import UnlabelledError, count_classes
 from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.models.classification.networks import build_network
 from vatt.models.tower import restore_weights
-from vatt.params import (
-    ClipParams,
-    FinetuneParams,
-    LaunchParams,
-    ModelParams,
-    RunParams,
-    ScheduleParams,
-    StageError,
-    TaskName,
-)
+from vatt.params import ScheduleParams, StageError, TaskName, TaskParams
 from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task, skip_task
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import read_validations
@@ -35,14 +26,7 @@ TUNE_DIR = Path("data/tune")
 METRICS_DIR = Path("metrics")
 
 
-def main(
-    task: TaskName,
-    run: RunParams,
-    clip: ClipParams,
-    model: ModelParams,
-    finetune: FinetuneParams,
-    launch: LaunchParams,
-) -> Mapping[str, Any]:
+def main(task: TaskName, request: Request) -> Mapping[str, Any]:
     """Train for a task with the schedule that `tune` found, and from scratch as long to compare.
 
     A task whose labels the corpus lacks is left out, and says so.
@@ -53,14 +37,14 @@ def main(
     """
     out_dir, curve_path = OUT_DIR / task, METRICS_DIR / f"finetune_{task}_curve.jsonl"
     try:
-        prepared = prepare_task(task, Request(run, clip, model, finetune, launch))
+        prepared = prepare_task(task, request)
     except UnlabelledError as error:
         with atomic_path(curve_path) as partial:  # DVC expects it
             partial.touch()
         return skip_task(out_dir, str(error))
     for note in prepared.corpus.notes:
         print(f"finetune {task}: {note}", file=sys.stderr)
-    schedule = read_tuned_schedule(task)
+    schedule = read_tuned_schedule(task, prepared.recipe.task)
     recipe = prepared.recipe if schedule is None else prepared.recipe.take_schedule(schedule)
     runs = {"model": name_job(recipe, prepared.job.initial_weights)}
     if runs["model"].initial_weights is not None and recipe.task.compare_with_scratch:
@@ -83,20 +67,38 @@ def main(
     }
 
 
-def read_tuned_schedule(task: TaskName) -> ScheduleParams | None:
-    """Return the schedule that `tune` found best for a task; None if it was not tuned.
+def read_tuned_schedule(task: TaskName, params: TaskParams) -> ScheduleParams | None:
+    """Return the schedule that `tune` found best for a task; None if nothing was tried.
 
     Raises:
-        StageError: the file is damaged.
+        StageError: the file is damaged, or `tune` was run for another schedule, or fewer steps.
     """
     path = TUNE_DIR / task / "best.json"
+    again = f"run `dvc repro tune@{task}` (or `python -m vatt tune {task}`) again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return ScheduleParams.model_validate(content["schedule"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["value"] is None:
+            return None
+        own, best = (ScheduleParams.model_validate(found[name]) for name in ("own", "schedule"))
+        told = f"schedule of trial {found['trial']} of study {found['study']}"
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StageError(f"{path}: cannot be used: {error}; run `dvc repro tune` again") from error
+        raise StageError(f"{path}: cannot be used: {error}; {again}") from error
+    section = f"finetune.{task}"
+    for name, value in own:
+        if value != getattr(params.schedule, name):
+            raise StageError(
+                f"{path}: was found with {section}.schedule.{name} = {value}, params.yaml says "
+                f"{getattr(params.schedule, name)}; {again}, or remove the file"
+            )
+    if best.warmup_steps > params.num_steps:
+        raise StageError(
+            f"{path}: schedule.warmup_steps = {best.warmup_steps} is above {section}.num_steps = "
+            f"{params.num_steps}; {again}"
+        )
+    print(f"finetune {task}: {told}")
+    return best
 
 
 def _export(out_dir: Path, runs: Mapping[str, Job], prepared: Prepared) -> int:

@@ -7,11 +7,15 @@ from pathlib import Path
 from vatt.atomic import atomic_path, write_json
 from vatt.data.labelled import LabelledCorpus, read_labelled
 from vatt.data.validation.gate import require_passed
-from vatt.interop.finetuning import Demand, describe_classifier, write_first_weights
-from vatt.interop.registry import digest_export
+from vatt.interop.finetuning import (
+    Demand,
+    describe_classifier,
+    find_source,
+    write_first_weights,
+)
+from vatt.interop.registry import digest_export, digest_file
 from vatt.models.classification.networks import list_towers
 from vatt.params import (
-    PRETRAINED,
     ClipParams,
     FinetuneParams,
     LaunchParams,
@@ -31,7 +35,7 @@ SKIPPED = "skipped.json"
 
 @dataclass(frozen=True)
 class Request:
-    """The sections of params.yaml that decide a training."""
+    """The sections of params.yaml that decide a training; stages of tasks take them together."""
 
     run: RunParams
     clip: ClipParams
@@ -52,10 +56,16 @@ class Prepared:
     initial_digest: str | None
 
 
-def prepare_task(task_name: TaskName, request: Request) -> Prepared:
+def prepare_task(
+    task_name: TaskName, request: Request, corpus_dir: Path = PREPROCESS_DIR
+) -> Prepared:
     """Return the training of a task with the schedule of params.yaml; its first weights are written.
 
-    Of the corpus only the splits train and validation are opened.
+    Args:
+        task_name: what is trained.
+        request: how.
+        corpus_dir: what is read and trained on: data/preprocess, or that without the split test. Only
+            the splits train and validation are opened.
 
     Raises:
         StageError: the corpus was not validated, or what training starts from does not fit.
@@ -63,12 +73,11 @@ def prepare_task(task_name: TaskName, request: Request) -> Prepared:
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
     task = request.finetune.task(task_name)
-    corpus = read_labelled(PREPROCESS_DIR, want(task_name, task), ("train", "validation"))
-    initial = task.initial_weights
-    source = PRETRAIN_DIR if initial == PRETRAINED else initial and Path(initial)
+    corpus = read_labelled(corpus_dir, want(task_name, task), ("train", "validation"))
+    source = find_source(task, PRETRAIN_DIR)
     clip = task.cut_clip(request.clip)
     demand = Demand(task_name, task, clip, len(corpus.classes))
-    network = describe_classifier(source or None, request.model, demand)
+    network = describe_classifier(source, request.model, demand)
     if task_name == "image":  # how often the frame is repeated follows from the network
         (num_frames, *_) = list_towers(network)["video"].measure()
         clip = clip.model_copy(update={"num_frames": num_frames})
@@ -84,10 +93,13 @@ def prepare_task(task_name: TaskName, request: Request) -> Prepared:
     )
     weights_path = None
     if source:
-        weights_path = RUNS_DIR / task_name / "initial.safetensors"
-        write_first_weights(source, network, request.run.seed, weights_path)
+        partial_path = RUNS_DIR / task_name / "initial.safetensors"
+        write_first_weights(source, network, request.run.seed, partial_path)
+        # By this name it is never another file: who trains may read it when others prepare.
+        weights_path = partial_path.with_stem(f"initial-{digest_file(partial_path)[:16]}")
+        partial_path.replace(weights_path)
     return Prepared(
-        job=name_job(recipe, weights_path),
+        job=name_job(recipe, weights_path).model_copy(update={"preprocess_dir": corpus_dir}),
         recipe=recipe,
         corpus=corpus,
         frame_rate_hz=max(corpus.splits["train"].rows["frame_rate_hz"].to_pylist()),

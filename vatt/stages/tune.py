@@ -1,5 +1,7 @@
 """Stage `tune`: the search for the schedule of a task (Optuna), on the split validation."""
 
+import dataclasses
+import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,20 +10,14 @@ from typing import Any
 import torch
 
 from vatt.atomic import atomic_path
+from vatt.data.index import SHARDS_NAME
 from vatt.data.labelled import UnlabelledError
 from vatt.data.splits import hide_test_split
-from vatt.interop.export import read_export_params
-from vatt.params import (
-    ClipParams,
-    FinetuneParams,
-    LaunchParams,
-    RunParams,
-    TaskName,
-    TuneParams,
-)
+from vatt.data.validation.gate import require_passed
+from vatt.params import StageError, TaskName, TuneParams
 from vatt.stages.finetuning import (
     PREPROCESS_DIR,
-    PRETRAIN_DIR,
+    VERDICT_PATH,
     Prepared,
     Request,
     prepare_task,
@@ -30,24 +26,21 @@ from vatt.stages.finetuning import (
 from vatt.train.engine import preload
 from vatt.train.finetuning import train_classifier
 from vatt.train.jobs.finetuning import give_schedule
+from vatt.train.jobs.recipes import NO_EFFECT
 from vatt.tuning.crew import run_workers
-from vatt.tuning.outcome import write_figures, write_outcome
+from vatt.tuning.outcome import keep_own, write_figures, write_outcome
 from vatt.tuning.plan import CODE, Plan
+from vatt.tuning.storage import hold
 from vatt.tuning.study import read_results
 from vatt.tuning.worker import OnValidation, Train
 
 OUT_DIR = Path("data/tune")
 STUDIES_DIR = Path(".cache/tune")
+FILES_LOCK = STUDIES_DIR / "files.lock"
+"""Held while files are written that another `tune` of the same folder may write, too."""
 
 
-def main(
-    task: TaskName,
-    run: RunParams,
-    clip: ClipParams,
-    finetune: FinetuneParams,
-    tune: TuneParams,
-    launch: LaunchParams,
-) -> Mapping[str, Any]:
+def main(task: TaskName, request: Request, tune: TuneParams) -> Mapping[str, Any]:
     """Try schedules for a task, and write the best one, all trials and their figures.
 
     A study that was killed goes on. A task is left out, and says so, where the corpus has no labels
@@ -58,54 +51,100 @@ def main(
             failed, or the storage cannot be used.
     """
     torch.set_num_threads(1)  # before workers are forked, this process must have no others
-    alone = {
-        "num_processes": 1,
-        "threads_per_process": tune.threads_per_worker,
-        "launcher": "local",
-    }
-    model = read_export_params(PRETRAIN_DIR).model
-    try:
-        request = Request(run, clip, model, finetune, launch.model_copy(update=alone))
-        prepared = prepare_task(task, request)
-    except UnlabelledError as error:
-        return skip_task(OUT_DIR / task, str(error))
-    if not len(prepared.corpus.splits["validation"]):
-        return skip_task(OUT_DIR / task, "the split validation has no segment to measure with")
+    with hold(FILES_LOCK):
+        try:
+            prepared = prepare_trials(task, request, tune)
+        except UnlabelledError as error:
+            return skip_task(OUT_DIR / task, str(error))
+        if not len(prepared.corpus.splits["validation"]):
+            reason = "the split validation has no segment to measure with"
+            return skip_task(OUT_DIR / task, reason)
     for note in prepared.corpus.notes:
         print(f"tune {task}: {note}", file=sys.stderr)
-    corpus_dir = STUDIES_DIR / f"{task}-corpus"
-    hide_test_split(PREPROCESS_DIR, corpus_dir)
-    plan = _make_plan(task, run, tune, prepared)
-    preload()
-    run_workers(plan, STUDIES_DIR, _build_training(prepared, corpus_dir))
-    trials = read_results(plan, STUDIES_DIR)
-    with atomic_path(OUT_DIR / task) as folder:
+    plan = _make_plan(task, tune, prepared)
+    if tune.num_trials == 1:  # nothing to compare it with
+        trials = keep_own(plan)
+    else:
+        train = _build_training(prepared)
+        preload()
+        run_workers(plan, STUDIES_DIR, train)
+        trials = read_results(plan, STUDIES_DIR)
+    with hold(FILES_LOCK), atomic_path(OUT_DIR / task) as folder:
         folder.mkdir()
         metrics = write_outcome(plan, trials, folder)
         write_figures(trials, folder)
     return metrics
 
 
-def _make_plan(task: TaskName, run: RunParams, tune: TuneParams, prepared: Prepared) -> Plan:
-    """Return what decides the study."""
-    params = prepared.recipe.task.model_dump(mode="json")
+def prepare_trials(task: TaskName, request: Request, tune: TuneParams) -> Prepared:
+    """Return the training of a task as a trial does it, on a corpus without the split test.
+
+    A trial is one process, which so computes a batch in as many parts as there were processes. What
+    it reads is under names of its own: others who prepare leave it as it is.
+
+    Raises:
+        StageError, UnlabelledError: as of `prepare_task`.
+    """
+    corpus_dir = _hide_test_split(require_passed(PREPROCESS_DIR, VERDICT_PATH))
+    params, launch = request.finetune.task(task), request.launch
+    alone: dict[str, Any] = {
+        "num_processes": 1,
+        "threads_per_process": tune.threads_per_worker,
+        "launcher": "local",
+    }
+    if launch.offload == "none":
+        alone["zero_stage"] = 0  # as one process trains, whatever is said
+    parts = {"accumulation_steps": params.accumulation_steps * launch.num_processes}
+    trial = dataclasses.replace(
+        request,
+        finetune=request.finetune.model_copy(update={task: params.model_copy(update=parts)}),
+        launch=launch.model_copy(update=alone),
+    )
+    return prepare_task(task, trial, corpus_dir)
+
+
+def _hide_test_split(index_digest: str) -> Path:
+    """Return the folder of a corpus without the split test, another one for another corpus."""
+    shards = sorted(path.name for path in (PREPROCESS_DIR / SHARDS_NAME).glob("*"))
+    parts = "\n".join([index_digest, str(PREPROCESS_DIR.absolute()), *shards])
+    digest = hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
+    corpus_dir = STUDIES_DIR / f"corpus-{digest}"
+    if not corpus_dir.exists():
+        hide_test_split(PREPROCESS_DIR, corpus_dir)
+    return corpus_dir
+
+
+def _make_plan(task: TaskName, tune: TuneParams, prepared: Prepared) -> Plan:
+    """Return what decides the study: all of a recipe, by its name in params.yaml where it has one."""
+    recipe = prepared.recipe.model_dump(mode="json", exclude=NO_EFFECT)
+    params, launch = recipe["task"], recipe["launch"]
+    own = params.pop("schedule")
     training = {
-        "data": prepared.recipe.index_digest,
+        "data": recipe["index_digest"],
         "checkpoint": prepared.initial_digest,
-        "classes": list(prepared.recipe.classes),
-        "task": {name: value for name, value in params.items() if name != "schedule"},
+        "threads_per_worker": launch.pop("threads_per_process"),
+        **{name: recipe[name] for name in ("classes", "clip", "network", "task", "launch")},
+        "torch": torch.__version__,
         CODE: prepared.job.directory.name,
     }
-    return Plan(task, run.seed, tune, params["schedule"], training)
+    return Plan(task, prepared.recipe.run.seed, tune, own, training)
 
 
-def _build_training(prepared: Prepared, corpus_dir: Path) -> Train:
-    """Return how a schedule is tried, on a corpus without the split test."""
+def _build_training(prepared: Prepared) -> Train:
+    """Return how a schedule is tried.
+
+    Raises:
+        StageError: nothing would be measured.
+    """
+    if prepared.recipe.task.validate_every_steps is None:
+        raise StageError(
+            f"finetune.{prepared.recipe.task_name}.validate_every_steps = null: nothing would be "
+            "measured; tune needs a number of steps, 1 or more, or tune.num_trials = 1"
+        )
     measure = "map" if prepared.recipe.task.multi_label else "accuracy"
-    job = prepared.job.model_copy(update={"preprocess_dir": corpus_dir})
 
     def train(schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation) -> None:
-        chosen = give_schedule(job, schedule, directory)
+        chosen = give_schedule(prepared.job, schedule, directory)
         train_classifier(chosen, lambda step, numbers: on_validation(step, numbers[measure]))
 
     return train

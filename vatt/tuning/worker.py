@@ -117,10 +117,6 @@ def run_trial(study: Study, claim: Claim, train: Train) -> str:
     except (optuna.TrialPruned, BadStepsError) as reason:
         study.finish(claim, TrialState.PRUNED)
         return str(reason)
-    if not values:
-        raise StageError(
-            f"finetune.{study.plan.task}.validate_every_steps: must not be null: tune needs a value"
-        )
     value = values[max(values)]
     if not math.isfinite(value):
         study.finish(claim, TrialState.PRUNED)
