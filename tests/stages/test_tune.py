@@ -24,7 +24,8 @@ from vatt.evaluation.report.tuning import read_study
 from vatt.models.classification.networks import list_towers
 from vatt.params import LaunchParams, ScheduleParams, StageError, TaskName, TuneParams
 from vatt.stages.finetuning import prepare_task
-from vatt.stages.tune import STUDIES_DIR, main, prepare_trials
+from vatt.stages.tune import STUDIES_DIR, main, make_plan, prepare_trials
+from vatt.tuning.plan import Plan
 from vatt.tuning.study import IDENTITY
 
 CAN_TUNE = [*(ROOT / "vatt/tuning").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
@@ -152,6 +153,24 @@ def test_what_has_no_effect_on_trials_is_no_other_study(project: Path) -> None:
     assert same == find_study()
     others = {find_study(batch_size=4), find_study(LAUNCH.model_copy(update={"compile": True}))}
     assert len({same, *others}) == 3
+
+
+def test_what_makes_another_study_is_told_by_its_name(project: Path) -> None:
+    def plan(tune: TuneParams = TUNE, launch: LaunchParams = LAUNCH, **updates: Any) -> Plan:
+        return make_plan("video", tune, prepare_trials("video", request(launch, **updates), tune))
+
+    pass_validation()
+    before = plan().identity
+    changes = {
+        "task.batch_size": plan(batch_size=4),
+        "clip.num_frames": plan(num_frames=2),
+        "threads_per_worker": plan(TUNE.model_copy(update={"threads_per_worker": 2})),
+        "launch.precision": plan(launch=LAUNCH.model_copy(update={"precision": "bf16"})),
+    }
+    for name, changed in changes.items():
+        told = changed.list_changes(before)
+        assert name in told
+        assert "code" not in told
 
 
 def test_a_trial_computes_as_much_at_once_as_each_of_several_processes(project: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -116,13 +117,30 @@ def test_a_storage_that_goes_away_is_told_and_finished_trials_stay(
         tmp_path / "log", lambda name, step: hide() if (name, step) == ("trial-0004", 2) else None
     )
     # One worker: else another may be in the middle of a transaction, and its disk seems to fail.
-    with pytest.raises(StageError, match=r"tune\.storage = null: .*unable to open database file"):
+    with pytest.raises(StageError, match=r"null \(.*studies\.db\): .*unable to open .* stays"):
         make_study(make_plan(num_workers=1), tmp_path, training)
     (tmp_path / "hidden").replace(database)
     make_study(make_plan(num_workers=2), tmp_path, training)
     assert read_files(tmp_path) == expected
     finished = Counter(name for name, step in training.read_log() if step == NUM_STEPS)
     assert set(finished.values()) == {1}
+
+
+def test_a_damaged_file_of_studies_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / SQLITE_NAME).write_text("not a database" * 100)
+    expected = r"null \(.*/cache/studies\.db\): .*not a database\. Restore the file, or remove it"
+    with pytest.raises(StageError, match=expected):
+        make_study(make_plan(), tmp_path, Training(tmp_path / "log"))
+
+
+def test_a_server_without_its_driver_is_told_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    plan = make_plan(storage="postgresql://tuner:secret@127.0.0.1:9/none")
+    with pytest.raises(StageError, match=r"tuner:\*\*\*@.*the extra `postgresql`"):
+        make_study(plan, tmp_path, Training(tmp_path / "log"))
 
 
 def test_a_study_whose_space_changed_is_another_one(
@@ -136,7 +154,7 @@ def test_a_study_whose_space_changed_is_another_one(
     make_study(plan, tmp_path, training)
     told = [line for line in capfd.readouterr().out.splitlines() if "study" in line]
     assert told == [
-        f"tune video: not as in study {plan.name}: space; a new study: {changed.name}",
+        f"tune video: not as in study {plan.name}: space.learning_rate, space.warmup_steps; a new study: {changed.name}",
         f"tune video: study {plan.name} goes on after 2 trials",
     ]
     steps = Counter(training.read_log())

@@ -77,6 +77,35 @@ def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> N
     assert plan.name == study.plan.name
 
 
+def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(tmp_path)
+    _first, stored = take(study), take(study)
+    die(stored)
+    study._storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
+    study._add(1, stored.trial)  # killed again, before it began
+    # What another version of numpy draws.
+    monkeypatch.setattr(Plan, "derive_seed", lambda _plan, number: 1000 + number)
+    for _ in range(2):
+        again = take(study)
+        assert (again.number, again.trial.params) == (1, stored.trial.params)
+        die(again)
+    other = open_study(tmp_path / "other")
+    _first, drawn = take(other), take(other)
+    assert drawn.trial.params != stored.trial.params
+
+
+def test_folders_of_a_study_that_was_left_are_removed(tmp_path: Path) -> None:
+    left, used = open_study(tmp_path, make_plan(num_parallel=2)), open_study(tmp_path)
+    claims = [take(left), take(left), take(used)]
+    for claim in claims:
+        claim.directory.mkdir()
+    die(claims[0])
+    used.tidy()
+    assert [claim.directory.exists() for claim in claims] == [False, True, True]
+
+
 def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) -> None:
     study = open_study(tmp_path, make_plan(num_trials=1))
     claim = take(study)
@@ -147,7 +176,8 @@ def test_a_plan_that_may_end_otherwise_is_another_study() -> None:
     assert same.name == plan.name
     assert make_plan(task_space={"audio": {"shape": None}}).name == plan.name
     own = make_plan(task_space={"video": {"shape": None}})
-    assert own.list_changes(plan.identity) == ["space"]
+    assert own.list_changes(plan.identity) == ["space.shape"]
     assert set(own.list_distributions()) == {"learning_rate", "warmup_steps"}
     assert others[3].list_changes(plan.identity) == ["data"]
-    assert others[5].list_changes(plan.identity) == ["space"]
+    assert others[5].list_changes(plan.identity) == ["space.warmup_steps"]
+    assert others[2].list_changes(plan.identity) == ["schedule.momentum"]

@@ -88,7 +88,7 @@ class TuneParams(Section):
     SQLite file in .cache/tune."""
     heartbeat_s: int = Field(ge=1)
     """How often a worker says in the storage that it is alive; after three silent times another
-    machine takes its trial up. On the same machine that happens at once."""
+    machine takes its trial up. On the same machine that happens within seconds."""
     max_restarts: int = Field(ge=0)
     """Workers that died are started again so often."""
     prune: PruneParams | None

@@ -61,7 +61,7 @@ def main(task: TaskName, request: Request, tune: TuneParams) -> Mapping[str, Any
             return skip_task(OUT_DIR / task, reason)
     for note in prepared.corpus.notes:
         print(f"tune {task}: {note}", file=sys.stderr)
-    plan = _make_plan(task, tune, prepared)
+    plan = make_plan(task, tune, prepared)
     if tune.num_trials == 1:  # nothing to compare it with
         trials = keep_own(plan)
     else:
@@ -114,7 +114,7 @@ def _hide_test_split(index_digest: str) -> Path:
     return corpus_dir
 
 
-def _make_plan(task: TaskName, tune: TuneParams, prepared: Prepared) -> Plan:
+def make_plan(task: TaskName, tune: TuneParams, prepared: Prepared) -> Plan:
     """Return what decides the study: all of a recipe, by its name in params.yaml where it has one."""
     recipe = prepared.recipe.model_dump(mode="json", exclude=NO_EFFECT)
     params, launch = recipe["task"], recipe["launch"]

@@ -15,13 +15,20 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from vatt.tuning.plan import Plan
 
 
-def choose(plan: Plan, number: int, attempts: Mapping[int, FrozenTrial]) -> Trial:
+def choose(
+    plan: Plan,
+    number: int,
+    attempts: Mapping[int, FrozenTrial],
+    stored: Mapping[str, Any] | None = None,
+) -> Trial:
     """Return a trial of a study in memory, with its schedule.
 
     Args:
         plan: of the study.
         number: of the trial, from 0.
         attempts: an attempt at each trial before it; those that it may know are finished.
+        stored: its schedule, if it was chosen before: another version of a library, or another
+            machine, might draw another one.
     """
     known = optuna.create_study(
         direction="maximize",
@@ -34,8 +41,10 @@ def choose(plan: Plan, number: int, attempts: Mapping[int, FrozenTrial]) -> Tria
         is_known = earlier <= number - plan.tune.num_parallel
         known.add_trial(copy_trial(attempts[earlier], with_result=is_known))
     distributions = plan.list_distributions()
-    if number == 0:
-        known.enqueue_trial({name: plan.own[name] for name in distributions})
+    if stored is None and number == 0:
+        stored = {name: plan.own[name] for name in distributions}
+    if stored is not None:
+        known.enqueue_trial(dict(stored))
     return known.ask(distributions)
 
 

@@ -59,7 +59,7 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> None:
 def _prepare(plan: Plan, folder: Path) -> int:
     """Create storage and study, say what the user must know; return how many trials are finished."""
     create_storage(plan.tune, folder)
-    with told_plainly(plan.tune):
+    with told_plainly(plan.tune, folder):
         study = Study(plan, folder)
         num_finished = len(study.list_finished())
         others = study.read_others()

@@ -58,7 +58,7 @@ class Plan:
 
     def list_changes(self, identity: str) -> list[str]:
         """Return what differs from another study, by name; CODE only where nothing else does."""
-        ours, theirs = json.loads(self.identity), json.loads(identity)
+        ours, theirs = _name_parts(self.identity), _name_parts(identity)
         changed = {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
         return sorted(changed - {CODE} or changed)
 
@@ -78,3 +78,14 @@ class Plan:
             else:
                 found[name] = FloatDistribution(values.low, values.high, log=values.log)
         return found
+
+
+def _name_parts(identity: str) -> dict[str, Any]:
+    """Return what an identity stands for; the keys of a section are named `section.key`."""
+    found: dict[str, Any] = {}
+    for section, content in json.loads(identity).items():
+        if isinstance(content, dict):
+            found |= {f"{section}.{name}": value for name, value in content.items()}
+        else:
+            found[section] = content
+    return found

@@ -58,7 +58,7 @@ def create_storage(tune: TuneParams, folder: Path) -> None:
     Raises:
         StageError: the storage cannot be used.
     """
-    with told_plainly(tune), hold(folder / "storage.lock"):
+    with told_plainly(tune, folder), hold(folder / "storage.lock"):
         if tune.storage is None:
             with contextlib.closing(
                 sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)
@@ -84,7 +84,7 @@ def name_storage(tune: TuneParams, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def told_plainly(tune: TuneParams) -> Iterator[None]:
+def told_plainly(tune: TuneParams, folder: Path) -> Iterator[None]:
     """Tell in a line what the storage cannot do.
 
     Raises:
@@ -94,17 +94,26 @@ def told_plainly(tune: TuneParams) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, sqlite3.Error, ImportError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
-        address = "null"
+        cause = getattr(cause, "orig", None) or cause
+        reason = str(cause).strip().partition("\n")[0]
+        address = f"null ({folder / SQLITE_NAME})"
         if tune.storage is not None:
             try:
                 address = make_url(tune.storage).render_as_string(hide_password=True)
             except ArgumentError:
                 address = "(no address)"
         raise StageError(
-            f"tune.storage = {address}: cannot be used: {reason}. What it holds of finished trials "
-            "stays: run the stage again when it is back"
+            f"tune.storage = {address}: cannot be used: {reason}. {_advise(cause)}"
         ) from error
+
+
+def _advise(cause: BaseException | None) -> str:
+    """Say what a person can do about a storage that cannot be used."""
+    if isinstance(cause, ImportError):
+        return "A server needs the extra `postgresql` (pip install '.[postgresql]')"
+    if type(cause) is sqlite3.DatabaseError:  # not one of its subclasses, which may pass
+        return "Restore the file, or remove it: then its finished trials are trained again"
+    return "What it holds of finished trials stays: run the stage again when it is back"
 
 
 def _open(tune: TuneParams, folder: Path, *, creates: bool) -> RDBStorage:

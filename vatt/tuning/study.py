@@ -33,6 +33,7 @@ from vatt.tuning.storage import hold, open_storage, told_plainly, try_lock
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 Attempts = dict[int, list[FrozenTrial]]
+TRIAL = "trial-"
 NUMBER, PLACE, IDENTITY = "trial", "place", "identity"
 """What the storage keeps of an attempt: its trial, and on which machine; and of a study."""
 
@@ -41,7 +42,7 @@ NUMBER, PLACE, IDENTITY = "trial", "place", "identity"
 class Claim:
     """The right to work on a trial, which ends with the process.
 
-    trial: its schedule, in memory; what it is told decides whether it is given up.
+    trial: its schedule as it is stored, in memory; what it is told decides whether it is given up.
     """
 
     number: int
@@ -92,7 +93,7 @@ class Study:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 fail_stale_trials(self._optuna_study)
             for number in self._list_ready():
-                directory = self.directory / f"trial-{number:04d}"
+                directory = self._place_trial(number)
                 lock = try_lock(directory.with_suffix(".lock"))
                 if lock is not None:
                     claim = self._begin(number, directory, lock)
@@ -125,7 +126,11 @@ class Study:
         shutil.rmtree(claim.directory, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove what finished trials have left: folders, and attempts that were not needed."""
+        """Remove what is not needed any more: folders and attempts beside finished trials.
+
+        Also the folders that other studies of the task were left with, where nobody trains; they are
+        begun anew if such a study goes on.
+        """
         with hold(self._folder / "claim.lock"):
             for number, attempts in self._read_attempts().items():
                 if not any(row.state in FINISHED for row in attempts):
@@ -134,7 +139,10 @@ class Study:
                     if row.state == TrialState.WAITING:
                         with contextlib.suppress(UpdateFinishedTrialError):  # another was faster
                             self._fail(row)
-                shutil.rmtree(self.directory / f"trial-{number:04d}", ignore_errors=True)
+                shutil.rmtree(self._place_trial(number), ignore_errors=True)
+            for directory in self._folder.glob(f"{self.plan.task}-*/{TRIAL}*[0-9]"):
+                if directory.parent != self.directory:
+                    _remove_left(directory)
 
     def read_others(self) -> dict[str, str]:
         """Return name and identity of the other studies of the task, the newest last."""
@@ -147,6 +155,9 @@ class Study:
             and summary.study_name != self.plan.name
             and IDENTITY in summary.user_attrs
         }
+
+    def _place_trial(self, number: int) -> Path:
+        return self.directory / f"{TRIAL}{number:04d}"
 
     def _create(self) -> None:
         with contextlib.suppress(DuplicatedStudyError):
@@ -181,10 +192,12 @@ class Study:
             # A worker of this machine did, and the lock is free: it is dead.
             self._fail(row)
             row = None
-        trial = choose(self.plan, number, _take_known(attempts, number))
+        known = _take_known(attempts, number)
         if row is None:
-            self._add(number, trial)
+            begun = attempts[number][0].params if number in attempts else None
+            self._add(number, choose(self.plan, number, known, begun))
             row = _choose_sound(self._read_attempts())[number]  # another's, if that was faster
+        trial = choose(self.plan, number, known, row.params)
         attempt_id = self._find_id(row)
         if not self._start(attempt_id):
             return None
@@ -225,7 +238,7 @@ def read_results(plan: Plan, folder: Path) -> dict[int, FrozenTrial]:
     Raises:
         StageError: the storage cannot be used.
     """
-    with told_plainly(plan.tune):
+    with told_plainly(plan.tune, folder):
         study = Study(plan, folder)
         study.tidy()
         trials = study.list_finished()
@@ -247,6 +260,14 @@ def _take_known(attempts: Attempts, number: int) -> dict[int, FrozenTrial]:
     first = {earlier: attempts[earlier][0] for earlier in range(number)}
     sound = _choose_sound(attempts)
     return {earlier: sound.get(earlier, row) for earlier, row in first.items()}
+
+
+def _remove_left(directory: Path) -> None:
+    """Remove the folder of a trial that nobody works on."""
+    lock = try_lock(directory.with_suffix(".lock"))
+    if lock is not None:
+        shutil.rmtree(directory, ignore_errors=True)
+        lock.close()
 
 
 def _identify(folder: Path) -> str:

@@ -65,7 +65,7 @@ def serve(order: Order, number: int, parent_id: int, failures: Connection) -> No
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["LOCAL_RANK"] = str(number % max(1, torch.cuda.device_count()))
     try:
-        with told_plainly(order.plan.tune):
+        with told_plainly(order.plan.tune, order.folder):
             work(order)
     except StageError as error:
         failures.send(str(error))
