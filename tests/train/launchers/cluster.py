@@ -6,8 +6,9 @@ They share the disk and the processes of the machine, so that a test sees what i
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,13 @@ Host second
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes `first` and `second`, with the configuration of ssh that reaches them."""
+    """Nodes `first` and `second`, with the configuration of ssh that reaches them.
+
+    servers: the processes of sshd; what they start sees their network and their disks.
+    """
 
     config: Path
+    servers: Mapping[str, int]
 
     def cut(self, node: str) -> None:
         """Take the cable out of a node."""
@@ -55,6 +60,28 @@ class Cluster:
 
     def mend(self, node: str) -> None:
         run("ip", "link", "set", NODES[node], "up")
+
+    @contextmanager
+    def replacing(self, node: str, path: Path, other: Path) -> Iterator[None]:
+        """Have another file or folder at `path`, on this node only."""
+        inside = ("nsenter", f"--target={self.servers[node]}", "--mount")
+        run(*inside, "mount", "--bind", str(other.absolute()), str(path.absolute()))
+        try:
+            yield
+        finally:
+            run(*inside, "umount", "--lazy", str(path.absolute()))
+
+    @contextmanager
+    def taking_port(self, node: str) -> Iterator[int]:
+        """Listen at some port of a node."""
+        program = "import socket; s = socket.create_server(('', 0)); "
+        program += "print(s.getsockname()[1], flush=True); input()"
+        command = ["ip", "netns", "exec", NODES[node], sys.executable, "-c", program]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe) as listener:
+            assert listener.stdout is not None
+            yield int(listener.stdout.readline())
+            listener.communicate("\n")
 
 
 def run(*command: str) -> None:
@@ -79,14 +106,16 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
         config.write_text(SSH_CONFIG.format(folder=folder, network=NETWORK))
         (folder / "sshd_config").write_text(SSHD_CONFIG.format(folder=folder))
         Path("/run/sshd").mkdir(exist_ok=True)
+        servers = {}
         for node, name in NODES.items():
             command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
             with (folder / f"{node}.log").open("w") as log:
                 process = subprocess.Popen(["ip", "netns", "exec", name, *command], stderr=log)
             stack.callback(process.wait)
             stack.callback(process.terminate)
+            servers[node] = process.pid  # ip becomes sshd
         _wait_for_ssh(config)
-        yield Cluster(config)
+        yield Cluster(config, servers)
 
 
 def _open_network(stack: ExitStack) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt.params import SlurmParams, SshParams, StageError
+from vatt.train.launchers.attempt import _find_network_problem
 from vatt.train.launchers.connection import Node
 from vatt.train.launchers.node.facts import MARK_NAME, collect_facts, find_problem
 from vatt.train.launchers.reach import Ssh, read_hostfile
@@ -113,6 +115,21 @@ def test_another_node_is_refused_with_the_cause(facts: dict[str, Any]) -> None:
     assert find_problem(few, facts, 8) == "has 4 GPUs for 8 processes; mend its slots"
     apart = facts | {"mark": None}
     assert "must be on a shared disk" in str(find_problem(apart, facts, 1))
+
+
+def test_nodes_that_would_not_meet_are_told_apart(facts: dict[str, Any]) -> None:
+    """Others do not reach a loopback address; the port matters on the node that opens it."""
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
+        taken = collect_facts(Path(), Path(), port)
+    seen = facts | {"address": "10.0.0.1"}
+    assert _find_network_problem(seen, opens_port=True) is None
+    taken["address"] = "10.0.0.1"
+    assert _find_network_problem(taken, opens_port=False) is None
+    assert str(_find_network_problem(taken, opens_port=True)).startswith("launch.port is in use")
+    for address, place in (("127.0.1.1", "127.0.1.1, where other nodes"), (None, "no address")):
+        problem = _find_network_problem(facts | {"address": address}, opens_port=False)
+        assert str(problem).startswith(f"its name leads to {place}")
 
 
 def test_the_script_of_slurm_asks_for_what_params_say() -> None:

@@ -143,7 +143,9 @@ def _check(crew: Crew, ranks: Sequence[int]) -> None:
 
 def _find_network_problem(hello: dict[str, Any], *, opens_port: bool) -> str | None:
     """Say why other nodes would not meet this one, or None."""
-    if (hello["address"] or "127.").startswith("127."):
+    if hello["address"] is None:
+        return "its name leads to no address"
+    if hello["address"].startswith("127."):
         return f"its name leads to {hello['address']}, where other nodes do not reach it"
     if opens_port and hello["port"] is None:
         return "launch.port is in use there; null takes a free one"
