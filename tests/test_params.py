@@ -97,7 +97,6 @@ OUT_OF_RANGE = [
     ("clip.num_frames", 7.5, "valid integer"),
     ("model.text_style", "gpt", "'t5', 'bert' or 'linear'"),
     ("model.drop_token_rate", 1.0, "less than 1"),
-    ("model.drop_token_rate", 1.0, "less than 1"),
     ("finetune.video.num_steps", 0, "greater than or equal to 1"),
     ("finetune.video.initial_weights", "", "at least 1 character"),
     ("pretrain.initial_weights", "", "at least 1 character"),
