@@ -43,7 +43,7 @@ def answer(rows: list[str]) -> np.ndarray:
 
 
 def enter(logits: dict[str, np.ndarray], *, is_multi_label: bool = False) -> TaskEntry:
-    return TaskEntry("video", "t", "video", is_multi_label, CLASSES, logits)
+    return TaskEntry("video", "t", "video", is_multi_label, CLASSES, logits, "other weights")
 
 
 def measure(entry: TaskEntry, splits: dict[str, Seen]) -> TaskResult:
@@ -67,6 +67,7 @@ def test_each_network_is_measured_on_the_same_clips() -> None:
     assert result.chance == pytest.approx(0.6)  # of always answering the commonest class
     numbers = summarise_task(result)
     assert (numbers["accuracy"], numbers["scratch"], numbers["num_test"]) == (1, 0.6, 5)
+    assert numbers["initial"] == "other weights"
     low, high = numbers["scratch_interval"]
     assert 0 <= low < 0.6 < high <= 1
     assert "top5" not in numbers
@@ -147,6 +148,6 @@ def test_without_test_clips_the_task_is_skipped_with_the_reason() -> None:
 def test_top_5_is_given_where_there_are_more_classes() -> None:
     classes = [str(number) for number in range(7)]
     logits = np.tile(np.arange(7.0), (7, 1))[:, None]
-    entry = TaskEntry("video", "t", "video", False, classes, {"model": logits})
+    entry = TaskEntry("video", "t", "video", False, classes, {"model": logits}, "this network")
     splits = make_splits([[name] for name in classes])
     assert summarise_task(measure(entry, splits))["top5"] == pytest.approx(5 / 7)

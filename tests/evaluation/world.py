@@ -1,5 +1,6 @@
 """A small evaluated world made of numbers: clips with labels, a network that knows them, one that does not."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,12 +67,19 @@ def make_clips(
     has_audio: np.ndarray | None = None,
     places: tuple[float, ...] = (0.5,),
 ) -> Clips:
-    """Every clip has a picture and narration, and is a file of its own: what its name says first."""
+    """Every clip has a picture and narration, lasts 10 s and is of the file that its name says first.
+
+    The name says when it begins, too: "a.mp4, 10 s"; or else it is a file of its own.
+    """
     size = len(names)
+    starts = [re.search(r", ([\d.]+)", name) for name in names]
+    starts_s = np.array([float(start[1]) if start else 0.0 for start in starts])
     return Clips(
         digest=digest,
         names=names,
         videos=[name.partition(",")[0] for name in names],
+        starts_s=starts_s,
+        ends_s=starts_s + 10,
         labels=labels,
         texts=texts,
         is_described=np.zeros(size, dtype=bool),

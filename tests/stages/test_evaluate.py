@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tests.train.classification.tasks import TASK
 from vatt.atomic import write_json
 from vatt.interop.classifier import ExportedClassifierParams, save_classifier
 from vatt.interop.finetuning import Demand, describe_classifier
+from vatt.interop.registry import digest_export
 from vatt.models.classification.networks import build_network
 from vatt.params import StageError, TaskName
 from vatt.stages.evaluate import main
@@ -67,7 +70,9 @@ def test_the_digest_of_the_test_data_does_not_depend_on_the_model(project: Path)
     assert other_protocol["test_data"] != first["test_data"]
 
 
-def write_classifier(task_name: TaskName, *, multi_label: bool = False) -> None:
+def write_classifier(
+    task_name: TaskName, *, multi_label: bool = False, initial_digest: str | None = None
+) -> None:
     """Write data/finetune/<task> as the stage leaves it, with random weights."""
     task = TASK.model_copy(
         update={"label": "letter", "multi_label": multi_label, "audio_stride": 2}
@@ -89,6 +94,7 @@ def write_classifier(task_name: TaskName, *, multi_label: bool = False) -> None:
             clip=clip,
             task_name=task_name,
             task=task,
+            initial_digest=initial_digest,
         )
         save_classifier(Path("data/finetune") / task_name / name, build_network(network), params)
 
@@ -96,8 +102,8 @@ def write_classifier(task_name: TaskName, *, multi_label: bool = False) -> None:
 def test_fine_tuned_networks_stand_beside_what_they_must_beat(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_classifier("video")
-    write_classifier("audio", multi_label=True)
+    write_classifier("video", initial_digest=digest_export(Path("data/pretrain")))
+    write_classifier("audio", multi_label=True, initial_digest="of an older export")
     write_classifier("audio_visual")
     write_json(Path("data/finetune/image/skipped.json"), {"reason": "no such labels"})
     finetuned = main(EVALUATE)["finetuned"]
@@ -110,6 +116,12 @@ def test_fine_tuned_networks_stand_beside_what_they_must_beat(
     }
     assert finetuned["image"] == {"skipped": "no such labels"}
     assert finetuned["audio"]["measure"] == "map"
+    assert {name: result.get("initial") for name, result in finetuned.items()} == {
+        "video": "this network",
+        "audio": "other weights",
+        "image": None,
+        "audio_visual": "random weights",
+    }
     for name in ("video", "audio_visual"):
         result = finetuned[name]
         for number in ("accuracy", "scratch", "untrained", "linear_probe", "chance"):
@@ -120,7 +132,40 @@ def test_fine_tuned_networks_stand_beside_what_they_must_beat(
     assert Path("data/evaluate/figures/finetuned_0.svg").is_file()
 
 
+def test_without_test_clips_all_is_skipped_with_the_reason(project: Path) -> None:
+    write_classifier("video")
+    index = Path("data/preprocess/index.parquet")
+    table = pq.read_table(index)
+    pq.write_table(table.filter(pc.field("split") != "test"), index)
+    metrics = main(EVALUATE)
+    assert metrics["text_to_video_pairs"] == 0
+    assert metrics["finetuned"]["video"] == {
+        "skipped": "no test clip has the modality and a label of the task letter"
+    }
+    assert metrics["probes"]["letter"]["video"] == {"reason": "no clips in the test split"}
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("metrics/validate.json", "validate"),
+        ("data/preprocess/quarantine.jsonl", "preprocess"),
+        ("data/finetune/video/model", "finetune video"),
+    ],
+)
+def test_what_a_stage_before_did_not_write_is_named_with_the_stage(
+    project: Path, path: str, stage: str
+) -> None:
+    write_classifier("video")
+    Path(path).rename("elsewhere")
+    folder = path.removesuffix("/model")
+    with pytest.raises(StageError, match=f"^{folder}: .*run `python -m vatt {stage}`"):
+        main(EVALUATE)
+
+
 def test_a_corpus_of_another_frame_rate_is_refused(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
-    with pytest.raises(StageError, match="at 5 frames per second, the network was trained at 10"):
+    with pytest.raises(
+        StageError, match="at 5 frames per second, the network data/pretrain was trained at 10"
+    ):
         main(EVALUATE)

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 import vatt
+from tests.evaluation.world import make_clips
 from tests.stages.conftest import EVALUATE, EXPORTED, export
 from vatt.atomic import write_json
+from vatt.evaluation.comparison import Split, compare_networks, summarise
 from vatt.interop.registry import digest_export, read_champion
 from vatt.params import DownloadParams, FolderSource, PromoteParams, StageError
 from vatt.stages import evaluate
@@ -14,14 +16,8 @@ from vatt.stages.promote import main
 PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
-NOTHING_ELSE: dict[str, object] = {
-    **{f"{direction}_pairs": 0 for direction in ("text_to_video", "audio_to_video")},
-    **{f"{direction}_items": 0 for direction in ("text_to_video", "audio_to_video")},
-    "text_to_video_r10": None,
-    "audio_to_video_r10": None,
-    "probes": {},
-    "finetuned": {},
-}
+NOTHING = Split(make_clips([], [], []), {}, {})
+NOTHING_ELSE = summarise(compare_networks(dict.fromkeys(("train", "validation", "test"), NOTHING)))
 
 
 def write_evaluation(value: float, test_data: str = "same") -> None:

@@ -162,11 +162,14 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     probes: dict[str, dict[str, Any]] = {}
     for pair in comparison.probes:
         probes.setdefault(pair.task, {})[pair.modality] = _summarise_probes(pair)
+    asked = searches["text_to_video"]
     chance = {name: measure_chance(len(search.samples)) for name, search in searches.items()}
     return {
         **summarise_retrieval({name: pair.trained for name, pair in pairs.items()}),
         **{f"{name}_pairs": len(search.right) for name, search in searches.items()},
         **{f"{name}_items": len(search.samples) for name, search in searches.items()},
+        "retrieval_sources": asked.sources,
+        "retrieval_notes": _list_notes(asked),
         "intervals": _list_intervals(pairs, "trained"),
         "untrained": summarise_retrieval({name: pair.untrained for name, pair in pairs.items()}),
         "untrained_intervals": _list_intervals(pairs, "untrained"),
@@ -178,6 +181,22 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
             name: summarise_task(result) for name, result in comparison.finetuned.items()
         },
     }
+
+
+def _list_notes(search: Search) -> list[str]:
+    """Say in what a search is not as the papers search."""
+    notes = []
+    if len(search.sources) > 1:
+        notes.append(
+            f"The texts of {len(search.sources)} sources are searched among the clips of all of them; "
+            "in the papers each data set is searched by itself."
+        )
+    if len(set(search.videos)) < len(search.samples):
+        notes.append(
+            "Several items are parts of one video, cut at fixed times; in the papers they are the "
+            "annotated parts, from their starts to their ends."
+        )
+    return notes
 
 
 def _list_intervals(pairs: Mapping[str, RankedPair], network: str) -> dict[str, Interval | None]:

@@ -34,7 +34,7 @@ class TaskEntry(NamedTuple):
 
     modality: video, audio or audio_visual. classes: of the logits, in their order. logits: those of
     the windows by network: `model`, `untrained` and, where it was trained, `scratch`; none of a split
-    without clips.
+    without clips. initial: what `model` was fine-tuned from, in words.
     """
 
     task: str
@@ -43,6 +43,7 @@ class TaskEntry(NamedTuple):
     is_multi_label: bool
     classes: Sequence[str]
     logits: Mapping[str, Float[np.ndarray, "N W C"]]
+    initial: str
 
 
 class Score(NamedTuple):
@@ -60,7 +61,7 @@ class TaskResult(NamedTuple):
     guessing or of always answering the commonest class; where several labels may hold, what a random
     order gives. confusion: test samples by true class (rows) and predicted class of `model`, those
     of classes that it knows. num_unknown: samples with a label that is none of `classes`; it counts
-    as wrong: in mAP, all clips fit it equally badly.
+    as wrong: in mAP, all clips fit it equally badly. initial: what `model` was fine-tuned from.
     """
 
     task: str
@@ -74,6 +75,7 @@ class TaskResult(NamedTuple):
     confusion: list[list[int]] | None
     num_test: int
     num_unknown: int
+    initial: str
 
 
 def measure_task(
@@ -144,6 +146,7 @@ def _measure_one(
         else None,
         num_test=len(labels),
         num_unknown=int((~known).sum()),
+        initial=entry.initial,
     )
 
 
@@ -176,6 +179,7 @@ def _measure_many(
         confusion=None,
         num_test=len(labels),
         num_unknown=sum(not known.issuperset(row) for row in labels),
+        initial=entry.initial,
     )
 
 
@@ -193,6 +197,7 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
         "num_classes": len(result.classes),
         "num_test": result.num_test,
         "num_unknown": result.num_unknown,
+        "initial": result.initial,
     }
     for name in ("scratch", "untrained", "linear_probe"):
         score = result.scores.get(name)

@@ -1,5 +1,6 @@
 """Zero-shot retrieval on the clips of a split: what is asked for, among what it is searched (VATT 4.3)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ class Search(NamedTuple):
     samples: Sequence[Sample]
     texts: Sequence[str]
     videos: Sequence[str]
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many of the queries are of each source."""
+        return dict(sorted(Counter(video.partition("/")[0] for video in self.videos).items()))
 
     def rank(self) -> Ranks:
         """Rank the right item of each query."""

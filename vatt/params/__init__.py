@@ -15,6 +15,7 @@ from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.fetch import FetchParams
 from vatt.params.finetune import (
     PRETRAINED,
+    SKIPPED,
     TASKS,
     FinetuneParams,
     ScheduleParams,
@@ -46,6 +47,7 @@ from vatt.params.tune import TuneParams
 __all__ = [
     "AUDIO_RATE_HZ",
     "PRETRAINED",
+    "SKIPPED",
     "SPECTROGRAM_BANDS",
     "SPECTROGRAM_HOP",
     "TASKS",

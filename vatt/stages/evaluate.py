@@ -1,12 +1,9 @@
 """Stage `evaluate`: retrieval, linear classifiers, fine-tuned networks, the report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-
-import torch
-from torch import nn
 
 from vatt.data.index import QUARANTINE_NAME, read_index
 from vatt.data.labelled_loader import TaskInput
@@ -15,7 +12,7 @@ from vatt.evaluation.finetuned import TaskEntry
 from vatt.evaluation.linear.probe import Skipped
 from vatt.evaluation.measures.published import list_published
 from vatt.evaluation.reading.features import SplitReader
-from vatt.evaluation.reading.networks import Arrays, Embedder, Labeller, Observer
+from vatt.evaluation.reading.networks import Arrays, Embedder, Labeller, Observer, place
 from vatt.evaluation.reading.store import FeatureStore
 from vatt.evaluation.report.examples import open_frame_reader, pick_examples
 from vatt.evaluation.report.figures import draw_figures, read_curves
@@ -29,8 +26,7 @@ from vatt.interop.classifier import (
 )
 from vatt.interop.export import Exported, build_untrained, load
 from vatt.interop.registry import digest_export, read_code_version
-from vatt.models.classification.networks import Network
-from vatt.params import TASKS, EvaluateParams, StageError
+from vatt.params import SKIPPED, TASKS, EvaluateParams, StageError
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
@@ -39,10 +35,9 @@ FEATURES_DIR = Path(".cache/evaluate")
 METRICS_DIR = Path("metrics")
 VERDICT_PATH = METRICS_DIR / "validate.json"
 TUNE_DIR = Path("data/tune")
-SKIPPED_NAME = "skipped.json"
 FEATURES_OF = {"video": "video", "audio": "audio", "image": "video", "audio_visual": "audio_visual"}
 """Of the pre-trained network, for the linear probe of a task."""
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
+Content = TypeVar("Content")
 
 
 class Tuned(NamedTuple):
@@ -56,8 +51,10 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     """Measure data/pretrain and data/finetune on data/preprocess, write the report, print the results.
 
     Raises:
-        StageError: an export or the corpus cannot be read, or they do not fit.
+        StageError: an export, the corpus or its verdict cannot be read, or they do not fit.
     """
+    verdict = _read(VERDICT_PATH, json.loads, "validate")
+    quarantine = _read(PREPROCESS_DIR / QUARANTINE_NAME, _parse_lines, "preprocess")
     exported = load(EXPORT_DIR)
     tasks: dict[str, Tuned | Skipped] = {task: _load_task(FINETUNE_DIR / task) for task in TASKS}
     tuned = {task: found for task, found in tasks.items() if isinstance(found, Tuned)}
@@ -68,9 +65,11 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     }
     comparison = compare_networks(splits, entries, evaluate.lrc_steps, evaluate.probe_tasks)
     test, index = splits["test"].clips, read_index(PREPROCESS_DIR)
+    numbers = summarise(comparison)
+    published = list_published(index["source"].unique(), numbers["retrieval_sources"])
     metrics = {
-        **summarise(comparison),
-        "published": [row._asdict() for row in list_published(index["source"].unique())],
+        **numbers,
+        "published": [row._asdict() for row in published],
         "test_data": test.digest,
         "export": digest_export(EXPORT_DIR),
     }
@@ -82,8 +81,8 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
         studies=read_studies(TUNE_DIR),
         examples=examples,
         index=index,
-        quarantine=_read_lines(PREPROCESS_DIR / QUARANTINE_NAME),
-        verdict=json.loads(VERDICT_PATH.read_text(encoding="utf-8")),
+        quarantine=quarantine,
+        verdict=verdict,
         parameters={
             **exported.params.model_dump(mode="json"),
             "evaluate": evaluate.model_dump(mode="json"),
@@ -105,7 +104,7 @@ def _read_splits(
     networks = {digest: exported.model, f"{digest} untrained": build_untrained(exported.params)}
     clip, rate = exported.params.clip, exported.params.frame_rate_hz
     pretrained = [
-        Embedder(_place(network), exported.tokenizer, clip, rate, name)
+        Embedder(place(network), exported.tokenizer, clip, rate, name, str(EXPORT_DIR))
         for name, network in networks.items()
     ]
     store = FeatureStore(FEATURES_DIR)
@@ -125,52 +124,75 @@ def _read_splits(
 
 
 def _load_task(folder: Path) -> Tuned | Skipped:
-    """Load the networks of a task, or say why there are none."""
-    if (folder / SKIPPED_NAME).is_file():
-        content = json.loads((folder / SKIPPED_NAME).read_text(encoding="utf-8"))
+    """Load the networks of a task, or say why there are none.
+
+    Raises:
+        StageError: the folder is not as the stage finetune leaves it.
+    """
+    if (folder / SKIPPED).is_file():
+        content = _read(folder / SKIPPED, json.loads, f"finetune {folder.name}")
         return Skipped(content["reason"])
     if not folder.is_dir():
         return Skipped("was not fine-tuned")
     paths = [folder / name for name in ("model", "scratch") if (folder / name).is_dir()]
+    if folder / "model" not in paths:
+        raise StageError(f"{folder}: has no model; run `python -m vatt finetune {folder.name}`")
     classifiers = {path.name: load_classifier(path) for path in paths}
     params = classifiers["model"].params
     digests = {path.name: digest_export(path) for path in paths}
     networks = {name: classifier.model for name, classifier in classifiers.items()}
     networks["untrained"] = build_untrained_classifier(params)
     digests["untrained"] = f"{digests['model']} untrained"
-    labellers = {name: _label(network, params, digests[name]) for name, network in networks.items()}
-    return Tuned(params, labellers)
-
-
-def _label(network: Network, params: ExportedClassifierParams, digest: str) -> Labeller:
-    """Return a classifier that looks at clips as it was trained to.
-
-    Raises:
-        StageError: its parameters do not say how that was.
-    """
     if params.task_name is None or params.clip is None:
-        raise StageError(f"{FINETUNE_DIR}: the network was not fine-tuned by the stage finetune")
-    wanted = TaskInput(params.task_name, params.clip, params.audio_stride)
-    return Labeller(_place(network), wanted, network.modalities, params.frame_rate_hz, digest)
+        raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")
+    wanted, rate = (
+        TaskInput(params.task_name, params.clip, params.audio_stride),
+        params.frame_rate_hz,
+    )
+    labellers = {
+        name: Labeller(
+            place(network), wanted, network.modalities, rate, digests[name], str(folder / name)
+        )
+        for name, network in networks.items()
+    }
+    return Tuned(params, labellers)
 
 
 def _describe(
     task: str, params: ExportedClassifierParams, outputs: Mapping[str, Arrays]
 ) -> TaskEntry:
+    """Return what is measured; of a test split without clips, networks made nothing."""
     return TaskEntry(
         task=task,
         label=params.label or "",
         modality=FEATURES_OF[task],
         is_multi_label=params.classifier.is_multi_label,
         classes=params.classes or (),
-        logits={name: arrays["logits"] for name, arrays in outputs.items()},
+        logits={name: arrays["logits"] for name, arrays in outputs.items() if arrays},
+        initial=_name_start(params.initial_digest),
     )
 
 
-def _place(network: AnyModule) -> AnyModule:
-    """Move a network to where it is fastest."""
-    return network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+def _name_start(digest: str | None) -> str:
+    """Say what fine-tuning started from, by the digest of that export."""
+    if digest is None:
+        return "random weights"
+    return "this network" if digest == digest_export(EXPORT_DIR) else "other weights"
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _read(path: Path, parse: Callable[[str], Content], stage: str) -> Content:
+    """Return what a stage before wrote.
+
+    Raises:
+        StageError: it is missing or damaged.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read: {error}; run `python -m vatt {stage}` first"
+        raise StageError(f"{path}: {reason}") from error
+
+
+def _parse_lines(text: str) -> list[dict[str, Any]]:
+    # Only newlines end a line: names may hold other line ends.
+    return [json.loads(line) for line in text.split("\n") if line]

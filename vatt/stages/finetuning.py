@@ -16,6 +16,7 @@ from vatt.interop.finetuning import (
 from vatt.interop.registry import digest_export, digest_file
 from vatt.models.classification.networks import list_towers
 from vatt.params import (
+    SKIPPED,
     ClipParams,
     FinetuneParams,
     LaunchParams,
@@ -30,7 +31,6 @@ PREPROCESS_DIR = Path("data/preprocess")
 PRETRAIN_DIR = Path("data/pretrain")
 VERDICT_PATH = Path("metrics/validate.json")
 RUNS_DIR = Path(".cache/finetune")
-SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)

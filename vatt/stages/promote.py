@@ -7,7 +7,7 @@ from typing import Any
 from vatt.data.index import INDEX_NAME, read_index
 from vatt.evaluation.comparison import measure_test_split
 from vatt.evaluation.reading.features import MisfitError, SplitReader
-from vatt.evaluation.reading.networks import Embedder
+from vatt.evaluation.reading.networks import Embedder, place
 from vatt.evaluation.reading.store import FeatureStore
 from vatt.evaluation.report.card import Card, render_card
 from vatt.interop import registry
@@ -82,7 +82,12 @@ def _compare(
     clip, rate = exported.params.clip, exported.params.frame_rate_hz
     reader = SplitReader(PREPROCESS_DIR, clip, evaluate, FeatureStore(FEATURES_DIR))
     network = Embedder(
-        exported.model, exported.tokenizer, clip, rate, champion.record.export_digest
+        place(exported.model),
+        exported.tokenizer,
+        clip,
+        rate,
+        champion.record.export_digest,
+        str(champion.path),
     )
     try:
         return registry.decide(promote, challenger, measure_test_split(reader, network)[name])

@@ -24,6 +24,25 @@ def test_parts_of_a_file_with_the_same_annotations_are_one_sample() -> None:
     assert silent.find_labelled("t", ["video", "audio"]) == [[0], [2], [3], [4]]
 
 
+def test_events_apart_in_time_are_samples_of_their_own() -> None:
+    """Of a match, kicks at 0 to 20, 30 to 40 and 50 to 60 s; then the next match begins."""
+    times = [0, 10, 30, 50, 0]
+    names = [f"{'b' if number == 4 else 'a'}.mp4, {time} s" for number, time in enumerate(times)]
+    clips = make_clips(names, [{"t": ["kick"]}] * 5, [("A kick.",)] * 5)
+    described = dataclasses.replace(clips, is_described=np.ones(5, dtype=bool))
+    expected = [[0, 1], [2], [3], [4]]
+    assert described.find_pairs("text_to_video") == expected
+    assert clips.find_labelled("t", ["video"]) == expected
+    # A part without sound does not part those around it.
+    whole = dataclasses.replace(
+        clips,
+        starts_s=np.array([0, 10, 20.0000001, 30, 0]),
+        ends_s=np.array([10, 20, 30, 40, 10.0]),
+        has_audio=np.arange(5) != 1,
+    )
+    assert whole.find_labelled("t", ["audio"]) == [[0, 2, 3], [4]]
+
+
 @pytest.mark.parametrize(
     ("places", "sample", "expected"),
     [

@@ -32,7 +32,7 @@ def make_embedder(corpus: Path, seed: int) -> Embedder:
     torch.manual_seed(seed)
     tokenizer = Tokenizer(corpus / "tokenizer.model")
     network = Vatt(MODEL, CLIP, tokenizer.vocab_size).eval()
-    return Embedder(network, tokenizer, CLIP, RATE_HZ, f"embedder {seed}")
+    return Embedder(network, tokenizer, CLIP, RATE_HZ, f"embedder {seed}", "here")
 
 
 def open_reader(corpus: Path, folder: Path) -> SplitReader:
@@ -95,7 +95,7 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
 ) -> None:
     """Of a wide picture, three squares: at the left end, in the middle, at the right end."""
     wanted = TaskInput("audio_visual", CLIP, audio_stride=2)
-    labeller = Labeller(Brightness(), wanted, ("video", "audio"), RATE_HZ, "brightness")
+    labeller = Labeller(Brightness(), wanted, ("video", "audio"), RATE_HZ, "brightness", "here")
     _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
     reader = ClipReader(small_corpus, CLIP)
     rows = read_index(small_corpus, split="test")
@@ -122,7 +122,7 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
 def test_an_image_is_the_frame_in_the_middle(small_corpus: Path, tmp_path: Path) -> None:
     wanted = TaskInput("image", CLIP)
     network = nn.Sequential(nn.Flatten(2), nn.Linear(32 * 32 * 3, 1), nn.Flatten())
-    labeller = Labeller(network, wanted, ("video",), RATE_HZ, "image")
+    labeller = Labeller(network, wanted, ("video",), RATE_HZ, "image", "here")
     _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
     assert arrays["logits"].shape == (5, 1, 4)
     repeated = arrays["logits"][:, 0]
@@ -147,7 +147,7 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     observers: list[Observer] = [
         embedder,
         make_embedder(small_corpus, 2),
-        Labeller(network, sound, ("audio",), RATE_HZ, "sound"),
+        Labeller(network, sound, ("audio",), RATE_HZ, "sound", "here"),
     ]
     reader = open_reader(small_corpus, tmp_path)
     reader.read("test", [])  # finds the texts
@@ -178,7 +178,7 @@ def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
         open_reader(small_corpus, tmp_path).read("test", [faster])
     with torch.no_grad():
         next(embedder.network.parameters()).fill_(float("nan"))
-    with pytest.raises(StageError, match="no finite numbers"):
+    with pytest.raises(StageError, match="network here gives no finite numbers"):
         open_reader(small_corpus, tmp_path).read("test", [embedder])
 
 

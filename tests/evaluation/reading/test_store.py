@@ -45,5 +45,10 @@ def test_another_network_other_data_or_code_has_another_name(
         (tmp_path / "models/layer.py").write_text(content)
         store._digest_code.cache_clear()
         names.append(name_features("net", "data", "clips"))
+    (tmp_path / "data/sources").mkdir(parents=True)
+    (tmp_path / "data/sources/site.py").write_text("how files came")
+    store._digest_code.cache_clear()
+    names.append(name_features("net", "data", "clips"))
     store._digest_code.cache_clear()
     assert len(set(names)) == 5
+    assert names[-1] == names[-2]

@@ -4,7 +4,7 @@ VATT: tables 1 to 5 of https://arxiv.org/abs/2104.11178; MIL-NCE and MMV as cite
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 
@@ -77,8 +77,20 @@ def _list_linear() -> Iterable[Published]:
                 yield Published(data_set, "linear", model, "accuracy", round(value / 100, 3))
 
 
-def list_published(names: Iterable[str]) -> list[Published]:
-    """Return the numbers of the data sets that these sources are called after, such as `UCF-101`."""
-    known = {re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}
-    rows = [*_list_retrieval(), *_list_linear(), *_list_finetuned()]
-    return [row for row in rows if row.data_set in known]
+def list_published(sources: Iterable[str], searched: Collection[str]) -> list[Published]:
+    """Return the numbers of the data sets that these sources are called after, such as `UCF-101`.
+
+    searched: the sources of the texts of retrieval; those of several, searched as one, compare with
+    no published number.
+    """
+    known = _reduce(sources)
+    known_searched = _reduce(searched) if len(searched) == 1 else set()
+    rows = [*_list_linear(), *_list_finetuned()]
+    return [
+        *(row for row in _list_retrieval() if row.data_set in known_searched),
+        *(row for row in rows if row.data_set in known),
+    ]
+
+
+def _reduce(names: Iterable[str]) -> set[str]:
+    return {re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}

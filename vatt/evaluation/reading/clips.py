@@ -16,13 +16,16 @@ from vatt.data.loading.views import MIDDLE
 
 Sample = Sequence[int]
 """Numbers of clips in order of time that are one sample: parts of one file or of one of its parts."""
+TOUCHING_S = 1e-3
+"""Clips that are this near in time are neighbours: what is less is rounding."""
 
 
 @dataclass(frozen=True)
 class Clips:
     """The clips of a split, in the order of the index.
 
-    names: what a person may call them. videos: the file that each is part of. labels: by task.
+    names: what a person may call them. videos: the file that each is part of, after its source and a
+    slash. starts_s, ends_s: times in it. labels: by task.
     texts: the annotated descriptions, else the narration nearest to the middle, if any. is_described:
     whether it is the former. places: where the windows start that networks saw, see `Look`. digest:
     of the index, the texts and the places, so that results on equal digests can be compared.
@@ -31,6 +34,8 @@ class Clips:
     digest: str
     names: Sequence[str]
     videos: Sequence[str]
+    starts_s: Float[np.ndarray, "N"]
+    ends_s: Float[np.ndarray, "N"]
     labels: Sequence[dict[str, list[str]]]
     texts: Sequence[tuple[str, ...]]
     is_described: Bool[np.ndarray, "N"]
@@ -41,40 +46,53 @@ class Clips:
     def find_pairs(self, direction: str) -> list[Sample]:
         """Return the samples that have what text_to_video or audio_to_video needs.
 
-        Clips of one file that have the same descriptions were one before they were cut.
+        Neighbours in one file that have the same descriptions were one before they were cut.
         """
         queries = np.array([bool(texts) for texts in self.texts], dtype=bool)
         if direction == "audio_to_video":
             queries = self.has_audio
         keys = [
-            (self.videos[number], self.texts[number]) if self.is_described[number] else number
+            self.texts[number] if self.is_described[number] else number
             for number in range(len(self.names))
         ]
-        return _group(np.flatnonzero(self.has_video & queries).tolist(), keys)
+        return self._join(keys, self.has_video & queries)
 
     def find_labelled(self, task: str, modalities: Iterable[str]) -> list[Sample]:
         """Return the samples that have labels of a task and all of the modalities.
 
-        Clips of one file that have the same labels and descriptions were one before they were cut.
+        Neighbours in one file that have the same labels and descriptions were one before they were cut.
         """
         usable = np.array([task in labels for labels in self.labels], dtype=bool)
         for modality in modalities:
             usable &= self.has_video if modality == "video" else self.has_audio
         keys = [
-            (self.videos[number], json.dumps(self.labels[number]), self._describe(number))
+            (json.dumps(self.labels[number]), self._describe(number))
             for number in range(len(self.names))
         ]
-        return _group(np.flatnonzero(usable).tolist(), keys)
+        return self._join(keys, usable)
 
     def _describe(self, number: int) -> tuple[str, ...]:
         return self.texts[number] if self.is_described[number] else ()
 
+    def _join(self, keys: Sequence[Hashable], usable: Bool[np.ndarray, "N"]) -> list[Sample]:
+        """Bring neighbours of equal keys together; of these, the usable ones are samples."""
+        groups: list[list[int]] = []
+        for number in range(len(keys)):
+            if number and keys[number - 1] == keys[number] and self._touches_last(number):
+                groups[-1].append(number)
+            else:
+                groups.append([number])
+        kept = [[number for number in group if usable[number]] for group in groups]
+        return [sample for sample in kept if sample]
+
+    def _touches_last(self, number: int) -> bool:
+        """Whether a clip begins where the one before it ends, in the same file."""
+        gap_s = self.starts_s[number] - self.ends_s[number - 1]
+        return self.videos[number - 1] == self.videos[number] and abs(gap_s) < TOUCHING_S
+
     def see_middle(self, values: Float[np.ndarray, "N W D"]) -> Float[np.ndarray, "N D"]:
-        """Return each clip by its middle window, or by the mean of all where the middle was not seen."""
-        if self.places[0] == MIDDLE:
-            return values[:, 0]
-        mean: Float[np.ndarray, "N D"] = values.mean(axis=1)
-        return mean
+        """Return each clip by its middle window, which networks saw first of all."""
+        return values[:, 0]
 
     def see_samples(
         self, values: Float[np.ndarray, "N W D"], samples: Sequence[Sample]
@@ -113,6 +131,8 @@ def read_clips(reader: ClipReader, rows: pd.DataFrame, places: tuple[float, ...]
         digest=hashlib.sha256(content.encode()).hexdigest(),
         names=[_name(segment) for segment in segments],
         videos=[f"{segment.source}/{segment.video_id}" for segment in segments],
+        starts_s=rows["start_s"].to_numpy(dtype=float),
+        ends_s=rows["end_s"].to_numpy(dtype=float),
         labels=[parse_labels(segment.labels) for segment in segments],
         texts=texts,
         is_described=np.array([bool(own) for own in described], dtype=bool),
@@ -134,14 +154,6 @@ def _find_narration(reader: ClipReader, segment: Any) -> tuple[str, ...]:
 def _name(segment: Any) -> str:
     times = f"{segment.start_s:.1f}–{segment.end_s:.1f}\u00a0s"
     return f"{segment.source}/{segment.video_id}, {times}"
-
-
-def _group(numbers: Iterable[int], keys: Sequence[Hashable]) -> list[Sample]:
-    """Bring numbers of equal keys together, in the order in which the keys come first."""
-    groups: dict[Hashable, list[int]] = {}
-    for number in numbers:
-        groups.setdefault(keys[number], []).append(number)
-    return list(groups.values())
 
 
 def _space(num_clips: int, num_windows: int) -> list[int]:

@@ -12,7 +12,7 @@ from vatt.data.index import digest_index, read_index
 from vatt.data.loading.views import MIDDLE, SeenClips, open_views, spread_places
 from vatt.data.manifest import FOLD_TASK
 from vatt.evaluation.reading.clips import Clips, read_clips
-from vatt.evaluation.reading.networks import Arrays, Observer
+from vatt.evaluation.reading.networks import Arrays, Observer, choose_device
 from vatt.evaluation.reading.store import FeatureStore, name_features
 from vatt.params import ClipParams, EvaluateParams, StageError
 
@@ -55,7 +55,8 @@ class SplitReader:
         places = self._choose_places(split)
         clips = read_clips(self._reader, rows, places)
         names = [
-            name_features(network.digest, self._index_digest, clips.digest) for network in networks
+            name_features(network.digest, self._index_digest, clips.digest, choose_device().type)
+            for network in networks
         ]
         known = {name: self.store.read(name) for name in names}
         missing = {
@@ -95,8 +96,8 @@ class SplitReader:
         joined = [
             _join(part) | network.read(texts) for network, part in zip(networks, parts, strict=True)
         ]
-        for arrays in joined:
-            _check_finite(arrays)
+        for network, arrays in zip(networks, joined, strict=True):
+            _check_finite(network.name, arrays)
         return joined
 
     def _check_frame_rates(self, networks: Iterable[Observer]) -> None:
@@ -107,7 +108,7 @@ class SplitReader:
             if wrong:
                 raise MisfitError(
                     f"{self.preprocess_dir}: has video at {wrong[0]:g} frames per second, the "
-                    f"network was trained at {network.frame_rate_hz:g}"
+                    f"network {network.name} was trained at {network.frame_rate_hz:g}"
                 )
 
 
@@ -117,11 +118,11 @@ def _join(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _check_finite(arrays: Arrays) -> None:
+def _check_finite(network: str, arrays: Arrays) -> None:
     """Refuse what would be ranked as if it were a number."""
     wrong = [name for name, values in arrays.items() if not np.isfinite(values).all()]
     if wrong:
         raise StageError(
-            f"the network gives no finite numbers ({', '.join(wrong)}): its weights are damaged, or "
-            "training diverged"
+            f"the network {network} gives no finite numbers ({', '.join(wrong)}): its weights are "
+            "damaged, or training diverged"
         )

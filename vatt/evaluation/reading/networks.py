@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,25 @@ Arrays = dict[str, Float[np.ndarray, "N ..."]]
 NUM_CROPS = 3
 """Along the longer side, where a video is classified (VATT appendix A.3)."""
 TEXTS_AT_ONCE = 512
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def choose_device() -> torch.device:
+    """Return where networks are fastest."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def place(network: AnyModule) -> AnyModule:
+    """Move a network to where it is fastest."""
+    return network.to(choose_device())
 
 
 class Observer(Protocol):
     """A network with its way to look at clips."""
+
+    @property
+    def name(self) -> str:
+        """The folder that it is from, for messages."""
 
     @property
     def digest(self) -> str:
@@ -51,6 +66,7 @@ class Embedder:
     clip: ClipParams
     frame_rate_hz: float
     digest: str
+    name: str
 
     def look(self, places: tuple[float, ...]) -> Look:
         """Look at the middle of the picture and hear the sound of the same time."""
@@ -94,6 +110,7 @@ class Labeller:
     modalities: tuple[str, ...]
     frame_rate_hz: float
     digest: str
+    name: str
 
     def look(self, places: tuple[float, ...]) -> Look:
         """Look at crops of each window; of images, at the one in the middle."""

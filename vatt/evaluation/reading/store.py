@@ -13,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 from vatt.atomic import atomic_path
 
 PACKAGE_DIR = Path(__file__).parents[2]
-CODE = ("data/**/*.py", "models/**/*.py", "evaluation/reading/*.py", "batch.py")
-"""Below vatt/: what decides features besides weights and data. Sources and stages before do not."""
+CODE = ("data/*.py", "data/loading/*.py", "models/**/*.py", "evaluation/reading/*.py", "batch.py")
+"""Below vatt/: what decides features besides weights and data. Not how data came about: that is in
+the digest of the index."""
+LIBRARIES = ("torch", "av")
 SUFFIX = ".safetensors"
 
 
@@ -56,7 +58,8 @@ def name_features(*parts: str) -> str:
 
 @cache
 def _digest_code() -> str:
-    digest = hashlib.blake2b(version("torch").encode(), digest_size=16)
+    versions = [version(name) for name in LIBRARIES]
+    digest = hashlib.blake2b(json.dumps(versions).encode(), digest_size=16)
     for path in sorted(path for pattern in CODE for path in PACKAGE_DIR.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
