@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,27 @@ def check_that_other_data_is_all(*studies: str) -> None:
 def read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_trains_changes_nothing(project: Path) -> None:
+    pass_validation()
+    killed = project / "killed"
+    shutil.copytree(project, killed, ignore=shutil.ignore_patterns("killed"))
+    command = [sys.executable, "-m", "tests.stages.killed_tune", str(project), str(killed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("a worker ended with -9; another goes on") == 1
+    for name in ("trials.json", "best.json"):
+        path = Path("data/tune/video") / name
+        assert path.read_bytes() == (killed / path).read_bytes()
+    logs = [folder / "measured.jsonl" for folder in (project, killed)]
+    whole, resumed = (Counter(log.read_text().splitlines()) for log in logs)
+    assert whole.keys() == resumed.keys()  # the losses are the same bits
+    assert set(whole.values()) == {1}
+    # Before its kill at step 4 the trial had told of two steps; of both it told again.
+    again = [json.loads(line)[:2] for line, count in resumed.items() if count == 2]
+    assert again == [["trial-0001", 2], ["trial-0001", 4]]
 
 
 def test_the_corpus_of_tuning_has_no_split_test(project: Path) -> None:
