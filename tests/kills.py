@@ -1,4 +1,4 @@
-"""kill -9 of a training at random moments; a child is forked after the slow imports, so that many take seconds."""
+"""kill -9 of a training at random moments, in children that are forked after the slow imports."""
 
 import multiprocessing
 import random

@@ -1,20 +1,18 @@
 """Fine-tunes in child processes that are killed with -9, then to the end; prints the steps reached.
 
 Usage: python -m tests.stages.killed_finetune WHOLE KILLED SEED NUM_KILLS, two folders as `finetune`
-finds them; in the first one it is not killed. Children are forked after the slow imports.
+finds them; in the first one it is not killed.
 """
 
-import multiprocessing
 import os
 import random
-import signal
 import sys
-import time
-from multiprocessing.context import ForkProcess
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from tests.kills import kill_on_the_way, train_to_the_end
 from tests.stages.test_finetune import LETTER, request
 from vatt.stages.finetune import main as finetune
 
@@ -31,7 +29,7 @@ SCHEDULE = LETTER.schedule.model_copy(
 )
 
 
-def train_to_the_end(folder: str) -> None:
+def train(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     wanted = request(
@@ -45,44 +43,14 @@ def train_to_the_end(folder: str) -> None:
     finetune("video", wanted)
 
 
-def fork(folder: str) -> ForkProcess:
-    child = multiprocessing.get_context("fork").Process(target=train_to_the_end, args=(folder,))
-    child.start()
-    return child
-
-
-def find_curves(folder: str) -> list[Path]:
-    return list(Path(folder, ".cache/finetune/video").glob("*/curve.jsonl"))
-
-
-def count_steps(folder: str) -> int:
-    """Return how many steps the curve holds; a resumed run begins with those of its checkpoint."""
-    return sum(len(path.read_bytes().splitlines()) for path in find_curves(folder))
-
-
-def kill_on_the_way(folder: str, generator: random.Random) -> None:
-    """Start training and kill it some steps later, anywhere in a step or in a checkpoint."""
-    fatal_step = min(count_steps(folder) + generator.randint(1, 6), NUM_STEPS - 1)
-    for path in find_curves(folder):
-        path.unlink()
-    child = fork(folder)
-    while child.is_alive() and count_steps(folder) < fatal_step:
-        time.sleep(0.001)
-    time.sleep(generator.random() * 0.1)
-    os.kill(child.pid or 0, signal.SIGKILL)
-    child.join()
-    print(count_steps(folder), flush=True)  # or the next child prints it again
-
-
 def main() -> None:
     whole, killed, seed, num_kills = sys.argv[1:]
     generator = random.Random(int(seed))
+    find_curves = partial(Path(killed, ".cache/finetune/video").glob, "*/curve.jsonl")
     for _ in range(int(num_kills)):
-        kill_on_the_way(killed, generator)
+        kill_on_the_way(partial(train, killed), find_curves, NUM_STEPS, generator)
     for folder in (whole, killed):
-        child = fork(folder)
-        child.join()
-        assert child.exitcode == 0
+        train_to_the_end(partial(train, folder))
 
 
 if __name__ == "__main__":
