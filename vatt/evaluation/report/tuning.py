@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vatt.params import TASKS
+from vatt.params import SKIPPED, TASKS
 
 
 class Trial(NamedTuple):
@@ -20,8 +20,8 @@ class Trial(NamedTuple):
 class Study(NamedTuple):
     """A study of one task. keys: what was searched. own, best: values of the keys, as text.
 
-    own is the first trial, the schedule of params.yaml. figures: SVG elements by name. skipped: why
-    there is no study, and then all else is empty.
+    own is the first trial, the schedule of params.yaml. best_value is empty where nothing was tried.
+    figures: SVG elements by name. skipped: why there is no study, and then all else is empty.
     """
 
     task: str
@@ -44,7 +44,7 @@ def read_studies(tune_dir: Path) -> list[Study]:
 
 def read_study(task: str, folder: Path) -> Study:
     """Read what the stage `tune` wrote for a task."""
-    skipped = folder / "skipped.json"
+    skipped = folder / SKIPPED
     if skipped.exists():
         return Study(task, skipped=_read_json(skipped)["reason"])
     best, rows = _read_json(folder / "best.json"), _read_json(folder / "trials.json")["trials"]
@@ -53,7 +53,7 @@ def read_study(task: str, folder: Path) -> Study:
         Trial(
             row["trial"],
             row["state"],
-            "" if row["value"] is None else f"{row['value']:.4f}",
+            _format_value(row["value"]),
             _format_values(row["schedule"], keys),
         )
         for row in rows
@@ -65,11 +65,15 @@ def read_study(task: str, folder: Path) -> Study:
         own=trials[0].schedule,
         best=_format_values(best["schedule"], keys),
         own_value=trials[0].value,
-        best_value=f"{best['value']:.4f}",
+        best_value=_format_value(best["value"]),
         best_trial=best["trial"],
         trials=trials,
         figures={path.stem: _read_svg(path) for path in sorted(folder.glob("*.svg"))},
     )
+
+
+def _format_value(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _format_values(schedule: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
