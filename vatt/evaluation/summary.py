@@ -132,7 +132,8 @@ def _format_finetuned(finetuned: Mapping[str, Any]) -> Iterator[str]:
         name = f"  {task}: {result['label']}, {TITLES[measure]}"
         yield f"{name:40}" + "".join(f"{format_value(measure, value):>12}" for value in values)
         ends = "".join(f"{format_interval(measure, interval):>12}" for interval in intervals)
-        yield f"{'    95 %':40}{ends}"
+        origin = f"    from {result['initial']}, 95 %"
+        yield f"{origin:40}{ends}"
 
 
 def _format_published(published: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -46,7 +46,7 @@ def _draw(study: optuna.Study, title: str, draw: Callable[[optuna.Study], Any]) 
         warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
         axes = draw(study)
         axes.set_title("", loc="left")  # where one of the figures has its own
-        axes.set_title(title)
+        axes.set_title(title, pad=12)  # above the numbers of upright axes
         for lines in axes.collections:  # else the lowest value is as white as the paper
             if lines.get_array() is not None:
                 low, high = lines.get_clim()

@@ -1,13 +1,18 @@
+import copy
 import dataclasses
 import re
 from html.parser import HTMLParser
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from tests.evaluation.world import make_report, make_splits
+from vatt.atomic import write_json
 from vatt.evaluation.report.page import Report, render_report
+from vatt.evaluation.report.tuning import read_studies
 from vatt.models.accounting import add_costs, count_clip
+from vatt.params import SKIPPED
 
 LOADING_ATTRIBUTES = {
     "src",
@@ -105,13 +110,25 @@ def test_it_shows_fine_tuned_networks_beside_their_rivals(report: Report, html: 
     result = report.metrics["finetuned"]["video"]
     low, high = result["interval"]
     own = f"{100 * result['accuracy']:.1f}% {100 * low:.1f}–{100 * high:.1f}%"
-    assert f"video colour accuracy {own} {100 * result['linear_probe']:.1f}%" in text
+    assert (
+        f"video from {result['initial']} colour accuracy {own} {100 * result['linear_probe']:.1f}%"
+        in text
+    )
     for rival in ("scratch", "untrained", "chance"):
         assert f"{100 * result[rival]:.1f}%" in text
     assert "audio left out: no segment has a label" in text
     assert "kinetics400 video VATT-Base accuracy 79.6%" in text
     rivals = [result[name] for name in ("linear_probe", "scratch", "untrained", "chance")]
     assert ('class="n strong good"' in html) == (result["accuracy"] > max(rivals))
+
+
+def test_it_says_what_training_started_from_and_how_retrieval_differs(report: Report) -> None:
+    metrics = copy.deepcopy(dict(report.metrics))
+    metrics["finetuned"]["video"]["initial"] = "other weights"
+    metrics["retrieval_notes"] = ["Parts are <i>cut</i>."]
+    text = Page(render_report(dataclasses.replace(report, metrics=metrics))).text
+    assert "video from other weights colour" in text
+    assert "Parts are <i>cut</i>." in text
 
 
 def test_it_shows_what_tuning_found(html: str) -> None:
@@ -121,6 +138,23 @@ def test_it_shows_what_tuning_found(html: str) -> None:
     assert "1 pruned 0.02" in text
     assert "Value of each trial" in text
     assert "Left out: no segment has a label of <i>that</i> task." in text  # as letters
+
+
+def test_a_task_that_was_not_tuned_has_no_table(report: Report, tmp_path: Path) -> None:
+    """With one trial `tune` trains nothing."""
+    own = {"learning_rate": 0.001}
+    found = {"schedule": own, "value": None, "trial": 0, "study": "audio-0", "own": own}
+    row = {"trial": 0, "state": "waiting", "value": None, "schedule": own, "steps": []}
+    write_json(tmp_path / "audio/best.json", found)
+    write_json(tmp_path / "audio/trials.json", {"study": "audio-0", "trials": [row]})
+    write_json(tmp_path / "image" / SKIPPED, {"reason": "no segment has a label"})
+    untuned, skipped = read_studies(tmp_path)
+    assert (untuned.best_value, untuned.own_value, untuned.skipped) == ("", "", None)
+    assert skipped.skipped == "no segment has a label"
+    html = render_report(dataclasses.replace(report, studies=[untuned]))
+    section = Page(html[html.index("<h2>Tuning") : html.index("<h2>Text to video")]).text
+    assert "Nothing was tried" in section
+    assert "is the best" not in section
 
 
 def test_it_says_how_to_reproduce_it(html: str) -> None:
@@ -183,7 +217,7 @@ def test_a_nearly_empty_test_split_gives_a_page_too(num_test: int) -> None:
         assert report.metrics["audio_to_video_r10"] == 1.0
 
 
-def test_without_labels_verdict_curve_and_quarantine_it_says_so(report: Report) -> None:
+def test_without_labels_curve_and_quarantine_it_says_so(report: Report) -> None:
     bare = dataclasses.replace(
         report,
         metrics={**report.metrics, "probes": {}, "finetuned": {}, "published": []},
@@ -191,7 +225,6 @@ def test_without_labels_verdict_curve_and_quarantine_it_says_so(report: Report) 
             curves=None, finetuned_curves=None, confusion={}, finetuned={}
         ),
         studies=[],
-        verdict=None,
         quarantine=[],
     )
     text = Page(render_report(bare)).text
@@ -199,7 +232,6 @@ def test_without_labels_verdict_curve_and_quarantine_it_says_so(report: Report) 
         "no clip has a label",
         "No study was found",
         "Nothing was fine-tuned",
-        "No verdict was found",
         "No training curve was found",
         "Every input made it",
     ):

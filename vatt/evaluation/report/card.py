@@ -73,6 +73,7 @@ def render_card(card: Card) -> str:
             name: LICENCES.get(kinds[name], UNKNOWN) if name in kinds else UNKNOWN
             for name in dict.fromkeys(row["source"] for row in counts)
         },
+        notes=card.metrics["retrieval_notes"],
         unproven=_list_unproven(card.metrics),
         data_version=card.data_version,
         code_version=card.code_version,

@@ -42,9 +42,9 @@ LIBRARIES = ("vatt", "torch", "deepspeed", "optuna", "numpy", "scikit-learn")
 class Report:
     """All that the page shows.
 
-    metrics: the content of metrics/evaluate.json. studies: what `tune` found. verdict: the content
-    of metrics/validate.json, None where there is none. index: a row per clip. quarantine: source, video_id and reason of each
-    input that did not make it. parameters: sections of values, and values without a section.
+    metrics: the content of metrics/evaluate.json. studies: what `tune` found. index: a row per clip.
+    quarantine: source, video_id and reason of each input that did not make it. verdict: the content
+    of metrics/validate.json. parameters: sections of values, and values without a section.
     model, clip: the network, whose cost is shown, and the clip that it was built for. code_version:
     the git commit, or "unknown".
     """
@@ -55,7 +55,7 @@ class Report:
     examples: Sequence[ExampleGroup]
     index: pd.DataFrame
     quarantine: Sequence[Mapping[str, Any]]
-    verdict: Mapping[str, Any] | None
+    verdict: Mapping[str, Any]
     parameters: Mapping[str, Any]
     model: Vatt
     clip: ClipParams
@@ -93,6 +93,7 @@ def render_report(report: Report) -> str:
         retrieval=[list_retrieval(report.metrics, direction) for direction in DIRECTIONS],
         probes=list(list_probes(report.metrics["probes"])),
         finetuned=list(list_finetuned(report.metrics["finetuned"])),
+        notes=report.metrics["retrieval_notes"],
         published=list_published(report.metrics["published"]),
         studies=report.studies,
         figures=report.figures,

@@ -93,6 +93,7 @@ def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             others = [result[name] for name in (*RIVALS, "chance") if result[name] is not None]
             row |= {
                 "label": result["label"],
+                "initial": result["initial"],
                 "measure": TITLES[measure],
                 "value": format_value(measure, value),
                 "interval": _interval(measure, result["interval"]),
