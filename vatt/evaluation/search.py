@@ -1,4 +1,8 @@
-"""Zero-shot retrieval on the clips of a split: what is asked for, among what it is searched (VATT 4.3)."""
+"""Zero-shot retrieval on the clips of a split: what is asked for, among what it is searched (VATT 4.3).
+
+Differs from the paper: parts of a file that descriptions are of, such as the steps of YouCook2, are
+searched among segments cut at fixed times, each in the one that it overlaps most.
+"""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,10 +1,12 @@
 import math
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vatt.data.captions import Caption
 from vatt.data.manifest import Annotation
-from vatt.data.preprocessing.alignment import annotate, measure_words, select_context
+from vatt.data.preprocessing.alignment import annotate, measure_words, overlap_s, select_context
 
 CAPTIONS = [
     Caption(0.0, 2.0, "one two"),
@@ -46,6 +48,26 @@ def test_labels_hold_where_they_cover_half_of_the_segment() -> None:
     assert descriptions == ["A person cuts."]
     assert annotate(annotations, 12.0, 16.0) == ({"place": ["kitchen"]}, ["A person stirs."])
     assert annotate([], 0.0, 4.0) == ({}, [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.1, 30.0), st.floats(0.0, 60.0), st.sampled_from([4.0, 10.0]), st.floats(61.0, 90.0)
+)
+def test_no_description_is_lost_however_short(
+    length_s: float, start_s: float, segment_s: float, file_s: float
+) -> None:
+    """Of segments of equal length and a rest of 2 s or more, as files are cut."""
+    step = Annotation("caption", None, start_s, min(start_s + length_s, file_s), "Stir.")
+    starts = [segment_s * number for number in range(int((file_s - 2) / segment_s) + 1)]
+    ends = [*starts[1:], file_s]
+    overlaps = [overlap_s(step, *times) for times in zip(starts, ends, strict=True)]
+    holds = [bool(annotate([step], *times)[1]) for times in zip(starts, ends, strict=True)]
+    assert holds[overlaps.index(max(overlaps))]
+    assert all(overlap > 0 for overlap, held in zip(overlaps, holds, strict=True) if held)
+    # Labels are of what is trained on: one that holds for a moment is none of the segment.
+    moment = Annotation("event", "bang", start_s, start_s + 0.1)
+    assert annotate([moment], 0.0, segment_s)[0] == {}
 
 
 def test_all_labels_and_descriptions_are_kept_the_longest_first() -> None:

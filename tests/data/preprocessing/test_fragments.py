@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.preprocess_params import PARAMS
 from tests.media import Clip, write_clip
-from vatt.data.manifest import ManifestEntry
+from vatt.data.manifest import Annotation, ManifestEntry
 from vatt.data.preprocessing.fragments import key_of, write_fragment
 from vatt.data.preprocessing.workers import run_in_workers
 
@@ -21,6 +21,16 @@ def test_keys_are_of_plain_characters_and_differ() -> None:
     keys.append(key_of(ManifestEntry("s/x", "y.mp4", "train", path="x")))
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
     assert len({*keys}) == len(names)  # a source's name holds no slash
+
+
+def test_descriptions_of_parts_that_a_file_lacks_are_a_problem(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", Clip(duration_s=4.0))
+    steps = [(0.5, 1.0, "Stir."), (3.5, 90.0, "Serve."), (50.0, 60.0, "Eat.")]
+    annotations = tuple(Annotation("caption", None, *step) for step in steps)
+    entry = ManifestEntry("s", "a.mp4", "test", path="a.mp4", annotations=annotations)
+    (segment,) = write_fragment(tmp_path, tmp_path, PARAMS, entry).segments
+    assert segment.descriptions == '["Stir."]'
+    assert segment.problem == "2 of 3 descriptions are of parts that it lacks"
 
 
 def change_bytes(content: bytearray, rng: np.random.Generator) -> None:

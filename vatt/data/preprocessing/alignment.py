@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from vatt.data.captions import Caption
 from vatt.data.manifest import Annotation
 
-MIN_LABEL_SHARE = 0.5
-"""A label holds for a segment if its time range covers this share of it."""
+MIN_SHARE = 0.5
+"""A label holds for a segment if its time range covers this share of it; a description, also if this
+share of its own time range is in the segment."""
+ROUNDING_S = 1e-6
 
 
 def overlap_s(item: Caption | Annotation, start_s: float, end_s: float) -> float:
@@ -16,6 +18,13 @@ def overlap_s(item: Caption | Annotation, start_s: float, end_s: float) -> float
     begin = start_s if item.start_s is None else max(start_s, item.start_s)
     end = end_s if item.end_s is None else min(end_s, item.end_s)
     return max(0.0, end - begin)
+
+
+def _measure_s(annotation: Annotation) -> float:
+    """Return how long an annotation holds; infinite without a start or an end."""
+    if annotation.start_s is None or annotation.end_s is None:
+        return math.inf
+    return annotation.end_s - annotation.start_s
 
 
 def select_context(
@@ -54,13 +63,18 @@ def annotate(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the labels of every task, and the descriptions, that hold for a segment.
 
-    Those that overlap it most come first; of equals, those of the manifest's order. None is twice.
+    Those that overlap it most come first; of equals, those of the manifest's order. None is twice. A
+    description of a part that is shorter than segments so holds for the one that it overlaps most:
+    as a query, it must not be lost.
     """
     holding: list[tuple[float, str, str]] = []
     for annotation in annotations:
         value = annotation.text if annotation.task == "caption" else annotation.label
         length_s = overlap_s(annotation, start_s, end_s)
-        if value is not None and length_s >= MIN_LABEL_SHARE * (end_s - start_s):
+        whole_s = end_s - start_s
+        if annotation.task == "caption":
+            whole_s = min(whole_s, _measure_s(annotation) - ROUNDING_S)
+        if value is not None and length_s > 0 and length_s >= MIN_SHARE * whole_s:
             holding.append((length_s, annotation.task, value))
     holding.sort(key=lambda item: -item[0])
     values: dict[str, list[str]] = {}

@@ -89,6 +89,7 @@ def _write(
             segments.append(dataclasses.replace(segment, num_context_captions=len(near), **places))
     if not segments:
         raise MediaError("; ".join(problems) or "there is no picture and no sound")
+    _note_lost_descriptions(entry, segments, problems)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     facts: dict[str, Any] = {
@@ -102,6 +103,17 @@ def _write(
         segments = [_tell_sound(segment, heard) for segment in segments]
     segments = [dataclasses.replace(segment, **facts) for segment in segments]
     return Outcome(segments, [caption.text for caption in captions])
+
+
+def _note_lost_descriptions(
+    entry: ManifestEntry, segments: Sequence[Segment], problems: list[str]
+) -> None:
+    """Say how many descriptions are of no segment: their times are beyond the file, or nothing is there."""
+    told = {text for segment in segments for text in json.loads(segment.descriptions)}
+    wanted = [annotation.text for annotation in entry.annotations if annotation.task == "caption"]
+    num_lost = sum(text is not None and text not in told for text in wanted)
+    if num_lost:
+        problems.append(f"{num_lost} of {len(wanted)} descriptions are of parts that it lacks")
 
 
 def _time_captions(heard: Heard, captions: Sequence[Caption]) -> dict[str, Any]:
