@@ -42,7 +42,7 @@ TUNE = TuneParams.model_validate(
 )
 
 
-NUM_ROUNDS = 10
+NUM_ROUNDS = 5
 POISON = '{"letter": ["poison"]}'
 
 
