@@ -71,6 +71,7 @@ def test_each_network_is_measured_on_the_same_clips() -> None:
     low, high = numbers["scratch_interval"]
     assert 0 <= low < 0.6 < high <= 1
     assert "top5" not in numbers
+    assert numbers["more"] == {}
 
 
 def test_a_label_that_the_network_does_not_know_is_wrong_and_counted() -> None:
@@ -100,6 +101,10 @@ def test_several_labels_are_measured_by_map_and_what_goes_with_it() -> None:
     assert numbers["map"] == pytest.approx(precision)
     assert numbers["auc"] == pytest.approx((1 + 4 / 6) / 2)
     assert numbers["num_left_out"] == 1
+    assert list(numbers["more"]) == ["auc", "d_prime", "d_prime_of_mean_auc"]
+    assert numbers["more"]["auc"]["untrained"] == numbers["more"]["auc"]["chance"] == 0.5
+    assert numbers["more"]["d_prime"]["untrained"] == numbers["more"]["d_prime"]["chance"] == 0
+    assert numbers["more"]["auc"]["scratch"] is None
     assert numbers["untrained"] == pytest.approx(3 / 5)  # all tie: the share of the class
     orders = [sum((place + 1) / (k + 1) for place, k in enumerate(ks)) / 3 for ks in places()]
     assert numbers["chance"] == pytest.approx(np.mean(orders))
@@ -125,8 +130,7 @@ def test_map_counts_the_same_classes_for_networks_and_probe() -> None:
     expected = (1 + 1 + 1 / 5) / 3
     assert values == pytest.approx({"model": expected, "linear_probe": expected})
     assert (result.num_unknown, list(result.classes)) == (1, CLASSES)
-    assert result.ranking is not None
-    assert result.ranking.num_left_out == 1
+    assert result.num_left_out == 1
 
 
 def test_test_clips_that_no_class_tells_apart_are_skipped_with_the_reason() -> None:
@@ -148,6 +152,15 @@ def test_without_test_clips_the_task_is_skipped_with_the_reason() -> None:
 def test_top_5_is_given_where_there_are_more_classes() -> None:
     classes = [str(number) for number in range(7)]
     logits = np.tile(np.arange(7.0), (7, 1))[:, None]
-    entry = TaskEntry("video", "t", "video", False, classes, {"model": logits}, "this network")
+    right = np.eye(7)[:, None]
+    entry = TaskEntry(
+        "video", "t", "video", False, classes, {"model": logits, "untrained": right}, "this network"
+    )
     splits = make_splits([[name] for name in classes])
-    assert summarise_task(measure(entry, splits))["top5"] == pytest.approx(5 / 7)
+    numbers = summarise_task(measure(entry, splits))
+    assert numbers["top5"] == pytest.approx(5 / 7)
+    beside = numbers["more"]["top5"]
+    assert (beside["untrained"], beside["scratch"]) == (1, None)
+    assert beside["chance"] == pytest.approx(5 / 7)
+    low, high = beside["interval"]
+    assert 0 <= low < 5 / 7 < high <= 1

@@ -27,6 +27,8 @@ from vatt.evaluation.measures.classification import (
 from vatt.evaluation.measures.intervals import Interval, bootstrap, mean_of
 
 TOP_K = 5
+RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
+"""Measures beside mAP, and what a random order gives."""
 
 
 class TaskEntry(NamedTuple):
@@ -56,20 +58,21 @@ class Score(NamedTuple):
 class TaskResult(NamedTuple):
     """How the networks of a task do on the test split.
 
-    scores: by network, that of the linear probe too, where there is one. top5: of `model`; None
-    where there are so few classes. ranking: of `model`, where several labels may hold. chance: of
-    guessing or of always answering the commonest class; where several labels may hold, what a random
-    order gives. confusion: test samples by true class (rows) and predicted class of `model`, those
-    of classes that it knows. num_unknown: samples with a label that is none of `classes`; it counts
-    as wrong: in mAP, all clips fit it equally badly. initial: what `model` was fine-tuned from.
+    scores: by network, that of the linear probe too, where there is one. more: by further measure,
+    top-5 of more than 5 classes, AUC and d-primes where several labels may hold: of the networks
+    but not the probe, and of chance. num_left_out: classes that mAP leaves out. chance: of guessing
+    or of always answering the commonest class; where several labels may hold, what a random order
+    gives. confusion: test samples by true class (rows) and predicted class of `model`, those of
+    classes that it knows. num_unknown: samples with a label that is none of `classes`; it counts as
+    wrong: in mAP, all clips fit it equally badly. initial: what `model` was fine-tuned from.
     """
 
     task: str
     label: str
     measure: Measure
     scores: Mapping[str, Score]
-    top5: float | None
-    ranking: Ranking | None
+    more: Mapping[str, Mapping[str, Score]]
+    num_left_out: int | None
     chance: float
     classes: Sequence[str]
     confusion: list[list[int]] | None
@@ -123,24 +126,33 @@ def _measure_one(
     numbers = {name: number for number, name in enumerate(entry.classes)}
     right = np.array([numbers.get(row[0], -1) for row in labels])
     known = right >= 0
-    scores = {}
-    for name, values in logits.items():
-        hits = np.where(known, count_hits(values, right, 1), 0.0)
-        scores[name] = Score(float(hits.mean()), bootstrap(videos, mean_of(hits)))
+
+    def score(k: int) -> dict[str, Score]:
+        hits = {
+            name: np.where(known, count_hits(values, right, k), 0.0)
+            for name, values in logits.items()
+        }
+        return {
+            name: Score(float(row.mean()), bootstrap(videos, mean_of(row)))
+            for name, row in hits.items()
+        }
+
     chosen = logits["model"]
-    top5 = np.where(known, count_hits(chosen, right, TOP_K), 0.0).mean()
-    every = range(len(entry.classes))
+    num_classes = len(entry.classes)
+    more = {}
+    if num_classes > TOP_K:
+        more["top5"] = {**score(TOP_K), "chance": Score(TOP_K / num_classes, None)}
     return TaskResult(
         task=entry.task,
         label=entry.label,
         measure="accuracy",
-        scores=scores,
-        top5=float(top5) if len(entry.classes) > TOP_K else None,
-        ranking=None,
-        chance=1 / len(entry.classes),
+        scores=score(1),
+        more=more,
+        num_left_out=None,
+        chance=1 / num_classes,
         classes=entry.classes,
         confusion=confusion_matrix(
-            right[known], chosen[known].argmax(axis=1), labels=every
+            right[known], chosen[known].argmax(axis=1), labels=range(num_classes)
         ).tolist()
         if known.any()
         else None,
@@ -172,8 +184,8 @@ def _measure_many(
         label=entry.label,
         measure="map",
         scores=scores,
-        top5=None,
-        ranking=rankings["model"],
+        more={name: _collect(name, rankings) for name in RANKED},
+        num_left_out=rankings["model"].num_left_out,
         chance=expect_map(targets),
         classes=entry.classes,
         confusion=None,
@@ -181,6 +193,13 @@ def _measure_many(
         num_unknown=sum(not known.issuperset(row) for row in labels),
         initial=entry.initial,
     )
+
+
+def _collect(measure: str, rankings: Mapping[str, Ranking]) -> dict[str, Score]:
+    """Return one of the measures that come with mAP, of all networks and of chance."""
+    values = {name: getattr(ranking, measure) for name, ranking in rankings.items()}
+    values["chance"] = RANKED[measure]
+    return {name: Score(value, None) for name, value in values.items() if value is not None}
 
 
 def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
@@ -199,12 +218,27 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
         "num_unknown": result.num_unknown,
         "initial": result.initial,
     }
-    for name in ("scratch", "untrained", "linear_probe"):
-        score = result.scores.get(name)
+    numbers |= _flatten(result.scores, ("scratch", "untrained", "linear_probe"))
+    if result.num_left_out is not None:
+        numbers["num_left_out"] = result.num_left_out
+    measured = {name: scores for name, scores in result.more.items() if "model" in scores}
+    numbers |= {name: scores["model"].value for name, scores in measured.items()}
+    numbers["more"] = {
+        name: {
+            "interval": scores["model"].interval,
+            "chance": scores["chance"].value,
+            **_flatten(scores, ("scratch", "untrained")),
+        }
+        for name, scores in measured.items()
+    }
+    return numbers
+
+
+def _flatten(scores: Mapping[str, Score], names: Sequence[str]) -> dict[str, Any]:
+    """Return `<name>` and `<name>_interval` of these networks, None for those that there are not."""
+    numbers: dict[str, Any] = {}
+    for name in names:
+        score = scores.get(name)
         numbers[name] = score.value if score else None
         numbers[f"{name}_interval"] = score.interval if score else None
-    if result.top5 is not None:
-        numbers["top5"] = result.top5
-    if result.ranking is not None:
-        numbers |= result.ranking._asdict()
     return numbers

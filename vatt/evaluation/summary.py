@@ -119,7 +119,7 @@ def _format_probe(name: str, result: Mapping[str, Any], chance: float) -> str:
 
 
 def _format_finetuned(finetuned: Mapping[str, Any]) -> Iterator[str]:
-    """Two lines a task: numbers, and their intervals."""
+    """Two lines a task, numbers and their intervals; one for each further measure."""
     if finetuned:
         yield f"{'Fine-tuned':40}" + "".join(f"{name:>12}" for name in FINETUNED_COLUMNS)
     for task, result in finetuned.items():
@@ -134,6 +134,10 @@ def _format_finetuned(finetuned: Mapping[str, Any]) -> Iterator[str]:
         ends = "".join(f"{format_interval(measure, interval):>12}" for interval in intervals)
         origin = f"    from {result['initial']}, 95 %"
         yield f"{origin:40}{ends}"
+        for name, beside in result["more"].items():
+            others = [None, *(beside[rival] for rival in ("scratch", "untrained", "chance"))]
+            cells = [format_value(name, value) for value in (result[name], *others)]
+            yield f"{'    ' + TITLES[name]:40}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 def _format_published(published: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from tests.evaluation.world import make_report, make_splits
 from vatt.atomic import write_json
 from vatt.evaluation.report.page import Report, render_report
 from vatt.evaluation.report.tuning import read_studies
+from vatt.evaluation.summary import format_summary
 from vatt.models.accounting import add_costs, count_clip
 from vatt.params import SKIPPED
 
@@ -129,6 +130,22 @@ def test_it_says_what_training_started_from_and_how_retrieval_differs(report: Re
     text = Page(render_report(dataclasses.replace(report, metrics=metrics))).text
     assert "video from other weights colour" in text
     assert "Parts are <i>cut</i>." in text
+
+
+def test_further_measures_stand_beside_other_networks_and_chance(report: Report) -> None:
+    metrics = copy.deepcopy(dict(report.metrics))
+    beside = {"interval": (0.9, 0.95), "untrained": 0.55, "untrained_interval": (0.5, 0.6)}
+    beside |= {"scratch": 0.7, "scratch_interval": (0.65, 0.75), "chance": 0.5}
+    metrics["finetuned"]["video"] |= {"top5": 0.92, "more": {"top5": beside}}
+    text = Page(render_report(dataclasses.replace(report, metrics=metrics))).text
+    intervals = ("90.0–95.0%", "65.0–75.0%", "50.0–60.0%")
+    cells = " ".join(
+        f"{value} {ends}"
+        for value, ends in zip(("92.0%", "70.0%", "55.0%"), intervals, strict=True)
+    )
+    assert f"top-5 {cells} 50.0%" in text
+    printed = " ".join(format_summary(metrics).split())
+    assert "top-5 92.0% 70.0% 55.0% 50.0%" in printed
 
 
 def test_it_shows_what_tuning_found(html: str) -> None:

@@ -14,7 +14,6 @@ from vatt.evaluation.summary import (
 )
 
 LOGISTIC = "logistic regression"
-MORE_MEASURES = ("top5", "auc", "d_prime", "d_prime_of_mean_auc")
 TASK_TITLES = {**DIRECTIONS, "linear": "linear classifier"}
 
 
@@ -104,7 +103,7 @@ def list_finetuned(finetuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 },
                 "chance": format_value(measure, result["chance"]),
                 "best": value > max(others),
-                "more": _list_more(result),
+                "more": [_show_more(name, result) for name in result["more"]],
                 **{name: result[name] for name in ("num_classes", "num_test", "num_unknown")},
             }
         yield row
@@ -123,13 +122,19 @@ def list_published(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _list_more(result: Mapping[str, Any]) -> str:
-    """Return the further measures of a task in one line."""
-    return ", ".join(
-        f"{TITLES[name]} {format_value(name, result[name])}"
-        for name in MORE_MEASURES
-        if result.get(name) is not None
-    )
+def _show_more(measure: str, result: Mapping[str, Any]) -> dict[str, str]:
+    """Return a further measure of a task."""
+    beside = result["more"][measure]
+    row = {
+        "measure": TITLES[measure],
+        "value": format_value(measure, result[measure]),
+        "interval": _interval(measure, beside["interval"]),
+        "chance": format_value(measure, beside["chance"]),
+    }
+    for name in ("scratch", "untrained"):
+        row[name] = format_value(measure, beside[name])
+        row[f"{name}_interval"] = _interval(measure, beside[f"{name}_interval"])
+    return row
 
 
 def _interval(measure: str, ends: Sequence[float] | None) -> str:
