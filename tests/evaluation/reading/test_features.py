@@ -167,6 +167,12 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     reads.clear()
     again.read("test", [renamed])
     assert len(set(reads)) == 5
+    reads.clear()
+    monkeypatch.setattr(
+        "vatt.evaluation.reading.features.choose_device", lambda: torch.device("meta")
+    )
+    again.read("test", [embedder])  # what other hardware made is kept apart
+    assert len(set(reads)) == 5
 
 
 def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
