@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("seed", "num_kills"),
-    [(5, 2), pytest.param(2, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    [(5, 1), pytest.param(2, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
 )
 def test_a_killed_stage_gives_the_same_bits(project: Path, seed: int, num_kills: int) -> None:
     """Shards, a loader with a worker, checkpoints, export: all as `python -m vatt pretrain` has it."""

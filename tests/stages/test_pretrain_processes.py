@@ -114,7 +114,9 @@ def kill_the_stage(stage: int) -> None:
 @pytest.mark.parametrize(
     ("end", "returncode", "message"),
     [
-        (kill_a_rank, 1, "pretrain: rank 1 died: Signal 9 (SIGKILL)"),
+        pytest.param(  # test_pretrain_nodes.py does it on two nodes
+            kill_a_rank, 1, "pretrain: rank 1 died: Signal 9 (SIGKILL)", marks=pytest.mark.slow
+        ),
         (terminate_the_stage, 128 + signal.SIGTERM, ""),
         pytest.param(interrupt_the_stage, -signal.SIGINT, "", marks=pytest.mark.slow),
         pytest.param(kill_the_stage, -signal.SIGKILL, "", marks=pytest.mark.slow),
