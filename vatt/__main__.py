@@ -1,10 +1,12 @@
 """The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder.
 
-The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside the stages: `python -m vatt describe` (`vatt.description`) and
-`python -m vatt import-tf` (`vatt.interop.import_tf`).
+The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside the
+stages: `python -m vatt describe` (`vatt.description`) and `python -m vatt import-tf`
+(`vatt.interop.import_tf`).
 """
 
 import argparse
+import gc
 import importlib
 import inspect
 import os
@@ -117,4 +119,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # else Python looks through all that torch has made before it ends: more than a second
+    sys.exit(code)

@@ -93,8 +93,8 @@ def _format_probes(probes: Mapping[str, Any]) -> Iterator[str]:
     yield "Linear classifiers of frozen features"
     if not probes:
         yield "  nothing to measure: no labels"
-    for task, modalities in probes.items():
-        for modality, result in modalities.items():
+    for task, modalities in sorted(probes.items()):
+        for modality, result in sorted(modalities.items()):
             name = f"  {task}, from {modality}"
             if "reason" in result:
                 yield f"{name:38} skipped: {result['reason']}"
@@ -122,7 +122,7 @@ def _format_finetuned(finetuned: Mapping[str, Any]) -> Iterator[str]:
     """Two lines a task, numbers and their intervals; one for each further measure."""
     if finetuned:
         yield f"{'Fine-tuned':40}" + "".join(f"{name:>12}" for name in FINETUNED_COLUMNS)
-    for task, result in finetuned.items():
+    for task, result in sorted(finetuned.items()):
         if "skipped" in result:
             yield f"  {task:36} skipped: {result['skipped']}"
             continue
