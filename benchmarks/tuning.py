@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +60,10 @@ class Spent(NamedTuple):
     cpu_s: float
 
 
-def make_folder(parent: Path, name: str, **tune: Any) -> Path:
-    """Return a folder where a task can be tuned anew, with other parameters of `tune`."""
+def make_folder(
+    parent: Path, name: str, tune: Mapping[str, Any], launch: Mapping[str, Any] | None = None
+) -> Path:
+    """Return a folder where a task can be tuned anew, with other parameters."""
     folder = parent / name
     (folder / "data").mkdir(parents=True)
     for part in ("preprocess", "pretrain"):
@@ -69,6 +71,7 @@ def make_folder(parent: Path, name: str, **tune: Any) -> Path:
     shutil.copytree("metrics", folder / "metrics")
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["tune"] |= {"storage": None, **tune}
+    params["launch"] |= launch or {}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return folder
 
@@ -94,7 +97,7 @@ def compare_with_bare_training(parent: Path, tasks: Sequence[str]) -> None:
     """Print what study, storage and worker cost, as shares of the time of tuning some tasks."""
     tuned, bare = [], []
     for task in tasks:
-        folder = make_folder(parent, f"study-{task}", num_workers=1)
+        folder = make_folder(parent, f"study-{task}", {"num_workers": 1})
         tuned.append(measure(["-m", "vatt", "tune", task], folder))
         shutil.copy(folder / "data/tune" / task / "trials.json", folder)
         bare.append(measure(["-c", BARE, task], folder))
@@ -108,13 +111,17 @@ def compare_with_bare_training(parent: Path, tasks: Sequence[str]) -> None:
 
 
 def compare_workers(parent: Path, task: str) -> None:
-    """Print how much faster four one-threaded workers finish eight trials than one does: medians."""
+    """Print how much faster four workers finish eight trials than one does: medians.
+
+    A trial is one thread, which decodes its clips, too.
+    """
     spent: dict[int, list[Spent]] = {1: [], 4: []}
     plan = {"num_trials": 8, "num_parallel": 4, "prune": None, "threads_per_worker": 1}
+    launch = {"loader_workers": 0}
     for number in range(NUM_ROUNDS):
         for num_workers, row in spent.items():
             name = f"workers-{num_workers}-{number}"
-            folder = make_folder(parent, name, num_workers=num_workers, **plan)
+            folder = make_folder(parent, name, {**plan, "num_workers": num_workers}, launch)
             row.append(measure(["-m", "vatt", "tune", task], folder))
     one, four = (statistics.median(s.wall_s for s in row) for row in spent.values())
     print(f"four workers against one: {one / four:.2f} times as fast ({one:.1f} s, {four:.1f} s)")

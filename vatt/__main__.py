@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.atomic import write_json
+from vatt.disk import telling_disk_errors
 from vatt.params import TASKS, Params, StageError, load_params
 
 STAGES = {
@@ -109,7 +110,8 @@ def main() -> int:
         if arguments.stage == "describe":
             print(importlib.import_module("vatt.description").describe(arguments.params, params))
             return 0
-        write_json(metrics_path, run_stage(arguments.stage, task, params))
+        with telling_disk_errors(Path("data"), Path("metrics"), Path(".cache")):
+            write_json(metrics_path, run_stage(arguments.stage, task, params))
     except StageError as error:
         print(f"{' '.join(words)}: {error}", file=sys.stderr)
         if error.metrics is not None:

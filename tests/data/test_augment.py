@@ -1,4 +1,6 @@
 import colorsys
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -90,6 +92,26 @@ def test_colours_change_in_the_order_of_the_released_code(seed: int) -> None:
         pixels = pixels.mean(0) + (pixels - pixels.mean(0)) * contrast
         expected = change_slowly(pixels, change_hue, turns).clip(0, 1)
         np.testing.assert_allclose(shown, 2 * expected - 1, atol=2e-5, rtol=0)
+
+
+def test_what_is_loaded_for_forked_processes_is_what_clips_need() -> None:
+    """In a process of its own, as other tests here may have compiled for other arrays."""
+    code = """
+import numpy, torch
+from vatt.data.augment import jitter_colour
+from vatt.data.loading.colour import change_colours, keep_colours, load_compiled
+from vatt.params import AugmentParams
+
+load_compiled()
+for rate in (0.0, 1.0):
+    rates = {"scale_jitter_rate": 0, "flip_rate": 0, "colour_jitter_rate": rate, "audio_noise": 0}
+    params = AugmentParams(crop="vgg", **rates)
+    video = torch.zeros(3, 2, 8, 8, dtype=torch.uint8).permute(1, 2, 3, 0)
+    jitter_colour(video, params, numpy.random.default_rng(0))
+print(len(change_colours.signatures), len(keep_colours.signatures))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.split() == [b"1", b"1"]
 
 
 def test_colours_that_are_kept_are_those_of_the_bytes() -> None:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +24,6 @@ from vatt.data.loading.samples import write_samples
 from vatt.data.tokenizer import Tokenizer
 from vatt.interop.export import build_untrained
 from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
-from vatt.stages import pretrain as stage
 from vatt.stages.pretrain import main
 
 RUN = RunParams(seed=3)
@@ -217,23 +215,3 @@ def test_a_full_disk_is_told_and_training_goes_on_with_room(validated: Path) -> 
     assert not weights.exists()
     assert not list(run_dir.glob("weights*"))
     assert pretrain() == metrics
-
-
-def test_an_export_without_room_is_told(validated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: Any) -> None:
-        raise OSError(28, NO_ROOM)
-
-    monkeypatch.setattr(stage, "save_export", refuse)
-    with pytest.raises(StageError, match=f"^{HOST}: .*data/pretrain or metrics: {NO_ROOM}"):
-        pretrain()
-
-
-def test_other_errors_keep_their_traceback(
-    validated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_arguments: Any) -> None:
-        raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr(stage, "save_export", fail)
-    with pytest.raises(ConnectionResetError):
-        pretrain()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from vatt.batch import Batch
 from vatt.data.augment import View, add_noise, centre_view, draw_view, jitter_colour
 from vatt.data.clips import Clip, ClipReader, collate
+from vatt.data.loading.colour import load_compiled
 from vatt.data.loading.order import SAMPLE_STREAM, Share, TrainingOrder, weigh
 from vatt.data.loading.samples import SampleTable
 from vatt.data.loading.stores import Shards
@@ -169,6 +170,8 @@ def load_batches(
 
     The workers live until the last batch, over all epochs, and are ahead by two batches each.
     """
+    if num_workers:
+        load_compiled()
     loader = DataLoader(
         clips,
         batch_sampler=batches,

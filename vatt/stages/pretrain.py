@@ -26,7 +26,6 @@ from vatt.params import (
 )
 from vatt.train.jobs.recipes import Job, PretrainRecipe, name_run
 from vatt.train.launcher import launch as launch_job
-from vatt.train.worker import telling_disk_errors
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")
@@ -76,13 +75,12 @@ def main(
         index_digest=index_digest,
         tokenizer_digest=hashlib.blake2b(tokenizer_path.read_bytes()).hexdigest(),
     )
-    with telling_disk_errors(RUNS_DIR, OUT_DIR, PLOT_PATH.parent):
-        weights_path = _train(recipe, _write_first_weights(pretrain, params, tokenizer))
-        return {
-            **_write_plot()[-1],
-            "num_clips": pretrain.num_steps * pretrain.batch_size,
-            "num_parameters": _export(weights_path, params, tokenizer_path),
-        }
+    weights_path = _train(recipe, _write_first_weights(pretrain, params, tokenizer))
+    return {
+        **_write_plot()[-1],
+        "num_clips": pretrain.num_steps * pretrain.batch_size,
+        "num_parameters": _export(weights_path, params, tokenizer_path),
+    }
 
 
 def _write_first_weights(

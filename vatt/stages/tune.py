@@ -12,6 +12,7 @@ import torch
 from vatt.atomic import atomic_path
 from vatt.data.index import SHARDS_NAME
 from vatt.data.labelled import UnlabelledError
+from vatt.data.loading.colour import load_compiled
 from vatt.data.splits import hide_test_split
 from vatt.data.validation.gate import require_passed
 from vatt.params import StageError, TaskName, TuneParams
@@ -67,6 +68,7 @@ def main(task: TaskName, request: Request, tune: TuneParams) -> Mapping[str, Any
     else:
         train = _build_training(prepared)
         preload()
+        load_compiled()
         run_workers(plan, STUDIES_DIR, train)
         trials = read_results(plan, STUDIES_DIR)
     with hold(FILES_LOCK), atomic_path(OUT_DIR / task) as folder:

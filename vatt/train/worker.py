@@ -1,22 +1,18 @@
 """One rank of a training run: builds what its kind needs, trains, leaves the weights."""
 
-import errno
-import socket
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vatt.atomic import atomic_path
 from vatt.batch import Batch, LabelledBatch
 from vatt.data.loading.order import TrainingOrder
+from vatt.disk import telling_disk_errors
 from vatt.models.transformer import Encoder
-from vatt.params import StageError
 from vatt.signals import die_with_parent
 from vatt.train.engine import Engine
 from vatt.train.jobs.finetuning import OnValidation, prepare_finetuning
@@ -24,9 +20,6 @@ from vatt.train.jobs.pretraining import prepare_pretraining
 from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.jobs.setup import Setup
 from vatt.train.loop import Plan, train
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-"""What a disk refuses until a person makes room or gives the right."""
 
 
 def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
@@ -74,25 +67,6 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
     with telling_disk_errors(job.directory, job.curve_path):
         train(engine, open_batches, plan)
         _save_weights(engine, setup, job.weights_path)
-
-
-@contextmanager
-def telling_disk_errors(*places: Path) -> Iterator[None]:
-    """Name the machine and, where an error does not say it, the `places` that are written to.
-
-    Raises:
-        StageError: a disk is full or may not be written; another attempt would meet it too.
-    """
-    written = " or ".join(map(str, places))
-    try:
-        yield
-    except SafetensorError as error:
-        raise StageError(f"{socket.gethostname()}: {written}: {error}") from error
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        place = error.filename or written
-        raise StageError(f"{socket.gethostname()}: {place}: {error.strerror}") from error
 
 
 def _save_weights(engine: Engine, setup: Setup, path: Path) -> None:

@@ -62,6 +62,13 @@ def keep_colours(planes: Any, out: Any) -> None:
                 shown[pixel, channel] = stored[channel, pixel] / HALF_BYTE - ONE
 
 
+def load_compiled() -> None:
+    """Load what Numba compiled: nearly a second, which processes forked after it need not spend."""
+    planes, out = np.zeros((1, 3, 1), np.uint8), np.zeros((1, 1, 3), np.float32)
+    change_colours(planes, (ZERO, ONE, ONE, ZERO), out)
+    keep_colours(planes, out)
+
+
 @_compiled  # type: ignore[untyped-decorator]
 def scale_saturation(red: Any, green: Any, blue: Any, factor: Any) -> Any:
     """Return a colour with its saturation (of HSV) times a factor, at most full saturation."""
