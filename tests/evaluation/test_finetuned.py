@@ -105,6 +105,12 @@ def test_several_labels_are_measured_by_map_and_what_goes_with_it() -> None:
     assert numbers["more"]["auc"]["untrained"] == numbers["more"]["auc"]["chance"] == 0.5
     assert numbers["more"]["d_prime"]["untrained"] == numbers["more"]["d_prime"]["chance"] == 0
     assert numbers["more"]["auc"]["scratch"] is None
+    low, high = numbers["more"]["auc"]["interval"]
+    assert low < numbers["auc"] < high == 1
+    assert numbers["more"]["d_prime_of_mean_auc"]["interval"] is None  # it ends at infinity
+    ends = numbers["more"]["auc"]["untrained_interval"]
+    assert ends == [0.5, 0.5]  # whatever is drawn, all tie
+    assert numbers["more"]["d_prime_of_mean_auc"]["untrained_interval"] == [0, 0]
     assert numbers["untrained"] == pytest.approx(3 / 5)  # all tie: the share of the class
     orders = [sum((place + 1) / (k + 1) for place, k in enumerate(ks)) / 3 for ks in places()]
     assert numbers["chance"] == pytest.approx(np.mean(orders))

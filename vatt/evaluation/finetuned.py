@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sklearn.metrics import confusion_matrix
 
 from vatt.evaluation.linear.folds import MODALITIES, Seen, build_folds
@@ -17,8 +17,10 @@ from vatt.evaluation.linear.probe import (
     probe,
 )
 from vatt.evaluation.measures.classification import (
-    Ranking,
+    auc_of,
+    compute_d_prime,
     count_hits,
+    d_prime_of,
     expect_map,
     find_measurable,
     map_of,
@@ -29,6 +31,7 @@ from vatt.evaluation.measures.intervals import Interval, bootstrap, mean_of
 TOP_K = 5
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
 """Measures beside mAP, and what a random order gives."""
+STATISTICS = {"map": map_of, "auc": auc_of, "d_prime": d_prime_of}
 
 
 class TaskEntry(NamedTuple):
@@ -172,20 +175,18 @@ def _measure_many(
     targets = mark_classes(labels, everything)
     if not find_measurable(targets).any():
         return Skipped(NO_ORDER)
-    rankings, scores = {}, {}
-    for name, values in logits.items():
-        padded = add_unknown(values, entry.classes, everything)
-        rankings[name] = measure_ranking(padded, targets)
-        value = rankings[name].map
-        assert value is not None  # there is a class to measure
-        scores[name] = Score(value, bootstrap(videos, map_of(padded, targets)))
+    num_left_out = int((~find_measurable(targets)).sum())
+    measured = {
+        name: _rank(add_unknown(values, entry.classes, everything), targets, videos)
+        for name, values in logits.items()
+    }
     return TaskResult(
         task=entry.task,
         label=entry.label,
         measure="map",
-        scores=scores,
-        more={name: _collect(name, rankings) for name in RANKED},
-        num_left_out=rankings["model"].num_left_out,
+        scores={name: scores["map"] for name, scores in measured.items()},
+        more={measure: _collect(measure, measured) for measure in RANKED},
+        num_left_out=num_left_out,
         chance=expect_map(targets),
         classes=entry.classes,
         confusion=None,
@@ -195,11 +196,30 @@ def _measure_many(
     )
 
 
-def _collect(measure: str, rankings: Mapping[str, Ranking]) -> dict[str, Score]:
+def _rank(
+    scores: Float[np.ndarray, "M C"], targets: Bool[np.ndarray, "M C"], videos: Sequence[str]
+) -> dict[str, Score]:
+    """Return mAP and what comes with it of one network; an infinite d-prime is left out."""
+    ranking = measure_ranking(scores, targets)
+    intervals = {
+        measure: bootstrap(videos, statistic_of(scores, targets))
+        for measure, statistic_of in STATISTICS.items()
+    }
+    # d-prime rises with the area: its ends are those of the area's interval.
+    ends = compute_d_prime(np.array(intervals["auc"] or np.nan))
+    intervals["d_prime_of_mean_auc"] = ends.tolist() if np.isfinite(ends).all() else None
+    values = {measure: getattr(ranking, measure) for measure in intervals}
+    return {
+        measure: Score(value, intervals[measure])
+        for measure, value in values.items()
+        if value is not None
+    }
+
+
+def _collect(measure: str, measured: Mapping[str, Mapping[str, Score]]) -> dict[str, Score]:
     """Return one of the measures that come with mAP, of all networks and of chance."""
-    values = {name: getattr(ranking, measure) for name, ranking in rankings.items()}
-    values["chance"] = RANKED[measure]
-    return {name: Score(value, None) for name, value in values.items() if value is not None}
+    scores = {name: scores[measure] for name, scores in measured.items() if measure in scores}
+    return {**scores, "chance": Score(RANKED[measure], None)}
 
 
 def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
 from vatt.evaluation.measures.classification import (
+    auc_of,
     compute_d_prime,
     count_hits,
+    d_prime_of,
     expect_map,
     find_measurable,
     map_of,
@@ -98,6 +100,8 @@ def test_ranking_equals_slow_loops_and_scikit_learn(
     assert measured.auc == pytest.approx(np.mean(by_library), abs=1e-12)
     units = np.ones((1, num_clips), dtype=np.int64)
     assert map_of(scores, targets)(units) == pytest.approx(measured.map, abs=1e-12)
+    assert auc_of(scores, targets)(units) == pytest.approx(measured.auc, abs=1e-12)
+    assert d_prime_of(scores, targets)(units) == pytest.approx(measured.d_prime, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -105,18 +109,26 @@ def test_ranking_equals_slow_loops_and_scikit_learn(
 def test_weights_count_as_copies_of_clips(seed: int, num_clips: int, levels: int) -> None:
     scores, targets = draw(seed, num_clips, 3, levels)
     weights = np.random.default_rng(seed).integers(0, 3, (4, num_clips))
-    measured = map_of(scores, targets)(weights)
-    for row, value in zip(weights, measured, strict=True):
+    kept = find_measurable(targets)
+    precision = map_of(scores, targets)(weights)
+    area, d_prime = (of(scores, targets)(weights) for of in (auc_of, d_prime_of))
+    for number, row in enumerate(weights):
         copies = np.repeat(np.arange(num_clips), row)
+        own_scores, own_targets = scores[copies][:, kept], targets[copies][:, kept]
         values = [
-            find_precision_slowly(scores[copies, number], targets[copies, number])
-            for number in np.flatnonzero(find_measurable(targets))
-            if targets[copies, number].any()
+            find_precision_slowly(own_scores[:, column], own_targets[:, column])
+            for column in np.flatnonzero(own_targets.any(axis=0))
         ]
-        if values:
-            assert value == pytest.approx(np.mean(values), abs=1e-12)
+        assert precision[number] == pytest.approx(
+            np.mean(values or [np.nan]), abs=1e-12, nan_ok=True
+        )
+        copied = measure_ranking(own_scores, own_targets)
+        if copied.auc is None:
+            assert np.isnan(area[number])
+            assert np.isnan(d_prime[number])
         else:
-            assert np.isnan(value)
+            assert area[number] == pytest.approx(copied.auc, abs=1e-12)
+            assert d_prime[number] == pytest.approx(copied.d_prime, abs=1e-9)
 
 
 def test_d_prime_by_both_definitions() -> None:

@@ -1,5 +1,6 @@
 """How good scores of classes are: top-k accuracy, mAP, AUC and d-prime (VATT sections 4.2.1, 4.2.2)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from vatt.evaluation.measures.intervals import Statistic, Weights
+from vatt.evaluation.measures.intervals import Resampled, Statistic, Weights
 
 
 class Ranking(NamedTuple):
@@ -96,14 +97,33 @@ def map_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -
 
     Of each resample those classes are averaged that some of its clips have.
     """
+    return _mean_of_classes(_average_precision, scores, targets)
+
+
+def auc_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
+    """Return the statistic that is AUC; as `map_of`, of classes that some clips have and some not."""
+    return _mean_of_classes(_area, scores, targets)
+
+
+def d_prime_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
+    """Return the statistic that is the mean d-prime of the classes; as `auc_of`."""
+    return _mean_of_classes(_d_prime, scores, targets)
+
+
+ByClass = Callable[[Float[np.ndarray, " N"], Bool[np.ndarray, " N"], Weights], Resampled]
+
+
+def _mean_of_classes(
+    measure_class: ByClass, scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]
+) -> Statistic:
     classes = np.flatnonzero(find_measurable(targets))
 
-    def measure(weights: Weights) -> Float[np.ndarray, " R"]:
+    def measure(weights: Weights) -> Resampled:
         total, counts = np.zeros(len(weights)), np.zeros(len(weights))
         for number in classes:
-            precision = _average_precision(scores[:, number], targets[:, number], weights)
-            total += np.nan_to_num(precision)
-            counts += ~np.isnan(precision)
+            value = measure_class(scores[:, number], targets[:, number], weights)
+            total += np.nan_to_num(value)
+            counts += ~np.isnan(value)
         return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
 
     return measure
@@ -111,17 +131,47 @@ def map_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -
 
 def _average_precision(
     scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
-) -> Float[np.ndarray, " R"]:
+) -> Resampled:
     """Return the average precision of a class in each resample, NaN where no clip has it.
 
     Clips of equal scores are found together.
     """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    weights = weights[:, order]
-    found = (weights * target[order]).cumsum(axis=1)[:, ends]
-    precision = found / np.maximum(weights.cumsum(axis=1)[:, ends], 1)
+    found, passed = _count_by_score(-scores, target, weights)
+    precision = found / np.maximum(found + passed, 1)
     gains = np.diff(found, axis=1, prepend=0)
     num_positive = found[:, -1]
-    average: Float[np.ndarray, " R"] = (gains * precision).sum(axis=1)
+    average: Resampled = (gains * precision).sum(axis=1)
     return np.where(num_positive > 0, average / np.maximum(num_positive, 1), np.nan)
+
+
+def _area(
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+) -> Resampled:
+    """Return the area under the ROC curve of a class, NaN where all clips have it or none.
+
+    It is the share of pairs, of a clip that has the class and one that has not, in the right order;
+    half of those with equal scores.
+    """
+    found, passed = _count_by_score(scores, target, weights)
+    gains, equal = (np.diff(counts, axis=1, prepend=0) for counts in (found, passed))
+    num_pairs = found[:, -1] * passed[:, -1]
+    won: Resampled = (gains * (passed - equal / 2)).sum(axis=1)
+    return np.where(num_pairs > 0, won / np.maximum(num_pairs, 1), np.nan)
+
+
+def _d_prime(
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+) -> Resampled:
+    half_pair = 0.5 / np.maximum((weights @ target) * (weights @ ~target), 1)
+    return compute_d_prime(_area(scores, target, weights).clip(half_pair, 1 - half_pair))
+
+
+def _count_by_score(
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+) -> tuple[Int[np.ndarray, "R S"], Int[np.ndarray, "R S"]]:
+    """Return how many clips with and without a class have at most each of the S different scores."""
+    order = np.argsort(scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    weights, target = weights[:, order], target[order]
+    found, passed = ((weights * row).cumsum(axis=1)[:, ends] for row in (target, ~target))
+    return found, passed

@@ -12,7 +12,9 @@ MAX_WEIGHTS = 4_000_000
 
 Weights = Int[np.ndarray, "R N"]
 """How often each of N clips counts in each of R resamples."""
-Statistic = Callable[[Weights], Float[np.ndarray, " R"]]
+Resampled = Float[np.ndarray, " R"]
+"""A number for each resample."""
+Statistic = Callable[[Weights], Resampled]
 Interval = list[float]
 """The lower and the upper end of an interval that covers 95 %."""
 
