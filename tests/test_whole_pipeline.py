@@ -83,6 +83,7 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_by_hand_dvc_and_dagster_give_the_same_bytes(tmp_path: Path) -> None:
     outputs = {}
     for way, commands in WAYS.items():
