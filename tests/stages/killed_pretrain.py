@@ -33,7 +33,7 @@ def train(folder: str, num_steps: int) -> None:
 
 def main() -> None:
     whole, killed, seed, num_kills = sys.argv[1:]
-    generator, num_steps = random.Random(int(seed)), 10 + 2 * int(num_kills)
+    generator, num_steps = random.Random(int(seed)), 10 + 8 * int(num_kills)
     for _ in range(int(num_kills)):
         kill_on_the_way(
             partial(train, killed, num_steps),

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("seed", "num_kills"),
-    [(5, 1), pytest.param(2, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    [(5, 2), pytest.param(2, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
 )
 def test_a_killed_stage_gives_the_same_bits(project: Path, seed: int, num_kills: int) -> None:
     """Shards, a loader with a worker, checkpoints, export: all as `python -m vatt pretrain` has it."""
@@ -35,6 +35,5 @@ def test_a_killed_stage_gives_the_same_bits(project: Path, seed: int, num_kills:
     for name in ("data/pretrain/model.safetensors", "metrics/pretrain_curve.jsonl"):
         assert Path(name).read_bytes() == (killed / name).read_bytes(), name
     num_steps = len(Path("metrics/pretrain_curve.jsonl").read_bytes().splitlines())
-    # The last kills may meet the export; most of them meet the training.
-    assert sum(step < num_steps for step in reached) > num_kills / 2
+    assert max(reached) < num_steps
     print(f"killed at {reached} of {num_steps} steps")

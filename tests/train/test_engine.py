@@ -128,7 +128,7 @@ def test_two_processes_are_one_with_the_whole_batch(
 
 @pytest.mark.parametrize("variant", PHASED)
 def test_a_run_goes_on_with_other_numbers_of_ranks(two_ranks: Path, variant: str) -> None:
-    """Two ranks, one, two: the losses are those of one run, also where ranks share the weights."""
+    """Two ranks, one, two: the losses are those of one run, under each ZeRO stage."""
     rows, _ = train_plainly(LAST_STEPS[-1])
     found = [
         json.loads(line) for line in (two_ranks / variant / "curve.jsonl").read_text().splitlines()

@@ -34,8 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "offload_2": {"zero_stage": 2, "offload": "optimizer"},
     "offload_3": {"zero_stage": 3, "offload": "optimizer_and_parameters"},
 }
-PHASED = ["zero_1", "zero_3"]
-"""The state of the optimizer is shared out, and that of the weights, too."""
+PHASED = [name for name in VARIANTS if name.startswith("zero")]
 NUM_STEPS = PRETRAIN.num_steps
 LAST_STEPS = (2, 4, 6)
 """Of each phase."""
