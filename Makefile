@@ -26,7 +26,7 @@ setup: .venv/.installed ## create .venv with everything that is needed
 
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
 	python -m dvc repro
-	@python -m vatt.evaluation.summary
+	@python -m vatt.evaluate.summary
 
 test: setup ## run the tests
 	python -m pytest

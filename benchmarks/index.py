@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vatt.data.index import INDEX_NAME, ROWS_PER_GROUP, make_schema
-from vatt.data.loading.order import TrainingOrder, weigh
-from vatt.data.loading.samples import SAMPLES_NAME, SampleTable, write_samples
+from vatt.corpus.index import INDEX_NAME, ROWS_PER_GROUP, make_schema
+from vatt.corpus.samples import SAMPLES_NAME, SampleTable, write_samples
+from vatt.loading.order import TrainingOrder, weigh
 
 SOURCES = ["audioset", "howto100m"]
 VALUES = {

@@ -31,13 +31,13 @@ from torch.nn.functional import interpolate
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
 from benchmarks import torch_colours
-from vatt.data.augment import View, add_noise, draw_view, jitter_colour
-from vatt.data.clips import ClipReader
-from vatt.data.loader import TrainingClips
-from vatt.data.loading.samples import SampleTable
-from vatt.data.manifest import ManifestEntry, write_manifest
-from vatt.data.preprocessing.corpus import write_corpus
+from vatt.corpus.manifest import ManifestEntry, write_manifest
+from vatt.corpus.samples import SampleTable
+from vatt.loading.augmentation import View, add_noise, draw_view, jitter_colour
+from vatt.loading.clips import ClipReader
+from vatt.loading.loader import TrainingClips
 from vatt.params import AUDIO_RATE_HZ, AugmentParams, ClipParams, load_params
+from vatt.preprocess.corpus import write_corpus
 
 SUFFIXES = {".mp4", ".mkv", ".webm"}
 PAPER = {"frame_rate_hz": 10.0, "short_side_px": 256, "segment_s": 10.0, "min_segment_s": 3.2}

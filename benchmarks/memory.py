@@ -1,4 +1,4 @@
-"""Bytes that training holds, counted in running processes, against the formula of vatt/models/memory.py.
+"""Bytes that training holds, counted in running processes, against the formula of vatt/model/cost.py.
 
 Usage: python -m benchmarks.memory [CONFIG] [--clips]. Weights, gradients and moments of one of two
 ranks under each ZeRO stage, with the network of a file in configs/; with --clips, what one clip of
@@ -20,16 +20,14 @@ from torch import Tensor
 from benchmarks.model.networks import CONFIGS_DIR, VOCAB_SIZE, build_bench, draw_batch
 from benchmarks.model.step import CLIP
 from benchmarks.model.table import Row, print_table
-from vatt.batch import Batch
-from vatt.estimate import build_model
-from vatt.models.accounting import Weights, count_weights
-from vatt.models.memory import estimate_activations, estimate_state_bytes
-from vatt.models.transformer import Encoder
-from vatt.models.vatt import Vatt
+from vatt.core.batch import Batch
+from vatt.description import build_model
+from vatt.model.cost import Weights, count_weights, estimate_activations, estimate_state_bytes
+from vatt.model.transformer import Encoder
+from vatt.model.vatt import Vatt
 from vatt.params import Params, load_params
-from vatt.train.contrastive.objective import Objective
-from vatt.train.contrastive.optimizer import build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.pretraining import Objective, build_optimizer
 
 NUM_RANKS = 2
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import av
 
-from vatt.data.manifest import ManifestEntry, write_manifest
+from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.params import PreprocessParams, load_params
 
 SUFFIXES = {".mp4", ".mkv", ".webm"}
@@ -97,7 +97,7 @@ def run_ffmpeg(commands: list[list[str]]) -> None:
 
 def run_preprocess(folder: Path, params: PreprocessParams, store_dir: Path | None = None) -> None:
     """Preprocess `folder`/download into `folder`/out."""
-    from vatt.data.preprocessing.corpus import write_corpus  # not again in every process
+    from vatt.preprocess.corpus import write_corpus  # not again in every process
 
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "out").mkdir()
@@ -144,7 +144,7 @@ def measure_one_percent(
 
 def main() -> None:
     """Run both comparisons."""
-    import vatt.data.preprocessing.corpus  # noqa: F401 - the imports are not what is measured
+    import vatt.preprocess.corpus  # noqa: F401 - the imports are not what is measured
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vatt.estimate import PEAK_FLOPS, SECONDS_A_DAY, Estimate, build_model, estimate_run
-from vatt.models.memory import FLOAT_BYTES, Activations, estimate_activations, estimate_state_bytes
-from vatt.models.published import PAPER_VOCAB_SIZE
+from vatt.description import PEAK_FLOPS, SECONDS_A_DAY, Estimate, build_model, estimate_run
+from vatt.model.cost import FLOAT_BYTES, Activations, estimate_activations, estimate_state_bytes
+from vatt.model.published import PAPER_VOCAB_SIZE
 from vatt.params import Params, load_params
 
 CONFIGS = {"BBS": "bbs", "MBS": "mbs", "LBS": "lbs", "MA-Medium": "ma_medium"}

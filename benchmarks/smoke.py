@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from vatt.batch import Batch
-from vatt.losses.contrastive import contrastive_loss
-from vatt.models.vatt import Vatt
+from vatt.core.batch import Batch
+from vatt.model.losses import contrastive_loss
+from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, load_params
 
 VOCAB_SIZE = 100

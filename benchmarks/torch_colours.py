@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vatt.data.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION
+from vatt.loading.augmentation import BRIGHTNESS, CONTRAST, HUE, SATURATION
 from vatt.params import AugmentParams
 
 

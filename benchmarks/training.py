@@ -20,15 +20,14 @@ from typing import Any
 import torch
 
 from benchmarks.smoke import VOCAB_SIZE, draw_batch
-from vatt.batch import Batch
-from vatt.data.tokenizer import open_tokenizer
-from vatt.models.vatt import Vatt
+from vatt.core.batch import Batch
+from vatt.corpus.tokenizer import open_tokenizer
+from vatt.model.vatt import Vatt
 from vatt.params import LaunchParams, Params, PretrainParams, load_params
-from vatt.train.contrastive.objective import PARTS, Objective
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.loop import Plan, train
+from vatt.train.pretraining import PARTS, Objective, adam_settings, build_optimizer
+from vatt.train.recipe import Job, PretrainRecipe
 from vatt.train.worker import run_job
 
 NUM_STEPS = 4

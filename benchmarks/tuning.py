@@ -30,7 +30,7 @@ import torch
 from vatt.params import load_params
 from vatt.stages.finetuning import Request, prepare_task
 from vatt.train.finetuning import train_classifier
-from vatt.train.jobs.finetuning import give_schedule
+from vatt.train.finetuning import give_schedule
 
 class GivenUp(Exception): pass
 

@@ -10,10 +10,12 @@ import torch
 from tests.ranks import Ranks
 
 CHECKED = [
-    *("vatt.batch", "vatt.models", "vatt.losses", "vatt.distributed", "vatt.data.preprocessing"),
-    *(f"vatt.data.{name}" for name in ("audio", "augment", "clips", "video")),
-    *(f"vatt.data.{name}" for name in ("tokenizer", "word_tokenizer")),
+    *("vatt.core.batch", "vatt.core.distributed", "vatt.corpus.tokenizer", "vatt.model"),
+    *("vatt.loading.augmentation", "vatt.loading.clips", "vatt.preprocess"),
+    *("vatt.media.audio", "vatt.media.video"),
 ]
+
+pytest_plugins = ["tests.known_corpus"]
 
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 torch.set_num_threads(1)

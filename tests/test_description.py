@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_estimate import PARAMS, change
-from vatt.description import describe
-from vatt.estimate import build_model
+from vatt.description import build_model, describe
 from vatt.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]

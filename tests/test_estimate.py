@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vatt.estimate import build_model, estimate_run
-from vatt.models.accounting import add_costs, count_clip
+from vatt.description import build_model, estimate_run
+from vatt.model.cost import add_costs, count_clip
 from vatt.params import Params, load_params
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")

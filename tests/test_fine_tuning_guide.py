@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from tests.orchestration.miniature import REPO
-from vatt.data.index import read_index
-from vatt.data.labelled import Wanted, read_labelled
-from vatt.data.preprocessing.corpus import write_corpus
+from vatt.corpus.index import read_index
+from vatt.loading.labelled import Wanted, read_labelled
 from vatt.params import load_params
+from vatt.preprocess.corpus import write_corpus
 from vatt.stages import download
 
 GUIDE = (REPO / "docs/fine_tuning.md").read_text(encoding="utf-8")

@@ -9,11 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOOLS = ["dagster", "dvc", "deepspeed", "great_expectations", "optuna"]
 OWNERS = {
-    "vatt.data.validation.expectations",
-    "vatt.data.validation.verdict",
+    "vatt.validate.expectations",
+    "vatt.validate.verdict",
     "vatt.stages.validate",
-    *("vatt.tuning.choice", "vatt.tuning.crew", "vatt.tuning.figures", "vatt.tuning.outcome"),
-    *("vatt.tuning.plan", "vatt.tuning.storage", "vatt.tuning.study", "vatt.tuning.worker"),
+    *("vatt.tune.trials", "vatt.tune.workers", "vatt.tune.figures", "vatt.tune.trials"),
+    *("vatt.tune.trials", "vatt.tune.storage", "vatt.tune.study", "vatt.tune.workers"),
     "vatt.stages.tune",
 }
 """The modules that cannot be imported without a tool; the engine imports DeepSpeed when it starts."""

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,14 +56,13 @@ def test_every_section_is_used_by_a_stage() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_the_files_that_it_uses(name: str) -> None:
-    """A missing file would leave stale results behind; one too many repeats work for nothing."""
-    used = {str(path.relative_to(ROOT)) for path in files_used_by(ROOT / f"vatt/stages/{name}.py")}
+def test_a_stage_depends_on_the_code_that_it_uses(name: str) -> None:
+    """A missing folder would leave stale results behind; one too many repeats work for nothing.
+
+    Launchers decide where a stage runs, never what it makes, so that mending one repeats nothing.
+    """
+    used = {path.relative_to(ROOT) for path in files_used_by(ROOT / f"vatt/stages/{name}.py")}
+    stages = Path("vatt/stages")
+    rooms = {str(path if path.parent == stages else Path(*path.parts[:2])) for path in used}
     listed = [dep for dep in PIPELINE[name]["deps"] if dep.startswith("vatt/")]
-    lines = [
-        f"dvc.yaml: {name}: deps:",
-        *(f"  add       - {path}" for path in sorted(used - set(listed))),
-        *(f"  remove    - {path}" for path in sorted(set(listed) - used)),
-    ]
-    assert len(listed) == len(set(listed))
-    assert len(lines) == 1, "\n".join(lines)
+    assert sorted(listed) == sorted(rooms - {"vatt/launch"})

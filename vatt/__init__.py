@@ -4,21 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vatt.interop.classifier import ExportedClassifier
-    from vatt.interop.export import Exported
+    from vatt.weights.classifier import ExportedClassifier
+    from vatt.weights.export import Exported
 
 
 def load(path: str | Path) -> "Exported":
     """Load a trained model: the folder of an export, or "champion" for the best one so far.
 
-    See `vatt.interop.export.Exported` for what it can do. A folder that is really called
+    See `vatt.weights.export.Exported` for what it can do. A folder that is really called
     champion is reached by "./champion".
 
     Raises:
         StageError: the folder is not an export, or is damaged; the message names the file.
     """
-    from vatt.interop.export import load as load_export  # torch is slow to import
-    from vatt.interop.registry import CHAMPION, find_champion
+    from vatt.weights.export import load as load_export  # torch is slow to import
+    from vatt.weights.registry import CHAMPION, find_champion
 
     return load_export(find_champion() if path == CHAMPION else Path(path))
 
@@ -26,11 +26,11 @@ def load(path: str | Path) -> "Exported":
 def load_classifier(path: str | Path) -> "ExportedClassifier":
     """Load a fine-tuned classifier: a folder that the stage finetune or `import-tf` wrote.
 
-    See `vatt.interop.classifier.ExportedClassifier` for what it can do.
+    See `vatt.weights.classifier.ExportedClassifier` for what it can do.
 
     Raises:
         StageError: the folder is not a classifier, or is damaged; the message names the file.
     """
-    from vatt.interop.classifier import load_classifier as load  # torch is slow to import
+    from vatt.weights.classifier import load_classifier as load  # torch is slow to import
 
     return load(Path(path))

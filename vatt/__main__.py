@@ -2,7 +2,7 @@
 
 The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside the
 stages: `python -m vatt describe` (`vatt.description`) and `python -m vatt import-tf`
-(`vatt.interop.import_tf`).
+(`vatt.weights.import_tf`).
 """
 
 import argparse
@@ -16,9 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from vatt.atomic import write_json
-from vatt.disk import telling_disk_errors
-from vatt.params import TASKS, Params, StageError, load_params
+from vatt.core.disk import telling_disk_errors
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.params import TASKS, Params, load_params
 
 STAGES = {
     "download": "bring every configured source to data/download",
@@ -87,7 +88,7 @@ def run_stage(name: str, task: str | None, params: Params) -> Mapping[str, Any]:
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Run `import-tf` and print what became of every tensor."""
-    importing = importlib.import_module("vatt.interop.import_tf")
+    importing = importlib.import_module("vatt.weights.import_tf")
     names = importing.ImportOptions.model_fields
     given = {name: value for name, value in vars(arguments).items() if name in names}
     importing.main(arguments.checkpoint, arguments.out, given)

@@ -1,15 +1,75 @@
-"""A configuration in numbers: `python -m vatt describe` prints what it builds and what that costs."""
+"""A configuration in numbers: `python -m vatt describe` prints what it builds and what that costs.
+
+What a pre-training run of a configuration costs: FLOPs, time on GPUs, memory for the weights.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from vatt.data.word_tokenizer import read_vocabulary
-from vatt.estimate import PEAK_FLOPS, UTILISATION, Estimate, build_model, estimate_run
-from vatt.models.accounting import count_clip, count_weights
-from vatt.models.published import compare_flops, compare_sizes
-from vatt.models.spectrogram import NUM_BANDS, count_frames
-from vatt.models.vatt import Vatt
+import torch
+
+from vatt.corpus.tokenizer import read_vocabulary
+from vatt.model.cost import (
+    Cost,
+    Weights,
+    add_costs,
+    count_clip,
+    count_weights,
+    estimate_state_bytes,
+)
+from vatt.model.published import compare_flops, compare_sizes
+from vatt.model.spectrogram import NUM_BANDS, count_frames
+from vatt.model.vatt import Vatt
 from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams, TowerSize
+
+PEAK_FLOPS = 989e12
+"""Of an NVIDIA H100 SXM in a second, dense bf16, by its data sheet."""
+UTILISATION = 0.4
+"""The share of it that a run is supposed to reach."""
+SECONDS_A_DAY = 86_400
+
+
+class Estimate(NamedTuple):
+    """What a run costs."""
+
+    weights: Weights
+    clip: Cost
+    """One clip with its captions, through all towers, at the configured drop rate."""
+    step_flops: int
+    """Forward and backward of a batch, recomputed activations included."""
+    run_flops: int
+    gpu_days: float
+    """Of GPUs with `PEAK_FLOPS`, at `UTILISATION`."""
+    memory_bytes: tuple[float, ...]
+    """Weights, gradients and Adam of each process, by ZeRO stage: see `estimate_state_bytes`."""
+
+
+def build_model(params: Params, vocab_size: int) -> Vatt:
+    """Return the configured model, without memory for its weights."""
+    with torch.device("meta"):
+        return Vatt(params.model, params.clip, vocab_size)
+
+
+def estimate_run(params: Params, model: Vatt) -> Estimate:
+    """Return what pre-training of the configured model costs."""
+    parts = count_weights(model).values()
+    weights = Weights(*(sum(column) for column in zip(*parts, strict=True)))
+    clip = add_costs(count_clip(model, params.clip, params.model.drop_token_rate).values())
+    recomputed = clip.recomputed if params.launch.recompute_activations else 0
+    step_flops = params.pretrain.batch_size * (clip.training + recomputed)
+    run_flops = params.pretrain.num_steps * step_flops
+    return Estimate(
+        weights,
+        clip,
+        step_flops,
+        run_flops,
+        run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY),
+        tuple(
+            estimate_state_bytes(weights, params.launch.num_processes, stage) for stage in range(4)
+        ),
+    )
+
 
 DROP_RATES = (0.0, 0.25, 0.5, 0.75)
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")

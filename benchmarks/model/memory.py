@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.model.networks import build_bench
 from benchmarks.model.table import Row
-from vatt.models.transformer import Encoder
+from vatt.model.transformer import Encoder
 
 CLIP = {"num_frames": 16, "num_samples": 76_800}
 BATCH_SIZE = 4

@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 import yaml
 
-from vatt.batch import Batch
-from vatt.models.accounting import add_costs, count_clip
-from vatt.models.layers import Dropout
-from vatt.models.transformer import Attention
-from vatt.models.vatt import Vatt
+from vatt.core.batch import Batch
+from vatt.model.cost import add_costs, count_clip
+from vatt.model.transformer import Attention, Dropout
+from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams
-from vatt.train.contrastive.objective import Objective
-from vatt.train.contrastive.optimizer import build_optimizer
+from vatt.train.pretraining import Objective, build_optimizer
 
 CONFIGS_DIR = Path(__file__).parents[2] / "configs"
 VOCAB_SIZE = 65_536

@@ -8,7 +8,7 @@ from benchmarks.model.clock import Clock
 from benchmarks.model.networks import Bench, build_bench
 from benchmarks.model.step import BATCH_SIZE, CLIP
 from benchmarks.model.table import Row
-from vatt.batch import Embeddings
+from vatt.core.batch import Embeddings
 
 NUM_ROUNDS = 3
 

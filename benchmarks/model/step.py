@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.model.clock import Clock
 from benchmarks.model.networks import Bench, build_bench
 from benchmarks.model.table import Row
-from vatt.models.layers import Dense
+from vatt.model.transformer import Dense
 
 CLIP = {"num_frames": 8, "frame_size_px": 112, "num_samples": 19_200}
 BATCH_SIZE = 4

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.preprocess_params import PARAMS as PREPROCESS
-from tests.media import Clip, write_clip
+from tests.made_media import Clip, write_clip
+from tests.preprocess.parameters import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
-from vatt.atomic import write_json
-from vatt.data.manifest import Annotation, ManifestEntry, Split, write_manifest
-from vatt.data.preprocessing.corpus import write_corpus
-from vatt.data.tokenizer import Tokenizer
-from vatt.interop.export import ExportedParams, build_untrained, save_export
+from vatt.core.files import write_json
+from vatt.corpus.manifest import Annotation, ManifestEntry, Split, write_manifest
+from vatt.corpus.tokenizer import Tokenizer
 from vatt.params import ClipParams, EvaluateParams
+from vatt.preprocess.corpus import write_corpus
+from vatt.weights.export import ExportedParams, build_untrained, save_export
 
 EVALUATE = EvaluateParams(num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None)
 EXPORTED = ExportedParams(

@@ -16,10 +16,10 @@ import torch
 
 from tests.stages.test_finetune import LETTER, request
 from tests.stages.tuned_twice import TUNE
+from vatt.launch.launcher import train_classifier
 from vatt.stages import tune
-from vatt.train.finetuning import train_classifier
-from vatt.train.jobs.finetuning import OnValidation
-from vatt.train.jobs.recipes import Job
+from vatt.train.finetuning import OnValidation
+from vatt.train.recipe import Job
 
 WANTED = request(
     num_steps=6,

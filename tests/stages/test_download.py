@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vatt.data.manifest import read_manifest
-from vatt.params import DownloadParams, RunParams, StageError
+from vatt.core.errors import StageError
+from vatt.corpus.manifest import read_manifest
+from vatt.params import DownloadParams, RunParams
 from vatt.stages.download import main
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.media import Clip, write_clip
-from vatt.data.index import read_index
-from vatt.data.manifest import read_manifest
+from tests.made_media import Clip, write_clip
+from vatt.corpus.index import read_index
+from vatt.corpus.manifest import read_manifest
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 KINETICS = (

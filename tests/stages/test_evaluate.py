@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from tests.stages.conftest import EVALUATE, EXPORTED, export
-from tests.train.classification.tasks import TASK
-from vatt.atomic import write_json
-from vatt.interop.classifier import ExportedClassifierParams, save_classifier
-from vatt.interop.finetuning import Demand, describe_classifier
-from vatt.interop.registry import digest_export
-from vatt.models.classification.networks import build_network
-from vatt.params import StageError, TaskName
+from tests.train.tasks import TASK
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.model.classifier import build_network
+from vatt.params import TaskName
 from vatt.stages.evaluate import main
+from vatt.weights.classifier import ExportedClassifierParams, save_classifier
+from vatt.weights.initial import Demand, describe_classifier
+from vatt.weights.registry import digest_export
 
 
 def read_outputs() -> dict[str, bytes]:

@@ -12,23 +12,23 @@ import pytest
 import torch
 
 from tests.stages.conftest import EXPORTED, export
-from tests.train.classification.tasks import TASK
 from tests.train.corpus import LAUNCH
+from tests.train.tasks import TASK
 from vatt import load
-from vatt.atomic import write_json
-from vatt.interop.classifier import load_classifier
-from vatt.models.tower import collect_weights
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.model.towers import collect_weights
 from vatt.params import (
     FinetuneParams,
     LaunchParams,
     RunParams,
     ScheduleParams,
-    StageError,
     TaskName,
     TaskParams,
 )
 from vatt.stages.finetune import main
 from vatt.stages.finetuning import Request
+from vatt.weights.classifier import load_classifier
 
 RUN = RunParams(seed=3)
 LETTER = TASK.model_copy(

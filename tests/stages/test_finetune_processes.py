@@ -16,8 +16,8 @@ from tests.stages.test_finetune import LETTER, RUN, params_with, pass_validation
 from tests.train.corpus import LAUNCH
 from vatt.params import FinetuneParams, LaunchParams
 from vatt.stages.finetuning import Request, prepare_task
-from vatt.train.jobs.finetuning import read_validations
-from vatt.train.jobs.recipes import Job
+from vatt.train.finetuning import read_validations
+from vatt.train.recipe import Job
 from vatt.train.worker import run_job
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def choose_schedule(optimizer: str, zero_stage: int) -> FinetuneParams:
     )
 
 
-@pytest.mark.slow  # tests/train/classification/test_engine.py goes through all stages on one process
+@pytest.mark.slow  # tests/train/test_finetuning_engine.py goes through all stages on one process
 def test_two_ranks_compute_what_one_process_does(validated: Path) -> None:
     """Both see the same batches; nothing random is in the network."""
     jobs, shared = [], []

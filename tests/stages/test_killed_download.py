@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.sources.fetching.misbehaving_server import Record, content_of, serve
+from tests.download.misbehaving_server import Record, content_of, serve
 
 ROOT = Path(__file__).parents[2]
 LARGE, LARGE_BYTES = "well/!large.mp4", 24 * 1024 * 1024  # early in the list
@@ -29,8 +29,8 @@ MEMBERS = {f"{number}.wav": content_of(f"{number}", 30_000) for number in range(
 # Imports once, then forks a child for each line of standard input: a kill costs no new start.
 STAGE = """
 import json, os, sys
-from vatt.atomic import write_json
-from vatt.data.sources.fetching import transfer
+from vatt.core.files import write_json
+from vatt.download import transfer
 from vatt.params import DownloadParams, RunParams
 from vatt.stages.download import main
 from pathlib import Path

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.data.conftest import write_downloads
-from vatt.data.manifest import read_manifest, write_manifest
-from vatt.params import StageError, load_params
+from tests.known_corpus import write_downloads
+from vatt.core.errors import StageError
+from vatt.corpus.manifest import read_manifest, write_manifest
+from vatt.params import load_params
 from vatt.stages.preprocess import main
 
 ROOT = Path(__file__).parents[2]

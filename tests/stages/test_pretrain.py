@@ -19,12 +19,13 @@ from tests.stages.conftest import EXPORTED, export
 from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt import load
-from vatt.atomic import write_json
-from vatt.data.loading.samples import write_samples
-from vatt.data.tokenizer import Tokenizer
-from vatt.interop.export import build_untrained
-from vatt.params import LaunchParams, PretrainParams, RunParams, StageError
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.corpus.samples import write_samples
+from vatt.corpus.tokenizer import Tokenizer
+from vatt.params import LaunchParams, PretrainParams, RunParams
 from vatt.stages.pretrain import main
+from vatt.weights.export import build_untrained
 
 RUN = RunParams(seed=3)
 NO_ROOM, HOST = "No space left on device", socket.gethostname()

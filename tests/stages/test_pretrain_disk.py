@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.cluster import run
 from tests.stages.test_pretrain_nodes import NUM_STEPS, curve, expect_finished, expect_none_left
 from tests.stages.test_pretrain_processes import PATIENCE_S, start
-from tests.train.launchers.cluster import run
 
 DIRECTORY = Path(".cache/pretrain")
 

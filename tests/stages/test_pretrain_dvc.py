@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.launch.cluster import Cluster, open_cluster
 from tests.stages.test_pretrain_nodes import (
     PATIENT,
     SUPERVISION,
@@ -26,7 +27,6 @@ from tests.stages.test_pretrain_nodes import (
 )
 from tests.stages.test_pretrain_processes import PATIENCE_S
 from tests.test_whole_pipeline import create_copy, shrink
-from tests.train.launchers.cluster import Cluster, open_cluster
 from vatt import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vatt.atomic import write_json
+from vatt.core.files import write_json
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.launch.cluster import Cluster, open_cluster
 from tests.stages.test_pretrain_processes import PATIENCE_S, start
-from tests.train.launchers.cluster import Cluster, open_cluster
 from vatt import load
 
 NUM_STEPS = 30
@@ -92,7 +92,7 @@ def rank_of(number: int) -> psutil.Process:
     """Return the process of a rank; its loader workers look alike but have another parent."""
     for process in processes():
         is_rank = process.environ().get("RANK") == str(number)
-        if is_rank and "vatt.train.launchers.node.torchrun" in process.parent().cmdline():
+        if is_rank and "vatt.launch.torchrun" in process.parent().cmdline():
             return process
     raise LookupError(number)
 

@@ -18,7 +18,7 @@ import yaml
 from tests.stages.conftest import EXPORTED
 from tests.train.corpus import PRETRAIN
 from vatt import load
-from vatt.atomic import write_json
+from vatt.core.files import write_json
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 200

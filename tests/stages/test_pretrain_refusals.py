@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.cluster import Cluster, open_cluster
 from tests.stages.test_pretrain_nodes import PATIENT, expect_none_left
 from tests.stages.test_pretrain_processes import PATIENCE_S, ROOT, start
-from tests.train.launchers.cluster import Cluster, open_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 HOSTS = "first slots=1\nsecond slots=1\n"

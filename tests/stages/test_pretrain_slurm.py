@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.slurm_cluster import open_slurm
 from tests.stages.test_pretrain_nodes import (
     NUM_STEPS,
     SUPERVISION,
@@ -18,7 +19,6 @@ from tests.stages.test_pretrain_nodes import (
     wait_for_step,
 )
 from tests.stages.test_pretrain_processes import PATIENCE_S, start
-from tests.train.launchers.slurm_cluster import open_slurm
 from vatt import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -4,14 +4,15 @@ from pathlib import Path
 import pytest
 
 import vatt
-from tests.evaluation.world import make_clips
+from tests.evaluate.world import make_clips
 from tests.stages.conftest import EVALUATE, EXPORTED, export
-from vatt.atomic import write_json
-from vatt.evaluation.comparison import Split, compare_networks, summarise
-from vatt.interop.registry import digest_export, read_champion
-from vatt.params import DownloadParams, FolderSource, PromoteParams, StageError
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.evaluate.comparison import Split, compare_networks, summarise
+from vatt.params import DownloadParams, FolderSource, PromoteParams
 from vatt.stages import evaluate
 from vatt.stages.promote import main
+from vatt.weights.registry import digest_export, read_champion
 
 PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")

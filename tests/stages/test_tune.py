@@ -19,19 +19,20 @@ from tests.stages.conftest import EXPORTED
 from tests.stages.test_finetune import LETTER, change_index, pass_validation, request
 from tests.stages.tuned_twice import TUNE
 from tests.train.corpus import LAUNCH
-from vatt.data.labelled import Wanted, read_labelled
-from vatt.data.splits import hide_test_split
-from vatt.evaluation.report.tuning import read_study
-from vatt.models.classification.networks import list_towers
-from vatt.params import LaunchParams, ScheduleParams, StageError, TaskName, TuneParams
+from vatt.core.errors import StageError
+from vatt.corpus.splits import hide_test_split
+from vatt.evaluate.tables import read_study
+from vatt.loading.labelled import Wanted, read_labelled
+from vatt.model.classifier import list_towers
+from vatt.params import LaunchParams, ScheduleParams, TaskName, TuneParams
 from vatt.stages.finetuning import prepare_task
 from vatt.stages.tune import STUDIES_DIR, main, make_plan, prepare_trials
-from vatt.tuning.plan import Plan
-from vatt.tuning.study import IDENTITY
+from vatt.tune.study import IDENTITY
+from vatt.tune.trials import Plan
 
-CAN_TUNE = [*(ROOT / "vatt/tuning").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
+CAN_TUNE = [*(ROOT / "vatt/tune").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
 CAN_TUNE += [ROOT / "vatt/stages/tune.py", ROOT / "vatt/stages/finetuning.py"]
-CAN_TUNE += [ROOT / "vatt/data/splits.py"]
+CAN_TUNE += [ROOT / "vatt/corpus/splits.py"]
 
 
 KEEP = TUNE.model_copy(update={"num_trials": 1})

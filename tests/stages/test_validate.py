@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.data.validation.clean import clean_index
-from vatt.data.validation.expectations import REQUIRED_COLUMNS
-from vatt.data.validation.verdict import Corpus, validate_corpus
-from vatt.params import StageError, ValidateParams, load_params
+from tests.validate.clean import clean_index
+from vatt.core.errors import StageError
+from vatt.params import ValidateParams, load_params
 from vatt.stages import validate
+from vatt.validate.expectations import REQUIRED_COLUMNS
+from vatt.validate.verdict import Corpus, validate_corpus
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml").validation

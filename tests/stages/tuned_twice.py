@@ -20,7 +20,7 @@ import torch
 from tests.stages.test_finetune import pass_validation, request
 from vatt.params import TASKS, TaskName, TuneParams
 from vatt.stages.tune import main, prepare_trials
-from vatt.train.jobs.recipes import Job
+from vatt.train.recipe import Job
 
 TUNE = TuneParams.model_validate(
     {

@@ -4,8 +4,8 @@ import json
 import time
 
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.pretraining import adam_settings, build_optimizer
 
 
 def main() -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 
 from tests.tiny import LOSS, TINY_MODEL
-from vatt.batch import Batch
-from vatt.models.vatt import Vatt
+from vatt.core.batch import Batch
+from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams, RunParams
-from vatt.train.contrastive.objective import PARTS, Objective
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
-from vatt.train.jobs.recipes import Job, PretrainRecipe
 from vatt.train.loop import Plan
+from vatt.train.pretraining import PARTS, Objective, adam_settings, build_optimizer
+from vatt.train.recipe import Job, PretrainRecipe
 
 CLIP = ClipParams(num_frames=2, frame_size_px=16, num_samples=1024, num_tokens=4, num_candidates=2)
 MODEL = TINY_MODEL.model_copy(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from tests.train.corpus import PRETRAIN, build_engine, build_plan, open_batches
-from vatt.batch import Batch
-from vatt.params import StageError
-from vatt.train.contrastive.objective import PARTS
+from vatt.core.batch import Batch
+from vatt.core.errors import StageError
 from vatt.train.loop import train
-from vatt.train.numbers.guard import Guard
+from vatt.train.monitor import Guard
+from vatt.train.pretraining import PARTS
 
 NUM_STEPS = 12
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.train.corpus import PRETRAIN, build_engine, make_batch
-from vatt.params import StageError
+from vatt.core.errors import StageError
 from vatt.train.checkpoint import Checkpoints, find_damage
-from vatt.train.contrastive.optimizer import adam_settings
+from vatt.train.pretraining import adam_settings
 
 FILES = ["complete.json", "run.json", "state.safetensors"]
 

@@ -18,10 +18,10 @@ from tests.train.corpus import (
     make_batch,
 )
 from tests.train.two_ranks import LAST_STEPS, NUM_STEPS, PHASED, VARIANTS, train_until
-from vatt.models.tower import collect_weights
+from vatt.model.towers import collect_weights
 from vatt.params import ModelParams
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.pretraining import adam_settings, build_optimizer
 
 
 def train_plainly(

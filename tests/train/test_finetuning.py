@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.classification.tasks import TASK
 from tests.train.corpus import CLIP, LAUNCH, PRETRAIN, build_engine, build_plan, open_batches
-from vatt.models.classification.classifier import ClassifierParams
+from tests.train.tasks import TASK
+from vatt.model.classifier import ClassifierParams
 from vatt.params import RunParams, TowerSize
 from vatt.train.engine import Engine
-from vatt.train.jobs.finetuning import give_schedule, measure_logits
-from vatt.train.jobs.recipes import FinetuneRecipe, Job, name_run
+from vatt.train.finetuning import give_schedule, measure_logits
 from vatt.train.loop import Validation, train
+from vatt.train.recipe import FinetuneRecipe, Job, name_run
 
 NETWORK = ClassifierParams(
     input="video",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_plan, make_batch, open_batches
-from vatt.batch import Batch
-from vatt.params import StageError
+from vatt.core.batch import Batch
+from vatt.core.errors import StageError
 from vatt.train.loop import derive_seed, train
 
 RANDOM_MODEL = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})

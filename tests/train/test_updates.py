@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
-from vatt.params import StageError
+from vatt.core.errors import StageError
 from vatt.train import engine as engine_module
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
 from vatt.train.engine import Engine
+from vatt.train.pretraining import adam_settings, build_optimizer
 
 PER_STAGE = pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 

@@ -22,12 +22,13 @@ from tests.train.corpus import (
     make_batch,
     take_rows,
 )
-from vatt.batch import Batch
-from vatt.distributed import rank, world_size
-from vatt.params import LaunchParams, ModelParams, PretrainParams, StageError
-from vatt.train.contrastive.optimizer import adam_settings, build_optimizer
+from vatt.core.batch import Batch
+from vatt.core.distributed import rank, world_size
+from vatt.core.errors import StageError
+from vatt.params import LaunchParams, ModelParams, PretrainParams
 from vatt.train.engine import Engine
 from vatt.train.loop import train
+from vatt.train.pretraining import adam_settings, build_optimizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"zero_{stage}": {"zero_stage": stage} for stage in range(4)},

@@ -1,5 +1,6 @@
 """One frozen model per section of params.yaml; nothing here imports torch."""
 
+from vatt.core.errors import StageError
 from vatt.params.data import (
     AUDIO_RATE_HZ,
     SPECTROGRAM_BANDS,
@@ -10,9 +11,7 @@ from vatt.params.data import (
     RunParams,
     ValidateParams,
 )
-from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
-from vatt.params.fetch import FetchParams
 from vatt.params.finetune import (
     PRETRAINED,
     SKIPPED,
@@ -29,19 +28,19 @@ from vatt.params.launch import (
     SshParams,
     SupervisionParams,
 )
-from vatt.params.loss import LossParams
-from vatt.params.model import TOWER_SIZES, ModelParams, SpaceKind, TowerSize
+from vatt.params.model import TOWER_SIZES, LossParams, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import Params, ParamsError, load_params
 from vatt.params.section import Section
 from vatt.params.sources import (
     DemoSource,
     DownloadParams,
+    FetchParams,
     FolderSource,
     LabelledSource,
     Source,
     UrlsSource,
 )
-from vatt.params.train import PretrainParams, TrainingParams
+from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
 
 __all__ = [

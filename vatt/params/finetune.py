@@ -6,7 +6,7 @@ from pydantic import Field
 
 from vatt.params.data import AugmentParams, ClipParams, Rate
 from vatt.params.section import Section
-from vatt.params.train import TrainingParams
+from vatt.params.training import TrainingParams
 
 TaskName = Literal["video", "audio", "image", "audio_visual"]
 TASKS: tuple[TaskName, ...] = ("video", "audio", "image", "audio_visual")

@@ -8,6 +8,7 @@ from typing import Any, Self
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from vatt.core.errors import StageError
 from vatt.params.data import (
     AUDIO_RATE_HZ,
     SPECTROGRAM_BANDS,
@@ -17,15 +18,13 @@ from vatt.params.data import (
     RunParams,
     ValidateParams,
 )
-from vatt.params.errors import StageError
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.finetune import PRETRAINED, TASKS, FinetuneParams, TaskName
 from vatt.params.launch import LaunchParams
-from vatt.params.loss import LossParams
-from vatt.params.model import ModelParams
+from vatt.params.model import LossParams, ModelParams
 from vatt.params.section import Section
 from vatt.params.sources import DownloadParams
-from vatt.params.train import PretrainParams, TrainingParams
+from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vatt.atomic import atomic_path
-from vatt.data.manifest import MANIFEST_NAME, write_manifest
-from vatt.data.sources.catalogue_source import collect_catalogue
-from vatt.data.sources.collection import Collection
-from vatt.data.sources.demo import generate_demo
-from vatt.data.sources.folder import collect_folder
-from vatt.data.sources.urls import collect_urls
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.corpus.manifest import MANIFEST_NAME, write_manifest
+from vatt.download.demo import generate_demo
+from vatt.download.folder import collect_folder, collect_urls
+from vatt.download.items import Collection
+from vatt.download.official_source import collect_catalogue
 from vatt.params import (
     DemoSource,
     DownloadParams,
@@ -20,7 +20,6 @@ from vatt.params import (
     FolderSource,
     RunParams,
     Source,
-    StageError,
     UrlsSource,
 )
 

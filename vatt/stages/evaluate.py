@@ -5,28 +5,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from vatt.data.index import QUARANTINE_NAME, read_index
-from vatt.data.labelled_loader import TaskInput
-from vatt.evaluation.comparison import Split, compare_networks, summarise
-from vatt.evaluation.finetuned import TaskEntry
-from vatt.evaluation.linear.probe import Skipped
-from vatt.evaluation.measures.published import list_published
-from vatt.evaluation.reading.features import SplitReader
-from vatt.evaluation.reading.networks import Arrays, Embedder, Labeller, Observer, place
-from vatt.evaluation.reading.store import FeatureStore
-from vatt.evaluation.report.examples import open_frame_reader, pick_examples
-from vatt.evaluation.report.figures import draw_figures, read_curves
-from vatt.evaluation.report.page import Report, write_report
-from vatt.evaluation.report.tuning import read_studies
-from vatt.evaluation.summary import REPORT_PATH, format_summary
-from vatt.interop.classifier import (
+from vatt.core.errors import StageError
+from vatt.corpus.index import QUARANTINE_NAME, read_index
+from vatt.evaluate.comparison import Split, compare_networks, summarise
+from vatt.evaluate.examples import open_frame_reader, pick_examples
+from vatt.evaluate.features import FeatureStore, SplitReader
+from vatt.evaluate.figures import draw_figures, read_curves
+from vatt.evaluate.finetuned import TaskEntry
+from vatt.evaluate.networks import Arrays, Embedder, Labeller, Observer, place
+from vatt.evaluate.probes import Skipped
+from vatt.evaluate.published import list_published
+from vatt.evaluate.report import Report, write_report
+from vatt.evaluate.summary import REPORT_PATH, format_summary
+from vatt.evaluate.tables import read_studies
+from vatt.loading.labelled import TaskInput
+from vatt.params import SKIPPED, TASKS, EvaluateParams
+from vatt.weights.classifier import (
     ExportedClassifierParams,
     build_untrained_classifier,
     load_classifier,
 )
-from vatt.interop.export import Exported, build_untrained, load
-from vatt.interop.registry import digest_export, read_code_version
-from vatt.params import SKIPPED, TASKS, EvaluateParams, StageError
+from vatt.weights.export import Exported, build_untrained, load
+from vatt.weights.registry import digest_export, read_code_version
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")

@@ -10,16 +10,17 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from vatt.atomic import atomic_path
-from vatt.data.labelled import UnlabelledError, count_classes
-from vatt.interop.classifier import ExportedClassifierParams, save_classifier
-from vatt.models.classification.networks import build_network
-from vatt.models.tower import restore_weights
-from vatt.params import ScheduleParams, StageError, TaskName, TaskParams
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.launch.launcher import train_classifier
+from vatt.loading.labelled import UnlabelledError, count_classes
+from vatt.model.classifier import build_network
+from vatt.model.towers import restore_weights
+from vatt.params import ScheduleParams, TaskName, TaskParams
 from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task, skip_task
-from vatt.train.finetuning import train_classifier
-from vatt.train.jobs.finetuning import read_validations
-from vatt.train.jobs.recipes import FinetuneRecipe, Job
+from vatt.train.finetuning import read_validations
+from vatt.train.recipe import FinetuneRecipe, Job
+from vatt.weights.classifier import ExportedClassifierParams, save_classifier
 
 OUT_DIR = Path("data/finetune")
 TUNE_DIR = Path("data/tune")

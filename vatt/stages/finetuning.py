@@ -4,17 +4,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from vatt.atomic import atomic_path, write_json
-from vatt.data.labelled import LabelledCorpus, read_labelled
-from vatt.data.validation.gate import require_passed
-from vatt.interop.finetuning import (
-    Demand,
-    describe_classifier,
-    find_source,
-    write_first_weights,
-)
-from vatt.interop.registry import digest_export, digest_file
-from vatt.models.classification.networks import list_towers
+from vatt.core.files import atomic_path, write_json
+from vatt.corpus.gate import require_passed
+from vatt.loading.labelled import LabelledCorpus, read_labelled
+from vatt.model.classifier import list_towers
 from vatt.params import (
     SKIPPED,
     ClipParams,
@@ -24,8 +17,10 @@ from vatt.params import (
     RunParams,
     TaskName,
 )
-from vatt.train.jobs.finetuning import want
-from vatt.train.jobs.recipes import FinetuneRecipe, Job, name_run
+from vatt.train.finetuning import want
+from vatt.train.recipe import FinetuneRecipe, Job, name_run
+from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
+from vatt.weights.registry import digest_export, digest_file
 
 PREPROCESS_DIR = Path("data/preprocess")
 PRETRAIN_DIR = Path("data/pretrain")

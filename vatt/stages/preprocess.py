@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vatt.atomic import atomic_path
-from vatt.data.preprocessing.corpus import write_corpus
-from vatt.params import LaunchParams, PreprocessParams, StageError
-from vatt.signals import sigterm_raises
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.core.signals import sigterm_raises
+from vatt.params import LaunchParams, PreprocessParams
+from vatt.preprocess.corpus import write_corpus
 
 DOWNLOAD_DIR = Path("data/download")
 OUT_DIR = Path("data/preprocess")

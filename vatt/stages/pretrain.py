@@ -9,13 +9,12 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from vatt.atomic import write_json
-from vatt.data.index import read_index
-from vatt.data.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
-from vatt.data.validation.gate import require_passed
-from vatt.interop.export import ExportedParams, build_untrained, save_export
-from vatt.interop.initial import write_initial_weights, write_word_vectors
-from vatt.models.tower import restore_weights
+from vatt.core.files import write_json
+from vatt.corpus.gate import require_passed
+from vatt.corpus.index import read_index
+from vatt.corpus.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
+from vatt.launch.launcher import launch as launch_job
+from vatt.model.towers import restore_weights
 from vatt.params import (
     ClipParams,
     LaunchParams,
@@ -24,8 +23,9 @@ from vatt.params import (
     PretrainParams,
     RunParams,
 )
-from vatt.train.jobs.recipes import Job, PretrainRecipe, name_run
-from vatt.train.launcher import launch as launch_job
+from vatt.train.recipe import Job, PretrainRecipe, name_run
+from vatt.weights.export import ExportedParams, build_untrained, save_export
+from vatt.weights.initial import write_initial_weights, write_word_vectors
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/pretrain")

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vatt.data.index import INDEX_NAME, read_index
-from vatt.evaluation.comparison import measure_test_split
-from vatt.evaluation.reading.features import MisfitError, SplitReader
-from vatt.evaluation.reading.networks import Embedder, place
-from vatt.evaluation.reading.store import FeatureStore
-from vatt.evaluation.report.card import Card, render_card
-from vatt.interop import registry
-from vatt.interop.export import load, read_export_params
+from vatt.corpus.index import INDEX_NAME, read_index
+from vatt.evaluate.card import Card, render_card
+from vatt.evaluate.comparison import measure_test_split
+from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
+from vatt.evaluate.networks import Embedder, place
 from vatt.params import DownloadParams, EvaluateParams, PromoteParams
+from vatt.weights import registry
+from vatt.weights.export import load, read_export_params
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from vatt.atomic import atomic_path
-from vatt.data.index import SHARDS_NAME
-from vatt.data.labelled import UnlabelledError
-from vatt.data.loading.colour import load_compiled
-from vatt.data.splits import hide_test_split
-from vatt.data.validation.gate import require_passed
-from vatt.params import StageError, TaskName, TuneParams
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.corpus.gate import require_passed
+from vatt.corpus.index import SHARDS_NAME
+from vatt.corpus.splits import hide_test_split
+from vatt.launch.launcher import train_classifier
+from vatt.loading.colour import load_compiled
+from vatt.loading.labelled import UnlabelledError
+from vatt.params import TaskName, TuneParams
 from vatt.stages.finetuning import (
     PREPROCESS_DIR,
     VERDICT_PATH,
@@ -25,15 +27,12 @@ from vatt.stages.finetuning import (
     skip_task,
 )
 from vatt.train.engine import preload
-from vatt.train.finetuning import train_classifier
-from vatt.train.jobs.finetuning import give_schedule
-from vatt.train.jobs.recipes import NO_EFFECT
-from vatt.tuning.crew import run_workers
-from vatt.tuning.outcome import keep_own, write_figures, write_outcome
-from vatt.tuning.plan import CODE, Plan
-from vatt.tuning.storage import hold
-from vatt.tuning.study import read_results
-from vatt.tuning.worker import OnValidation, Train
+from vatt.train.finetuning import give_schedule
+from vatt.train.recipe import NO_EFFECT
+from vatt.tune.storage import hold
+from vatt.tune.study import read_results
+from vatt.tune.trials import CODE, Plan, keep_own, write_figures, write_outcome
+from vatt.tune.workers import OnValidation, Train, run_workers
 
 OUT_DIR = Path("data/tune")
 STUDIES_DIR = Path(".cache/tune")

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vatt.atomic import atomic_path
-from vatt.data.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
-from vatt.data.validation.expectations import REQUIRED_COLUMNS
-from vatt.data.validation.tables import read_duplicates, read_quarantine
-from vatt.data.validation.verdict import Corpus, validate_corpus
-from vatt.params import StageError, ValidateParams
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
+from vatt.params import ValidateParams
+from vatt.validate.expectations import REQUIRED_COLUMNS, read_duplicates, read_quarantine
+from vatt.validate.verdict import Corpus, validate_corpus
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/validate")

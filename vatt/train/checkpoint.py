@@ -20,8 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vatt.atomic import write_json
-from vatt.params import StageError, TrainingParams
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.params import TrainingParams
 from vatt.train.engine import Engine
 
 TENSORS = "state.safetensors"

@@ -1,4 +1,9 @@
-"""The only module that knows DeepSpeed: forward, backward, update and the state of one rank."""
+"""The only module that knows DeepSpeed: forward, backward, update and the state of one rank.
+
+The configuration of DeepSpeed.
+
+How a process of a run joins the others: its device, its threads, its process group.
+"""
 
 import importlib
 import logging
@@ -9,14 +14,93 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from vatt.batch import Batch, LabelledBatch
-from vatt.models.tower import collect_weights
-from vatt.params import LaunchParams, StageError, TrainingParams
-from vatt.train.processes import join_processes
-from vatt.train.zero import build_config
+from vatt.core.batch import Batch, LabelledBatch
+from vatt.core.errors import StageError
+from vatt.model.towers import collect_weights
+from vatt.params import LaunchParams, TrainingParams
+
+BUCKET_SIZE = 50_000_000
+"""Elements that ranks exchange at once."""
+EXCHANGES = ("reduce", "allgather", "stage3_prefetch")
+SMALL_WEIGHT = 100_000
+"""Weights of fewer elements stay whole on every rank, under ZeRO-3 too."""
+
+
+def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, Any]:
+    """Return DeepSpeed's configuration; what it would default to is written out."""
+    parts = launch.num_processes * training.accumulation_steps
+    to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    to_nowhere = {"device": "none"}
+    return {
+        "train_batch_size": training.batch_size,
+        "train_micro_batch_size_per_gpu": training.batch_size // parts,
+        "gradient_accumulation_steps": training.accumulation_steps,
+        "gradient_clipping": training.gradient_clip_norm,
+        "prescale_gradients": False,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": {
+            "stage": launch.zero_stage,
+            **dict.fromkeys(("contiguous_gradients", "reduce_scatter", "compute_grad_norm"), True),
+            **dict.fromkeys(("overlap_comm", "round_robin_gradients"), False),
+            **dict.fromkeys((f"{what}_bucket_size" for what in EXCHANGES), BUCKET_SIZE),
+            "stage3_max_live_parameters": 20 * BUCKET_SIZE,
+            "stage3_max_reuse_distance": 20 * BUCKET_SIZE,
+            "stage3_param_persistence_threshold": SMALL_WEIGHT,
+            "sub_group_size": 20 * BUCKET_SIZE,
+            "offload_optimizer": to_nowhere if launch.offload == "none" else to_cpu,
+            "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else to_nowhere,
+        },
+        # torch's also for weights on the CPU: DeepSpeed's own Adam would be compiled first, for minutes.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,  # SGD, which our tests compare on every stage
+        "fp16": {"enabled": False},
+        "bf16": {"enabled": False},
+        "torch_autocast": {"enabled": False},
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+        "dump_state": False,
+    }
+
+
+def join_processes(launch: LaunchParams) -> torch.device:
+    """Join this process to the others of the run, once, and return its device.
+
+    A GPU for each process where there are GPUs (nccl), else the CPU (gloo). torchrun says in the
+    environment which rank this is; a run of one process needs no torchrun and opens no port.
+
+    Raises:
+        StageError: there are GPUs, but fewer than processes.
+    """
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed asks for it
+    torch.set_num_threads(launch.threads_per_process)
+    device = torch.device("cpu")
+    # Several threads add the gradients of an indexed table in any order, unless told not to.
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    # Else every buffer that DeepSpeed allocates would be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if torch.cuda.is_available():
+        num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: on this node
+        if num_here > torch.cuda.device_count():
+            raise StageError(
+                f"launch.num_processes = {launch.num_processes}, {num_here} on this machine: it "
+                f"has {torch.cuda.device_count()} GPUs, and each process needs its own"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    if not torch.distributed.is_initialized():
+        backend = "gloo" if device.type == "cpu" else "nccl"
+        if launch.num_processes == 1:
+            torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        else:
+            torch.distributed.init_process_group(backend)
+    return device
+
 
 ADAM_MOMENTS, SGD_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 """What an optimizer keeps for each weight, as torch calls it."""

@@ -1,29 +1,161 @@
-"""Fine-tuning through the same launchers, engine and loop as pre-training."""
+"""Fine-tuning: its network and loss, its data, and how it is measured (VATT appendix A.2)."""
 
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from vatt.train.jobs.finetuning import OnValidation, read_validations
-from vatt.train.jobs.recipes import Job
-from vatt.train.launcher import launch
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+from torch.nn import functional
+
+from vatt.core.batch import LabelledBatch
+from vatt.loading.labelled import (
+    MODALITIES,
+    LabelledClips,
+    LabelledSplit,
+    MiddleClips,
+    Split,
+    TaskInput,
+    Wanted,
+    open_labelled_loader,
+    open_middle_loader,
+    read_labelled,
+)
+from vatt.loading.order import TrainingOrder
+from vatt.model.classifier import build_network
+from vatt.model.losses import softmax_loss
+from vatt.model.towers import restore_weights
+from vatt.params import ScheduleParams, TaskName, TaskParams
+from vatt.train.classification import (
+    PARTS,
+    ClassificationObjective,
+    build_finetuning_optimizer,
+    keep_best,
+    optimizer_settings,
+)
+from vatt.train.engine import Engine
+from vatt.train.loop import Setup, Validation, open_shards
+from vatt.train.recipe import FinetuneRecipe, Job
+
+OnValidation = Callable[[int, dict[str, float]], None]
+"""Is told the step of a measurement on the split validation, and its numbers."""
 
 
-def train_classifier(job: Job, on_validation: OnValidation | None = None) -> Path:
-    """Run a job of fine-tuning, from its newest checkpoint, and return where the weights are.
-
-    `on_validation` is told the step and the numbers of every measurement, in order, those before a
-    resume and those of a finished run included: while it goes on where it is trained in this
-    process, where it may raise to end the run, else at the end.
+def prepare_finetuning(
+    job: Job, recipe: FinetuneRecipe, on_validation: OnValidation | None
+) -> Setup:
+    """Return what a rank of fine-tuning computes with.
 
     Raises:
-        BadStepsError: the numbers of the run went wrong.
-        StageError: the job cannot go on, or failed too often.
+        StageError: the corpus or the first weights cannot be read, or do not fit.
     """
-    launch_params = job.recipe.launch
-    if launch_params.launcher == "local" and launch_params.num_processes == 1:
-        launch(job, on_validation)
-        return job.weights_path
-    launch(job)
-    if on_validation is not None:
-        for row in read_validations(job):
-            on_validation(int(row.pop("step")), row)
-    return job.weights_path
+    task, launch = recipe.task, recipe.launch
+    objective = build_objective(job, recipe)
+    optimizer = build_finetuning_optimizer(objective, task)
+    splits = _read_splits(job, recipe)
+    wanted = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
+    reader = wanted.open_reader(job.preprocess_dir, open_shards(launch, recipe.index_digest))
+
+    def open_batches(order: TrainingOrder) -> Iterable[LabelledBatch]:
+        clips = LabelledClips(reader, splits["train"], wanted, order.seed)
+        return open_labelled_loader(clips, len(splits["train"]), order, launch.loader_workers)
+
+    def open_validation() -> Iterator[LabelledBatch]:
+        clips = MiddleClips(reader, splits["validation"], wanted)
+        num_clips = min(task.validation_clips, len(splits["validation"]))
+        size = task.batch_size // (launch.num_processes * task.accumulation_steps)
+        return open_middle_loader(clips, num_clips, size)
+
+    validation = None
+    if len(splits["validation"]):
+        measure = partial(_measure, open_validation=open_validation, task=task)
+        validation = Validation("validation", measure, tell=on_validation)
+    return Setup(
+        objective=objective,
+        parts=PARTS,
+        optimizer=optimizer,
+        settings=lambda step: optimizer_settings(step, task, optimizer),
+        open_batches=open_batches,
+        validation=validation,
+        select_weights=keep_best,
+    )
+
+
+def build_objective(job: Job, recipe: FinetuneRecipe) -> ClassificationObjective:
+    """Return network and loss with the weights that training starts from."""
+    torch.manual_seed(recipe.run.seed)
+    network = build_network(recipe.network)
+    if job.initial_weights is not None:
+        restore_weights(network, load_file(job.initial_weights))
+    return ClassificationObjective(network, recipe.task)
+
+
+def want(task_name: TaskName, task: TaskParams) -> Wanted:
+    """Return what a task asks of the segments of a corpus."""
+    return Wanted(task.label, MODALITIES[task_name], task.multi_label)
+
+
+def give_schedule(job: Job, schedule: Mapping[str, Any], directory: Path) -> Job:
+    """Return the job with another schedule (all keys of ScheduleParams), in a folder of its own.
+
+    Its curve lies in that folder, too.
+    """
+    recipe = job.recipe
+    if not isinstance(recipe, FinetuneRecipe):
+        raise TypeError(f"{recipe.section}: has no schedule to replace")
+    chosen = ScheduleParams.model_validate(dict(schedule))
+    updates = {
+        "recipe": recipe.take_schedule(chosen),
+        "directory": directory,
+        "curve_path": directory / "curve.jsonl",
+    }
+    return job.model_copy(update=updates)
+
+
+def read_validations(job: Job) -> list[dict[str, float]]:
+    """Return the measurements of a finished run on the split validation, each with its `step`."""
+    if not job.validations_path.is_file():  # the split validation is empty
+        return []
+    lines = job.validations_path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _read_splits(job: Job, recipe: FinetuneRecipe) -> dict[Split, LabelledSplit]:
+    """Return the segments to train on and to measure; the split test is not opened."""
+    wanted = want(recipe.task_name, recipe.task)
+    return read_labelled(job.preprocess_dir, wanted, ("train", "validation"), recipe.classes).splits
+
+
+def _measure(
+    engine: Engine, *, open_validation: Callable[[], Iterator[LabelledBatch]], task: TaskParams
+) -> dict[str, float]:
+    """Return the loss on the split validation, and the accuracy or the mean average precision."""
+    logits, labels = [], []
+    with engine.evaluating() as objective:
+        for batch in open_validation():
+            moved = batch.to(engine.device)
+            logits.append(objective.classify(moved).float().cpu())  # type: ignore[operator]
+            labels.append(batch.labels)
+    return measure_logits(torch.cat(logits), torch.cat(labels), multi_label=task.multi_label)
+
+
+def measure_logits(logits: Tensor, labels: Tensor, *, multi_label: bool) -> dict[str, float]:
+    """Return the loss of logits (N, C), and `accuracy`, or `map` where a clip may have many labels.
+
+    A clip whose label is none of the classes is wrong. The mean average precision is over the
+    classes that some clip has; 0 if there are none.
+    """
+    if not multi_label:
+        right = labels.gather(1, logits.argmax(1, keepdim=True)) > 0
+        loss = softmax_loss(logits, labels, 0.0)
+        return {"loss": float(loss), "accuracy": float(right.float().mean())}
+    loss = functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
+    heard = np.flatnonzero(labels.any(0).numpy())
+    truth, scores = labels.bool().numpy(), logits.numpy()
+    precisions = [average_precision_score(truth[:, number], scores[:, number]) for number in heard]
+    return {"loss": float(loss), "map": float(np.mean(precisions)) if len(heard) else 0.0}

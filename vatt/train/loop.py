@@ -1,4 +1,7 @@
-"""The training loop: forward, loss, backward, update, until the last step (VATT section 4.2)."""
+"""The training loop: forward, loss, backward, update, until the last step (VATT section 4.2).
+
+What each kind of training brings to the engine and to the loop.
+"""
 
 import hashlib
 import math
@@ -9,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from vatt.batch import Batch, LabelledBatch
-from vatt.models.accounting import Cost
-from vatt.params import StageError, TrainingParams
+from vatt.core.batch import Batch, LabelledBatch
+from vatt.core.errors import StageError
+from vatt.corpus.shards import RangeCache, RemoteShards
+from vatt.loading.order import TrainingOrder
+from vatt.model.cost import Cost
+from vatt.params import LaunchParams, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
-from vatt.train.launchers.heartbeat import Heartbeat
-from vatt.train.numbers.curve import Curve, append_row, write_rows
-from vatt.train.numbers.guard import Guard
-from vatt.train.numbers.live import Live
-from vatt.train.numbers.speed import Speed
+from vatt.train.heartbeat import Heartbeat
+from vatt.train.monitor import Curve, Guard, Live, append_row, write_rows
+from vatt.train.speed import Speed
 
 AnyBatch = Batch | LabelledBatch
 
@@ -203,3 +208,34 @@ def _find_rate(settings: Sequence[Mapping[str, float]]) -> float:
 
 def _is_due(step: int, every_steps: int | None, training: TrainingParams) -> bool:
     return every_steps is not None and (step % every_steps == 0 or step == training.num_steps)
+
+
+SHARD_CACHE_DIR = Path(".cache/shards")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All but the engine and the loop.
+
+    objective: maps a batch to its losses, as many as there are names in `parts`; the first one is
+    minimised. settings: from the number of an update, counted from 1, those of each group of the
+    optimizer. select_weights: of all weights of the objective those that are the result, by their
+    names there. cost: of one clip in training, None where it is not counted.
+    """
+
+    objective: nn.Module
+    parts: tuple[str, ...]
+    optimizer: torch.optim.Optimizer
+    settings: Callable[[int], Sequence[Mapping[str, float]]]
+    open_batches: Callable[[TrainingOrder], Iterable[Batch | LabelledBatch]]
+    validation: Validation | None
+    select_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    cost: Cost | None = None
+
+
+def open_shards(launch: LaunchParams, index_digest: str) -> RemoteShards | None:
+    """Return where the shards of an index are; None is the folder of the corpus."""
+    if launch.shards_url is None:
+        return None
+    cache = RangeCache(SHARD_CACHE_DIR, int(launch.shard_cache_gib * 2**30))
+    return RemoteShards(launch.shards_url, cache, index_digest)

@@ -8,18 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from vatt.atomic import atomic_path
-from vatt.batch import Batch, LabelledBatch
-from vatt.data.loading.order import TrainingOrder
-from vatt.disk import telling_disk_errors
-from vatt.models.transformer import Encoder
-from vatt.signals import die_with_parent
+from vatt.core.batch import Batch, LabelledBatch
+from vatt.core.disk import telling_disk_errors
+from vatt.core.files import atomic_path
+from vatt.core.signals import die_with_parent
+from vatt.loading.order import TrainingOrder
+from vatt.model.transformer import Encoder
 from vatt.train.engine import Engine
-from vatt.train.jobs.finetuning import OnValidation, prepare_finetuning
-from vatt.train.jobs.pretraining import prepare_pretraining
-from vatt.train.jobs.recipes import Job, PretrainRecipe
-from vatt.train.jobs.setup import Setup
-from vatt.train.loop import Plan, train
+from vatt.train.finetuning import OnValidation, prepare_finetuning
+from vatt.train.loop import Plan, Setup, train
+from vatt.train.pretraining import prepare_pretraining
+from vatt.train.recipe import Job, PretrainRecipe
 
 
 def run_job(job: Job, on_validation: OnValidation | None = None) -> None:

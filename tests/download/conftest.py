@@ -1,0 +1,24 @@
+"""A folder for each test, because fetching keeps its ledger there, and a server of media."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.download.datasets.miniature import serve
+
+
+@pytest.fixture(autouse=True)
+def current_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    folder = tmp_path_factory.mktemp("current")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of `media/`."""
+    with serve(tmp_path / "media") as address:
+        yield address

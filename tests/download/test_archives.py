@@ -1,0 +1,282 @@
+"""Archives of strangers: unpacked whole, or refused by name with nothing left behind."""
+
+import gzip
+import io
+import random
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vatt.core.errors import StageError
+from vatt.download import archives
+from vatt.download.archives import ArchiveError, unpack
+
+FILES = {"a.mp4": b"a" * 1000, "sub/é b.wav": bytes(range(256)) * 20, "sub/empty": b""}
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("folder/", b"")
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz", prefix: str = "./") -> None:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{prefix}{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["zip", "stored.zip", "bzip2.zip", "tar", "tar.gz"])
+def test_members_arrive_equal(tmp_path: Path, kind: str) -> None:
+    archive = tmp_path / f"x.{kind}"
+    if kind.endswith("zip"):
+        methods = {"stored.zip": zipfile.ZIP_STORED, "bzip2.zip": zipfile.ZIP_BZIP2}
+        write_zip(archive, FILES, methods.get(kind, zipfile.ZIP_DEFLATED))
+    else:
+        write_tar(archive, FILES, "w:gz" if kind == "tar.gz" else "w")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_bytes(b"goes")
+    unpack(archive, tmp_path / "out", 0.0)
+    assert read_tree(tmp_path / "out") == FILES
+
+
+def test_a_tar_that_holds_a_zip_is_a_tar(tmp_path: Path) -> None:
+    write_zip(tmp_path / "inner.zip", {"x": b"x"})
+    inner = (tmp_path / "inner.zip").read_bytes()
+    write_tar(tmp_path / "outer.tar", {"inner.zip": inner}, "w")
+    unpack(tmp_path / "outer.tar", tmp_path / "out", 0.0)
+    assert read_tree(tmp_path / "out") == {"inner.zip": inner}
+
+
+BAD_NAMES = {
+    "../x": "leaves the folder",
+    "a/../../x": "leaves the folder",
+    "/etc/x": "leaves the folder",
+    "..": "leaves the folder",
+    "a\\..\\x": "backslash or control characters",
+    "a\nb": "backslash or control characters",
+    "n" * 256: "File name too long",
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_leave_the_folder_refuse_all(tmp_path: Path, name: str, kind: str) -> None:
+    files = {"good": b"x", name: b"evil", "good too": b"x"}
+    (tmp_path / "in").mkdir()
+    archive = tmp_path / "in" / "archive"
+    write_zip(archive, files) if kind == "zip" else write_tar(archive, files, "w", prefix="")
+    with pytest.raises(ArchiveError) as caught:
+        unpack(archive, tmp_path / "deep" / "er" / "out", 0.0)
+    assert ascii(name) in str(caught.value)
+    assert BAD_NAMES[name] in str(caught.value)
+    assert read_tree(tmp_path).keys() == {"in/archive"}
+
+
+def tar_entry(archive: Path, **fields: object) -> None:
+    with tarfile.open(archive, "w") as tarred:
+        entry = tarfile.TarInfo("bad")
+        for field, value in fields.items():
+            setattr(entry, field, value)
+        tarred.addfile(entry)
+
+
+TYPES = {
+    "symbolic link": tarfile.SYMTYPE,
+    "hard link": tarfile.LNKTYPE,
+    "device": tarfile.CHRTYPE,
+    "block device": tarfile.BLKTYPE,
+    "pipe": tarfile.FIFOTYPE,
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_links_devices_and_pipes_of_a_tar(tmp_path: Path, kind: str) -> None:
+    tar_entry(tmp_path / "x.tar", type=TYPES[kind], linkname="a.mp4")
+    with pytest.raises(ArchiveError, match=r"'bad' is a link, a device or a pipe"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", 0.0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_of_a_zip(tmp_path: Path, kind: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        entry = zipfile.ZipInfo("bad")
+        entry.external_attr = (kind | 0o777) << 16
+        archive.writestr(entry, "/etc/hostname")
+    with pytest.raises(ArchiveError, match=r"'bad' is a link, a device or a pipe"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", 0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_modes_of_an_archive_are_not_taken_over(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        entry = tarfile.TarInfo("tool")
+        entry.mode, entry.uid = 0o6777, 1234
+        archive.addfile(entry)
+    unpack(tmp_path / "x.tar", tmp_path / "out", 0.0)
+    made = (tmp_path / "out" / "tool").stat()
+    assert made.st_mode & 0o7111 == 0
+    assert made.st_uid == tmp_path.stat().st_uid
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["./a", "a"], ["a/b", "a//b"]]
+)
+def test_names_that_collide(tmp_path: Path, names: list[str]) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ArchiveError, match=r"is given twice|is in a folder that is a file"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", 0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def make_bomb_zip(path: Path) -> None:
+    write_zip(path, {"zeros": bytes(120_000_000)})
+
+
+def make_bomb_tar(path: Path) -> None:
+    """Say that a member has a terabyte, and hold little of it."""
+    entry = tarfile.TarInfo("zeros")
+    entry.size = 10**12
+    path.write_bytes(gzip.compress(entry.tobuf() + bytes(100_000)))
+
+
+def make_overlapping_zip(path: Path) -> None:
+    """Name one compressed stream many times."""
+    write_zip(path, {"kernel": bytes(1_000_000)})
+    content = path.read_bytes()
+    directory_at = content.rindex(b"PK\x01\x02")  # of the last file
+    end_at = content.rindex(b"PK\x05\x06")
+    entry = content[directory_at:end_at]
+    names = [f"kerne{number:04}".encode() for number in range(500)]
+    copies = b"".join(
+        entry[:28] + struct.pack("<H", len(name)) + entry[30:46] + name for name in names
+    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 500, 500, len(copies), directory_at, 0)
+    path.write_bytes(content[:directory_at] + copies + end)
+
+
+def make_header_bomb(path: Path) -> None:
+    """Say that the long name of a member has a gigabyte: tarfile would read it at once."""
+    entry = tarfile.TarInfo("././@LongLink")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 2**30
+    path.write_bytes(gzip.compress(entry.tobuf() + bytes(1_000_000)))
+
+
+@pytest.mark.parametrize(
+    "make", [make_bomb_zip, make_bomb_tar, make_overlapping_zip, make_header_bomb]
+)
+def test_bombs_are_refused_before_they_are_unpacked(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "bomb")
+    assert (tmp_path / "bomb").stat().st_size < 1_000_000
+    with pytest.raises(ArchiveError, match=r"bytes, unpacked from|a header says that it has"):
+        unpack(tmp_path / "bomb", tmp_path / "out", 0.0)
+    assert read_tree(tmp_path).keys() == {"bomb"}
+
+
+def test_a_member_that_is_longer_than_it_says(tmp_path: Path) -> None:
+    write_zip(tmp_path / "x.zip", {"liar": bytes(1000)}, zipfile.ZIP_STORED)
+    content = (tmp_path / "x.zip").read_bytes()
+    lie = struct.pack("<LL", 1000, 10)  # stored size, true size
+    (tmp_path / "x.zip").write_bytes(content.replace(struct.pack("<LL", 1000, 1000), lie))
+    with pytest.raises(ArchiveError, match=r"does not have the size that it says|Bad CRC"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", 0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_encrypted_members_and_other_methods(tmp_path: Path) -> None:
+    write_zip(tmp_path / "x.zip", {"secret": b"x"})
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(ArchiveError, match="'secret' is encrypted"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", 0.0)
+    write_zip(tmp_path / "y.zip", {"odd": b"x"}, zipfile.ZIP_LZMA)
+    with pytest.raises(ArchiveError, match="'folder/' is compressed by method 14"):
+        unpack(tmp_path / "y.zip", tmp_path / "out", 0.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not here</html>", bytes(10_000), b"Rar!\x1a\x07"])
+def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    if content == bytes(10_000):  # an empty tar
+        unpack(tmp_path / "x", tmp_path / "out", 0.0)
+        assert read_tree(tmp_path / "out") == {}
+        return
+    with pytest.raises(ArchiveError, match=r"is neither zip, tar nor tar\.gz"):
+        unpack(tmp_path / "x", tmp_path / "out", 0.0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_damaged_archives_unpack_whole_or_not_at_all(tmp_path: Path, kind: str, seed: int) -> None:
+    generator = random.Random(f"{kind} {seed}")
+    files = {f"{number}.wav": generator.randbytes(3000) for number in range(4)}
+    archive = tmp_path / "x"
+    write_zip(archive, files) if kind == "zip" else write_tar(
+        archive, files, "w:gz" if kind == "tar.gz" else "w"
+    )
+    whole = archive.read_bytes()
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(generator.randint(1, 8)):
+            content[generator.randrange(len(content))] = generator.randrange(256)
+        archive.write_bytes(content[: generator.choice([len(content), len(content) // 2])])
+        try:
+            unpack(archive, tmp_path / "out", 0.0)
+        except ArchiveError:
+            refused += 1
+            assert not (tmp_path / "out").exists()
+        else:
+            assert len(read_tree(tmp_path / "out")) == len(files)
+            archives_left = [path for path in tmp_path.iterdir() if path.name.startswith("out.")]
+            assert not archives_left
+            for path in sorted((tmp_path / "out").rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            (tmp_path / "out").rmdir()
+    assert refused > 10
+
+
+def test_an_archive_too_large_for_the_disk(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", FILES)
+    with pytest.raises(StageError, match="must stay free"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", 1e9)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_members_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+    write_tar(tmp_path / "x.tar", FILES)
+    with pytest.raises(ArchiveError, match="sub/empty"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", 0.0)
+
+
+def test_a_crc_that_is_wrong(tmp_path: Path) -> None:
+    write_zip(tmp_path / "x.zip", {"a": b"hello hello"}, zipfile.ZIP_STORED)
+    content = (tmp_path / "x.zip").read_bytes()
+    assert struct.pack("<L", zlib.crc32(b"hello hello")) in content
+    (tmp_path / "x.zip").write_bytes(content.replace(b"hello hello", b"hallo hallo"))
+    with pytest.raises(ArchiveError, match="Bad CRC-32"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", 0.0)

@@ -1,0 +1,114 @@
+"""The paper's factorised classifier learns as its equations say, written out in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vatt.evaluate import classifiers
+from vatt.evaluate.classifiers import Lesson, fit_lrc
+
+Weights = list[np.ndarray]
+
+
+def make_lesson(*, is_multi_label: bool = False) -> Lesson:
+    """Twelve clips of three classes; fewer than a batch, so that each step sees them all."""
+    generator = np.random.default_rng(0)
+    targets = np.eye(3, dtype=bool)[np.arange(12) % 3]
+    if is_multi_label:
+        targets |= generator.random((12, 3)) < 0.3
+    return Lesson(generator.normal(size=(12, 5)), targets, is_multi_label)
+
+
+def train(lesson: Lesson, num_steps: int) -> Weights:
+    """First matrix and bias, second matrix and bias."""
+    torch.manual_seed(7)
+    network = classifiers._train_lrc(lesson, num_steps)
+    return [weight.detach().double().numpy() for weight in network.parameters()]
+
+
+def find_gradients(weights: Weights, lesson: Lesson) -> Weights:
+    """Of the mean loss of a clip and the penalty, by the chain rule, a clip at a time."""
+    first, first_bias, second, second_bias = weights
+    total = [np.zeros_like(weight) for weight in weights]
+    total[2] += 2 * 0.1 * second
+    for clip, target in zip(lesson.features, lesson.targets.astype(float), strict=True):
+        hidden = first @ clip + first_bias
+        logits = second @ hidden + second_bias
+        shares = np.exp(logits) / np.exp(logits).sum()
+        if lesson.is_multi_label:
+            shares = 1 / (1 + np.exp(-logits))
+        error = (shares - target) / len(lesson.features)
+        back = second.T @ error
+        parts = (np.outer(back, clip), back, np.outer(error, hidden), error)
+        total = [whole + part for whole, part in zip(total, parts, strict=True)]
+    return total
+
+
+def train_slowly(weights: Weights, lesson: Lesson, num_steps: int) -> Weights:
+    """Adam by its paper: learning rate 0.0005, decays 0.9 and 0.999."""
+    means, squares = ([np.zeros_like(weight) for weight in weights] for _ in range(2))
+    for step in range(1, num_steps + 1):
+        gradients = find_gradients(weights, lesson)
+        means = [0.9 * mean + 0.1 * new for mean, new in zip(means, gradients, strict=True)]
+        squares = [
+            0.999 * square + 0.001 * new**2 for square, new in zip(squares, gradients, strict=True)
+        ]
+        weights = [
+            weight - 5e-4 * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-7)
+            for weight, mean, square in zip(weights, means, squares, strict=True)
+        ]
+    return weights
+
+
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_without_dropout_it_takes_the_steps_of_its_equations(
+    monkeypatch: pytest.MonkeyPatch, *, is_multi_label: bool
+) -> None:
+    lesson = make_lesson(is_multi_label=is_multi_label)
+    monkeypatch.setattr(classifiers, "LRC_DROPOUT", 0.0)
+    trained = train(lesson, 20)
+    monkeypatch.setattr(classifiers, "_draw_batches", lambda *_: [])
+    untrained = train(lesson, 20)
+    assert [weight.shape for weight in untrained] == [(128, 5), (128,), (3, 128), (3,)]
+    for ours, expected, before in zip(
+        trained, train_slowly(untrained, lesson, 20), untrained, strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+        assert np.abs(ours - before).max() > 5e-3
+
+
+def test_a_tenth_of_the_components_is_learnt_from_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights of a component that is dropped have no gradient, so that they stay."""
+    monkeypatch.setattr(classifiers, "LRC_PENALTY", 0.0)
+    lesson = make_lesson()
+    single = lesson._replace(features=lesson.features[:1], targets=lesson.targets[:1])
+    after = train(single, 1)[2]
+    monkeypatch.setattr(classifiers, "_draw_batches", lambda *_: [])
+    changed = (after != train(single, 1)[2]).any(axis=0)
+    assert 4 <= changed.sum() <= 26  # 13 of 128 are expected, with a deviation of 3.4
+
+
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_shares_of_windows_are_averaged_and_nothing_is_dropped(*, is_multi_label: bool) -> None:
+    lesson = make_lesson(is_multi_label=is_multi_label)
+    predict = fit_lrc(lesson, 50)
+    windows = 10 * np.random.default_rng(1).normal(size=(8, 4, 5))
+    shares = predict(windows)
+    assert np.array_equal(predict(windows), shares)
+    single = [predict(windows[:, [number]]) for number in range(4)]
+    np.testing.assert_allclose(shares, np.mean(single, axis=0), atol=1e-6)
+    if not is_multi_label:
+        np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    logits = np.log(np.array(single)).mean(axis=0)  # averaged in place of shares
+    assert np.abs(np.exp(logits) - shares).max() > 0.01
+
+
+def test_it_does_not_touch_the_generator_of_others() -> None:
+    torch.manual_seed(3)
+    expected = nn.Linear(4, 4).weight
+    torch.manual_seed(3)
+    fit_lrc(make_lesson(), 2)
+    assert torch.equal(nn.Linear(4, 4).weight, expected)

@@ -1,0 +1,194 @@
+"""Every network sees every clip once, by the windows and crops that it asks for."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.preprocess.parameters import PARAMS as PREPROCESS
+from tests.tiny import TINY_MODEL
+from vatt.core.errors import StageError
+from vatt.corpus.index import read_index
+from vatt.corpus.shards import LocalShards
+from vatt.corpus.tokenizer import Tokenizer
+from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
+from vatt.evaluate.networks import Embedder, Labeller, Observer
+from vatt.loading.augmentation import centre_view
+from vatt.loading.clips import ClipReader
+from vatt.loading.labelled import TaskInput
+from vatt.model.vatt import Vatt
+from vatt.params import ClipParams, EvaluateParams
+
+CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
+MODEL = TINY_MODEL.model_copy(update={"audio_patch": 480})
+PARAMS = EvaluateParams(num_windows=3, batch_size=6, lrc_steps=0, probe_tasks=None)
+RATE_HZ = PREPROCESS.frame_rate_hz
+
+
+def make_embedder(corpus: Path, seed: int) -> Embedder:
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer(corpus / "tokenizer.model")
+    network = Vatt(MODEL, CLIP, tokenizer.vocab_size).eval()
+    return Embedder(network, tokenizer, CLIP, RATE_HZ, f"embedder {seed}", "here")
+
+
+def open_reader(corpus: Path, folder: Path) -> SplitReader:
+    return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder))
+
+
+def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_path: Path) -> None:
+    networks = [make_embedder(small_corpus, seed) for seed in (1, 2)]
+    clips, features = open_reader(small_corpus, tmp_path).read("test", networks)
+    reader = ClipReader(small_corpus, CLIP)
+    rows = read_index(small_corpus, split="test")
+    assert clips.places == (0.0, 0.5, 1.0)
+    assert len(clips.names) == len(rows) == 5
+    texts = [text for of_clip in clips.texts for text in of_clip]
+    for embedder, arrays in zip(networks, features, strict=True):
+        network = embedder.network
+        for number, (_, row) in enumerate(rows.iterrows()):
+            for window, place in enumerate(clips.places):
+                start = round(place * (row.num_frames - CLIP.num_frames))
+                view = centre_view((int(row.height_px), int(row.width_px)), 32)
+                video = reader.read_video(row, start, view) * 2 - 1
+                audio = reader.read_audio(row, start)
+                with torch.no_grad():
+                    seen, heard = (
+                        network.encode_video(video[None]),
+                        network.encode_audio(audio[None]),
+                    )
+                    va, vt = network.project_video(seen)
+                    expected = {
+                        "video": seen,
+                        "audio": heard,
+                        "video_va": va,
+                        "video_vt": vt,
+                        "audio_va": network.project_audio(heard),
+                    }
+                for name, value in expected.items():
+                    np.testing.assert_allclose(arrays[name][number, window], value[0], atol=2e-5)
+        tokens = embedder.tokenizer.encode(texts, CLIP.num_tokens)
+        with torch.no_grad():
+            read = network.project_text(network.encode_text(tokens))
+        np.testing.assert_allclose(arrays["text_vt"], read, atol=2e-5)
+    assert not np.allclose(features[0]["video"], features[1]["video"])
+
+
+class Brightness(nn.Module):
+    """Says of a view how bright its left and its right half are, and how loud its sound is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, video: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        half = video.shape[3] // 2
+        sides = [part.mean((1, 2, 3, 4)) for part in (video[..., :half, :], video[..., half:, :])]
+        return torch.stack([*sides, audio.square().mean(1)], dim=1) * self.scale
+
+
+def test_logits_are_averaged_over_the_crops_of_each_window(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    """Of a wide picture, three squares: at the left end, in the middle, at the right end."""
+    wanted = TaskInput("audio_visual", CLIP, audio_stride=2)
+    labeller = Labeller(Brightness(), wanted, ("video", "audio"), RATE_HZ, "brightness", "here")
+    _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
+    reader = ClipReader(small_corpus, CLIP)
+    rows = read_index(small_corpus, split="test")
+    shapes = set()
+    for number, (_, row) in enumerate(rows.iterrows()):
+        if not row.has_video:
+            continue
+        centre = centre_view((int(row.height_px), int(row.width_px)), 32)
+        last = centre.width_px - 32
+        shapes.add(last > 0)
+        for window, place in enumerate((0.0, 0.5, 1.0)):
+            start = round(place * (row.num_frames - CLIP.num_frames))
+            crops = [
+                reader.read_video(row, start, dataclasses.replace(centre, left_px=left)) * 2 - 1
+                for left in (0, round(last / 2), last)
+            ]
+            sides = [[float(crop[..., a : a + 16, :].mean()) for a in (0, 16)] for crop in crops]
+            sound = reader.read_audio(row, start)[::2]
+            expected = [*np.mean(sides, axis=0), float(sound.square().mean())]
+            np.testing.assert_allclose(arrays["logits"][number, window], expected, atol=1e-5)
+    assert shapes == {True}  # of squares, all crops would be the same
+
+
+def test_an_image_is_the_frame_in_the_middle(small_corpus: Path, tmp_path: Path) -> None:
+    wanted = TaskInput("image", CLIP)
+    network = nn.Sequential(nn.Flatten(2), nn.Linear(32 * 32 * 3, 1), nn.Flatten())
+    labeller = Labeller(network, wanted, ("video",), RATE_HZ, "image", "here")
+    _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
+    assert arrays["logits"].shape == (5, 1, 4)
+    repeated = arrays["logits"][:, 0]
+    np.testing.assert_allclose(repeated, repeated[:, :1].repeat(4, axis=1), atol=1e-6)
+
+
+def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[tuple[str, int, int]] = []
+
+    def read(self: LocalShards, shard: str, begin: int, end: int) -> bytes:
+        reads.append((shard, begin, end))
+        return original(self, shard, begin, end)
+
+    original = LocalShards.read
+    monkeypatch.setattr("vatt.evaluate.features.NUM_WORKERS", 0)
+    monkeypatch.setattr(LocalShards, "read", read)
+    sound = TaskInput("audio", CLIP.model_copy(update={"num_samples": 4800}))
+    network = nn.Sequential(nn.Linear(4800, 3))
+    embedder = make_embedder(small_corpus, 1)
+    observers: list[Observer] = [
+        embedder,
+        make_embedder(small_corpus, 2),
+        Labeller(network, sound, ("audio",), RATE_HZ, "sound", "here"),
+    ]
+    reader = open_reader(small_corpus, tmp_path)
+    reader.read("test", [])  # finds the texts
+    reads.clear()
+    _, first = reader.read("test", observers)
+    narrated = {place for place in reads if reads.count(place) == 2}
+    assert len(set(reads)) == 5
+    assert len(reads) == 5 + len(narrated)  # clips with words are opened for these, too
+    reads.clear()
+    again = open_reader(small_corpus, tmp_path)
+    _, second = again.read("test", observers)
+    assert len(reads) == len(narrated)
+    for arrays, kept in zip(first, second, strict=True):
+        assert arrays.keys() == kept.keys()
+        assert all(np.array_equal(arrays[name], kept[name]) for name in arrays)
+    renamed = dataclasses.replace(embedder, digest="other weights")
+    reads.clear()
+    again.read("test", [renamed])
+    assert len(set(reads)) == 5
+    reads.clear()
+    monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
+    again.read("test", [embedder])  # what other hardware made is kept apart
+    assert len(set(reads)) == 5
+
+
+def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    embedder = make_embedder(small_corpus, 1)
+    faster = dataclasses.replace(embedder, frame_rate_hz=12.5)
+    with pytest.raises(MisfitError, match=r"trained at 12\.5"):
+        open_reader(small_corpus, tmp_path).read("test", [faster])
+    with torch.no_grad():
+        next(embedder.network.parameters()).fill_(float("nan"))
+    with pytest.raises(StageError, match="network here gives no finite numbers"):
+        open_reader(small_corpus, tmp_path).read("test", [embedder])
+
+
+def test_a_split_without_clips_has_no_features(small_corpus: Path, tmp_path: Path) -> None:
+    clips, (arrays,) = open_reader(small_corpus, tmp_path).read(
+        "nothing", [make_embedder(small_corpus, 1)]
+    )
+    assert clips.names == []
+    assert arrays == {}

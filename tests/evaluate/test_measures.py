@@ -1,0 +1,180 @@
+"""Measures of scores equal slow loops and scikit-learn: ties, missing classes, several labels."""
+
+import math
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
+
+from vatt.evaluate.measures import (
+    auc_of,
+    compute_d_prime,
+    count_hits,
+    d_prime_of,
+    expect_map,
+    find_measurable,
+    map_of,
+    measure_ranking,
+)
+
+
+def test_a_random_order_has_the_mean_precision_of_all_orders() -> None:
+    targets = np.array([[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0]]) > 0
+    orders = [np.array(order, dtype=float) for order in permutations(range(5))]
+    means = [
+        np.mean([find_precision_slowly(order, target) for order in orders])
+        for target in targets.T[:2]
+    ]
+    assert expect_map(targets) == pytest.approx(np.mean(means))  # of c and d, all clips or none
+    rare = np.arange(20)[:, None] == 0
+    assert expect_map(rare) == pytest.approx(sum(1 / place for place in range(1, 21)) / 20)
+    assert math.isnan(expect_map(targets[:, 2:]))
+
+
+def find_precision_slowly(scores: np.ndarray, target: np.ndarray) -> float:
+    """Walk down the distinct scores: recall gained at each of them, times the precision there."""
+    total, found_before = 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        chosen = [index for index, score in enumerate(scores) if score >= threshold]
+        found = sum(int(target[index]) for index in chosen)
+        total += (found - found_before) / target.sum() * found / len(chosen)
+        found_before = found
+    return total
+
+
+def find_area_slowly(scores: np.ndarray, target: np.ndarray) -> float:
+    """Compare every clip that has the class with every one that has not; a tie is half a win."""
+    wins = [
+        1.0 if own > other else 0.5 if own == other else 0.0
+        for own in scores[target]
+        for other in scores[~target]
+    ]
+    return sum(wins) / len(wins)
+
+
+def find_normal_quantile(share: float) -> float:
+    """Bisect the normal distribution function, written with erf."""
+    low, high = -12.0, 12.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 + math.erf(middle / 2**0.5)) / 2 < share else (low, middle)
+    return low
+
+
+def draw(seed: int, num_clips: int, num_classes: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with ties; classes that all clips, or none, have among others."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, levels, (num_clips, num_classes)) / 7
+    rates = generator.choice([0.0, 0.2, 0.5, 0.9, 1.0], num_classes)
+    return scores, generator.random((num_clips, num_classes)) < rates
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    num_clips=st.integers(1, 30),
+    num_classes=st.integers(1, 6),
+    levels=st.sampled_from([1, 2, 4, 1000]),
+)
+def test_ranking_equals_slow_loops_and_scikit_learn(
+    seed: int, num_clips: int, num_classes: int, levels: int
+) -> None:
+    scores, targets = draw(seed, num_clips, num_classes, levels)
+    kept = [number for number in range(num_classes) if 0 < targets[:, number].sum() < num_clips]
+    measured = measure_ranking(scores, targets)
+    assert measured.num_left_out == num_classes - len(kept)
+    if not kept:
+        assert measured[:4] == (None, None, None, None)
+        return
+    columns = [(scores[:, number], targets[:, number]) for number in kept]
+    precisions = [find_precision_slowly(*column) for column in columns]
+    areas = [find_area_slowly(*column) for column in columns]
+    assert measured.map == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert measured.auc == pytest.approx(np.mean(areas), abs=1e-12)
+    by_library = [average_precision_score(target, score) for score, target in columns]
+    assert measured.map == pytest.approx(np.mean(by_library), abs=1e-12)
+    by_library = [roc_auc_score(target, score) for score, target in columns]
+    assert measured.auc == pytest.approx(np.mean(by_library), abs=1e-12)
+    units = np.ones((1, num_clips), dtype=np.int64)
+    assert map_of(scores, targets)(units) == pytest.approx(measured.map, abs=1e-12)
+    assert auc_of(scores, targets)(units) == pytest.approx(measured.auc, abs=1e-12)
+    assert d_prime_of(scores, targets)(units) == pytest.approx(measured.d_prime, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), num_clips=st.integers(2, 20), levels=st.sampled_from([2, 50]))
+def test_weights_count_as_copies_of_clips(seed: int, num_clips: int, levels: int) -> None:
+    scores, targets = draw(seed, num_clips, 3, levels)
+    weights = np.random.default_rng(seed).integers(0, 3, (4, num_clips))
+    kept = find_measurable(targets)
+    precision = map_of(scores, targets)(weights)
+    area, d_prime = (of(scores, targets)(weights) for of in (auc_of, d_prime_of))
+    for number, row in enumerate(weights):
+        copies = np.repeat(np.arange(num_clips), row)
+        own_scores, own_targets = scores[copies][:, kept], targets[copies][:, kept]
+        values = [
+            find_precision_slowly(own_scores[:, column], own_targets[:, column])
+            for column in np.flatnonzero(own_targets.any(axis=0))
+        ]
+        assert precision[number] == pytest.approx(
+            np.mean(values or [np.nan]), abs=1e-12, nan_ok=True
+        )
+        copied = measure_ranking(own_scores, own_targets)
+        if copied.auc is None:
+            assert np.isnan(area[number])
+            assert np.isnan(d_prime[number])
+        else:
+            assert area[number] == pytest.approx(copied.auc, abs=1e-12)
+            assert d_prime[number] == pytest.approx(copied.d_prime, abs=1e-9)
+
+
+def test_d_prime_by_both_definitions() -> None:
+    assert compute_d_prime(0.971) == pytest.approx(2.681, abs=5e-4)  # of the paper's mean AUC
+    assert compute_d_prime(0.5) == pytest.approx(0, abs=1e-12)
+    scores, targets = draw(5, 200, 4, 1000)
+    targets[:, :2] = [[True, False], [False, True]] * 100
+    scores[:, 1] += targets[:, 1] * 60
+    measured = measure_ranking(scores, targets)
+    areas = [
+        find_area_slowly(scores[:, number], targets[:, number])
+        for number in np.flatnonzero(find_measurable(targets))
+    ]
+    of_classes = [2**0.5 * find_normal_quantile(area) for area in areas]
+    assert len(areas) > 1
+    assert measured.d_prime == pytest.approx(np.mean(of_classes), abs=1e-9)
+    of_mean = 2**0.5 * find_normal_quantile(float(np.mean(areas)))
+    assert measured.d_prime_of_mean_auc == pytest.approx(of_mean, abs=1e-9)
+    assert abs(measured.d_prime - measured.d_prime_of_mean_auc) > 0.01  # type: ignore[operator]
+
+
+def test_a_perfect_class_has_a_large_d_prime_and_no_infinite_one() -> None:
+    targets = np.array([[True], [True], [False], [False], [False]])
+    measured = measure_ranking(targets.astype(float), targets)
+    assert (measured.map, measured.auc, measured.d_prime_of_mean_auc) == (1, 1, None)
+    assert measured.d_prime == pytest.approx(2**0.5 * find_normal_quantile(1 - 0.5 / 6), abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), num_classes=st.integers(1, 5), k=st.integers(1, 6))
+def test_hits_are_the_average_over_all_orders_of_ties(seed: int, num_classes: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 3, (4, num_classes)).astype(float)
+    right = generator.integers(0, num_classes, 4)
+    for row, number, hit in zip(scores, right, count_hits(scores, right, k), strict=True):
+        orders = [
+            order
+            for order in permutations(range(num_classes))
+            if all(row[a] >= row[b] for a, b in pairwise(order))
+        ]
+        assert hit == pytest.approx(np.mean([number in order[:k] for order in orders]))
+
+
+def test_hits_without_ties_are_top_k_accuracy() -> None:
+    generator = np.random.default_rng(1)
+    scores, right = generator.normal(size=(300, 12)), generator.integers(0, 12, 300)
+    for k in (1, 5):
+        expected = top_k_accuracy_score(right, scores, k=k, labels=range(12))
+        assert count_hits(scores, right, k).mean() == pytest.approx(expected)

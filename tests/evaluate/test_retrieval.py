@@ -1,0 +1,164 @@
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vatt.evaluate import retrieval
+from vatt.evaluate.retrieval import (
+    Ranks,
+    Retrieval,
+    average_windows,
+    estimate_intervals,
+    measure_chance,
+    measure_retrieval,
+    rank_items,
+    rank_rows,
+)
+
+
+def rank_pairs(similarities: np.ndarray) -> Ranks:
+    """The right item of each query is the one of the same number."""
+    return rank_rows(similarities, np.arange(len(similarities)))
+
+
+def compare_by_cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    first, second = (
+        average_windows(vectors[:, None], "embeddings") for vectors in (queries, items)
+    )
+    return np.asarray(first @ second.T)
+
+
+def retrieve_slowly(similarities: np.ndarray) -> Retrieval:
+    """Sort each query's items in every order that its ties allow, and average."""
+    recalls = {1: 0.0, 5: 0.0, 10: 0.0}
+    mean_ranks = []
+    for query, row in enumerate(similarities):
+        orders = [
+            order
+            for order in permutations(range(len(row)))
+            if all(row[a] >= row[b] for a, b in pairwise(order))
+        ]
+        ranks = [order.index(query) + 1 for order in orders]
+        mean_ranks.append(sum(ranks) / len(ranks))
+        for k in recalls:
+            recalls[k] += sum(rank <= k for rank in ranks) / len(ranks) / len(similarities)
+    ordered = sorted(mean_ranks)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else sum(ordered[middle - 1 : middle + 1]) / 2
+    return Retrieval(recalls[1], recalls[5], recalls[10], median)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_pairs=st.integers(1, 6),
+    levels=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+)
+def test_it_equals_the_average_over_all_orders_of_ties(
+    num_pairs: int, levels: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    similarities = generator.integers(0, levels, (num_pairs, num_pairs)) / 10
+    measured = measure_retrieval(rank_pairs(similarities))
+    assert measured == pytest.approx(retrieve_slowly(similarities), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 7, 10, 64])
+def test_an_indifferent_network_is_exactly_at_chance(num_pairs: int) -> None:
+    same = np.ones((num_pairs, 8), dtype=np.float32)
+    measured = measure_retrieval(rank_pairs(compare_by_cosine(same, same)))
+    assert measured == pytest.approx(measure_chance(num_pairs), abs=1e-12)
+
+
+def test_random_order_averages_to_the_closed_form_of_chance() -> None:
+    generator = np.random.default_rng(0)
+    trials = [
+        measure_retrieval(rank_pairs(generator.uniform(-1, 1, (40, 40)))) for _ in range(2000)
+    ]
+    recalls = np.array([trial[:3] for trial in trials], dtype=float).mean(axis=0)
+    chance = measure_chance(40)
+    assert recalls == pytest.approx([1 / 40, 5 / 40, 10 / 40], abs=0.006)  # 4 standard errors
+    assert chance[:3] == (1 / 40, 5 / 40, 10 / 40)
+    medians = np.mean([trial.median_rank for trial in trials if trial.median_rank is not None])
+    assert chance.median_rank == pytest.approx(medians, abs=0.3)
+
+
+def test_it_does_not_depend_on_the_order_of_the_pairs() -> None:
+    generator = np.random.default_rng(1)
+    queries, items = generator.normal(size=(2, 50, 16)).astype(np.float32)
+    items[10:20] = items[:10]  # ties
+    order = generator.permutation(50)
+    first = rank_pairs(compare_by_cosine(queries, items))
+    second = rank_pairs(compare_by_cosine(queries[order], items[order]))
+    assert np.array_equal(first.better[order], second.better)
+    assert np.array_equal(first.tied[order], second.tied)
+    assert measure_retrieval(first) == pytest.approx(measure_retrieval(second), abs=1e-12)
+
+
+def test_aligned_pairs_are_all_found_and_opposed_ones_come_last() -> None:
+    vectors = np.eye(12, dtype=np.float32)
+    found = measure_retrieval(rank_pairs(compare_by_cosine(3 * vectors, vectors)))
+    assert found == (1, 1, 1, 1)
+    lost = measure_retrieval(rank_pairs(compare_by_cosine(-vectors, vectors)))
+    assert lost == (0, 0, 0, 12)
+
+
+def test_a_vector_of_zeros_is_similar_to_nothing() -> None:
+    similarities = compare_by_cosine(np.zeros((1, 4)), np.ones((2, 4)))
+    assert similarities.tolist() == [[0, 0]]
+
+
+def test_without_pairs_there_is_no_number() -> None:
+    nothing = Retrieval(None, None, None, None)
+    assert measure_retrieval(rank_pairs(np.zeros((0, 0)))) == nothing
+    assert measure_chance(0) == nothing
+
+
+def test_windows_are_averaged_as_embeddings_or_as_cosines() -> None:
+    generator = np.random.default_rng(4)
+    queries, items = generator.normal(size=(5, 2, 8)), generator.normal(size=(6, 3, 8))
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b))
+
+    for query, first in enumerate(queries):
+        for item, second in enumerate(items):
+            of_means = cosine(first.mean(axis=0), second.mean(axis=0))
+            mean_of = np.mean([cosine(one, other) for one in first for other in second])
+            for average, expected in (("embeddings", of_means), ("similarities", mean_of)):
+                products = (
+                    average_windows(queries, average) @ average_windows(items, average).T  # type: ignore[arg-type]
+                )
+                assert products[query, item] == pytest.approx(expected, abs=1e-12)
+
+
+def test_several_queries_may_ask_for_one_item() -> None:
+    items = np.eye(3)
+    queries = np.array([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0], [0.5, 0.2, 0]])
+    ranks = rank_items(queries, items, np.array([0, 0, 1, 1]))
+    assert ranks.better.tolist() == [0, 0, 1, 1]
+    assert ranks.tied.tolist() == [0, 0, 1, 0]
+    assert ranks.margin == pytest.approx([1, 0.8, -1, -0.3])
+
+
+def test_many_items_are_ranked_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    queries, items = generator.normal(size=(2, 23, 4))
+    whole = rank_items(queries, items, np.arange(23))
+    monkeypatch.setattr(retrieval, "MAX_SIMILARITIES", 60)
+    parts = rank_items(queries, items, np.arange(23))
+    for first, second in zip(whole, parts, strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_intervals_hold_the_numbers() -> None:
+    generator = np.random.default_rng(6)
+    queries = generator.normal(size=(60, 8))
+    ranks = rank_items(queries, queries + generator.normal(size=(60, 8)), np.arange(60))
+    intervals = estimate_intervals(ranks, [str(number) for number in range(60)])
+    for name, value in measure_retrieval(ranks)._asdict().items():
+        low, high = intervals[name] or (1, 0)
+        assert low < value < high
+    assert estimate_intervals(rank_pairs(np.zeros((0, 0))), [])["r1"] is None

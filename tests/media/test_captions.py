@@ -1,0 +1,274 @@
+"""Caption files of four formats, whole and broken."""
+
+import csv
+import json
+import math
+import time
+from pathlib import Path
+from random import Random
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vatt.corpus.manifest import CaptionsFormat
+from vatt.media.captions import Caption, CaptionError, Transcript, read_captions
+
+FORMATS: tuple[CaptionsFormat, ...] = get_args(CaptionsFormat)
+
+
+def read(folder: Path, captions_format: CaptionsFormat, content: str | bytes) -> Transcript:
+    path = folder / "captions"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_captions(path, captions_format)
+
+
+VTT = """WEBVTT - a title
+
+STYLE
+::cue { color: yellow }
+
+NOTE 00:00:09.000 and 00:00:10.000 are times in a note
+still the note
+
+00:01.500 --> 00:00:02.25 line:80% align:start
+<v Ann>Fish &amp; <c.loud>chips</c></v>
+{\\an8}on two   lines
+
+the second
+01:00:03,000 --> 01:00:04.000
+was<00:00:03.100><c> it</c><00:00:03.600><c> 3 < 4</c>
+
+NOTE the end
+"""
+
+
+def test_webvtt_without_its_markup(tmp_path: Path) -> None:
+    assert read(tmp_path, "vtt", VTT) == Transcript(
+        [
+            Caption(1.5, 2.25, "Fish & chips on two lines"),
+            Caption(3603.0, 3604.0, "was it 3 < 4"),
+        ],
+        problem=None,
+    )
+
+
+def test_srt(tmp_path: Path) -> None:
+    content = "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>One</i>\r\nmore\r\n\r\n\r\n2\r\n00:00:02,500 --> 00:00:03,000 X1:0\r\nTwo\r\n"
+    assert read(tmp_path, "srt", content).captions == [
+        Caption(1.0, 2.0, "One more"),
+        Caption(2.5, 3.0, "Two"),
+    ]
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "by video id"])
+def test_howto100m(tmp_path: Path, wrap: bool) -> None:
+    captions = {"start": [2, 0.5], "end": [4.5, 3], "text": ["stir it", "take a pan"]}
+    content = json.dumps({"dQw4w9": captions} if wrap else captions)
+    assert read(tmp_path, "howto100m_json", content).captions == [
+        Caption(0.5, 2.0, "take a pan"),  # the recogniser shows it until 3 s
+        Caption(2.0, 4.5, "stir it"),
+    ]
+
+
+def test_csv_with_an_index_column_and_quotes(tmp_path: Path) -> None:
+    content = ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'
+    assert read(tmp_path, "csv", content) == Transcript(
+        [Caption(1.0, 2.5, 'take "this", now please')], problem=None
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    content = "WEBVTT\n\n00:01.000 --> 00:02.000\ncafé crème\n".encode(encoding)
+    assert read(tmp_path, "vtt", content).captions == [Caption(1.0, 2.0, "café crème")]
+
+
+def test_odd_captions(tmp_path: Path) -> None:
+    rows = [
+        (5, 6, "late"),
+        (-1, 2, "starts before the video"),
+        (1, 3, "overlaps"),
+        (4, 4, "no length"),
+        (9, 8, "reversed"),
+        ("nan", 2, "not a number"),
+        (1, "inf", "endless"),
+        ("", 2, "no start"),
+        (-3, -1, "wholly before the video"),
+        (1, 2, " \t "),
+    ]
+    content = "start,end,text\n" + "".join(f"{start},{end},{text}\n" for start, end, text in rows)
+    assert read(tmp_path, "csv", content) == Transcript(
+        [
+            Caption(0.0, 1.0, "starts before the video"),
+            Caption(1.0, 3.0, "overlaps"),
+            Caption(5.0, 6.0, "late"),
+        ],
+        problem="6 of 9 captions left out: 3 not ending after their start, "
+        "3 with times that cannot be read",
+    )
+
+
+def test_one_bad_cue_does_not_lose_the_others(tmp_path: Path) -> None:
+    content = "WEBVTT\n\n-00:01.000 --> 00:02.000\nbad\n\n00:03.000 --> 00:04.000\ngood\n"
+    transcript = read(tmp_path, "vtt", content)
+    assert transcript.captions == [Caption(3.0, 4.0, "good")]
+    assert transcript.problem == "1 of 2 captions left out: 1 with times that cannot be read"
+
+
+def test_file_without_captions_is_no_error(tmp_path: Path) -> None:
+    assert read(tmp_path, "vtt", "WEBVTT\n") == Transcript([], None)
+    assert read(tmp_path, "csv", "start,end,text\n") == Transcript([], None)
+
+
+@pytest.mark.parametrize(
+    ("captions_format", "content", "message"),
+    [
+        ("vtt", b"", "holds no caption"),
+        ("vtt", b"this is no caption file", "holds no caption"),
+        ("srt", b"1\n2\n3\n", "holds no caption"),
+        ("vtt", b"\x00\x01\x02\xff", "is not a text file"),
+        ("vtt", b"\xff\xfea", "is not a text file"),
+        ("howto100m_json", b"", "is not JSON"),
+        ("howto100m_json", b"[" * 100_000, "is not JSON"),
+        ("howto100m_json", b"[1, 2]", "is not of the form"),
+        ("howto100m_json", b'{"start": [], "end": []}', "is not of the form"),
+        ("howto100m_json", b'{"start": [1], "end": [2, 3], "text": []}', "1 start, 2 end, 0 text"),
+        ("csv", b"", "has no column start, end, text"),
+        ("csv", b"start,text\n1,a\n", "has no column end"),
+        ("csv", b"start,end,text\n1,2," + b"a" * 200_000, "after line 1: field larger"),
+    ],
+)
+def test_broken_file_is_named_with_what_is_wrong(
+    tmp_path: Path, captions_format: CaptionsFormat, content: bytes, message: str
+) -> None:
+    with pytest.raises(CaptionError, match=message) as caught:
+        read(tmp_path, captions_format, content)
+    assert str(tmp_path / "captions") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "piece", ["<a", "{\\a", "&#", "\n ", " \n", "00:01.000 ", "-->", "\n\n--> "]
+)
+def test_long_hostile_file_is_read_in_linear_time(tmp_path: Path, piece: str) -> None:
+    content = "WEBVTT\n\n00:01.000 --> 00:02.000\n" + piece * (1_000_000 // len(piece))
+    start_s = time.process_time()
+    read(tmp_path, "vtt", content)
+    assert time.process_time() - start_s < 5  # quadratic time would be hours
+
+
+def test_entity_of_thousands_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match="Exceeds the limit"):
+        read(tmp_path, "vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\n&#{'9' * 5000};\n")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match=r"none\.vtt: cannot be read: No such file"):
+        read_captions(tmp_path / "none.vtt", "vtt")
+
+
+def check_promises(folder: Path, captions_format: CaptionsFormat, content: bytes) -> None:
+    try:
+        captions = read(folder, captions_format, content).captions
+    except CaptionError:
+        return
+    for caption in captions:
+        assert 0 <= caption.start_s < caption.end_s < math.inf
+        assert caption.text.strip() == caption.text != ""
+        caption.text.encode("utf-8")
+    assert captions == sorted(captions, key=lambda caption: (caption.start_s, caption.end_s))
+
+
+relaxed = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@relaxed
+@given(st.sampled_from(FORMATS), st.binary(max_size=400))
+def test_any_bytes_give_captions_or_a_caption_error(
+    tmp_path: Path, captions_format: CaptionsFormat, content: bytes
+) -> None:
+    check_promises(tmp_path, captions_format, content)
+
+
+PIECES = ["WEBVTT", "\n", "\n\n", " --> ", "00:01.000", "99:59:59,999", "-1", "nan", "1e999", '"']
+PIECES += [
+    "start,end,text",
+    ",",
+    "<i>",
+    "&#xd800;",
+    "{\\an8}",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "\0",
+    "\ufeff",
+]
+PIECES += ['"start"', '"end"', '"text"', '"\\ud800"', "9" * 5000, "&#", "<a", "١", "é", "\u2028"]
+
+
+@relaxed
+@given(st.sampled_from(FORMATS), st.lists(st.sampled_from(PIECES), max_size=30))
+def test_pieces_of_the_formats_give_captions_or_a_caption_error(
+    tmp_path: Path, captions_format: CaptionsFormat, pieces: list[str]
+) -> None:
+    check_promises(tmp_path, captions_format, "".join(pieces).encode())
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=20_000)
+@given(st.sampled_from(FORMATS), st.lists(st.one_of(st.sampled_from(PIECES), st.text())))
+def test_many_pieces_give_captions_or_a_caption_error(
+    tmp_path: Path, captions_format: CaptionsFormat, pieces: list[str]
+) -> None:
+    check_promises(tmp_path, captions_format, "".join(pieces).encode())
+
+
+odd_number = st.one_of(st.floats(), st.integers(), st.none(), st.text(max_size=3), st.just(10**400))
+
+
+@relaxed
+@given(st.lists(st.tuples(odd_number, odd_number, st.one_of(st.text(), st.floats()))))
+def test_any_howto100m_values_give_captions(tmp_path: Path, rows: list[tuple[object, ...]]) -> None:
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(("start", "end", "text"))}
+    check_promises(tmp_path, "howto100m_json", json.dumps(columns).encode())
+
+
+words = st.text(alphabet="abc é😀'\",", min_size=1).map(lambda text: " ".join(text.split()))
+times_ms = st.lists(st.integers(0, 10**7), max_size=16, unique=True).map(sorted)
+
+
+@relaxed
+@given(times_ms, st.lists(words.filter(bool), min_size=8, max_size=8, unique=True), st.randoms())
+def test_all_formats_read_the_same_captions(
+    tmp_path: Path, all_times_ms: list[int], texts: list[str], order: Random
+) -> None:
+    times = zip(all_times_ms[::2], all_times_ms[1::2], strict=False)
+    rows = [(pair, text) for pair, text in zip(times, texts, strict=False)]
+    # Nothing overlaps, and each text has words of its own: nothing is taken for a repetition.
+    rows = [(pair, f"{number} {text} {number}") for number, (pair, text) in enumerate(rows)]
+    expected = [Caption(start / 1000, end / 1000, text) for (start, end), text in rows]
+    order.shuffle(rows)
+
+    def stamp(time_ms: int, mark: str) -> str:
+        minutes, milliseconds = divmod(time_ms, 60_000)
+        seconds, milliseconds = divmod(milliseconds, 1000)
+        return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{mark}{milliseconds:03}"
+
+    for captions_format, mark, head in (("vtt", ".", "WEBVTT\n\n"), ("srt", ",", "")):
+        cues = [
+            f"{number}\n{stamp(start, mark)} --> {stamp(end, mark)}\n{text}\n\n"
+            for number, ((start, end), text) in enumerate(rows, start=1)
+        ]
+        if cues:
+            found = read(tmp_path, captions_format, head + "".join(cues))  # type: ignore[arg-type]
+            assert found.captions == expected
+    with (tmp_path / "captions").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["start", "end", "text"])
+        writer.writerows([start / 1000, end / 1000, text] for (start, end), text in rows)
+    assert read_captions(tmp_path / "captions", "csv").captions == expected

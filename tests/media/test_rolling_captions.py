@@ -1,0 +1,145 @@
+"""Captions of speech recognisers: each word once, no overlaps, and nothing else changed."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vatt.media.captions import Caption, Cue, read_captions, unroll
+
+# As automatic captions of video sites are: a line scrolls up when the next one begins, and stays
+# alone for 10 ms.
+AUTOMATIC = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.389 align:start position:0%
+{blank}
+hello<00:00:00.480><c> and</c><00:00:00.640><c> welcome</c>
+
+00:00:02.389 --> 00:00:02.399 align:start position:0%
+hello and welcome
+{blank}
+
+00:00:02.399 --> 00:00:04.630 align:start position:0%
+hello and welcome
+to<00:00:02.560><c> my</c><00:00:02.879><c> kitchen</c>
+
+00:00:04.630 --> 00:00:04.640 align:start position:0%
+to my kitchen
+{blank}
+
+00:00:04.640 --> 00:00:06.500 align:start position:0%
+to my kitchen
+my<00:00:05.000><c> kitchen</c><00:00:05.300><c> is</c><00:00:05.500><c> small</c>
+
+00:00:09.000 --> 00:00:10.000 align:start position:0%
+my kitchen is small
+""".format(blank=" ")
+
+
+def test_automatic_captions_say_each_word_once(tmp_path: Path) -> None:
+    path = tmp_path / "auto.vtt"
+    path.write_text(AUTOMATIC, encoding="utf-8")
+    assert read_captions(path, "vtt").captions == [
+        Caption(0.16, 2.399, "hello and welcome"),
+        Caption(2.399, 4.64, "to my kitchen"),
+        Caption(4.64, 6.5, "my kitchen is small"),
+        Caption(9.0, 10.0, "my kitchen is small"),  # much later: said again
+    ]
+
+
+def test_lines_of_spaces_part_the_cues_of_careless_files(tmp_path: Path) -> None:
+    path = tmp_path / "spaces.srt"
+    path.write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\none\n  \n2\n00:00:03,000 --> 00:00:04,000\ntwo\n \n"
+        "00:00:05,000 --> 00:00:06,000\nthree\n",
+        encoding="utf-8",
+    )
+    assert [caption.text for caption in read_captions(path, "srt").captions] == [
+        *("one", "two", "three")
+    ]
+
+
+def test_overlapping_captions_of_howto100m_are_parted(tmp_path: Path) -> None:
+    columns = {
+        "start": [1.0, 3.0, 5.5, 7.0, 30.0],
+        "end": [5.5, 7.0, 9.0, 11.0, 32.0],
+        "text": [
+            "first you take a pan",
+            "take a pan and some oil",
+            "some oil of olives",
+            "of olives",
+            "done",
+        ],
+    }
+    path = tmp_path / "caption.json"
+    path.write_text(json.dumps(columns), encoding="utf-8")
+    assert read_captions(path, "howto100m_json").captions == [
+        Caption(1.0, 3.0, "first you take a pan"),
+        Caption(3.0, 5.5, "and some oil"),
+        # Two equal words can be chance; all words of the caption before would not be.
+        Caption(5.5, 7.0, "some oil of olives"),
+        Caption(7.0, 11.0, "of olives"),
+        Caption(30.0, 32.0, "done"),
+    ]
+
+
+def test_captions_that_grow_word_by_word_say_each_word_once() -> None:
+    cues = [Cue(n, n + 1, (text,)) for n, text in enumerate(["we", "we cook", "we cook rice"])]
+    assert [cue.lines for cue in unroll(cues)] == [("we",), ("cook",), ("rice",)]
+
+
+def test_three_lines_that_scroll() -> None:
+    letters = ["one a", "two b", "three c", "four d"]
+    cues = [Cue(n, n + 1, tuple(letters[max(0, n - 2) : n + 1])) for n in range(4)]
+    assert [cue.lines for cue in unroll(cues)] == [(line,) for line in letters]
+
+
+def test_a_title_above_speech_keeps_its_time_and_people_may_speak_at_once() -> None:
+    cues = [
+        Cue(0.0, 20.0, ("THE TITLE",)),
+        Cue(1.0, 3.0, ("no",)),
+        Cue(4.0, 6.0, ("you go",)),
+        Cue(4.0, 6.0, ("I stay",)),
+        Cue(5.0, 7.0, ("I stay here",)),
+    ]
+    assert [(cue.start_s, cue.end_s, cue.lines[0]) for cue in unroll(cues)] == [
+        (0.0, 20.0, "THE TITLE"),
+        (1.0, 3.0, "no"),
+        (4.0, 5.0, "you go"),
+        (4.0, 5.0, "I stay"),
+        (5.0, 7.0, "here"),
+    ]
+
+
+words = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(" ".join)
+times = st.tuples(st.integers(0, 30), st.integers(1, 10))
+
+
+@given(st.lists(st.tuples(times, st.lists(words, min_size=1, max_size=3).map(tuple))))
+def test_no_caption_is_moved_or_overlaps_the_next(
+    rows: list[tuple[tuple[int, int], tuple[str, ...]]],
+) -> None:
+    cues = sorted(
+        (Cue(float(start), float(start + length), lines) for (start, length), lines in rows),
+        key=lambda cue: (cue.start_s, cue.end_s),
+    )
+    found = unroll(cues)
+    assert {cue.start_s for cue in found} <= {cue.start_s for cue in cues}
+    assert found == sorted(found, key=lambda cue: (cue.start_s, cue.end_s))
+    assert len(found) <= len(cues)
+    assert bool(found) == bool(cues)
+    for earlier, later in pairwise(found):
+        assert earlier.lines
+        assert earlier.start_s < earlier.end_s
+        if earlier.start_s < later.start_s < earlier.end_s:
+            assert earlier.end_s > later.end_s  # a title
+
+
+@given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), max_size=8))
+def test_captions_apart_in_time_are_left_as_they_are(texts: list[list[int]]) -> None:
+    cues = [Cue(n, n + 0.5, (" ".join(map(str, text)),)) for n, text in enumerate(texts)]
+    assert unroll(cues) == cues

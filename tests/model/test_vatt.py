@@ -1,0 +1,291 @@
+"""The whole model: sizes of the paper, shapes, bf16, and two ranks against one process."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.flops import counting
+from tests.ranks import Ranks
+from tests.tiny import LOSS
+from vatt.core.batch import Batch
+from vatt.model import published
+from vatt.model.losses import contrastive_loss
+from vatt.model.published import PAPER_CLIP
+from vatt.model.towers import (
+    build_audio_tower,
+    build_text_tower,
+    build_video_tower,
+    collect_weights,
+    restore_weights,
+)
+from vatt.model.vatt import Vatt
+from vatt.params import ClipParams, ModelParams, TowerSize
+
+PAPER_MODEL = published.PAPER_MODEL.model_copy(update={"video": "base"})
+TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
+CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
+MODEL = PAPER_MODEL.model_copy(
+    update={
+        "video": TOWER,
+        "audio": TOWER,
+        "text": TOWER,
+        "video_patch": (2, 8, 8),
+        "audio_patch": 8,
+        "word_width": 12,
+        "train_word_table": True,
+        "space_va_width": 20,
+        "space_vt_width": 10,
+        "dropout_rate": 0.0,
+        "drop_token_rate": 0.0,
+    }
+)
+SHARED = {"shared_encoder": True, "text_style": "bert"}
+MEDIUM = {"video": "medium", "audio": "medium", "text": "medium"}
+
+
+def count_trainable(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "num_video", "num_audio", "num_total"),
+    [
+        ("base", "base", 87_446_016, 86_078_976, 193_877_292),
+        ("medium", "base", 154_343_424, 86_078_976, 260_905_772),
+        ("large", "base", 305_498_112, 86_078_976, 412_060_460),
+        ("base", "medium", 87_446_016, 152_520_704, None),
+        ("base", "large", 87_446_016, 303_675_392, None),
+    ],
+)
+def test_number_of_weights_of_the_papers_models(
+    video: str, audio: str, num_video: int, num_audio: int, num_total: int | None
+) -> None:
+    params = PAPER_MODEL.model_copy(update={"video": video, "audio": audio})
+    with torch.device("meta"):
+        model = Vatt(params, PAPER_CLIP, vocab_size=65_536)
+    assert count_trainable(model.video) == num_video
+    assert count_trainable(model.audio) == num_audio
+    assert count_trainable(model.text) == 19_038_252
+    assert model.words.weight.numel() == 19_660_800
+    if num_total is not None:
+        assert count_trainable(model) == num_total
+
+
+def test_number_of_weights_with_one_encoder() -> None:
+    with torch.device("meta"):
+        model = Vatt(PAPER_MODEL.model_copy(update=SHARED | MEDIUM), PAPER_CLIP, vocab_size=65_536)
+    projections = (model.video_projection, model.audio_projection, model.text_projection)
+    num_total = count_trainable(model)
+    assert num_total == 162_990_336
+    assert num_total - sum(count_trainable(module) for module in projections) == 161_283_072
+
+
+@pytest.mark.parametrize(("preset", "num_video"), [("xlarge", 533_695_488), ("small", 20_508_672)])
+def test_number_of_weights_of_other_video_towers(preset: str, num_video: int) -> None:
+    with torch.device("meta"):
+        tower = build_video_tower(PAPER_MODEL.model_copy(update={"video": preset}), PAPER_CLIP)
+    assert count_trainable(tower) == num_video
+
+
+@pytest.mark.parametrize(("preset", "num_audio"), [("base", 85_056_768), ("medium", 151_157_760)])
+def test_number_of_weights_of_spectrogram_towers(preset: str, num_audio: int) -> None:
+    update = {"audio": preset, "audio_input": "spectrogram", "spectrogram_patch": (16, 5)}
+    with torch.device("meta"):
+        tower = build_audio_tower(PAPER_MODEL.model_copy(update=update), PAPER_CLIP)
+    assert count_trainable(tower) == num_audio
+
+
+@pytest.mark.parametrize(
+    ("style", "preset", "num_text"),
+    [
+        ("t5", "base", 85_194_156),
+        # The original's small one, by mistake, has a second AGG token (300) and no last norm.
+        ("bert", "small", 19_077_932 - 300 + 2 * 512),
+        ("bert", "base", 85_300_992),
+        ("linear", "small", 300 * 2048 + 2048),
+    ],
+)
+def test_number_of_weights_of_text_towers(style: str, preset: str, num_text: int) -> None:
+    update = {"text": preset, "text_style": style}
+    with torch.device("meta"):
+        tower = build_text_tower(PAPER_MODEL.model_copy(update=update), PAPER_CLIP, 65_536)
+    assert count_trainable(tower) == num_text
+
+
+def build_model(params: ModelParams = MODEL) -> Vatt:
+    torch.manual_seed(0)
+    return Vatt(params, CLIP, vocab_size=50)
+
+
+def build_batch(num_clips: int) -> Batch:
+    generator = torch.Generator().manual_seed(7)
+    text_mask = torch.rand(num_clips, 3, generator=generator) < 0.6
+    audio_mask = torch.rand(num_clips, generator=generator) < 0.8
+    return Batch(
+        video=torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1,
+        audio=torch.rand(num_clips, 96, generator=generator) * 2 - 1,
+        text=torch.randint(0, 50, (num_clips, 3, 6), generator=generator),
+        audio_mask=audio_mask,
+        text_mask=text_mask,
+    )
+
+
+def test_shapes_and_gradients() -> None:
+    params = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
+    model, batch = build_model(params).train(), build_batch(5)
+    embeddings = model(batch)
+    assert embeddings.video_va.shape == embeddings.audio_va.shape == (5, 20)
+    assert embeddings.video_vt.shape == (5, 10)
+    assert embeddings.text_vt.shape == (5, 3, 10)
+    contrastive_loss(embeddings, batch.audio_mask, batch.text_mask, LOSS).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def embed_one_by_one(model: Vatt, batch: Batch) -> list[Tensor]:
+    text = model.project_text(model.encode_text(batch.text.flatten(0, 1)))
+    video_va, video_vt = model.project_video(model.encode_video(batch.video))
+    audio_va = model.project_audio(model.encode_audio(batch.audio))
+    return [video_va, video_vt, audio_va, text.unflatten(0, batch.text.shape[:2])]
+
+
+def embed_packed(model: Vatt, batch: Batch) -> list[Tensor]:
+    embeddings = model(batch)
+    return [embeddings.video_va, embeddings.video_vt, embeddings.audio_va, embeddings.text_vt]
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("drop_token_rate", [0.0, 0.5])
+def test_one_packed_pass_is_three_passes(drop_token_rate: float, recomputes: bool) -> None:
+    """In value and gradient, text of padding only among them, with the same tokens dropped."""
+    params = MODEL.model_copy(update=SHARED | {"drop_token_rate": drop_token_rate})
+    model, batch = build_model(params).train().double(), build_batch(5)
+    model.video.encoder.recomputes = recomputes
+    batch.text[2, 1] = 0
+    batch = replace(batch, video=batch.video.double(), audio=batch.audio.double())
+    results = []
+    for embed in (embed_packed, embed_one_by_one):
+        torch.manual_seed(1)
+        # Text comes last in the packed pass; it draws nothing.
+        embeddings = embed(model, batch)
+        model.zero_grad()
+        torch.stack([embedding.square().sum() for embedding in embeddings]).sum().backward()
+        gradients = [weight.grad for weight in model.parameters()]
+        results.append([*embeddings, *gradients])
+    assert len(results[0]) == 4 + len(list(model.parameters()))
+    for packed, one_by_one in zip(*results, strict=True):
+        torch.testing.assert_close(packed, one_by_one, rtol=1e-9, atol=1e-11)
+
+
+def test_the_packed_pass_computes_nothing_for_padding() -> None:
+    model, batch = build_model(MODEL.model_copy(update=SHARED)).eval(), build_batch(5)
+    counts = []
+    for embed in (embed_packed, embed_one_by_one):
+        with counting() as counter:
+            embed(model, batch)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        SHARED,
+        {"audio_input": "spectrogram", "spectrogram_patch": (1, 8)},
+        {"text_style": "bert"},
+        {"text_style": "linear"},
+        {"space_kind": "mmv_disjoint", "batch_norm_everywhere": True},
+        {"drop_token_draw": "batch"},
+    ],
+)
+def test_every_kind_trains_all_its_weights(update: dict[str, object]) -> None:
+    model = build_model(MODEL.model_copy(update={"drop_token_rate": 0.5} | update)).train()
+    batch = build_batch(5)
+    losses = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS)
+    losses.total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    model.eval()
+    for one_by_one, together in zip(
+        embed_one_by_one(model, batch), embed_packed(model, batch), strict=True
+    ):
+        torch.testing.assert_close(one_by_one, together, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_a_shared_encoder_are_collected_once() -> None:
+    params = MODEL.model_copy(update=SHARED)
+    model, other = build_model(params), Vatt(params, CLIP, vocab_size=50)
+    weights = collect_weights(model)
+    assert sum(weight.numel() for weight in weights.values()) == sum(
+        tensor.numel() for tensor in [*model.parameters(), *model.buffers()]
+    )
+    restore_weights(other, weights)
+    assert other.audio.encoder is other.video.encoder
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    del weights["video.encoder.norm.bias"]
+    with pytest.raises(KeyError, match=r"video\.encoder\.norm\.bias"):
+        restore_weights(other, weights)
+
+
+def test_a_clip_below_one_patch_is_refused() -> None:
+    model = build_model().eval()
+    with pytest.raises(ValueError, match="less than a patch"):
+        model.encode_video(torch.zeros(1, 1, 16, 16, 3))
+    with pytest.raises(ValueError, match="less than a patch"):
+        model.encode_audio(torch.zeros(1, 7))
+
+
+def test_bf16_weights_give_nearly_the_same_features() -> None:
+    model, batch = build_model().eval(), build_batch(5)
+    exact = model(batch)
+    rounded = model.bfloat16()(batch)
+    for name in ("video_va", "audio_va", "video_vt", "text_vt"):
+        cosine = torch.cosine_similarity(
+            getattr(exact, name), getattr(rounded, name).float(), dim=-1
+        )
+        assert cosine.min() > 0.99, name
+
+
+def train_step(batch: Batch) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
+    model = build_model().train()
+    loss = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS).total
+    loss.backward()
+    gradients = {
+        name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None
+    }
+    return loss.item(), gradients, dict(model.named_buffers())
+
+
+def train_step_on_rank() -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
+    rank, whole = torch.distributed.get_rank(), build_batch(8)
+    own = slice(4 * rank, 4 * rank + 4)
+    return train_step(
+        Batch(
+            whole.video[own],
+            whole.audio[own],
+            whole.text[own],
+            whole.audio_mask[own],
+            whole.text_mask[own],
+        )
+    )
+
+
+def test_mean_of_two_ranks_is_one_process_with_all_clips(two_ranks: Ranks) -> None:
+    (loss_0, gradients_0, statistics_0), (loss_1, gradients_1, statistics_1) = two_ranks.run(
+        train_step_on_rank
+    )
+    loss, gradients, statistics = train_step(build_batch(8))
+    assert (loss_0 + loss_1) / 2 == pytest.approx(loss, rel=1e-5)
+    assert gradients.keys() == gradients_0.keys() == dict(build_model().named_parameters()).keys()
+    for name, gradient in gradients.items():
+        mean = (gradients_0[name] + gradients_1[name]) / 2
+        largest = gradient.abs().max().item()
+        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-5 + 1e-4 * largest, msg=name)
+    for name, value in statistics.items():
+        assert torch.equal(statistics_0[name], statistics_1[name]), name
+        torch.testing.assert_close(statistics_0[name], value, rtol=1e-5, atol=1e-6, msg=name)

@@ -1,0 +1,233 @@
+"""Only what is new or changed is decoded, and the bytes are those of a run that decodes all."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.made_media import Clip, write_clip
+from tests.preprocess.parameters import PARAMS
+from tests.preprocess.test_corpus import digest_files, read_quarantine
+from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.params import PreprocessParams
+from vatt.preprocess.cache import FragmentStore
+from vatt.preprocess.corpus import write_corpus
+
+CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
+CLIPS = {
+    "a.mp4": Clip(duration_s=1.0),
+    "b.mp4": Clip(duration_s=9.0, width_px=96),
+    "c.wav": Clip(duration_s=2.0, video=False),
+}
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a new file in the place of an old one, which may have other names."""
+    path.with_name("new").write_bytes(content)
+    path.with_name("new").replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """A folder with downloads, a store of earlier work, and what was made."""
+
+    folder: Path
+
+    @property
+    def download_dir(self) -> Path:
+        return self.folder / "download"
+
+    @property
+    def store_dir(self) -> Path:
+        return self.folder / "store"
+
+    def write(self, params: PreprocessParams = PARAMS) -> dict[str, str]:
+        """Run, with the store; returns the digests of all files."""
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        (self.folder / "out").mkdir()
+        write_corpus(self.download_dir, self.folder / "out", params, 1, self.store_dir)
+        return digest_files(self.folder / "out")
+
+    def write_anew(self, params: PreprocessParams = PARAMS) -> dict[str, str]:
+        """Run without a store."""
+        (self.folder / "anew").mkdir()
+        write_corpus(self.download_dir, self.folder / "anew", params, 1)
+        return digest_files(self.folder / "anew")
+
+    def entries(self) -> dict[Path, tuple[int, int]]:
+        """Files of the store; one that was made again is another file."""
+        paths = (self.store_dir / "fragments").glob("*/*")
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+    def change_row(self, video_id: str, **changes: object) -> None:
+        rows = read_manifest(self.download_dir)
+        write_manifest(
+            self.download_dir,
+            [
+                dataclasses.replace(row, **changes) if row.video_id == video_id else row  # type: ignore[arg-type]
+                for row in rows
+            ],
+        )
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    rows = [ManifestEntry("s", "gone.mp4", "train", "failed", reason="HTTP 404")]
+    for name, clip in CLIPS.items():
+        write_clip(project.download_dir / "s" / name, clip)
+        rows.append(ManifestEntry("s", name, "train", path=f"s/{name}"))
+    (project.download_dir / "s/bad.mp4").write_text("no media")
+    rows.append(ManifestEntry("s", "bad.mp4", "train", path="s/bad.mp4"))
+    write_manifest(project.download_dir, rows)
+    (project.download_dir / "s/a.vtt").write_text(CAPTIONS)
+    project.change_row("a.mp4", captions_path="s/a.vtt", captions_format="vtt")
+    project.write()
+    return project
+
+
+@pytest.fixture
+def project(original: Project, tmp_path: Path) -> Project:
+    """A copy with the same downloads: as files, not only as content."""
+    shutil.copytree(original.download_dir, tmp_path / "download", copy_function=os.link)
+    shutil.copytree(original.store_dir, tmp_path / "store")
+    return Project(tmp_path)
+
+
+def count_new(project: Project, before: dict[Path, tuple[int, int]]) -> int:
+    return sum(before.get(path) != place for path, place in project.entries().items())
+
+
+def test_nothing_is_done_twice(
+    project: Project, original: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.entries()
+    assert len(before) == 4
+    assert project.write() == digest_files(original.folder / "out")
+    assert project.entries() == before
+    assert "preprocess: 0 of 5 files are new or changed" in capsys.readouterr().out
+
+
+def test_the_largest_files_are_begun_first(project: Project) -> None:
+    shutil.rmtree(project.store_dir)
+    project.write()
+    store = FragmentStore(project.store_dir)
+    paths = sorted(project.entries(), key=lambda path: path.stat().st_mtime_ns)
+    outcomes = [store.read(path.name) for path in paths]
+    done = [outcome.segments[0].video_id for outcome in outcomes if outcome and outcome.segments]
+    sizes = {name: (project.download_dir / "s" / name).stat().st_size for name in CLIPS}
+    assert done == sorted(CLIPS, key=lambda name: -sizes[name])
+
+
+def add_video(project: Project) -> None:
+    write_clip(project.download_dir / "s/d.mp4", Clip(duration_s=1.0))
+    rows = read_manifest(project.download_dir)
+    write_manifest(
+        project.download_dir, [*rows, ManifestEntry("s", "d.mp4", "test", path="s/d.mp4")]
+    )
+
+
+def change_video(project: Project) -> None:
+    other = write_clip(project.folder / "other.mp4", Clip(duration_s=2.0))
+    replace_file(project.download_dir / "s/a.mp4", other.read_bytes())
+
+
+def change_captions(project: Project) -> None:
+    replace_file(project.download_dir / "s/a.vtt", CAPTIONS.replace("hello", "bye").encode())
+
+
+def lose_captions(project: Project) -> None:
+    (project.download_dir / "s/a.vtt").unlink()
+
+
+def change_annotations(project: Project) -> None:
+    project.change_row("a.mp4", annotations=(Annotation("task", "label"),))
+
+
+@pytest.mark.parametrize(
+    "change", [add_video, change_video, change_captions, lose_captions, change_annotations]
+)
+def test_one_change_is_one_file_to_do(
+    project: Project, original: Project, change: Callable[[Project], None]
+) -> None:
+    before = project.entries()
+    change(project)
+    digests = project.write()
+    assert count_new(project, before) == 1
+    assert digests == project.write_anew() != digest_files(original.folder / "out")
+
+
+def test_what_left_the_corpus_is_removed(project: Project) -> None:
+    before = project.entries()
+    rows = [row for row in read_manifest(project.download_dir) if row.video_id != "b.mp4"]
+    write_manifest(project.download_dir, rows)
+    assert project.write() == project.write_anew()
+    assert len(project.entries()) == len(before) - 1
+    assert project.entries().items() < before.items()
+
+
+def test_a_parameter_of_the_segments_makes_all_again(project: Project) -> None:
+    before = project.entries()
+    params = PARAMS.model_copy(update={"video_crf": 30})
+    assert project.write(params) == project.write_anew(params)
+    assert project.entries().keys().isdisjoint(before)
+
+
+def test_a_parameter_of_the_shards_makes_none_again(project: Project) -> None:
+    before = project.entries()
+    params = PARAMS.model_copy(update={"segments_per_shard": 2, "vocab_size": 600})
+    assert project.write(params) == project.write_anew(params)
+    assert project.entries() == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"xyz", None])
+def test_a_damaged_entry_is_made_again(
+    project: Project, original: Project, damage: bytes | None
+) -> None:
+    before = project.entries()
+    largest = max(before, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[1000] ^= 1
+    largest.write_bytes(content if damage is None else damage)
+    digests = project.write()
+    assert digests == digest_files(original.folder / "out")
+    assert count_new(project, before) == 1
+    assert digests == project.write()
+
+
+@pytest.mark.parametrize("content", [None, b"no database"])
+def test_lost_digests_cost_reading_only(
+    project: Project, original: Project, content: bytes | None
+) -> None:
+    before = project.entries()
+    (project.store_dir / "digests.sqlite").unlink()
+    if content is not None:
+        (project.store_dir / "digests.sqlite").write_bytes(content)
+    assert project.write() == digest_files(original.folder / "out")
+    assert project.entries() == before
+
+
+def test_a_file_that_is_gone_is_tried_again(project: Project) -> None:
+    content = (project.download_dir / "s/a.mp4").read_bytes()
+    (project.download_dir / "s/a.mp4").unlink()
+    project.write()
+    assert set(read_quarantine(project.folder / "out")) == {"gone.mp4", "bad.mp4", "a.mp4"}
+    replace_file(project.download_dir / "s/a.mp4", content)
+    project.write()
+    assert set(read_quarantine(project.folder / "out")) == {"gone.mp4", "bad.mp4"}
+
+
+def test_a_file_on_which_the_decoder_hangs_is_given_up(project: Project) -> None:
+    os.mkfifo(project.download_dir / "s/endless.mp4")  # whoever opens it waits for ever
+    rows = read_manifest(project.download_dir)
+    write_manifest(
+        project.download_dir,
+        [*rows, ManifestEntry("s", "endless.mp4", "train", path="s/endless.mp4")],
+    )
+    project.write(PARAMS.model_copy(update={"time_limit_s": 0.3}))
+    quarantine = read_quarantine(project.folder / "out")
+    assert quarantine["endless.mp4"] == "the decoder hung: nothing new for 0.3 s"
+    assert len(quarantine) == 3

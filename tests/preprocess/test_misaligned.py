@@ -1,0 +1,160 @@
+"""Videos whose sound, picture or captions do not belong together or are unusual: measured and judged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.made_media import Clip, write_clip
+from tests.preprocess.parameters import PARAMS
+from tests.speech import Speech, say, write_captions
+from tests.validate.clean import PARAMS as VALIDATE
+from tests.validate.clean import duplicates, quarantine
+from vatt.corpus.index import read_index
+from vatt.corpus.manifest import ManifestEntry, write_manifest
+from vatt.preprocess.corpus import write_corpus
+from vatt.validate.verdict import Corpus, validate_corpus
+
+LENGTH_S = 60.0
+SPEECH = {seed: say(LENGTH_S, seed) for seed in (1, 2, 3)}
+NARRATED = Clip(
+    duration_s=LENGTH_S, frame_rate_hz=5, sample_rate_hz=16_000, num_channels=1, flash_s=()
+)
+
+
+def delay(speech: Speech, late_s: float) -> Speech:
+    """Speak later; what goes beyond the end is lost."""
+    silence = np.zeros(round(late_s * 16_000), np.float32)
+    return speech._replace(samples=np.concatenate([silence, speech.samples])[: len(speech.samples)])
+
+
+# Name to sound, captions, and how late these are.
+TOLD = {
+    "good.mp4": (SPEECH[1], SPEECH[1], 0.0),
+    "late captions.mp4": (SPEECH[2], SPEECH[2], 2.0),
+    "early captions.mp4": (SPEECH[3], SPEECH[3], -3.0),
+    "late sound.mp4": (delay(SPEECH[1], 2.0), SPEECH[1], 0.0),
+    "captions of another.mp4": (SPEECH[1], SPEECH[2], 0.0),
+    "swapped sound.mp4": (SPEECH[3], SPEECH[1], 0.0),
+    "music.mp4": (None, SPEECH[1], 0.0),
+}
+SHORT = Clip(duration_s=3.0, flash_s=(1.0,))
+ODD = {
+    "surround.mp4": replace(SHORT, num_channels=6, sample_rate_hz=48_000),
+    "8 bit.wav": replace(
+        SHORT, video=False, num_channels=1, sample_rate_hz=8000, audio_codec="pcm_u8"
+    ),
+    "1 fps.mp4": replace(SHORT, frame_rate_hz=1, duration_s=6.0),
+    "240 fps.mp4": replace(SHORT, frame_rate_hz=240),
+    "8K.mp4": replace(
+        SHORT, width_px=7680, height_px=4320, frame_rate_hz=5, duration_s=0.6, flash_s=(0.2,)
+    ),
+    "sound starts 2 s later.mkv": replace(SHORT, duration_s=6.0, audio_start_s=2.0),
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("misaligned")
+    entries = []
+    for name, (sound, told, late_s) in TOLD.items():
+        clip = replace(NARRATED, samples=sound.samples if sound else None)
+        write_clip(folder / "s" / name, clip)
+        write_captions(folder / "s" / f"{name}.vtt", told, late_s)
+        row = ManifestEntry("s", name, "train", path=f"s/{name}")
+        entries.append(replace(row, captions_path=f"s/{name}.vtt", captions_format="vtt"))
+    for name, clip in ODD.items():
+        write_clip(folder / "s" / name, clip)
+        entries.append(ManifestEntry("s", name, "train", path=f"s/{name}"))
+    write_manifest(folder, entries)
+    (folder / "out").mkdir()
+    counts = write_corpus(folder, folder / "out", PARAMS, num_workers=2)
+    assert counts["quarantined"] == 0
+    assert counts["near_duplicates"] == 0
+    return read_index(folder / "out")
+
+
+def rows_of(index: pd.DataFrame, name: str) -> pd.DataFrame:
+    rows = index[index["video_id"] == name]
+    assert len(rows) > 0
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "offset_s"),
+    [
+        ("good.mp4", 0.0),
+        ("late captions.mp4", 2.0),
+        ("early captions.mp4", -3.0),
+        ("late sound.mp4", -2.0),
+    ],
+)
+def test_the_offset_of_captions_is_found(index: pd.DataFrame, name: str, offset_s: float) -> None:
+    rows = rows_of(index, name)
+    assert set(rows["caption_offset_s"]) == {rows["caption_offset_s"].iloc[0]}
+    assert rows["caption_offset_s"].iloc[0] == pytest.approx(offset_s, abs=0.3)
+    assert rows["caption_score"].min() > 0.5
+    assert 0.3 < rows["speech_rate"].mean() < 0.9
+
+
+@pytest.mark.parametrize("name", ["captions of another.mp4", "swapped sound.mp4"])
+def test_captions_of_another_sound_have_a_low_score(index: pd.DataFrame, name: str) -> None:
+    assert rows_of(index, name)["caption_score"].max() < 0.2
+
+
+def test_captions_of_music_cannot_be_timed(index: pd.DataFrame) -> None:
+    rows = rows_of(index, "music.mp4")
+    assert rows["speech_rate"].max() < 0.05
+    assert rows["caption_score"].isna().all()
+
+
+def test_the_verdict_names_those_that_do_not_fit(index: pd.DataFrame) -> None:
+    told = index[index["video_id"].isin(TOLD)]
+    verdict, page = validate_corpus(Corpus(told, quarantine(0), duplicates(0)), VALIDATE)
+    examples = {
+        rule["name"]: {text.partition(":")[0] for text in rule["examples"]}
+        for rule in verdict["expectations"]
+        if not rule["success"]
+    }
+    assert examples["captions_fit_mostly"] == {"s/captions of another.mp4", "s/swapped sound.mp4"}
+    late = {"s/late captions.mp4", "s/early captions.mp4", "s/late sound.mp4"}
+    assert examples["captions_in_time_mostly"] == late
+    assert examples["captions_spoken"] == {"s/music.mp4"}
+    assert "s/swapped sound.mp4: 0" in page
+
+
+def test_surround_sound_is_mixed(index: pd.DataFrame) -> None:
+    row = rows_of(index, "surround.mp4").iloc[0]
+    assert row["audio_duration_s"] == pytest.approx(3.0, abs=0.1)
+    assert row["silent_rate"] == 0.0
+    assert row["clipped_rate"] == 0.0
+
+
+def test_sound_of_8_bits_at_8_khz_is_usable(index: pd.DataFrame) -> None:
+    row = rows_of(index, "8 bit.wav").iloc[0]
+    assert row["num_samples"] == 3 * 48_000
+    assert row["silent_rate"] == 0.0
+
+
+def test_a_slow_picture_is_frozen_and_a_fast_one_is_not(index: pd.DataFrame) -> None:
+    slow, fast = rows_of(index, "1 fps.mp4").iloc[0], rows_of(index, "240 fps.mp4").iloc[0]
+    assert slow["num_frames"] == 20
+    # Each picture stands for five frames of 5 per second.
+    assert slow["frozen_rate"] == pytest.approx(16 / 19)
+    assert fast["num_frames"] in {15, 16}  # AAC fills up its last frame
+    assert fast["frozen_rate"] < 0.3
+
+
+def test_a_picture_of_8k_is_made_small(index: pd.DataFrame) -> None:
+    row = rows_of(index, "8K.mp4").iloc[0]
+    assert (row["height_px"], row["width_px"]) == (64, 114)
+    assert row["num_frames"] == 3
+
+
+def test_sound_that_starts_later_is_measured_and_kept_in_place(index: pd.DataFrame) -> None:
+    rows = rows_of(index, "sound starts 2 s later.mkv")
+    assert set(rows["start_offset_s"].round(1)) == {2.0}
+    assert rows["video_duration_s"].sum() == pytest.approx(6.0, abs=0.05)
+    assert rows["end_s"].max() == pytest.approx(8.0, abs=0.25)
+    assert rows["audio_duration_s"].sum() == pytest.approx(6.0, abs=0.1)

@@ -1,0 +1,85 @@
+"""A Ray cluster of two machines, both on this one, in the place of the local processes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.known_corpus import CORPUS_PARAMS
+from tests.preprocess.test_corpus import digest_files
+from vatt.core.errors import StageError
+from vatt.core.pool import Lost, StallLimit, work_through
+from vatt.preprocess.corpus import write_corpus
+from vatt.preprocess.engine import RayCrew
+
+
+@pytest.fixture(scope="module")
+def cluster_address() -> Iterator[str]:
+    node: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False}
+    node["object_store_memory"] = 80 << 20
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster.add_node(**node)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+
+
+def work_badly(folder: Path, number: int) -> tuple[int, str]:
+    """Die at 0, the first time, and at 1; hang at 2; 3 and 4 meet; return the number and the machine."""
+    has_died = (folder / f"dead {number}").exists()
+    if number == 1 or (number == 0 and not has_died):
+        (folder / f"dead {number}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 2:
+        (folder / "hangs").touch()
+        time.sleep(600)
+    (folder / f"met {number}").touch()
+    while number in {3, 4} and len(list(folder.glob("met [34]"))) < 2:
+        time.sleep(0.05)
+    return number, ray.get_runtime_context().get_node_id()
+
+
+@pytest.mark.slow
+def test_a_death_costs_a_retry_and_a_hang_one_item(cluster_address: str, tmp_path: Path) -> None:
+    limit = StallLimit(
+        2.0, lambda number: 0 if number == 2 and (tmp_path / "hangs").exists() else None
+    )
+    crew = RayCrew(partial(work_badly, tmp_path), cluster_address)
+    assert crew.size == 2
+    results = dict(work_through(crew, range(7), limit))
+    assert isinstance(results.pop(1), Lost)
+    assert isinstance(results.pop(2), Lost)
+    assert [result[0] for result in results.values()] == list(results)
+    assert results[3][1] != results[4][1]
+    assert not ray.is_initialized()
+
+
+def fail(number: int) -> int:
+    raise OSError(28, "No space left on device", f"file{number}")
+
+
+@pytest.mark.slow
+def test_errors_keep_their_type(cluster_address: str) -> None:
+    with pytest.raises(OSError, match="No space left on device: 'file7'"):
+        list(work_through(RayCrew(fail, cluster_address), [7]))
+
+
+def test_same_bytes_as_with_local_processes(
+    cluster_address: str, download_dir: Path, corpus_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    store_dir = tmp_path / "store"
+    write_corpus(download_dir, tmp_path / "out", CORPUS_PARAMS, 1, store_dir, cluster_address)
+    assert digest_files(tmp_path / "out") == digest_files(corpus_dir)
+
+
+def test_no_cluster_is_a_clear_error() -> None:
+    with pytest.raises(StageError, match=r"launch\.ray_address = 127\.0\.0\.1:1: "):
+        RayCrew(fail, "127.0.0.1:1")

@@ -1,0 +1,92 @@
+"""What a run shows while it goes on: the same numbers in logs, in TensorBoard and on its output."""
+
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from orchestration.live import parse_numbers
+from tests.train.corpus import PRETRAIN, build_engine, build_plan, make_batch, open_batches
+from vatt.model.cost import Cost
+from vatt.train.loop import Validation, train
+from vatt.train.monitor import measure_health
+from vatt.train.speed import Speed, measure_peak
+
+COST = Cost(num_tokens=10, training=1000)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run that validated; its output is in output.txt."""
+    directory = tmp_path_factory.mktemp("shown")
+    updates = {"num_steps": 8, "validate_every_steps": 4}
+    pretrain = PRETRAIN.model_copy(update=updates)
+    measure = partial(measure_health, batches=[make_batch(99)])
+    plan = replace(
+        build_plan(directory, pretrain),
+        directory=directory,
+        validation=Validation("health", measure),
+        cost=COST,
+    )
+    with pytest.MonkeyPatch.context() as patch, (directory / "output.txt").open("w") as output:
+        patch.setattr("sys.stdout", output)
+        train(build_engine(pretrain=pretrain), open_batches, plan)
+    return directory
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_all_places_show_the_same(shown: Path) -> None:
+    events = EventAccumulator(str(shown / "tensorboard"))
+    events.Reload()
+    lines = [parse_numbers(line) for line in (shown / "output.txt").read_text().splitlines()]
+    assert None not in lines
+    for kind in ("curve", "speed", "health"):
+        rows = read_rows(shown / f"{kind}.jsonl")
+        assert [row["step"] for row in rows] == [4, 8]
+        printed = [line for line in lines if line is not None and line["kind"] == kind]
+        assert printed == [{"kind": kind, **row} for row in rows]
+        for name in rows[0].keys() - {"step"}:
+            drawn = events.Scalars(f"{kind}/{name}")
+            assert [event.step for event in drawn] == [4, 8]
+            assert [event.value for event in drawn] == pytest.approx(
+                [row[name] for row in rows], rel=1e-6
+            )
+
+
+def test_speed_follows_from_clips_and_cost(shown: Path) -> None:
+    for row in read_rows(shown / "speed.jsonl"):
+        assert row["tokens_per_second"] == pytest.approx(10 * row["clips_per_second"])
+        assert row["flops_per_second"] == pytest.approx(1000 * row["clips_per_second"])
+        peak = row["measured_peak_flops_per_second"]
+        assert row["flop_utilisation"] == pytest.approx(row["flops_per_second"] / peak)
+        assert row["memory_bytes"] > 1e8
+        shares = [row[f"{what}_rate"] for what in ("waiting", "saving", "validating", "ranks")]
+        assert all(0 <= share <= 1 for share in shares)
+        assert row["validating_rate"] > 0 or row["step"] == 4
+
+
+def test_a_matrix_product_does_not_exceed_the_peak() -> None:
+    """The peak is that of this machine: a second look finds about as much."""
+    engine = build_engine()
+    first, second = measure_peak(engine), measure_peak(engine)
+    assert 1e9 < first < 1e14
+    assert 0.1 < first / second < 10
+
+
+def test_time_is_counted_once() -> None:
+    engine, started_s = build_engine(), time.perf_counter()
+    speed = Speed(engine, None)
+    with speed.spending("waiting"):
+        time.sleep(0.02)
+    speed.count(8)
+    waiting_rate = speed.close_window()["waiting_rate"]
+    assert 1 >= waiting_rate >= 0.02 / (time.perf_counter() - started_s)
+    assert speed.close_window()["waiting_rate"] == 0
+    assert "flop_utilisation" not in speed.close_window()

@@ -1,0 +1,76 @@
+"""A training that takes no time, and studies of it; its value follows from its schedule alone."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vatt.params import TuneParams
+from vatt.tune.trials import Plan
+from vatt.tune.workers import OnValidation
+
+NUM_STEPS = 6
+OWN = {"learning_rate": 0.01, "warmup_steps": 5, "shape": "cosine", "momentum": 0.9}
+TUNE = TuneParams.model_validate(
+    {
+        "num_trials": 8,
+        "num_random_trials": 3,
+        "num_parallel": 3,
+        "num_workers": 1,
+        "threads_per_worker": 1,
+        "storage": None,
+        "heartbeat_s": 60,
+        "max_restarts": 0,
+        "prune": {"min_trials": 2, "min_steps": 2},
+        "space": {
+            "learning_rate": {"low": 1e-4, "high": 1.0, "log": True},
+            "warmup_steps": {"low": 0, "high": 20},
+            "shape": {"choices": ["cosine", "linear"]},
+        },
+        "task_space": {},
+    }
+)
+
+
+def make_plan(**changes: Any) -> Plan:
+    """A plan whose parameters of `tune` are changed."""
+    return Plan("video", 7, TUNE.model_copy(update=changes), OWN, {"data": "abc", "code": 1})
+
+
+def compute_value(schedule: Mapping[str, Any], step: int) -> float:
+    distance = math.log10(schedule["learning_rate"]) + 2.5
+    bonus = 0.1 if schedule["shape"] == "linear" else 0.0
+    return float(step * (math.exp(-(distance**2)) + bonus + schedule["warmup_steps"] / 100))
+
+
+@dataclass(frozen=True)
+class Training:
+    """Trains, with a checkpoint after each step; every step that it computes is a line of the log.
+
+    accident: is called before a step with the name of the trial's folder and the step.
+    """
+
+    log_path: Path
+    accident: Callable[[str, int], None] = lambda _name, _step: None
+
+    def __call__(
+        self, schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation
+    ) -> None:
+        checkpoint = directory / "step"
+        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        for step in range(1, done + 1):
+            on_validation(step, compute_value(schedule, step))
+        for step in range(done + 1, NUM_STEPS + 1):
+            self.accident(directory.name, step)
+            with self.log_path.open("a") as log:
+                log.write(f"{directory.name} {step} {os.getpid()}\n")
+            on_validation(step, compute_value(schedule, step))
+            checkpoint.with_suffix(".new").write_text(str(step))
+            checkpoint.with_suffix(".new").replace(checkpoint)
+
+    def read_log(self) -> list[tuple[str, int]]:
+        """Return the computed steps: the names of the trials' folders, and the steps."""
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        return [(line.split()[0], int(line.split()[1])) for line in lines]

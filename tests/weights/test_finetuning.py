@@ -1,0 +1,244 @@
+"""Classifiers that begin with the towers of trained models: the same features, at any size of clip."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from tests.model.original import AGNOSTIC
+from tests.model.test_parity_classifier import VIDEO, WAVEFORM
+from tests.train.tasks import TASK
+from tests.weights.test_export import PARAMS
+from vatt.core.errors import StageError
+from vatt.model.classifier import Classifier, ClassifierParams, Network, build_network
+from vatt.model.towers import restore_weights
+from vatt.model.vatt import Vatt
+from vatt.params import ClipParams, TaskName, TaskParams
+from vatt.weights.classifier import ExportedClassifierParams, save_classifier
+from vatt.weights.export import ExportedParams, build_untrained, save_export
+from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
+
+CLIP = PARAMS.clip
+AGNOSTIC_PARAMS = PARAMS.model_copy(
+    update={
+        "model": PARAMS.model.model_copy(update={"shared_encoder": True, "text_style": "bert"}),
+        "tokenizer": None,
+    }
+)
+SPECIFIC_PARAMS = PARAMS.model_copy(update={"tokenizer": None})
+EXPORTS = {"specific": SPECIFIC_PARAMS, "agnostic": AGNOSTIC_PARAMS}
+
+
+def export(path: Path, params: ExportedParams) -> Vatt:
+    """Write and return a model none of whose weights is the first one of training."""
+    model = build_untrained(params)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
+    save_export(path, model, params, None)
+    return model
+
+
+def start(
+    source: Path, name: TaskName, task: TaskParams = TASK, clip: ClipParams = CLIP
+) -> Network:
+    """Return the network that fine-tuning to five classes would start from, in evaluation."""
+    if name == "audio_visual":
+        task = task.model_copy(update={"fusion": "concatenation"})
+    params = describe_classifier(source, PARAMS.model, Demand(name, task, clip, 5))
+    write_first_weights(source, params, 3, source / "first")
+    network = build_network(params)
+    restore_weights(network, load_file(source / "first"))
+    return network.eval()
+
+
+def draw_clips(clip: ClipParams = CLIP) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    size = clip.frame_size_px
+    video = torch.rand(2, clip.num_frames, size, size, 3, generator=generator) * 2 - 1
+    return video, torch.rand(2, clip.num_samples, generator=generator) * 2 - 1
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_towers_give_the_features_of_the_pretrained_model(tmp_path: Path, kind: str) -> None:
+    model = export(tmp_path, EXPORTS[kind])
+    video, audio = draw_clips()
+    wanted = {"video": model.encode_video(video), "audio": model.encode_audio(audio)}
+    for name in ("video", "audio", "audio_visual"):
+        network = start(tmp_path, name)
+        for modality, tower in zip(network.modalities, network.towers, strict=True):
+            found = tower({"video": video, "audio": audio}[modality])[:, 0]
+            assert torch.equal(found, wanted[modality]), (name, modality)
+    joint = start(tmp_path, "audio_visual")
+    features = torch.cat([wanted["video"], wanted["audio"]], dim=1)
+    torch.testing.assert_close(joint(video, audio), joint.head(features))
+
+
+@pytest.mark.parametrize("name", ["video", "audio_visual"])
+def test_the_head_is_drawn_from_the_seed(tmp_path: Path, name: TaskName) -> None:
+    export(tmp_path, SPECIFIC_PARAMS)
+    params = describe_classifier(tmp_path, PARAMS.model, _demand(name))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    for seed in (0, 1, 0):
+        write_first_weights(tmp_path, params, seed, tmp_path / f"{seed}")
+    assert torch.equal(torch.rand(1), expected)  # the caller's random numbers are left alone
+    one, other = (load_file(tmp_path / f"{seed}") for seed in (0, 1))
+    differing = {key for key in one if not torch.equal(one[key], other[key])}
+    assert differing == {"head.weight"}
+    write_first_weights(tmp_path, params, 0, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "0").read_bytes()
+
+
+def _demand(name: TaskName) -> Demand:
+    fusion = "concatenation" if name == "audio_visual" else None
+    return Demand(name, TASK.model_copy(update={"fusion": fusion}), CLIP, 5)
+
+
+def test_other_sizes_get_positions_on_a_natural_spline(tmp_path: Path) -> None:
+    small = CLIP.model_copy(update={"num_frames": 8, "frame_size_px": 40})
+    model = export(tmp_path, SPECIFIC_PARAMS.model_copy(update={"clip": small}))
+    clip = CLIP.model_copy(update={"num_frames": 12, "frame_size_px": 64})
+    network = start(tmp_path, "video", clip=clip)
+    assert isinstance(network, Classifier)
+    video, _ = draw_clips(clip)
+    # The pre-trained tower interpolates on the fly.
+    torch.testing.assert_close(network.tower(video)[:, 0], model.encode_video(video))
+    for axis, (num_knots, num_places) in enumerate(((4, 6), (5, 8), (5, 8))):
+        old = model.video.stem.positions.tables[axis].table.detach().double().numpy()
+        new = network.tower.stem.positions.tables[axis].table.detach().numpy()
+        assert (len(old), len(new)) == (num_knots, num_places)
+        spline = CubicSpline(range(num_knots), old, bc_type="natural")
+        places = np.arange(num_places) * num_knots / num_places
+        inside = np.minimum(places, num_knots - 1)
+        beyond = (places - inside)[:, None] * spline(num_knots - 1, 1)
+        np.testing.assert_allclose(new, spline(inside) + beyond, rtol=1e-4, atol=1e-6)
+
+
+def test_sound_at_half_the_rate_keeps_its_positions(tmp_path: Path) -> None:
+    """Twice as long at every second sample: as many samples, the same table."""
+    model = export(tmp_path, SPECIFIC_PARAMS)
+    clip = CLIP.model_copy(update={"num_samples": 2 * CLIP.num_samples})
+    network = start(tmp_path, "audio", TASK.model_copy(update={"audio_stride": 2}), clip)
+    assert isinstance(network, Classifier)
+    _, audio = draw_clips()
+    assert torch.equal(network.tower(audio)[:, 0], model.encode_audio(audio))
+
+
+def test_an_image_has_the_first_position_in_time(tmp_path: Path) -> None:
+    model = export(tmp_path, SPECIFIC_PARAMS)
+    network = start(tmp_path, "image")
+    assert isinstance(network, Classifier)
+    tables = [table.table for table in network.tower.stem.positions.tables]
+    trained = [table.table for table in model.video.stem.positions.tables]
+    assert len(trained[0]) > 1
+    assert torch.equal(tables[0], trained[0][:1])
+    assert torch.equal(tables[1], trained[1])
+    patch_frames = PARAMS.model.video_patch[0]
+    image = draw_clips()[0][:, :1].expand(-1, patch_frames, -1, -1, -1)
+    # One patch in time: the pre-trained tower stretches its table to one place, too.
+    torch.testing.assert_close(network.tower(image)[:, 0], model.encode_video(image))
+
+
+def save_imported(path: Path, params: ClassifierParams) -> Classifier:
+    torch.manual_seed(4)
+    classifier = Classifier(params).eval()
+    about = ExportedClassifierParams(classifier=params, frame_rate_hz=12.5, code_version="0.0.0")
+    save_classifier(path, classifier, about)
+    return classifier
+
+
+def test_a_classifier_lends_its_tower_to_other_classes(tmp_path: Path) -> None:
+    kinds: list[tuple[TaskName, ClassifierParams]] = [("video", VIDEO), ("audio", WAVEFORM)]
+    for name, params in kinds:
+        old = save_imported(tmp_path / name, params)
+        clip = CLIP.model_copy(update={"num_frames": 4, "frame_size_px": 16, "num_samples": 96})
+        network = start(tmp_path / name, name, clip=clip)
+        assert isinstance(network, Classifier)
+        video, audio = draw_clips(clip)
+        signal = video if name == "video" else audio
+        assert torch.equal(network.tower(signal), old.tower(signal))
+        assert network(signal).shape == (2, 5)
+        assert old(signal).shape == (2, 7)
+
+
+def test_without_a_source_the_network_is_that_of_the_parameters(tmp_path: Path) -> None:
+    export(tmp_path, SPECIFIC_PARAMS)
+    for name in ("video", "audio", "image", "audio_visual"):
+        scratch = describe_classifier(None, PARAMS.model, _demand(name))
+        assert scratch == describe_classifier(tmp_path, AGNOSTIC, _demand(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("audio", {}, "has a tower for video, none for audio: .* to the task audio$"),
+        ("audio_visual", {}, "none for audio: it cannot be fine-tuned to the task audio_visual"),
+        ("video", {"frame_size_px": 18}, r"finetune.video: a clip of 4 x 18 x 18 is not whole"),
+        ("video", {"num_frames": 1}, r"a clip of 1 x 16 x 16 is not whole patches of 2 x 4 x 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, name: TaskName, change: dict[str, int], message: str
+) -> None:
+    save_imported(tmp_path / "classifier", VIDEO)
+    clip = CLIP.model_copy(update={"num_frames": 4, "frame_size_px": 16} | change)
+    with pytest.raises(StageError, match=message):
+        start(tmp_path / "classifier", name, clip=clip)
+
+
+def test_weights_of_another_network_are_refused_with_their_names(tmp_path: Path) -> None:
+    export(tmp_path / "export", SPECIFIC_PARAMS)
+    params = describe_classifier(tmp_path / "export", PARAMS.model, _demand("video"))
+    save_imported(tmp_path / "other", VIDEO)
+    with pytest.raises(
+        StageError,
+        match=r"other: video: is another network, \d+ tensors do not fit: "
+        r"encoder.blocks.0.attention.key_value.bias is torch.float32 .64,., expected .*256",
+    ):
+        write_first_weights(tmp_path / "other", params, 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_export_is_named_with_its_key(tmp_path: Path) -> None:
+    named = TASK.model_copy(update={"initial_weights": "nowhere"})
+    expected = r"^finetune.image.initial_weights = nowhere: .*nowhere: is not an export: it has no"
+    with pytest.raises(StageError, match=expected):
+        describe_classifier(tmp_path / "nowhere", PARAMS.model, Demand("image", named, CLIP, 5))
+
+
+def test_more_frozen_layers_than_there_are_is_refused() -> None:
+    def describe(freeze: int) -> None:
+        task = TASK.model_copy(update={"freeze": freeze})
+        describe_classifier(None, PARAMS.model, Demand("audio", task, CLIP, 5))
+
+    num_layers = PARAMS.model.audio_size.num_layers
+    describe(num_layers)
+    expected = (
+        rf"^finetune.audio.freeze = {num_layers + 1}: there are {num_layers} layers; accepted"
+    )
+    with pytest.raises(StageError, match=expected):
+        describe(num_layers + 1)
+
+
+def test_a_source_is_a_folder_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def find(initial: str | None) -> Path | None:
+        task = TASK.model_copy(update={"initial_weights": initial})
+        return find_source(task, Path("data/pretrain"))
+
+    assert find(None) is None
+    assert find("pretrain") == Path("data/pretrain")
+    assert find("imported") == Path("imported")
+    with pytest.raises(StageError, match="there is no champion yet"):
+        find("champion")
+    champion = Path("data/promote/champion")
+    champion.mkdir(parents=True)
+    assert find("champion") == champion

@@ -1,0 +1,295 @@
+"""Checkpoints of the original become exports that give the original's numbers, or are refused by name."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vatt
+from tests.model.original import REFERENCE_DIR, Original
+from tests.weights.bundle_writer import Oddities, write_checkpoint
+from vatt.core.errors import StageError
+from vatt.corpus.tokenizer import WordTokenizer
+from vatt.model.towers import collect_weights
+from vatt.weights.import_tf import ImportOptions, import_checkpoint
+from vatt.weights.original import state_from_original
+from vatt.weights.tensor_bundle import VARIABLE_SUFFIX
+
+CHECKPOINTS = REFERENCE_DIR / "checkpoints"
+"""Written by TensorFlow."""
+OPTIONS = ImportOptions(head_width=8, text_max_distance=6, num_tokens=6)
+OF_AGNOSTIC = ImportOptions(head_width=8)
+TOLERANCE = 1e-5
+ROOT = "model/layer_with_weights-0/"
+SLOTS = "/.OPTIMIZER_SLOT/optimizer/"
+Tensors = dict[str, np.ndarray]
+
+
+def write_original(prefix: Path, weights: Tensors, odd: Oddities | None = None) -> Path:
+    """Write weights as TensorFlow does, with the state of Adam and what else stands beside them."""
+    tensors: dict[str, np.ndarray | bytes] = {}
+    for name, value in weights.items():
+        tensors[name + VARIABLE_SUFFIX] = value
+        for slot in "mv":
+            tensors[f"{name}{SLOTS}{slot}{VARIABLE_SUFFIX}"] = np.full_like(value, 7)
+    tensors["optimizer/iter" + VARIABLE_SUFFIX] = np.array(500_000, np.int64)
+    tensors["save_counter" + VARIABLE_SUFFIX] = np.array(3, np.int64)
+    tensors["_CHECKPOINTABLE_OBJECT_GRAPH"] = b"\x0a\x00graph"
+    write_checkpoint(prefix, tensors, odd or Oddities())
+    return prefix
+
+
+@pytest.fixture
+def specific(tmp_path: Path) -> Path:
+    weights = Original("ms").group("w::")
+    return write_original(tmp_path / "ckpt-2", weights, Oddities(num_shards=2))
+
+
+def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ms", OPTIONS), ("ma", OF_AGNOSTIC)])
+def test_embeddings_are_those_of_the_original(
+    tmp_path: Path, name: str, options: ImportOptions
+) -> None:
+    import_checkpoint(CHECKPOINTS / name, tmp_path / "out", options)
+    exported = vatt.load(tmp_path / "out")
+    original = Original(name)
+    batch, heads = original.build_batch(), "eval:/head_stack/bridge/"
+
+    video = exported.embed_video(batch.video)
+    assert_near(video.features, original.tensor("eval:/video/features_pooled"))
+    assert_near(video.va, original.tensor(heads + "video/toaud"))
+    assert_near(video.vt, original.tensor(heads + "video/totxt"))
+    audio = exported.embed_audio(batch.audio)
+    assert_near(audio.features, original.tensor("eval:/audio/features_pooled"))
+    assert_near(audio.va, original.tensor(heads + "audio/tovid"))
+    with torch.inference_mode():
+        text = exported.model.project_text(exported.model.encode_text(batch.text.flatten(0, 1)))
+    assert_near(text, original.tensor(heads + "text/tovid"))
+    assert exported.params.frame_rate_hz == 10
+
+
+@pytest.mark.parametrize("name", ["cls_vit", "cls_wat", "cls_spt"])
+def test_logits_are_those_of_the_original(tmp_path: Path, name: str) -> None:
+    import_checkpoint(CHECKPOINTS / name, tmp_path / "out", OPTIONS)
+    classifier = vatt.load_classifier(tmp_path / "out")
+    original = Original(name)
+    signal = original.numbers["in::images" if name == "cls_vit" else "in::audio"]
+    views = torch.from_numpy(signal if name == "cls_vit" else signal[..., 0]).unflatten(0, (2, 3))
+    assert list(classifier.input_shapes.values()) == [tuple(views.shape[2:])]
+    assert_near(classifier.classify(views), original.tensor("eval:/logits"))
+    with pytest.raises(StageError, match=r"is a classifier: load it with vatt.load_classifier"):
+        vatt.load(tmp_path / "out")
+
+
+def test_a_checkpoint_with_the_state_of_adam(tmp_path: Path) -> None:
+    """The weights after one step become an export bit for bit; the state of Adam is left out."""
+    fates = import_checkpoint(CHECKPOINTS / "ma_adam", tmp_path / "out", OF_AGNOSTIC)
+    left_out = [fate.name for fate in fates if fate.text.startswith("left out: state")]
+    assert len([name for name in left_out if SLOTS in name]) == 2 * 77
+    assert len([name for name in left_out if name.startswith("optimizer/")]) == 5
+    original = Original("ma")
+    after = original.group("w::") | original.group("adam_after::") | original.group("bn_after::")
+    model = vatt.load(tmp_path / "out").model
+    found = collect_weights(model)
+    expected = state_from_original(found, after)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_classifier_from_the_shared_encoder(tmp_path: Path) -> None:
+    """Its tower is the video part of VATT-MA under other names: the original's features show it."""
+    original = Original("ma")
+    unified = ROOT + "_base_layer/unified_backbone/unified_transformer/"
+    moved = {"raw_to_embeddings/video": "voxel_to_patch", "vid_agg_embedding": "agg_embedding"}
+    moved |= {f"{part}/video": part for part in ("pre_proj", "pos_embedding_lookup", "post_proj")}
+    weights: Tensors = {}
+    for key, value in original.group("w::").items():
+        name = key.removeprefix(unified)
+        for old, new in [*moved.items(), ("tx", "tx")]:
+            if key.startswith(unified) and (name == old or name.startswith(old + "/")):
+                weights[ROOT + "_base/" + new + name.removeprefix(old)] = value
+    generator = np.random.default_rng(0)
+    kernel, bias = generator.normal(size=(24, 5)), generator.normal(size=5)
+    weights[ROOT + "_ops/cls/kernel"] = kernel.astype(np.float32)
+    weights[ROOT + "_ops/cls/bias"] = bias.astype(np.float32)
+    write_original(tmp_path / "ckpt", weights)
+
+    import_checkpoint(tmp_path / "ckpt", tmp_path / "out", OPTIONS)
+    logits = vatt.load_classifier(tmp_path / "out").classify(original.tensor("in::video")[:, None])
+    expected = original.numbers["eval:/video/features_pooled"] @ kernel + bias
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_every_tensor_is_accounted_for(tmp_path: Path, specific: Path) -> None:
+    fates = import_checkpoint(specific, tmp_path / "out", OPTIONS)
+    weights = Original("ms").group("w::")
+    texts = {fate.name: fate.text for fate in fates}
+    slots = {f"{name}{SLOTS}{slot}" for name in weights for slot in "mv"}
+    others = {"optimizer/iter", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"}
+    assert texts.keys() == {*weights, *slots, *others}
+    assert {name for name, text in texts.items() if text.startswith("left out")} == slots | others
+    taken = {texts[name].partition("[")[0] for name in weights}
+    assert taken == set(vatt.load(tmp_path / "out").model.state_dict())
+    layer = ROOT + "_base_layer/aud_backbone/_base/tx/layers/1/mha/"
+    fused = "audio.encoder.blocks.1.attention.key_value.weight"
+    assert (texts[layer + "k/kernel"], texts[layer + "v/kernel"]) == (
+        f"{fused}[0:32]",
+        f"{fused}[32:64]",
+    )
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Path:
+    words = ["<pad>", "<unk>", *(f"word{number}" for number in range(48))]
+    path = tmp_path / "howto100m_en.txt"
+    path.write_text("\n".join(words) + "\n")
+    return path
+
+
+def test_text_needs_the_vocabulary(tmp_path: Path, specific: Path, vocabulary: Path) -> None:
+    import_checkpoint(specific, tmp_path / "without", OPTIONS)
+    without = vatt.load(tmp_path / "without")
+    with pytest.raises(StageError, match="--vocabulary FILE, a file of 50 words"):
+        without.embed_text(["word3"])
+
+    options = OPTIONS.model_copy(update={"vocabulary": vocabulary})
+    import_checkpoint(specific, tmp_path / "with", options)
+    exported = vatt.load(tmp_path / "with")
+    texts = ["Word3, word40!", "nothing known"]
+    ids = WordTokenizer(vocabulary).encode(texts, 6)
+    assert ids.tolist() == [[5, 42, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
+    with torch.inference_mode():
+        expected = without.model.project_text(without.model.encode_text(ids))
+    assert torch.equal(exported.embed_text(texts), expected)
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(
+    tmp_path: Path, specific: Path, vocabulary: Path
+) -> None:
+    with vocabulary.open("a") as file:
+        file.write("more\n")
+    options = OPTIONS.model_copy(update={"vocabulary": vocabulary})
+    with pytest.raises(StageError, match=r"en.txt: has 51 words, the checkpoint's table 50"):
+        import_checkpoint(specific, tmp_path / "out", options)
+    with pytest.raises(StageError, match="a classifier has no text"):
+        import_checkpoint(CHECKPOINTS / "cls_vit", tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+QUERY = ROOT + "_base_layer/vid_backbone/_base/tx/layers/1/mha/q/"
+
+
+def replace(name: str, value: np.ndarray | None) -> Callable[[Tensors], Tensors]:
+    def change(weights: Tensors) -> Tensors:
+        rest = {key: kept for key, kept in weights.items() if key != name}
+        return rest if value is None else {**rest, name: value}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replace(QUERY + "kernel", None), rf"{QUERY}kernel: is missing"),
+        (
+            lambda weights: {k: v for k, v in weights.items() if "_base/tx/layers/0/" not in k},
+            "vid_backbone/_base/tx/layers/0/mha/q/kernel: is missing",
+        ),
+        (
+            replace(ROOT + "extra/kernel", np.zeros((2, 2), np.float32)),
+            "extra/kernel: has no place",
+        ),
+        (replace("global_step", np.array(5, np.int64)), "global_step: has no place"),
+        (
+            replace(QUERY + "kernel", np.zeros((32, 31), np.float32)),
+            rf"{QUERY}kernel: has shape .32, 31., its part of video.*query.weight is .32, 32.",
+        ),
+        (
+            replace(QUERY.replace("/q/", "/k/") + "kernel", np.zeros((32, 24), np.float32)),
+            r"mha/k/kernel: has shape .32, 24., its part of video.*key_value.weight is .32, 32.",
+        ),
+        (
+            replace(QUERY + "bias", np.zeros(32, np.float64)),
+            rf"{QUERY}bias: is float64, not float32",
+        ),
+    ],
+)
+def test_checkpoints_of_other_networks_are_refused_by_name(
+    tmp_path: Path, change: Callable[[Tensors], Tensors], message: str
+) -> None:
+    write_original(tmp_path / "ckpt", change(Original("ms").group("w::")))
+    with pytest.raises(StageError, match=message) as error:
+        import_checkpoint(tmp_path / "ckpt", tmp_path / "out", OPTIONS)
+    assert str(tmp_path / "ckpt") in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["file/out", "file/folder/out", "x" * 256])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StageError) as error:
+        import_checkpoint(CHECKPOINTS / "ma", tmp_path / place, OF_AGNOSTIC)
+    assert str(error.value).startswith(f"{tmp_path / place}: cannot be written: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """The system lets no file grow beyond 10 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(StageError, match=r"out: cannot be written: .*[Tt]oo large"):
+            import_checkpoint(CHECKPOINTS / "ma", tmp_path / "out", OF_AGNOSTIC)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vatt", "import-tf", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_says_what_became_of_every_tensor(tmp_path: Path) -> None:
+    checkpoint = CHECKPOINTS / "ma"
+    done = run(checkpoint, tmp_path / "out", "--head-width", "8")
+    assert (done.returncode, done.stderr) == (0, "")
+    *rows, last = done.stdout.splitlines()
+    assert len(rows) == 85
+    assert (
+        f"{ROOT}_base_layer/unified_backbone/unified_transformer/tx/layers/0/mha/q/kernel (32, 32)"
+        " -> video.encoder.blocks.0.attention.query.weight"
+    ) in rows
+    assert "_CHECKPOINTABLE_OBJECT_GRAPH () -> left out: text, no weight" in rows
+    assert last.startswith(f"{tmp_path / 'out'}: 84 tensors taken over, 1 left out")
+
+    again = run(checkpoint, tmp_path / "out", "--head-width", "8")
+    assert again.returncode == 1
+    assert f"import-tf: {tmp_path / 'out'}: exists already" in again.stderr
+
+
+def test_the_command_refuses_a_truncated_checkpoint(tmp_path: Path) -> None:
+    for file in CHECKPOINTS.glob("ma.*"):
+        shutil.copyfile(file, tmp_path / file.name)
+    shard = tmp_path / "ma.data-00000-of-00001"
+    shard.write_bytes(shard.read_bytes()[:100_000])
+    done = run(tmp_path / "ma", tmp_path / "out", "--head-width", "8")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{shard}: is cut off: " in done.stderr
+    assert run(tmp_path / "ma", tmp_path / "out", "--head-width", "0").stderr.startswith(
+        "import-tf: head_width: Input should be greater than or equal to 1, got 0"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ma.data-00000-of-00001",
+        "ma.index",
+    ]

@@ -1,0 +1,231 @@
+"""Checkpoints that TensorFlow wrote, and damaged ones: the right numbers or a refusal, never others."""
+
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.weights.bundle_writer import Oddities, write_checkpoint
+from vatt.core.errors import StageError
+from vatt.weights.tensor_bundle import TensorBundle
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+TENSORS: dict[str, np.ndarray] = {
+    "a/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "a/kernel_of_another": np.array([-1.5, np.inf, np.nan], np.float64),
+    "a/longer/name": np.array(7, np.int64),
+    "b": np.array([[[True]], [[False]]]),
+    "c/empty": np.zeros((0, 5), np.float32),
+    "c/half": np.linspace(-1, 1, 9, dtype=np.float16),
+    "d/int": np.array([-(2**31), 2**31 - 1], np.int32),
+    "é": np.array([0, 255], np.uint8),
+}
+
+
+def read_numbers(name: str, prefix: str) -> dict[str, np.ndarray]:
+    """The original's arrays whose key starts with `prefix`, without it."""
+    with np.load(REFERENCE / f"parity_{name}.npz") as file:
+        return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+
+
+def original_weights(name: str) -> dict[str, np.ndarray]:
+    return read_numbers(name, "w::")
+
+
+def copy_checkpoint(name: str, folder: Path) -> Path:
+    for file in (REFERENCE / "checkpoints").glob(f"{name}.*"):
+        shutil.copyfile(file, folder / file.name)
+    return folder / name
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", ["ms", "ma", "cls_vit", "cls_wat", "cls_spt"])
+def test_tensors_of_original_checkpoints_bit_for_bit(name: str) -> None:
+    bundle = TensorBundle(REFERENCE / "checkpoints" / name)
+    weights = original_weights(name)
+    assert set(bundle) == {*weights, GRAPH}
+    for key, expected in weights.items():
+        assert_same(bundle[key], expected)
+        assert bundle.entries[key].shape == expected.shape
+
+
+def test_a_checkpoint_after_a_step_of_adam_bit_for_bit() -> None:
+    bundle = TensorBundle(REFERENCE / "checkpoints" / "ma_adam")
+    before = read_numbers("ma", "w::")
+    after = read_numbers("ma", "adam_after::") | read_numbers("ma", "bn_after::")
+    assert len(before) == len(after) + 1  # the word table is not trained
+    for key, expected in (before | after).items():
+        assert_same(bundle[key], expected)
+
+    state = {"beta_1": 0.9, "beta_2": 0.999, "decay": 0.0, "learning_rate": 1e-4}
+    for key, number in state.items():
+        assert bundle[f"optimizer/{key}"] == np.float32(number)
+    assert_same(bundle["optimizer/iter"], np.array(1, np.int64))
+    gradients = read_numbers("ma", "g::")
+    for key, gradient in gradients.items():
+        for slot, moment in (("m", 0.1 * gradient), ("v", 0.001 * gradient**2)):
+            found = bundle[f"{key}/.OPTIMIZER_SLOT/optimizer/{slot}"]
+            np.testing.assert_allclose(found, moment, rtol=1e-4, atol=1e-9)
+    assert len(bundle) == len({*before, *state, "iter", GRAPH}) + 2 * len(gradients)
+
+
+def test_text_is_no_array() -> None:
+    bundle = TensorBundle(REFERENCE / "checkpoints" / "ma")
+    assert bundle.entries[GRAPH].is_text
+    with pytest.raises(StageError, match=f"ma.index: {GRAPH} is no array of numbers"):
+        bundle[GRAPH]
+    with pytest.raises(KeyError):
+        bundle["nothing"]
+
+
+@pytest.mark.parametrize("num_shards", [1, 3, 20])
+@pytest.mark.parametrize("pairs_per_block", [1, 4, 100])
+def test_all_types_in_several_shards_and_blocks(
+    tmp_path: Path, num_shards: int, pairs_per_block: int
+) -> None:
+    write_checkpoint(tmp_path / "x", TENSORS, Oddities(num_shards, pairs_per_block))
+    bundle = TensorBundle(tmp_path / "x.index")
+    assert set(bundle) == set(TENSORS)
+    for name, expected in TENSORS.items():
+        assert_same(bundle[name], expected)
+
+
+def test_one_tensor_is_read_without_the_others(tmp_path: Path) -> None:
+    tensors = {"large": np.zeros(5_000_000, np.float32), "small": np.ones(3, np.float32)}
+    write_checkpoint(tmp_path / "x", tensors)
+    tracemalloc.start()
+    try:
+        assert_same(TensorBundle(tmp_path / "x")["small"], tensors["small"])
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << (place % 8)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("cls_vit.index", Path.unlink, r"cls_vit.index is missing; none is there"),
+        ("cls_vit.index", cut, "cls_vit.index: is no index of a checkpoint, or is cut off"),
+        ("cls_vit.index", lambda path: path.write_bytes(b""), "cls_vit.index: is no index"),
+        ("cls_vit.index", lambda path: path.write_bytes(b"\x93NUMPY" * 99), "is no index"),
+        ("cls_vit.index", lambda path: flip(path, 50), "index: is damaged: the checksum of the"),
+        ("cls_vit.data-00000-of-00001", Path.unlink, "data-00000-of-00001: is missing"),
+        ("cls_vit.data-00000-of-00001", cut, "of-00001: is cut off: .* ends at byte 93457"),
+        (
+            "cls_vit.data-00000-of-00001",
+            lambda path: flip(path, 40000),
+            "/kernel.* is damaged: its checksum",
+        ),
+    ],
+)
+def test_damaged_files_are_refused_by_name(
+    tmp_path: Path, file: str, damage: Callable[[Path], object], message: str
+) -> None:
+    prefix = copy_checkpoint("cls_vit", tmp_path)
+    damage(tmp_path / file)
+    with pytest.raises(StageError, match=message):
+        {
+            name: bundle[name]
+            for bundle in [TensorBundle(prefix)]
+            for name in bundle
+            if name != GRAPH
+        }
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (Oddities(block_kind=1), "x.index: is compressed .Snappy, kind 1"),
+        (Oddities(endianness=1), "x.index: was written on a big-endian machine"),
+        (Oddities(min_consumer=2), "x.index: has a newer format, of version 2"),
+        (Oddities(num_shards=0), "x.index: is no index of a checkpoint: it has no header"),
+        (Oddities(sliced="a/kernel"), "x.index: a/kernel is stored in slices"),
+        (Oddities(wrong_shape="a/kernel"), r"a/kernel is damaged: float32 .3, 4, 2. in 48 bytes"),
+        (Oddities(wrong_shard="a/kernel"), "a/kernel is damaged: it lies in shard 1 of 1"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, odd: Oddities, message: str) -> None:
+    write_checkpoint(tmp_path / "x", TENSORS if odd.num_shards else {}, odd)
+    with pytest.raises(StageError, match=message):
+        TensorBundle(tmp_path / "x")["a/kernel"]
+
+
+def test_a_folder_names_the_checkpoints_in_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "ckpt-10", TENSORS)
+    write_checkpoint(tmp_path / "ckpt-500000", TENSORS)
+    for path in (tmp_path, tmp_path / "ckpt-20"):
+        with pytest.raises(StageError, match=r"checkpoints there are .*ckpt-10, .*ckpt-500000"):
+            TensorBundle(path)
+
+
+def assert_right_or_refused(prefix: Path, expected: dict[str, np.ndarray]) -> None:
+    try:
+        found = {name: value for name, value in TensorBundle(prefix).items() if name in expected}
+    except StageError:
+        return
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert_same(value, expected[name])
+
+
+def damage_at_random(data: st.DataObject, content: bytes) -> bytes:
+    """Some bits flipped, then some bytes cut out, as bad disks and broken downloads do."""
+    damaged = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    start, length = data.draw(st.tuples(st.integers(0, len(content)), st.integers(0, 200)))
+    if data.draw(st.booleans()):
+        del damaged[start : start + length]
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("file", ["x.index", "x.data-00000-of-00002", "x.data-00001-of-00002"])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_random_damage_is_refused_or_does_no_harm(
+    tmp_path: Path, file: str, data: st.DataObject
+) -> None:
+    write_checkpoint(tmp_path / "x", TENSORS, Oddities(num_shards=2))
+    path = tmp_path / file
+    path.write_bytes(damage_at_random(data, path.read_bytes()))
+    assert_right_or_refused(tmp_path / "x", TENSORS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage", [flip, lambda path, place: path.write_bytes(path.read_bytes()[:place])]
+)
+def test_every_byte_of_an_original_index(
+    tmp_path: Path, damage: Callable[[Path, int], object]
+) -> None:
+    prefix = copy_checkpoint("cls_spt", tmp_path)
+    index, weights = tmp_path / "cls_spt.index", original_weights("cls_spt")
+    content = index.read_bytes()
+    for place in range(len(content)):
+        index.write_bytes(content)
+        damage(index, place)
+        assert_right_or_refused(prefix, weights)

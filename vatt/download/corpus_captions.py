@@ -1,0 +1,140 @@
+"""HowTo100M's file of all captions, 10 GB of JSON, read as a stream: one video at a time.
+
+ijson is not used: it refuses NaN, which such files hold where a text is missing, and then the rest
+of the file is lost.
+
+Captions of HowTo100M: a caption file for each video, from whichever form the user has.
+
+The file of all captions, raw_caption.json before caption.json; else a CSV of the video, as in
+howto100m_captions.zip.
+"""
+
+import io
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path, write_json
+from vatt.download.items import Captions
+from vatt.download.official_lists import OfficialLists
+from vatt.download.storage import remove_others
+from vatt.media.caption_files import captions_format
+
+CHUNK = 1 << 20
+MAX_VIDEO = 1 << 26
+"""No video has captions of so many characters."""
+KEY = re.compile(r'\s*,?\s*("(?:[^"\\]|\\.)*")\s*:\s*(?=\{)', re.DOTALL)
+END = re.compile(r"\s*\}\s*")
+
+
+def stream_captions(file: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the id of each video and its captions, as the JSON text that stands in the file.
+
+    Raises:
+        StageError: it is not a JSON object of objects; the place is named.
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8-sig")
+    decoder = json.JSONDecoder()
+    try:
+        head = re.match(r"\s*\{", buffer := text.read(CHUNK))
+        if head is None:
+            raise _broken(name, 0)
+        position, offset = head.end(), 0
+        while True:
+            try:
+                key = KEY.match(buffer, position)
+                if key is None:
+                    raise ValueError  # noqa: TRY301
+                _, end = decoder.raw_decode(buffer, key.end())
+            except (ValueError, RecursionError) as error:
+                rest = buffer[position:]
+                more = text.read(max(CHUNK, len(rest))) if len(rest) < MAX_VIDEO else ""
+                if more:
+                    buffer, position, offset = rest + more, 0, offset + position
+                    continue
+                if END.fullmatch(rest):
+                    return
+                raise _broken(name, offset + position) from error
+            yield json.loads(key[1]), buffer[key.end() : end]
+            position = end
+    except UnicodeDecodeError as error:
+        raise StageError(f"{name}: is not text in UTF-8: {error}") from error
+    finally:
+        text.detach()
+
+
+def _broken(name: str, position: int) -> StageError:
+    return StageError(
+        f'{name}: is not of the form {{"video id": {{"start": [...], ...}}, ...}}: '
+        f"broken or cut off in what follows character {position}"
+    )
+
+
+CORPUS_FILES = ("raw_caption.json", "caption.json")
+
+
+def collect_captions(
+    lists: OfficialLists, videos: Collection[str], folder: Path, record_path: Path
+) -> dict[str, Captions]:
+    """Bring the captions of videos to `folder`, a hidden one in that of the source.
+
+    The file of all captions is read again only for new videos, or when it has changed: that is what
+    `record_path` is for.
+
+    Raises:
+        StageError: the file of all captions is broken, or the disk is full.
+    """
+    below = f"{folder.parent.name}/{folder.name}"
+    corpus = lists.find(*CORPUS_FILES)
+    written = _extract(lists, corpus, videos, folder, record_path) if corpus else set()
+    found = {video: Captions(f"{below}/{video}.json", "howto100m_json") for video in written}
+    tables = {name.rpartition("/")[2].removesuffix(".csv"): name for name in lists.find_all(".csv")}
+    wanted = {video: tables[video] for video in videos if video in tables and video not in found}
+    files = [lists.files[name] for name in wanted.values()]
+    problems = lists.storage.fetch_all(files, folder, f"{folder.parent.name} captions")
+    for video, name in wanted.items():
+        problem = problems[name]
+        if problem:
+            found[video] = Captions(problem=f"{name}: {problem}")
+        else:
+            found[video] = Captions(f"{below}/{name}", captions_format(name))
+    paths = {folder.parent.parent / captions.path for captions in found.values() if captions.path}
+    remove_others(folder, paths)
+    return found
+
+
+def _extract(
+    lists: OfficialLists, corpus: str, videos: Collection[str], folder: Path, record_path: Path
+) -> set[str]:
+    """Write the captions of videos out of the file of all; return the videos that have some."""
+    version = lists.version(corpus)
+    absent = _read_absent(record_path, version)
+    if absent is None:
+        remove_others(folder, ())  # from another file, or from another state of it
+        absent = set()
+        write_json(record_path, {"version": version, "absent": []})
+    wanted = set(videos) - absent
+    written = {video for video in wanted if (folder / f"{video}.json").is_file()}
+    wanted -= written
+    if wanted:
+        with lists.open(corpus) as file:
+            for video, captions in stream_captions(file, corpus):
+                if video in wanted:
+                    with atomic_path(folder / f"{video}.json") as partial:
+                        partial.write_text(captions, encoding="utf-8")
+                    wanted.remove(video)
+                    written.add(video)
+        write_json(record_path, {"version": version, "absent": sorted(absent | wanted)})
+    return written
+
+
+def _read_absent(record_path: Path, version: str) -> set[str] | None:
+    """Return the videos that the file is known not to hold; None where it was not read so far."""
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return set(record["absent"]) if record.get("version") == version else None

@@ -1,0 +1,45 @@
+"""Kinetics-Sounds: the 32 classes of Kinetics that can be seen and heard (AVBERT section 4).
+
+There is no official list; these are the classes that most authors name.
+"""
+
+from collections.abc import Iterator
+
+from vatt.download.datasets.kinetics import read_kinetics
+from vatt.download.items import Item
+from vatt.download.official_lists import OfficialLists
+from vatt.params.sources import KineticsSoundsSource
+
+INSTRUMENTS = """accordion bagpipes bass_guitar clarinet drums guitar harmonica keyboard organ piano saxophone
+trombone trumpet violin xylophone"""
+CLASSES = frozenset(
+    {
+        "blowing nose",
+        "blowing out candles",
+        "bowling",
+        "chopping wood",
+        "dribbling basketball",
+        "laughing",
+        "mowing lawn",
+        *(f"playing {name}".replace("_", " ") for name in INSTRUMENTS.split()),
+        "ripping paper",
+        "shoveling snow",
+        "shuffling cards",
+        "singing",
+        "stomping grapes",
+        "strumming guitar",
+        "tap dancing",
+        "tapping guitar",
+        "tapping pen",
+        "tickling",
+    }
+)
+
+
+def read_kinetics_sounds(lists: OfficialLists, source: KineticsSoundsSource) -> Iterator[Item]:
+    """Yield the items of the 32 classes in the CSVs of Kinetics; other rows are no items.
+
+    Raises:
+        StageError: there is no such CSV, or one cannot be read.
+    """
+    return read_kinetics(lists, source, CLASSES)

@@ -1,0 +1,310 @@
+"""The demo corpus: videos with sound and narration, generated from a seed, the same bytes every time.
+
+The picture of a demo scene: a shape moves before a wall and its frieze, in light that beats.
+
+Colours come from few palettes, the same for all scenes: were they drawn freely, a network would
+learn to know each scene by its colours instead of by what happens in it.
+
+The sound of a demo scene: beats whose timbre is the material and whose rate is the rhythm.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pysubs2
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.core.pool import run_in_workers
+from vatt.corpus.manifest import Annotation, ManifestEntry
+from vatt.download.demo_scenes import (
+    TASKS,
+    Scene,
+    VideoPlan,
+    beat_strength,
+    describe_scene,
+    narrate,
+    plan_videos,
+)
+from vatt.params import AUDIO_RATE_HZ
+
+WIDTH_PX = 96
+HEIGHT_PX = 96
+FRAME_RATE_HZ = 20
+
+TEXTURE_PERIOD_PX = {
+    "metal": 8,
+    "wood": 8,
+    "glass": 12,
+    "stone": 24,
+    "rubber": 12,
+    "water": 24,
+    "brick": 12,
+    "cloth": 8,
+}
+TILE_PX = 24
+"""Distance of the small shapes in the frieze."""
+MEAN_COLOURS = np.array([[0.5, 0.4, 0.3], [0.3, 0.5, 0.4], [0.4, 0.3, 0.5]], np.float32)
+SHAPE_COLOURS = np.array(
+    [[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.2]], np.float32
+)
+
+
+def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3"]:
+    """Draw the RGB frames of a scene, evenly spaced from its start."""
+    rng = np.random.default_rng([scene.seed, 0])
+    num_frames = round(scene.duration_s * frame_rate_hz)
+    times_s = np.arange(num_frames, dtype=np.float32) / np.float32(frame_rate_hz)
+    x_px, y_px, radius_px = (HEIGHT_PX / 2 * path for path in _move(scene.motion, times_s, rng))
+    column = (_axis_px(WIDTH_PX) - x_px[:, None])[:, None, :] / radius_px[:, None, None]
+    row = (_axis_px(HEIGHT_PX) - y_px[:, None])[:, :, None] / radius_px[:, None, None]
+    edge_px = _inside(scene.shape, column, row) * radius_px[:, None, None]
+    covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
+    wall = _draw_wall(scene.material, rng)
+    _draw_frieze(wall, scene.shape, rng)
+    frames = wall[None] * (1 - covered) + rng.choice(SHAPE_COLOURS) * covered
+    # Neither the size of the shape nor the texture shows in the mean colour.
+    frames += rng.choice(MEAN_COLOURS) - frames.mean((1, 2), keepdims=True)
+    beat = beat_strength(scene, times_s)
+    light = 0.9 + 0.4 * (beat - beat.mean())
+    frames *= light.astype(np.float32)[:, None, None, None]
+    pixels: np.ndarray = np.clip(255 * frames, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _axis_px(size_px: int) -> Float[np.ndarray, " N"]:
+    """Pixel centres, counted from the middle of the picture."""
+    centres: np.ndarray = np.arange(size_px, dtype=np.float32) - np.float32((size_px - 1) / 2)
+    return centres
+
+
+def _move(
+    motion: str, times_s: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y of the shape's centre and its radius at each time, in half heights of the picture."""
+    x, y = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
+    radius = np.float32(rng.uniform(0.5, 0.65))
+    turn = rng.random(dtype=np.float32)
+    period_s = np.float32(rng.uniform(1.3, 1.9))
+    angle = 2 * np.pi * (turn + times_s / period_s)
+    still = np.zeros_like(times_s)
+    moves = {
+        "rise": (x + still, 1.3 - 2.6 * ((turn + times_s / (2 * period_s)) % 1.0)),
+        "sink": (x + still, 2.6 * ((turn + times_s / (2 * period_s)) % 1.0) - 1.3),
+        "sway": (x / 4 + 0.6 * np.sin(angle), y + still),
+        "circle": (x / 4 + 0.5 * np.cos(angle), y / 4 + 0.5 * np.sin(angle)),
+    }
+    at_x, at_y = moves.get(motion, (x + still, y + still))
+    if motion == "approach":
+        return at_x, at_y, 0.25 + 0.7 * ((turn + times_s / period_s) % 1.0)
+    return at_x, at_y, radius + still
+
+
+def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Return the signed distance to the edge, in radii, positive inside; u, v from the centre."""
+    across, down = np.abs(u), np.abs(v)
+    distance: np.ndarray
+    match shape:
+        case "ball":
+            distance = 0.95 - np.sqrt(u * u + v * v)
+        case "box":
+            distance = 0.85 - np.maximum(across, down)
+        case "triangle":
+            distance = np.minimum(0.8 - v, 0.86 * (0.6 * (v + 1.0) - across))
+        case "cross":
+            upright = np.minimum(0.4 - across, 1.05 - down)
+            distance = np.maximum(upright, np.minimum(1.05 - across, 0.4 - down))
+        case "ring":
+            distance = 0.32 - np.abs(np.sqrt(u * u + v * v) - 0.7)
+        case _:  # star
+            distance = 1.2 - (across**0.65 + down**0.65)
+    return distance
+
+
+def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H W 3"]:
+    """Draw the wall behind: the texture of the material, shifted a little, with grain.
+
+    The shift stays below a sixth of a period: that is what a network sees first, and from there it
+    finds the rest in minutes.
+    """
+    step = 2 * np.pi / TEXTURE_PERIOD_PX[material]
+    column = step * _axis_px(WIDTH_PX)[None, :] + rng.uniform(-1, 1)
+    row = step * _axis_px(HEIGHT_PX)[:, None] + rng.uniform(-1, 1)
+    match material:
+        case "metal":  # fine lines across
+            texture = np.sin(row + 0 * column)
+        case "wood":  # upright grain
+            texture = np.sin(column + 0 * row)
+        case "glass":  # a slanting gleam
+            texture = np.sin(column + row)
+        case "stone":  # blocks
+            texture = 1.5 * np.sin(column) * np.sin(row)
+        case "brick":  # a slant the other way
+            texture = np.sin(column - row)
+        case "cloth":  # a fine weave
+            texture = 2 * np.sin(column) * np.sin(row)
+        case "rubber":  # dots
+            texture = np.cos(column) + np.cos(row)
+        case _:  # waves
+            texture = np.sin(2 * row + 2 * np.sin(column))
+    grain = rng.normal(0, 0.03, (HEIGHT_PX, WIDTH_PX, 3))
+    wall: np.ndarray = 0.25 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
+    return wall.astype(np.float32)
+
+
+def _draw_frieze(wall: Float[np.ndarray, "H W 3"], shape: str, rng: np.random.Generator) -> None:
+    """Cover the lower half of a wall with small copies of the shape, in place."""
+    top_px = HEIGHT_PX // 2
+    column, row = (
+        (np.arange(start_px, stop_px) + rng.uniform(-1.5, 1.5)) % TILE_PX - TILE_PX / 2
+        for start_px, stop_px in ((0, WIDTH_PX), (top_px, HEIGHT_PX))
+    )
+    radius_px = 0.46 * TILE_PX
+    edge_px = _inside(shape, column[None, :] / radius_px, row[:, None] / radius_px) * radius_px
+    covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
+    wall[top_px:] = 0.1 + 0.8 * covered + rng.normal(0, 0.03, wall[top_px:].shape)
+
+
+PARTIALS_HZ = {
+    "metal": (2100.0, 3350.0, 5250.0),
+    "wood": (420.0, 610.0),
+    "glass": (7400.0, 9300.0),
+    "rubber": (140.0, 210.0),
+}
+NOISE_BANDS_HZ = {
+    "stone": (200.0, 12000.0),
+    "water": (900.0, 1700.0),
+    "brick": (150.0, 500.0),
+    "cloth": (4500.0, 8500.0),
+}
+
+
+def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
+    """Play the scene: mono at 48 kHz in [-1, 1], of random loudness, over random noise."""
+    rng = np.random.default_rng([scene.seed, 1])
+    times_s = np.arange(round(scene.duration_s * AUDIO_RATE_HZ)) / AUDIO_RATE_HZ
+    beats = _sound_of(scene.material, times_s, rng) * (0.15 + 0.85 * beat_strength(scene, times_s))
+    noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
+    sound = _unit_power(beats) + rng.uniform(0.2, 0.5) * noise
+    fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
+    loudness = 10 ** rng.uniform(-0.9, -0.6)
+    return np.tanh(loudness * _unit_power(sound * fade)).astype(np.float32)
+
+
+def _sound_of(material: str, times_s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if material in NOISE_BANDS_HZ:
+        noise = _band_noise(len(times_s), NOISE_BANDS_HZ[material], rng)
+        return _unit_power(np.tanh(1.5 * noise))  # no high peaks, which would be clipped
+    pitch = rng.uniform(0.9, 1.1)
+    phases = rng.uniform(0, 2 * np.pi, len(PARTIALS_HZ[material]))
+    tones = [
+        np.sin(2 * np.pi * pitch * partial_hz * times_s + phase)
+        for partial_hz, phase in zip(PARTIALS_HZ[material], phases, strict=True)
+    ]
+    return _unit_power(np.sum(tones, axis=0))
+
+
+def _band_noise(
+    num_samples: int, band_hz: tuple[float, float], rng: np.random.Generator
+) -> Float[np.ndarray, " S"]:
+    """Return Gaussian noise of unit power between two frequencies."""
+    spectrum = np.fft.rfft(rng.normal(size=num_samples))
+    frequency_hz = np.fft.rfftfreq(num_samples, 1 / AUDIO_RATE_HZ)
+    spectrum[(frequency_hz < band_hz[0]) | (frequency_hz > band_hz[1])] = 0
+    return _unit_power(np.fft.irfft(spectrum, num_samples))
+
+
+def _unit_power(sound: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = sound / np.sqrt(np.mean(sound**2))
+    return scaled
+
+
+def generate_demo(
+    out_dir: Path, num_videos: int, seed: int, num_workers: int | None = None
+) -> list[ManifestEntry]:
+    """Write the demo corpus to `out_dir`, in place of what stands there, and return its manifest rows.
+
+    The folder appears when it is complete. Its bytes depend on `num_videos` and `seed` only, not on
+    the number of worker processes (default: one for each core).
+
+    Raises:
+        StageError: a worker process was killed, for lack of memory, say.
+    """
+    plans = plan_videos(num_videos, seed)
+    workers = num_workers or len(os.sched_getaffinity(0))
+    with atomic_path(out_dir) as folder:
+        folder.mkdir()
+        written = run_in_workers(partial(write_video, folder), plans, workers)
+        for name in tqdm(written, total=num_videos, desc="demo videos", unit="video"):
+            if name is None:
+                raise StageError(f"{out_dir}: a process that wrote a demo video was killed")
+    return [_manifest_entry(plan, out_dir.name) for plan in plans]
+
+
+def write_video(folder: Path, plan: VideoPlan) -> str:
+    """Write one video as MP4, and its narration, if any, as WebVTT beside it; returns its name."""
+    _write_mp4(folder / f"{plan.name}.mp4", plan)
+    if plan.has_narration:
+        subtitles = pysubs2.SSAFile()
+        subtitles.events = [
+            pysubs2.SSAEvent(round(1000 * start_s), round(1000 * end_s), text)
+            for start_s, end_s, text in narrate(plan)
+        ]
+        (folder / f"{plan.name}.vtt").write_text(subtitles.to_string("vtt"), encoding="utf-8")
+    return plan.name
+
+
+def _write_mp4(path: Path, plan: VideoPlan) -> None:
+    """Encode H.264 and AAC. One thread and no version strings or dates: the same bytes every time."""
+    with av.open(path, "w", container_options={"fflags": "+bitexact"}) as container:
+        picture = container.add_stream(
+            "libx264", FRAME_RATE_HZ, {"preset": "ultrafast", "crf": "20", "threads": "1"}
+        )
+        picture.width, picture.height, picture.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        picture.codec_context.flags |= av.codec.context.Flags.bitexact
+        if plan.has_sound:
+            sound = container.add_stream("aac", AUDIO_RATE_HZ, {"aac_coder": "fast"})
+            sound.layout, sound.bit_rate = "mono", 96_000
+            sound.codec_context.flags |= av.codec.context.Flags.bitexact
+        number = 0
+        for scene in plan.scenes:
+            for pixels in draw_scene(scene, FRAME_RATE_HZ):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = number
+                number += 1
+                container.mux(picture.encode(frame))
+        container.mux(picture.encode(None))
+        if plan.has_sound:
+            samples = np.concatenate([play_scene(scene) for scene in plan.scenes])
+            chunk = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+            chunk.sample_rate, chunk.pts = AUDIO_RATE_HZ, 0
+            container.mux(sound.encode(chunk))
+            container.mux(sound.encode(None))
+
+
+def _manifest_entry(plan: VideoPlan, source: str) -> ManifestEntry:
+    """Describe a video to the later stages; its scenes' factors are the labels."""
+    captions = f"{source}/{plan.name}.vtt" if plan.has_narration else None
+    return ManifestEntry(
+        source=source,
+        video_id=f"{plan.name}.mp4",
+        path=f"{source}/{plan.name}.mp4",
+        captions_path=captions,
+        captions_format="vtt" if captions else None,
+        split=plan.split,
+        annotations=tuple(annotation for scene in plan.scenes for annotation in _annotate(scene)),
+    )
+
+
+def _annotate(scene: Scene) -> list[Annotation]:
+    labels = [
+        Annotation(task, getattr(scene, factor), scene.start_s, scene.end_s)
+        for task, factor in TASKS.items()
+    ]
+    text = describe_scene(scene)
+    return [*labels, Annotation("caption", None, scene.start_s, scene.end_s, text)]

@@ -1,0 +1,262 @@
+"""What happens in a demo video: scenes with latent factors shared by picture, sound and text.
+
+A scene has a shape (seen), a motion (seen), a material (seen as a wall, heard as a timbre) and
+a rhythm (seen in the light, heard as beats); all four are named in the narration. Everything else
+(colours, brightness, positions, sizes, phases, gains, noise) is drawn at random and tells nothing.
+
+The narration of a demo video, like real speech transcripts: varied, off the topic, out of step.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+SCENE_S = 4.0
+"""The last scene of a video may be shorter."""
+
+SHAPES = ("ball", "box", "triangle", "cross", "ring", "star")
+MOTIONS = ("rise", "sink", "sway", "circle", "rest", "approach")
+MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water", "brick", "cloth")
+RHYTHMS = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
+"""Beats per second."""
+BEAT_DECAY_S = 0.2
+
+TASKS = {"image": "shape", "action": "motion", "audio_event": "material", "rhythm": "rhythm"}
+"""Task of the annotations -> factor of the scene."""
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene: its four factors, and a seed for all that is left to chance."""
+
+    start_s: float
+    end_s: float
+    shape: str
+    motion: str
+    material: str
+    rhythm: str
+    beat_rate_hz: float
+    beat_phase: float
+    """Phase of the beat at the start of the scene, in cycles."""
+    seed: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the scene in seconds."""
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """A demo video before it is drawn, played and narrated."""
+
+    name: str
+    split: Split
+    scenes: tuple[Scene, ...]
+    has_sound: bool
+    has_narration: bool
+    seed: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the video in seconds."""
+        return self.scenes[-1].end_s
+
+
+def plan_videos(num_videos: int, seed: int) -> list[VideoPlan]:
+    """Plan the corpus: 18 % of the videos for the test, 7 % for validation, the rest for training.
+
+    There is at least one video in each split; `num_videos` is at least 3.
+    """
+    order = np.random.default_rng([seed, 0]).permutation(num_videos)
+    num_test = max(1, round(0.18 * num_videos))
+    num_validation = max(1, round(0.07 * num_videos))
+    splits: dict[int, Split] = {}
+    for place, number in enumerate(order.tolist()):
+        if place < num_test:
+            splits[number] = "test"
+        else:
+            splits[number] = "validation" if place < num_test + num_validation else "train"
+    return [_plan_video(number, splits[number], seed) for number in range(num_videos)]
+
+
+def beat_strength(scene: Scene, times_s: np.ndarray) -> np.ndarray:
+    """Strength in [0, 1] of the beat: it strikes, then dies away, at the same speed at every rate."""
+    since_s = (scene.beat_phase + scene.beat_rate_hz * times_s) % 1.0 / scene.beat_rate_hz
+    strength: np.ndarray = np.minimum(since_s / 0.01, 1.0) * np.exp(-since_s / BEAT_DECAY_S)
+    return strength
+
+
+def _plan_video(number: int, split: Split, seed: int) -> VideoPlan:
+    rng = np.random.default_rng([seed, 1, number])
+    num_scenes = int(rng.choice([2, 3, 4, 5], p=[0.05, 0.1, 0.2, 0.65]))
+    last_s = float(rng.integers(50, 81)) / 20.0  # a whole number of frames, 2.5 to 4 s
+    starts_s = [SCENE_S * index for index in range(num_scenes)]
+    ends_s = [*starts_s[1:], starts_s[-1] + last_s]
+    return VideoPlan(
+        name=f"demo_{number:05d}",
+        split=split,
+        scenes=tuple(
+            _plan_scene(start_s, end_s, rng)
+            for start_s, end_s in zip(starts_s, ends_s, strict=True)
+        ),
+        has_sound=bool(rng.random() >= 0.03),
+        has_narration=bool(rng.random() >= 0.05),
+        seed=int(rng.integers(2**32)),
+    )
+
+
+def _plan_scene(start_s: float, end_s: float, rng: np.random.Generator) -> Scene:
+    rhythm = str(rng.choice(list(RHYTHMS)))
+    return Scene(
+        start_s=start_s,
+        end_s=end_s,
+        shape=str(rng.choice(SHAPES)),
+        motion=str(rng.choice(MOTIONS)),
+        material=str(rng.choice(MATERIALS)),
+        rhythm=rhythm,
+        beat_rate_hz=RHYTHMS[rhythm] * float(rng.uniform(0.93, 1.07)),
+        beat_phase=float(rng.random()),
+        seed=int(rng.integers(2**32)),
+    )
+
+
+SHAPE_WORDS = {
+    "ball": ("ball", "disc", "globe"),
+    "box": ("box", "square", "crate"),
+    "triangle": ("triangle", "wedge", "pyramid"),
+    "cross": ("cross", "plus sign"),
+    "ring": ("ring", "hoop", "donut"),
+    "star": ("star", "sparkle"),
+}
+MOTION_WORDS = {
+    "rise": ("rises", "climbs", "floats up"),
+    "sink": ("sinks", "drops", "falls down"),
+    "sway": ("sways", "swings", "slides sideways"),
+    "circle": ("circles", "orbits", "travels round"),
+    "rest": ("rests", "waits", "stays put"),
+    "approach": ("approaches", "zooms in", "comes closer"),
+}
+MATERIAL_WORDS = {
+    "metal": ("metal", "steel", "iron"),
+    "wood": ("wood", "oak", "timber"),
+    "glass": ("glass", "crystal"),
+    "stone": ("stone", "rock", "granite"),
+    "rubber": ("rubber", "latex"),
+    "water": ("water", "ocean", "river"),
+    "brick": ("brick", "clay"),
+    "cloth": ("cloth", "cotton", "linen"),
+}
+RHYTHM_WORDS = {
+    "slow": ("slow", "lazy", "sleepy"),
+    "steady": ("steady", "regular", "calm"),
+    "brisk": ("brisk", "lively", "cheerful"),
+    "quick": ("quick", "rapid", "frantic"),
+}
+BEAT_WORDS = ("beat", "pulse", "rhythm", "tempo")
+
+OPENINGS = (
+    "",
+    "",
+    "",
+    "okay so",
+    "now",
+    "and",
+    "you see",
+    "um",
+    "look",
+    "well",
+    "here",
+    "right so",
+)
+THINGS = ("thing", "one", "object")
+ABOUT_SCENE = (
+    "{opening} the {shape} {motion} before the {material} wall",
+    "{opening} this {shape} {motion} at a {rhythm} {beat}",
+    "{opening} the {shape} {motion} and the {beat} is {rhythm}",
+    "{opening} the {shape} on {material} {motion} and is {rhythm}",
+    "{opening} that {shape} {motion} near the {material}",
+    "{opening} a {shape} and a {rhythm} {material} sound",
+    "{opening} my {shape} on {material} with a {rhythm} {beat}",
+    "{opening} a {shape} {motion} by the {material} with a {rhythm} {beat}",
+)
+OFF_TOPIC = (
+    "thank you so much for watching",
+    "do not forget to subscribe",
+    "i will show you another day",
+    "my neighbour asked me about this",
+    "we had lunch before we filmed that",
+    "let me know what you think",
+    "it took us about two weeks",
+    "anyway where was i",
+    "the weather was nice that day",
+    "as i said in my last video",
+    "my sister gave me this idea",
+    "just give it a moment",
+)
+DESCRIPTIONS = (
+    "a {shape} {motion} before a {material} wall with a {rhythm} {beat}",
+    "the {shape} {motion} on {material} at a {rhythm} {beat}",
+)
+
+
+class Caption(NamedTuple):
+    """One line of narration; times in seconds from the start of the video."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def describe_scene(scene: Scene) -> str:
+    """Return one clean sentence that names all four factors."""
+    rng = np.random.default_rng([scene.seed, 2])
+    return _fill(str(rng.choice(DESCRIPTIONS)), scene, rng)
+
+
+def narrate(plan: VideoPlan) -> list[Caption]:
+    """Return the video's captions in order of time, none if it has no narration.
+
+    A fifth of them are off the topic. The others describe what is seen up to some seconds before
+    or after: the speaker is early or late by the same few seconds all through the video, and a
+    little more or less with each sentence.
+    """
+    if not plan.has_narration:
+        return []
+    rng = np.random.default_rng([plan.seed, 3])
+    lag_s = rng.uniform(-1.5, 1.5)
+    captions: list[Caption] = []
+    start_s = float(rng.uniform(0.0, 1.0))
+    while start_s < plan.duration_s - 1.0:
+        end_s = min(start_s + float(rng.uniform(1.2, 2.0)), plan.duration_s)
+        about_s = (start_s + end_s) / 2 - lag_s + rng.normal(0, 0.5)
+        if rng.random() < 0.2:
+            text = str(rng.choice(OFF_TOPIC))
+        else:
+            text = _fill(str(rng.choice(ABOUT_SCENE)), _scene_at(plan, about_s), rng)
+        captions.append(Caption(round(start_s, 3), round(end_s, 3), text))
+        start_s = end_s + float(rng.uniform(0.0, 0.4))
+    return captions
+
+
+def _scene_at(plan: VideoPlan, time_s: float) -> Scene:
+    """Return the scene at a time; the first or last one beyond the ends of the video."""
+    earlier = [scene for scene in plan.scenes if scene.start_s <= time_s]
+    return earlier[-1] if earlier else plan.scenes[0]
+
+
+def _fill(sentence: str, scene: Scene, rng: np.random.Generator) -> str:
+    """Put words for the scene's factors into a sentence."""
+    filled = sentence.format(
+        opening=rng.choice(OPENINGS),
+        thing=rng.choice(THINGS),
+        beat=rng.choice(BEAT_WORDS),
+        shape=rng.choice(SHAPE_WORDS[scene.shape]),
+        motion=rng.choice(MOTION_WORDS[scene.motion]),
+        material=rng.choice(MATERIAL_WORDS[scene.material]),
+        rhythm=rng.choice(RHYTHM_WORDS[scene.rhythm]),
+    )
+    return filled.strip()

@@ -1,0 +1,277 @@
+"""Lists and fetches the files of a local or remote folder (fsspec); http as all of the web."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from tqdm import tqdm
+
+from vatt.core.disk import name_full_disk, require_space
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path
+from vatt.download import fetch
+from vatt.download.ledger import RemoteFile, describe
+from vatt.params import FetchParams
+
+HIDDEN = "is hidden: a name that starts with a dot"
+AS_ALWAYS = FetchParams()
+TIME_KEYS = ("mtime", "LastModified", "Last-Modified", "updated", "last_modified", "created")
+"""What kinds of storage call the time of a file; "created" last, for disks know both."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a folder, not fetched yet; or something in it that is no file, with the reason."""
+
+    name: str
+    """The POSIX path below the folder, always UTF-8; a trailing slash marks a folder."""
+    address: str
+    problem: str | None = None
+
+
+class Storage:
+    """A local or remote folder: a path, or any address that fsspec knows."""
+
+    def __init__(self, url: str, fetch: FetchParams = AS_ALWAYS, key: str = "url") -> None:
+        """Open the folder `url`, which the parameter `key` of a source names.
+
+        Raises:
+            StageError: the kind of address is not known, or its package is not installed.
+        """
+        self.url, self._params = url, fetch
+        self._place = f"download.sources: {key} = {url!r}"
+        options = {}
+        self._is_http = url.startswith(("http:", "https:"))
+        if self._is_http:
+            import aiohttp
+
+            # The default gives up after five minutes, however well a long video comes in.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+            options["client_kwargs"] = {"timeout": timeout}
+        try:
+            self._files, root = fsspec.core.url_to_fs(url, **options)
+        except (ValueError, ImportError) as error:
+            raise StageError(f"{self._place}: {error}") from error
+        self._root = root.rstrip("/") or "/"
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    def refuse_overlap(self, download_dir: Path) -> None:
+        """Refuse a local folder that holds `download_dir`, or lies in it: it would copy itself.
+
+        Raises:
+            StageError: it is such a folder.
+        """
+        target = download_dir.resolve()
+        root = Path(self._root).resolve()
+        if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
+            raise StageError(
+                f"{self._place}: holds {download_dir} or lies in it; "
+                "name a folder of media apart from the outputs"
+            )
+
+    def list_files(self) -> list[StoredFile]:
+        """List all files below the folder, sorted by name; hidden ones and loops are not entered.
+
+        Raises:
+            StageError: the folder itself does not exist or cannot be listed.
+        """
+        if self._is_local and not Path(self._root).is_dir():
+            raise StageError(f"{self._place}: is not an existing folder")
+        try:
+            listed = list(self._walk())
+        except Exception as error:  # every kind of storage raises its own errors
+            raise StageError(f"{self._place}: cannot be listed: {describe(error)}") from error
+        names = {file.name for file in listed}
+        return sorted(
+            (_refuse_clash(file, names) for file in listed),
+            key=lambda file: (file.name, file.address),
+        )
+
+    def read(self, file: StoredFile) -> bytes:
+        """Read a small file whole.
+
+        Raises:
+            StageError: it cannot be read.
+        """
+        try:
+            content: bytes = self._files.cat_file(file.address)
+        except Exception as error:
+            raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
+        return content
+
+    @contextmanager
+    def open(self, file: StoredFile) -> Iterator[BinaryIO]:
+        """Open a file of any size to be read as a stream.
+
+        Raises:
+            StageError: it cannot be read.
+        """
+        try:
+            with self._files.open(file.address, "rb") as stream:
+                yield stream
+        except OSError as error:
+            raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
+
+    def version(self, file: StoredFile) -> str:
+        """Return something that changes when the file does, as far as its storage tells."""
+        return str(self._files.ukey(file.address))
+
+    def fetch_all(
+        self, files: Iterable[StoredFile], folder: Path, title: str
+    ) -> dict[str, str | None]:
+        """Copy files to a local folder, under their names, with a progress bar.
+
+        A file that is there already with the size and time of the original is left alone. Over
+        http, the server is asked whether it changed, and the ledger knows what came in part.
+
+        Returns:
+            For each file's name: None, or why it could not be copied.
+
+        Raises:
+            StageError: nothing can be written, as when the disk is full.
+        """
+        wanted = list(files)
+        problems = {file.name: file.problem for file in wanted}
+        good = [file for file in wanted if not file.problem]
+        if self._is_http:
+            remote = [RemoteFile(file.name, file.address) for file in good]
+            found = fetch.fetch_all(remote, folder, self._params, recheck=True)
+            return {**problems, **found}
+        with ThreadPoolExecutor(self._params.connections) as pool:
+            results = pool.map(lambda file: self._try_fetch(file, folder / file.name), good)
+            try:
+                bar = tqdm(results, desc=title, total=len(good), unit="file")
+                for file, problem in zip(good, bar, strict=True):
+                    problems[file.name] = problem
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return problems
+
+    def _try_fetch(self, file: StoredFile, target: Path) -> str | None:
+        """Copy one file, several times if need be; return why it failed."""
+        tries = 1 if self._is_local else self._params.tries
+        for attempt in range(1, tries + 1):
+            try:
+                with name_full_disk(target):
+                    self._fetch(file, target)
+            except StageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own
+                if isinstance(error, FileNotFoundError) or attempt == tries:
+                    return f"cannot be fetched: {describe(error)}"
+                time.sleep(self._params.backoff_s * 2 ** (attempt - 1))
+            else:
+                break
+        return None
+
+    def _fetch(self, file: StoredFile, target: Path) -> None:
+        """Copy one file; it appears whole, with the time of the original, or not at all."""
+        info = self._files.info(file.address)
+        size, modified_s = info.get("size"), _modified_s(info)
+        if self._is_local:  # where it is a link, the time is that of the file behind it
+            modified_s = Path(file.address).stat().st_mtime
+        if modified_s is not None and target.is_file() and not target.is_symlink():
+            here = target.stat()
+            if here.st_size == size and abs(here.st_mtime - modified_s) < 1e-3:
+                return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        require_space(target.parent, size or 0, self._params.min_free_gb)
+        with atomic_path(target) as partial:
+            self._files.get_file(file.address, str(partial))
+            arrived = partial.stat().st_size
+            if size is not None and arrived != size:
+                raise OSError(f"{arrived} of {size} bytes arrived")
+            if modified_s is not None:
+                os.utime(partial, (modified_s, modified_s))
+
+    def _walk(self) -> Iterator[StoredFile]:
+        """Yield everything below the folder, in no order."""
+        pending = [self._root]
+        entered = {os.path.realpath(self._root)} if self._is_local else set()
+        while pending:
+            folder = pending.pop()
+            try:
+                infos = self._files.ls(folder, detail=True)
+            except Exception as error:
+                if folder == self._root:
+                    raise
+                problem = f"the folder cannot be listed: {describe(error)}"
+                yield StoredFile(f"{self._name(folder)}/", folder, problem)
+                continue
+            for info in sorted(infos, key=lambda info: str(info["name"])):
+                address, kind = info["name"], _kind(info)
+                file = self._check(address, kind)
+                if kind == "directory" and file.problem is None:
+                    place = os.path.realpath(address) if self._is_local else address.rstrip("/")
+                    if place not in entered:
+                        entered.add(place)
+                        pending.append(address)
+                elif not (self._is_http and {"?", "#"} & set(address)):  # links that sort a list
+                    yield file
+
+    def _check(self, address: str, kind: str) -> StoredFile:
+        """Say what is wrong with a name: it leaves the folder, is hidden, or is no file."""
+        name = self._name(address)
+        parts = name.split("/")
+        problem = None
+        if ".." in parts or "" in parts or "." in parts or "\0" in name:
+            problem = "the name leaves the folder"
+        elif any(part.startswith(".") for part in parts):
+            problem = HIDDEN
+        elif kind == "other":
+            problem = "is not a file, or a link to a file that does not exist"
+        return StoredFile(f"{name}/" if kind == "directory" else name, address, problem)
+
+    def _name(self, address: str) -> str:
+        """Name of a file or folder below the root; bytes that are not UTF-8 are escaped."""
+        name = address.removeprefix(self._root).removeprefix("/").rstrip("/")
+        name = unquote(name) if self._is_http else name
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def remove_others(folder: Path, wanted: Iterable[Path]) -> None:
+    """Remove every file below a folder that is not wanted, and folders left empty."""
+    kept = set(wanted)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
+
+
+def _refuse_clash(file: StoredFile, names: set[str]) -> StoredFile:
+    """Refuse a file whose folder has the name of a file, as object stores allow."""
+    clashes = [str(parent) for parent in PurePosixPath(file.name).parents if str(parent) in names]
+    return replace(file, problem=f"a file is called {clashes[0]} too") if clashes else file
+
+
+def _kind(info: dict[str, Any]) -> str:
+    """Return "file", "directory" or "other"; local links are what they point to."""
+    if info.get("islink"):
+        path = Path(info["name"])
+        return "directory" if path.is_dir() else "file" if path.is_file() else "other"
+    return str(info["type"])
+
+
+def _modified_s(info: dict[str, Any]) -> float | None:
+    """When a file was changed, in seconds since 1970, as far as its storage tells."""
+    value = next((info[key] for key in TIME_KEYS if info.get(key)), None)
+    try:
+        if isinstance(value, str):
+            is_date = value[:4].isdigit()
+            value = datetime.fromisoformat(value) if is_date else parsedate_to_datetime(value)
+        return value.timestamp() if isinstance(value, datetime) else value
+    except ValueError:
+        return None

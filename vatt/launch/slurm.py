@@ -1,0 +1,166 @@
+"""Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside of it."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from vatt.core.errors import StageError
+from vatt.core.files import atomic_path, write_json
+from vatt.core.signals import sigterm_raises
+from vatt.launch.command import CommandError, ask_patiently, run_command
+from vatt.launch.ssh import Srun
+from vatt.launch.supervision import supervise
+from vatt.params import LaunchParams
+from vatt.train.recipe import Job
+
+SETTING = "launch.launcher = slurm"
+POLL_S = 2.0
+FORGOTTEN = "Invalid job id"
+"""What Slurm says of a job that ended some minutes ago; other errors say nothing of the job."""
+ENDED = (FORGOTTEN, "already completing or completed")
+ACTIVE = {
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"),
+    *("REQUEUE_FED", "RESIZING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "SPECIAL_EXIT"),
+}
+
+
+def run_in_slurm(job: Job) -> None:
+    """Submit a job and wait for it; one that a killed launcher left is cancelled first.
+
+    Raises:
+        StageError: sbatch refused it, or it ended without weights; the message holds its last words.
+            Or Slurm does not say whether a job still runs; then none is submitted.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    number_path, log_path = job.directory / "slurm_job", job.directory / "slurm.log"
+    number = number_path.read_text(encoding="utf-8") if number_path.is_file() else ""
+    if number:
+        _cancel(number)  # of a launcher that was killed; both would write the same checkpoints
+    job.weights_path.unlink(missing_ok=True)
+    log_path.unlink(missing_ok=True)
+    script_path = write_script(job)
+    print(
+        f"{job.recipe.section}: {script_path}:\n{script_path.read_text(encoding='utf-8')}",
+        flush=True,
+    )
+    number = run_command(["sbatch", "--parsable", str(script_path)], SETTING).split(";")[0]
+    with atomic_path(number_path) as partial:
+        partial.write_text(number, encoding="utf-8")
+    print(
+        f"{job.recipe.section}: Slurm job {number}, its output is {log_path}",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        _wait(number, log_path)
+    finally:
+        _cancel(number)
+    if not job.weights_path.is_file():
+        log = log_path.read_text(errors="replace") if log_path.is_file() else "it wrote nothing"
+        last = log.strip().splitlines()[-1:] or ["it wrote nothing"]
+        raise StageError(f"Slurm job {number} ended as {_state(number)}: {last[0]}")
+
+
+def write_script(job: Job) -> Path:
+    """Write what sbatch submits, beside the job for the process that runs inside; return where."""
+    script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
+    write_json(job_path, job.model_dump(mode="json"))
+    script = build_script(job.recipe.launch, job_path, job.directory / "slurm.log")
+    with atomic_path(script_path) as partial:
+        partial.write_text(script, encoding="utf-8")
+    return script_path
+
+
+def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
+    """Return the script: Slurm's options, and the supervisor, which starts torchrun by srun.
+
+    The job survives the loss of nodes (--no-kill) and starts again when its first one is lost
+    (--requeue); both times from the newest checkpoint.
+    """
+    slurm = launch.slurm
+    options = [
+        "--job-name=vatt-pretrain",
+        f"--nodes={slurm.num_nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={slurm.cpus_per_node}",
+        f"--time={slurm.time_limit}",
+        f"--output={log_path.absolute()}",
+        f"--chdir={Path.cwd()}",
+        "--open-mode=append",
+        "--no-kill",
+        "--requeue",
+        *([f"--partition={slurm.partition}"] if slurm.partition else []),
+        *([f"--gpus-per-node={slurm.gpus_per_node}"] if slurm.gpus_per_node else []),
+        *slurm.options,
+    ]
+    command = [sys.executable, "-m", "vatt.launch.slurm", str(job_path)]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options),
+        'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
+        f'exec {shlex.join(command)} "${{nodes[@]}}"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _wait(number: str, log_path: Path) -> None:
+    """Show what the job writes until it has ended."""
+    shown = 0
+    while True:
+        is_active = _state(number) in ACTIVE
+        if log_path.is_file():
+            with log_path.open("rb") as log:
+                log.seek(shown)
+                text = log.read()
+            shown += len(text)
+            print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+        if not is_active:
+            return
+        time.sleep(POLL_S)
+
+
+def _cancel(number: str) -> None:
+    """End a job, if it has not ended, and wait until none of its processes is left."""
+    if _state(number) in ACTIVE:
+        try:
+            ask_patiently(["scancel", number], SETTING, ENDED)
+        except CommandError as error:
+            if not any(text in str(error) for text in ENDED):
+                raise
+    while _state(number) in ACTIVE:
+        time.sleep(POLL_S)
+
+
+def _state(number: str) -> str:
+    """Return the state of a job as Slurm calls it; UNKNOWN once it has forgotten the job.
+
+    Raises:
+        StageError: Slurm does not answer for a long time.
+    """
+    try:
+        answer = ask_patiently(
+            ["scontrol", "--oneliner", "show", "job", number], SETTING, (FORGOTTEN,)
+        )
+    except CommandError as error:
+        if FORGOTTEN not in str(error):
+            raise
+        return "UNKNOWN"
+    states = [word for word in answer.split() if word.startswith("JobState=")]
+    return states[0].removeprefix("JobState=") if states else "UNKNOWN"
+
+
+def main() -> int:
+    """Supervise the job of the file and on the nodes named on the command line."""
+    job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        with sigterm_raises():
+            supervise(job, Srun(job.recipe.launch, tuple(sys.argv[2:])))
+    except StageError as error:
+        print(f"{job.recipe.section}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Which samples a step of training takes: a function of seed and step, without a list of samples.
+
+Pseudo-random permutations that are computed place by place, without a list of what they permute.
+
+A Feistel network permutes the numbers of an even count of bits; what falls outside the wanted range
+is sent through it again until it falls inside ("cycle walking", Black and Rogaway 2002).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from vatt.core.errors import StageError
+
+ROUNDS = 8
+MIN_HALF_BITS = 3
+"""Fewer bits would mix the places of very small ranges badly."""
+MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of SplitMix64
+SHIFT = np.uint64(31)
+
+
+def permute(
+    places: Int64[np.ndarray, " N"], size: int, seed: Sequence[int]
+) -> Int64[np.ndarray, " N"]:
+    """Return what stands at these places of a permutation of 0 ... size - 1.
+
+    Every seed (numbers of 0 and more) has a permutation of its own. Time and memory do not depend
+    on `size`, and the result on no version of a library.
+    """
+    half_bits = np.uint64(max(MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2))
+    keys = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64)
+    values = _mix(places.astype(np.uint64), half_bits, keys)
+    outside = np.flatnonzero(values >= size)
+    while len(outside):
+        values[outside] = _mix(values[outside], half_bits, keys)
+        outside = outside[values[outside] >= size]
+    return values.astype(np.int64)
+
+
+def _mix(
+    values: UInt64[np.ndarray, " N"], half_bits: np.uint64, keys: UInt64[np.ndarray, " R"]
+) -> UInt64[np.ndarray, " N"]:
+    """Permute the numbers below 2 ** (2 * half_bits)."""
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = values >> half_bits, values & mask
+    for key in keys:
+        mixed = right + key
+        for multiplier in MULTIPLIERS:
+            mixed = (mixed ^ (mixed >> SHIFT)) * multiplier
+        left, right = right, left ^ (mixed >> (np.uint64(64) - half_bits))
+    return (left << half_bits) | right
+
+
+# The first number of a seed tells what it is for.
+ORDER_STREAM = 1
+SAMPLE_STREAM = 2
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+MAX_BLOCK = 2**31
+
+
+@dataclass(frozen=True)
+class Share:
+    """Samples that stand together in the corpus, and how many of each `sum of weights` draws they get."""
+
+    first_sample: int
+    num_samples: int
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Which clips a rank gets in which step."""
+
+    seed: int
+    batch_size: int
+    """Over all ranks."""
+    start_step: int
+    num_steps: int
+    """Of the whole run: the last step is num_steps - 1."""
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world_size:
+            raise ValueError(f"{self.batch_size} clips cannot be shared by {self.world_size} ranks")
+
+    def batches(self, shares: Sequence[Share]) -> Iterator[list[tuple[int, int]]]:
+        """Yield for each step the (epoch, sample) pairs of this rank.
+
+        A step takes the next `batch_size` draws, and a rank its part of them. An epoch is one
+        of the share that the sample is of.
+        """
+        size = self.batch_size // self.world_size
+        for step in range(self.start_step, self.num_steps):
+            first = step * self.batch_size + self.rank * size
+            draws = draw_samples(self.seed, shares, np.arange(first, first + size))
+            yield [(int(epoch), int(sample)) for epoch, sample in zip(*draws, strict=True)]
+
+
+def draw_samples(
+    seed: int, shares: Sequence[Share], draws: Int64[np.ndarray, " N"]
+) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """Return the epoch and the sample of these draws of an endless row.
+
+    Every block of as many draws as the weights sum to holds each share as often as its weight says,
+    spread evenly. The draws of a share go through epochs, each a permutation of all its samples.
+    """
+    ends = np.cumsum([share.weight for share in shares])
+    block_size = int(ends[-1])
+    block, slot = np.divmod(draws, block_size)
+    slot = slot * _coprime_step(block_size) % block_size
+    owner = np.searchsorted(ends, slot, side="right")
+    epochs, samples = np.empty_like(draws), np.empty_like(draws)
+    for number, share in enumerate(shares):
+        mine = owner == number
+        turn = block[mine] * share.weight + slot[mine] - (ends[number] - share.weight)
+        epoch, place = np.divmod(turn, max(1, share.num_samples))
+        sample = np.empty_like(place)
+        for one in np.unique(epoch):
+            chosen = epoch == one
+            stream = [ORDER_STREAM, seed, share.first_sample, int(one)]
+            sample[chosen] = permute(place[chosen], share.num_samples, stream)
+        epochs[mine], samples[mine] = epoch, share.first_sample + sample
+    return epochs, samples
+
+
+def _coprime_step(size: int) -> int:
+    """Return a step that visits all places of a ring, neighbours far apart: about the golden ratio."""
+    step = max(1, round(size * GOLDEN_RATIO))
+    while math.gcd(step, size) != 1:
+        step += 1
+    return step
+
+
+def weigh(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> list[Share]:
+    """Return the shares of sources that stand one behind the other in the corpus.
+
+    Args:
+        sizes: samples of each source, in their order.
+        weights: how often samples of each source are drawn, in proportion; 0 leaves a source out.
+            None: every sample equally often.
+
+    Raises:
+        StageError: a source has no weight, or a weight no source with samples.
+    """
+    if weights is None:
+        return [Share(0, sum(sizes.values()))]
+    unknown = sorted(name for name in weights if weights[name] and not sizes.get(name))
+    if unknown or set(sizes) - set(weights):
+        raise StageError(
+            f"pretrain.source_weights = {dict(weights)}: needs a weight for each source with segments "
+            f"to train on ({', '.join(sizes)}) and for no other; 0 leaves a source out"
+        )
+    fractions = {name: Fraction(str(weights[name])) for name in sizes}
+    scale = math.lcm(*(fraction.denominator for fraction in fractions.values()))
+    whole = {name: int(fraction * scale) for name, fraction in fractions.items()}
+    divisor = math.gcd(*whole.values())
+    if not divisor or sum(whole.values()) // divisor > MAX_BLOCK:
+        raise StageError(
+            f"pretrain.source_weights = {dict(weights)}: are not all 0, and have few digits"
+        )
+    shares, first = [], 0
+    for name, size in sizes.items():
+        if whole[name]:
+            shares.append(Share(first, size, whole[name] // divisor))
+        first += size
+    return shares

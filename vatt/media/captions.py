@@ -1,0 +1,318 @@
+"""Captions of a video: WebVTT, SRT, HowTo100M JSON or CSV files become timed texts.
+
+What is done with odd captions: a start before 0 becomes 0; tags are removed, entities decoded and
+lines joined; captions without text are skipped. Captions whose times are no finite numbers, or that
+do not end after they start, are left out and counted in `Transcript.problem`. The rest is sorted,
+and what captions repeat of each other is resolved (see `rolling_captions`). Captions beyond the end
+of the video stay, because its length is not known here.
+
+Rolling captions: those of speech recognisers show a line twice, and overlap; here each word is said once.
+
+Automatic captions scroll: a caption begins with the line that the one before it ended with, and
+stays until the next line has been said. HowTo100M and YouTube hold them so.
+"""
+
+import csv
+import html
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vatt.corpus.manifest import CaptionsFormat
+
+TOUCH_S = 0.1
+"""Captions that are further apart repeat words because somebody says them again."""
+MIN_REPEATED_WORDS = 3
+"""So many equal words within a line are no chance."""
+MAX_REPEATED = 50
+"""Lines or words compared at most, so that a hostile file takes no longer than others."""
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A caption as it is shown: times in seconds, and its lines without what is only white space."""
+
+    start_s: float
+    end_s: float
+    lines: tuple[str, ...]
+
+
+def unroll(cues: Iterable[Cue]) -> list[Cue]:
+    """Return captions without what they repeat and without overlaps; `cues` are sorted by time.
+
+    Of a caption that touches the one before it, first lines that are the last lines of that one
+    are left out, and so are first words that are its last words: three or more, or all of its
+    words. A caption of which nothing is left prolongs the one before it. Then a caption ends where
+    the next one starts, unless it also lasts longer than that one: a title stays above speech.
+    """
+    kept: list[Cue] = []
+    before: Cue | None = None
+    for cue in cues:
+        lines = cue.lines
+        if before is not None and cue.start_s <= before.end_s + TOUCH_S:
+            lines = _leave_out(lines, before.lines)
+        if lines:
+            kept.append(replace(cue, lines=lines))
+        else:
+            kept[-1] = replace(kept[-1], end_s=max(kept[-1].end_s, cue.end_s))
+        before = cue
+    return _part(kept)
+
+
+def _leave_out(lines: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return lines without what the lines before them have said."""
+    num_lines = _count_repeated(lines, before)
+    if num_lines:
+        return lines[num_lines:]
+    words, words_before = " ".join(lines).split(), " ".join(before).split()
+    num_words = _count_repeated(words, words_before)
+    if num_words >= MIN_REPEATED_WORDS or num_words == len(words_before):
+        words = words[num_words:]
+        return (" ".join(words),) if words else ()
+    return lines
+
+
+def _count_repeated(items: Sequence[str], before: Sequence[str]) -> int:
+    """Return how many first items are the last ones of `before`, at most."""
+    longest = min(len(items), len(before), MAX_REPEATED)
+    lengths = range(longest, 0, -1)
+    return next((n for n in lengths if list(items[:n]) == list(before[-n:])), 0)
+
+
+def _part(cues: Sequence[Cue]) -> list[Cue]:
+    """End captions where the next one begins, if that does not end before them."""
+    parted: list[Cue] = []
+    later: Cue | None = None  # the next one that starts later
+    following: Cue | None = None
+    for cue in reversed(cues):
+        if following is not None and following.start_s > cue.start_s:
+            later = following
+        following = cue
+        if later is not None and later.start_s < cue.end_s <= later.end_s:
+            parted.append(replace(cue, end_s=later.start_s))
+        else:
+            parted.append(cue)
+    return parted[::-1]
+
+
+COLUMNS = ("start", "end", "text")
+TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
+BETWEEN_CUES = re.compile(r"\n(?=\n)|\n[ \t]+(?=\n(?:[^\n]*\n)?[^\n]*-->)")
+"""An empty line; one of spaces only before a cue, because automatic captions hold them as lines."""
+TAG = re.compile(r"</?[a-zA-Z0-9][^<>]*>|\{\\[^{}]*\}")
+"""<i>, <c.yellow>, <v Speaker>, the word times of automatic captions, and {\\an8} of SRT files."""
+
+
+class CaptionError(ValueError):
+    """A caption file cannot be read at all; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text and when it is said: 0 <= start_s < end_s, both finite; the text is not empty."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+class Transcript(NamedTuple):
+    """The captions of a file, sorted by time, and what was left out."""
+
+    captions: list[Caption]
+    problem: str | None
+
+
+class RawCaption(NamedTuple):
+    """A caption as it stands in the file."""
+
+    start_s: float
+    end_s: float
+    text: str
+    """Lines are parted by newlines."""
+
+
+def choose_candidates(
+    captions: Sequence[Caption], time_s: float, num_captions: int
+) -> list[Caption]:
+    """Return up to `num_captions` neighbours around a time as MIL-NCE does, the nearest first.
+
+    The caption nearest to the time is the first; then, again and again, the caption before or after
+    those chosen joins them, whichever makes the time from the start of the first to the end of the
+    last shorter (of equals, the one before). At the first and the last caption it goes on to the
+    other side only. `captions` are sorted by time; fewer than asked are returned whole.
+
+    Equally near are all captions that are said at the time; of these the one whose middle is
+    nearer comes first.
+    """
+
+    def distance(caption: Caption) -> tuple[float, float, float]:
+        outside_s = max(caption.start_s - time_s, time_s - caption.end_s, 0.0)
+        return outside_s, abs((caption.start_s + caption.end_s) / 2 - time_s), caption.start_s
+
+    if not captions:
+        return []
+    first = last = min(range(len(captions)), key=lambda place: distance(captions[place]))
+    while last - first + 1 < min(num_captions, len(captions)):
+        before_s = after_s = math.inf
+        if first > 0:
+            before_s = captions[last].end_s - captions[first - 1].start_s
+        if last + 1 < len(captions):
+            after_s = captions[last + 1].end_s - captions[first].start_s
+        if before_s <= after_s:
+            first -= 1
+        else:
+            last += 1
+    return sorted(captions[first : last + 1], key=distance)
+
+
+def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
+    """Read a caption file in UTF-8, UTF-16 with a byte order mark, or else Latin-1.
+
+    Raises:
+        CaptionError: the file cannot be opened, is not text, or does not have the format.
+    """
+    readers = {
+        "vtt": _read_cues,
+        "srt": _read_cues,
+        "howto100m_json": _read_howto100m,
+        "csv": _read_csv,
+    }
+    try:
+        text = decode_text(path.read_bytes())
+        return _collect(readers[captions_format](text))
+    except OSError as error:
+        raise CaptionError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # also an entity of thousands of digits
+        raise CaptionError(f"{path}: {error}") from error
+
+
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8 (a byte order mark is dropped), UTF-16 with such a mark, or else Latin-1.
+
+    Line ends become newlines.
+
+    Raises:
+        CaptionError: the content is not text.
+    """
+    encodings = ["utf-8-sig", "latin-1"]
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise CaptionError("is not a text file")
+
+
+def _collect(raw_captions: Iterable[RawCaption]) -> Transcript:
+    """Clean, check and sort captions; see the rules in the head of this module."""
+    cues = []
+    lost: Counter[str] = Counter()
+    for raw in raw_captions:
+        lines = tuple(filter(None, map(_clean, raw.text.split("\n"))))
+        start_s = max(0.0, raw.start_s)
+        if not lines:
+            continue
+        if not (math.isfinite(raw.start_s) and math.isfinite(raw.end_s)):
+            lost["with times that cannot be read"] += 1
+        elif raw.end_s <= start_s:
+            lost["not ending after their start"] += 1
+        else:
+            cues.append(Cue(start_s, raw.end_s, lines))
+    if not lost:
+        problem = None
+    else:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
+        total = len(cues) + lost.total()
+        problem = f"{lost.total()} of {total} captions left out: {reasons}"
+    cues.sort(key=lambda cue: (cue.start_s, cue.end_s))
+    captions = [Caption(cue.start_s, cue.end_s, " ".join(cue.lines)) for cue in unroll(cues)]
+    return Transcript(captions, problem)
+
+
+def _clean(line: str) -> str:
+    """Return a line as valid Unicode, with single spaces."""
+    return " ".join(line.encode("utf-8", "replace").decode().replace("\0", " ").split())
+
+
+def _read_cues(text: str) -> Iterator[RawCaption]:
+    """Read WebVTT or SRT: blocks between empty lines, with times in the first or second line.
+
+    pysubs2 is not used: its WebVTT reader takes notes and the next cue's identifier for text, and
+    the word times inside automatic captions for cues.
+    """
+    blocks = [block.strip("\n").split("\n") for block in BETWEEN_CUES.split(text)]
+    found = False
+    for lines in blocks:
+        place = next((i for i, line in enumerate(lines[:2]) if "-->" in line), None)
+        if place is None:  # the header, a note, a style sheet
+            continue
+        found = True
+        times = CUE_TIMES.match(lines[place])
+        start_s, end_s = math.nan, math.nan
+        if times:
+            start_s, end_s = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
+        yield RawCaption(start_s, end_s, html.unescape(TAG.sub("", "\n".join(lines[place + 1 :]))))
+    if not found and not text.startswith("WEBVTT"):
+        raise CaptionError("holds no caption: no line with `start --> end`")
+
+
+def _seconds(parts: tuple[str | None, ...]) -> float:
+    """Hours (or None), minutes, seconds and a decimal fraction of a second, in seconds."""
+    hours, minutes, seconds, fraction = parts
+    whole = int(hours or 0) * 3600 + int(minutes or 0) * 60
+    return round(whole + float(f"{seconds}.{fraction}"), 3)
+
+
+def _read_howto100m(text: str) -> Iterator[RawCaption]:
+    """Read {"start": [...], "end": [...], "text": [...]}, alone or as {video id: it}."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CaptionError(f"is not JSON: {error}") from error
+    if isinstance(content, dict) and len(content) == 1:
+        content = next(iter(content.values()))
+    columns = content if isinstance(content, dict) else {}
+    lists = [columns[name] for name in COLUMNS if isinstance(columns.get(name), list)]
+    if len(lists) < len(COLUMNS):
+        raise CaptionError('is not of the form {"start": [...], "end": [...], "text": [...]}')
+    if len({len(values) for values in lists}) > 1:
+        lengths = ", ".join(f"{len(v)} {name}" for name, v in zip(COLUMNS, lists, strict=True))
+        raise CaptionError(f"start, end and text differ in length: {lengths}")
+    for start, end, value in zip(*lists, strict=True):
+        yield RawCaption(_number(start), _number(end), value if isinstance(value, str) else "")
+
+
+def _read_csv(text: str) -> Iterator[RawCaption]:
+    """Read a CSV file with the columns start, end (seconds) and text; others are ignored."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        missing = [name for name in COLUMNS if name not in (rows.fieldnames or [])]
+        if missing:
+            raise CaptionError(
+                f"has no column {', '.join(missing)}; start, end and text are needed"
+            )
+        for row in rows:
+            yield RawCaption(_number(row["start"]), _number(row["end"]), row["text"] or "")
+    except csv.Error as error:
+        raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
+
+
+def _number(value: Any) -> float:
+    """A number of seconds; NaN for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -1,0 +1,299 @@
+"""The stem of a tower: patchify -> drop -> tokens with positions and the AGG token (VATT section 3.1).
+
+DropToken: in training, a random share of the patches is left out (VATT section 3.1.1).
+
+Raw signals cut into patches, and the linear layer that turns patches into tokens (VATT section 3.1).
+
+Learned positions: one table per axis, summed and normalised (VATT section 3.1, eq. 1).
+
+Other input sizes than the tables' are reached by a natural cubic spline (VATT section 4.1.3).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vatt.model.spectrogram import LogMel, check_waveform
+from vatt.model.transformer import NORM_EPSILON, Dense, Dropout, Group
+
+
+class DropToken(nn.Module):
+    """Leaves out a share `rate` of the patches in training, and nothing in evaluation.
+
+    With `draw` "batch" all clips of a batch (on one rank) keep the same places, as released.
+    Differs from that with "clip": each clip draws its own, so that no place is missing from a
+    whole batch.
+    """
+
+    def __init__(self, rate: float, draw: Literal["clip", "batch"]) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_token_rate = {rate}: expected 0 <= rate < 1")
+        self.rate, self.draw = rate, draw
+
+    def forward(
+        self, patches: Float[Tensor, "B L K"], positions: Float[Tensor, "L D"]
+    ) -> tuple[Float[Tensor, "B M K"], Float[Tensor, "*#B M D"]]:
+        """Return the patches that are kept and their positions."""
+        if not self.training or self.rate == 0:
+            return patches, positions
+        num_draws = len(patches) if self.draw == "clip" else 1
+        kept = draw_kept(num_draws, patches.shape[1], self.rate, patches.device)
+        return select_kept(patches, kept.expand(len(patches), -1)), positions[kept]
+
+
+def draw_kept(
+    batch_size: int, num_tokens: int, drop_token_rate: float, device: torch.device
+) -> Int[Tensor, "B K"]:
+    """Draw which tokens each clip keeps, `count_kept` of them, unordered."""
+    num_kept = count_kept(num_tokens, drop_token_rate)
+    return torch.rand(batch_size, num_tokens, device=device).topk(num_kept).indices
+
+
+def count_kept(num_tokens: int, drop_token_rate: float) -> int:
+    """Return how many of `num_tokens` are left in training: at least one, all of them at rate 0."""
+    return max(1, round(num_tokens * (1 - drop_token_rate)))
+
+
+def select_kept(
+    patches: Float[Tensor, "B L K"], kept: Int[Tensor, "B M"]
+) -> Float[Tensor, "B M K"]:
+    """Return the kept patches of each clip."""
+    clips = torch.arange(len(patches), device=patches.device)[:, None]
+    return patches[clips, kept]
+
+
+class Patches(nn.Module, ABC):
+    """Patches of `patch_size` points with `num_channels` numbers each, projected to `width`.
+
+    Cutting and projecting are apart, so that DropToken can choose between the two.
+    """
+
+    def __init__(self, patch_size: int, num_channels: int, width: int) -> None:
+        super().__init__()
+        # Differs from the original in its first values: a convolution of Keras counts the points
+        # of its kernel in the fan-out, too. Its tokens start 5 to 15 times smaller beside the
+        # positions, and learning starts later.
+        self.projection = Dense(patch_size * num_channels, width)
+
+    @abstractmethod
+    def cut(self, signal: Tensor) -> Float[Tensor, "B *grid K"]:
+        """Cut a signal into a grid of patches with K numbers each; what is left over is cut off.
+
+        Raises:
+            ValueError: the signal is of another shape or type, or smaller than one patch.
+        """
+
+    def forward(self, patches: Float[Tensor, "B L K"]) -> Float[Tensor, "B L D"]:
+        """Project patches to tokens."""
+        tokens: Tensor = self.projection(patches.to(self.projection.weight.dtype))
+        return tokens
+
+
+class VideoPatches(Patches):
+    """Boxes of frames x height x width; the numbers of a box go frame, row, column, colour."""
+
+    def __init__(self, patch: tuple[int, int, int], width: int) -> None:
+        super().__init__(math.prod(patch), 3, width)
+        self.patch = patch
+
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t h w K"]:
+        """Cut a video (B, T, H, W, 3) into boxes."""
+        if signal.ndim != 5 or signal.shape[4] != 3 or not signal.is_floating_point():
+            raise ValueError(
+                f"video: expected floats of (clips, frames, height, width, 3), got {signal.dtype} "
+                f"{tuple(signal.shape)}"
+            )
+        grid = [size // patch for size, patch in zip(signal.shape[1:4], self.patch, strict=True)]
+        if 0 in grid:
+            raise ValueError(
+                f"video of shape {tuple(signal.shape)}: less than a patch {self.patch}"
+            )
+        frames, rows, columns = (
+            count * patch for count, patch in zip(grid, self.patch, strict=True)
+        )
+        signal = signal[:, :frames, :rows, :columns]
+        for axis, patch in zip((1, 3, 5), self.patch, strict=True):
+            signal = signal.unflatten(axis, (-1, patch))
+        return signal.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
+
+
+class AudioPatches(Patches):
+    """Pieces of a waveform."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__(patch, 1, width)
+        self.patch = patch
+
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t K"]:
+        """Cut a waveform (B, S) into pieces."""
+        check_waveform(signal)
+        count = signal.shape[1] // self.patch
+        if count == 0:
+            raise ValueError(f"audio of {signal.shape[1]} samples: less than a patch {self.patch}")
+        return signal[:, : count * self.patch].view(-1, count, self.patch)
+
+
+class SpectrogramPatches(Patches):
+    """Tiles of frames x mel bands of the log-mel spectrogram of a waveform."""
+
+    def __init__(self, patch: tuple[int, int], width: int) -> None:
+        super().__init__(math.prod(patch), 1, width)
+        self.patch = patch
+        self.spectrogram: nn.Module = LogMel()
+
+    def cut(self, signal: Tensor) -> Float[Tensor, "B t m K"]:
+        """Cut the spectrogram of a waveform (B, S) into tiles; what does not fill one is cut off."""
+        spectrogram = self.spectrogram(signal)
+        grid = [
+            size // patch for size, patch in zip(spectrogram.shape[1:], self.patch, strict=True)
+        ]
+        if 0 in grid:
+            raise ValueError(
+                f"spectrogram of shape {tuple(spectrogram.shape)}: less than a patch {self.patch}"
+            )
+        frames, bands = (count * patch for count, patch in zip(grid, self.patch, strict=True))
+        tiles: Tensor = spectrogram[:, :frames, :bands].unflatten(1, (-1, self.patch[0]))
+        tiles = tiles.unflatten(3, (-1, self.patch[1])).transpose(2, 3)
+        return tiles.flatten(3)
+
+
+class PositionTable(nn.Module):
+    """One learned vector per place on one axis."""
+
+    def __init__(self, num_places: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(num_places, width))
+        deviation = width**-0.5
+        nn.init.trunc_normal_(self.table, std=deviation, a=-2 * deviation, b=2 * deviation)
+
+    def forward(self, num_places: int) -> Float[Tensor, "L D"]:
+        """Return the table, stretched to `num_places` where that is not its own size."""
+        if num_places == len(self.table):
+            return self.table
+        return spline_matrix(len(self.table), num_places).to(self.table) @ self.table
+
+
+class Positions(nn.Module):
+    """A position vector for every patch of a grid, the last axis running fastest.
+
+    Differs from the paper, as the original does: a LayerNorm follows the sum of the tables.
+    With `first_axis_fastest` the positions, not the patches, run the other way, so that a patch
+    gets the vector of another place: the original does so for spectrograms.
+    """
+
+    def __init__(
+        self, grid: Sequence[int], width: int, *, first_axis_fastest: bool = False
+    ) -> None:
+        super().__init__()
+        self.first_axis_fastest = first_axis_fastest
+        self.tables = nn.ModuleList(PositionTable(size, width) for size in grid)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
+
+    def forward(self, grid: Sequence[int]) -> Float[Tensor, "L D"]:
+        """Return positions of a grid of any size."""
+        axes = [table(size) for table, size in zip(self.tables, grid, strict=True)]
+        total, *others = reversed(axes) if self.first_axis_fastest else axes
+        for places in others:
+            total = total[..., None, :] + places
+        positions: Tensor = self.norm(total.flatten(0, -2))
+        return positions
+
+
+@lru_cache(maxsize=32)
+def spline_matrix(num_knots: int, num_queries: int) -> Float[Tensor, "Q K"]:
+    """Return the float64 matrix that takes values at knots to a natural cubic spline at queries.
+
+    Knots stand at i / num_knots, queries at j / num_queries. Beyond the last knot, where no more
+    than a few queries lie, the spline goes on as a straight line.
+    """
+    identity = torch.eye(num_knots, dtype=torch.float64)
+    curvatures = _curvatures(identity)
+    places = torch.arange(num_queries, dtype=torch.float64) * num_knots / num_queries
+    left = places.long().clamp(max=max(num_knots - 2, 0))
+    right = (left + 1).clamp(max=num_knots - 1)
+    after = (places - left).clamp(max=1)[:, None]
+    before = 1 - after
+    beyond = (places - (num_knots - 1)).clamp(min=0)[:, None]
+    slope = identity[right] - identity[left] + (curvatures[left] + 2 * curvatures[right]) / 6
+    return (
+        before * identity[left]
+        + after * identity[right]
+        + (before**3 - before) * curvatures[left] / 6
+        + (after**3 - after) * curvatures[right] / 6
+        + beyond * slope
+    )
+
+
+def _curvatures(values: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
+    """Return second derivatives at the knots (one apart) of the natural spline through `values`."""
+    num_knots = len(values)
+    curvatures = torch.zeros_like(values)
+    if num_knots > 2:
+        inner = torch.full((num_knots - 2,), 4.0, dtype=torch.float64)
+        beside = torch.ones(num_knots - 3, dtype=torch.float64)
+        system = torch.diag(inner) + torch.diag(beside, 1) + torch.diag(beside, -1)
+        bends = 6 * (values[2:] - 2 * values[1:-1] + values[:-2])
+        curvatures[1:-1] = torch.linalg.solve(system, bends)
+    return curvatures
+
+
+class AggToken(nn.Module):
+    """The learned token before all others, whose encoding is that of the whole (VATT eq. 2)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.empty(width))
+        # Glorot-normal, as Keras draws it for a vector: it corrects the deviation for what is
+        # cut off beyond two deviations.
+        deviation = width**-0.5 / 0.87962566
+        nn.init.trunc_normal_(self.vector, std=deviation, a=-2 * deviation, b=2 * deviation)
+
+    def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L+1 D"]:
+        """Put the AGG token before the tokens of every clip; it has no position."""
+        return torch.cat([self.vector.expand(len(tokens), 1, -1), tokens], dim=1)
+
+
+class Stem(nn.Module):
+    """Raw signals to tokens of `width` numbers.
+
+    With `pre_projects` a linear layer with GELU follows the patches, as in VATT-MA.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        positions: Positions,
+        drop_token: DropToken,
+        dropout_rate: float,
+        *,
+        pre_projects: bool = False,
+    ) -> None:
+        super().__init__()
+        width = patches.projection.out_features
+        self.patches = patches
+        self.pre_projection = (
+            nn.Sequential(Dense(width, width), nn.GELU()) if pre_projects else nn.Identity()
+        )
+        self.positions = positions
+        self.drop_token = drop_token
+        self.dropout = Dropout(dropout_rate)
+        self.agg_token = AggToken(width)
+
+    def forward(self, signal: Tensor) -> Group:
+        """Return the tokens, AGG first.
+
+        In training DropToken chooses patches before they are projected: a dropped one costs nothing.
+        """
+        patches = self.patches.cut(signal)
+        positions = self.positions(patches.shape[1:-1])
+        patches, positions = self.drop_token(patches.flatten(1, -2), positions)
+        tokens = self.dropout(self.pre_projection(self.patches(patches)) + positions)
+        # The AGG token comes after, so that it has no position and is never dropped.
+        return Group(self.agg_token(tokens))

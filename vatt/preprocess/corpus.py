@@ -1,0 +1,140 @@
+"""The preprocessed corpus: all files of the manifest as shards, index, tokenizer and quarantine."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from vatt.core.pool import Crew, LocalCrew
+from vatt.corpus.index import INDEX_NAME, QUARANTINE_NAME, SHARDS_NAME, IndexWriter
+from vatt.corpus.manifest import ManifestEntry, read_manifest
+from vatt.corpus.samples import write_samples
+from vatt.corpus.shards import ShardWriter
+from vatt.corpus.tokenizer import (
+    MAX_SENTENCES,
+    TOKENIZER_NAME,
+    VOCABULARY_NAME,
+    WordTokenizer,
+    train_tokenizer,
+)
+from vatt.params import PreprocessParams
+from vatt.preprocess.cache import digest_fragment_code
+from vatt.preprocess.duplicates import write_duplicates
+from vatt.preprocess.engine import FragmentMaker, Work
+from vatt.preprocess.fragments import key_of
+
+
+def write_corpus(
+    download_dir: Path,
+    out_dir: Path,
+    params: PreprocessParams,
+    num_workers: int,
+    store_dir: Path | None = None,
+    ray_address: str | None = None,
+) -> dict[str, Any]:
+    """Preprocess every file of the manifest into the empty folder `out_dir`; returns metrics.
+
+    Every row of the manifest becomes segments in the index or a row of the quarantine list. The
+    bytes depend neither on `num_workers` processes of this machine, nor on the Ray cluster at
+    `ray_address` in their place, nor on what `store_dir` holds of earlier runs; without one nothing
+    is kept for later ones.
+
+    Raises:
+        StageError: the manifest, `params.vocabulary` or the cluster cannot be used.
+        OSError: the disk is full or broken.
+    """
+    # In the order of the keys, which are hashes: that shuffles the shards, once for all.
+    entries = sorted(read_manifest(download_dir), key=key_of)
+    counts: Counter[str] = Counter(inputs=len(entries))
+    if params.vocabulary is not None:  # first, because what follows may take days
+        counts["vocab_size"] = WordTokenizer(params.vocabulary).vocab_size
+        shutil.copyfile(params.vocabulary, out_dir / VOCABULARY_NAME)
+    shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
+    work = Work(download_dir, store_dir or out_dir / "store", params, digest_fragment_code())
+    with closing(FragmentMaker(work, partial(_open_crew, num_workers, ray_address))) as maker:
+        texts = _assemble(maker, entries, shards, out_dir, counts)
+    if store_dir is None:
+        shutil.rmtree(work.store_dir)
+    _check_counts(out_dir, counts)
+    write_samples(out_dir)
+    counts["near_duplicates"] = write_duplicates(out_dir)
+    if params.vocabulary is None:
+        counts["vocab_size"] = train_tokenizer(out_dir / TOKENIZER_NAME, texts, params.vocab_size)
+    return dict(counts)
+
+
+def _open_crew(num_workers: int, ray_address: str | None, work: Work) -> Crew:
+    if ray_address is None:
+        return LocalCrew(work, num_workers)
+    from vatt.preprocess.engine import RayCrew
+
+    return RayCrew(work, ray_address)
+
+
+def _assemble(
+    maker: FragmentMaker,
+    entries: Sequence[ManifestEntry],
+    shards: ShardWriter,
+    out_dir: Path,
+    counts: Counter[str],
+) -> list[str]:
+    """Make all fragments, copy them to shards, write index and quarantine; returns captions."""
+    texts: list[str] = []
+    quarantine = []
+    results = maker.finish(entries)
+    with IndexWriter(out_dir / INDEX_NAME) as index:
+        for place, entry in enumerate(entries):
+            results[place], outcome = maker.read(entry, results[place])
+            if outcome.reason is not None:
+                quarantine.append((entry, outcome.reason))
+            index.extend(shards.extend(outcome.segments, maker.path_of(results[place])))
+            if entry.split == "train" and len(texts) < MAX_SENTENCES:
+                texts += outcome.texts
+            counts[f"segments_{entry.split}"] += len(outcome.segments)
+            counts["inputs_with_problems"] += any(row.problem for row in outcome.segments)
+    _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
+    counts["quarantined"] = len(quarantine)
+    maker.keep_only(entries, results)
+    return texts
+
+
+def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
+    """Make sure that no input was lost: each has segments, or a reason why it has none.
+
+    Raises:
+        RuntimeError: what was written does not hold all inputs.
+    """
+    num_accepted, last = 0, ""
+    with pq.ParquetFile(out_dir / INDEX_NAME) as index:
+        for rows in index.iter_batches(columns=["key"]):
+            for key in rows["key"].to_pylist():
+                video = key.partition("_")[0]
+                num_accepted += video != last
+                last = video
+    with (out_dir / QUARANTINE_NAME).open("rb") as lines:
+        num_quarantined = sum(1 for _ in lines)
+    if num_accepted + num_quarantined != counts["inputs"]:
+        raise RuntimeError(
+            f"{counts['inputs']} inputs became {num_accepted} with segments and "
+            f"{num_quarantined} in quarantine"
+        )
+
+
+def _write_quarantine(path: Path, rows: Iterable[tuple[ManifestEntry, str]]) -> None:
+    """Write the inputs that did not become segments, one JSON object a line, with the reason."""
+    ordered = sorted(rows, key=lambda row: (row[0].source, row[0].video_id))
+    with path.open("w", encoding="utf-8") as file:
+        for entry, reason in ordered:
+            row = {
+                "source": entry.source,
+                "video_id": entry.video_id,
+                "path": entry.path,
+                "reason": reason,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,191 @@
+"""Near-duplicates: videos that look or sound like one of another split, coded in another way.
+
+Each video is a row of hashes, one for a second (see `fingerprints`). Hashes that agree in one
+quarter of their bits, found by a lookup, tell which videos to compare at which lag; two videos
+are duplicates if there they agree well for at least half of the shorter one. Only the test and the
+validation split are in memory, the rest is read in passing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Int, UInt64
+
+from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME
+from vatt.preprocess.listening import HASH_DIGITS, seconds_within
+
+KINDS = ("picture", "sound")
+COLUMNS = ["key", "source", "video_id", "split", "start_s", "end_s"]
+COLUMNS += [f"{kind}_hashes" for kind in KINDS]
+ORDER = {"test": 0, "validation": 1, "train": 2}
+"""A video is called a duplicate of one of a split before its own: so it can leave training."""
+BANDS = tuple(np.uint64(16 * band) for band in range(4))
+MAX_IN_BAND = 500
+"""A quarter that more hashes have tells nothing, such as that of pictures with black borders."""
+MAX_DISTANCE = {"picture": 10.0, "sound": 8.0}
+"""Of 64 bits, on average; different content differs in about 32."""
+MIN_SECONDS = 2
+MIN_OVERLAP_RATE = 0.5
+
+Hashes = UInt64[np.ndarray, "S"]
+
+
+class Video(NamedTuple):
+    """A video of the index and its hashes by kind, from second 0 on; 0 where there is nothing."""
+
+    source: str
+    video_id: str
+    split: str
+    hashes: Mapping[str, Hashes]
+
+
+class Match(NamedTuple):
+    """How well two videos agree."""
+
+    num_seconds: int
+    distance: float
+    """Mean number of bits that differ."""
+
+
+def write_duplicates(corpus_dir: Path) -> int:
+    """Write duplicates.jsonl beside the index, an object a line; returns the number of lines.
+
+    A line names a video, its split, and under `duplicate_of` the source, video id and split of the
+    one it is like, the `kind` (picture or sound), for how many seconds, and the mean distance.
+    """
+    rows = list(find_duplicates(corpus_dir / INDEX_NAME))
+    rows.sort(key=lambda row: (row["source"], row["video_id"], row["kind"]))
+    with (corpus_dir / DUPLICATES_NAME).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return len(rows)
+
+
+def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
+    """Yield for each video and kind the best match in a split before its own, if there is one."""
+    rows = pq.read_table(index_path, columns=COLUMNS, filters=[("split", "!=", "train")])
+    known = list(_gather(rows.to_pylist()))
+    if not known:
+        return
+    tables = {kind: _Lookup(known, kind) for kind in KINDS}
+    for video in _gather(_read_rows(index_path)):
+        for kind, table in tables.items():
+            found = table.find(video)
+            if found is None:
+                continue
+            like, match = found
+            yield {
+                "source": video.source,
+                "video_id": video.video_id,
+                "split": video.split,
+                "duplicate_of": dict(zip(("source", "video_id", "split"), like[:3], strict=True)),
+                "kind": kind,
+                "num_seconds": match.num_seconds,
+                "distance": round(match.distance, 2),
+            }
+
+
+def _read_rows(index_path: Path) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(index_path) as index:
+        for batch in index.iter_batches(columns=COLUMNS):
+            yield from batch.to_pylist()
+
+
+def _gather(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
+    """Yield the videos of rows that are sorted by key, so that those of a video adjoin."""
+    for _, group in groupby(rows, key=lambda row: row["key"].partition("_")[0]):
+        segments = list(group)
+        first = segments[0]
+        hashes = {kind: _join(segments, f"{kind}_hashes") for kind in KINDS}
+        yield Video(first["source"], first["video_id"], first["split"], hashes)
+
+
+def _join(segments: Iterable[Mapping[str, Any]], column: str) -> Hashes:
+    """Return the hashes of a video by second."""
+    placed: dict[int, int] = {}
+    for row in segments:
+        seconds = seconds_within(row["start_s"], row["end_s"])
+        for place, second in enumerate(seconds):
+            digits = row[column][place * HASH_DIGITS : (place + 1) * HASH_DIGITS]
+            placed[second] = int(digits or "0", 16)
+    length = max(placed, default=-1) + 1
+    return np.array([placed.get(second, 0) for second in range(length)], np.uint64)
+
+
+class _Lookup:
+    """Finds the videos that share a quarter of a hash with another one."""
+
+    def __init__(self, videos: list[Video], kind: str) -> None:
+        self._videos, self._kind = videos, kind
+        rows = [video.hashes[kind] for video in videos]
+        hashes = np.concatenate(rows)
+        numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        seconds = np.concatenate([np.arange(len(row)) for row in rows])
+        is_something = hashes != 0
+        self._numbers, self._seconds = numbers[is_something], seconds[is_something]
+        self._bands = []
+        for shift in BANDS:
+            quarters = _quarter(hashes[is_something], shift)
+            order = np.argsort(quarters, kind="stable")
+            self._bands.append((quarters[order], order))
+
+    def find(self, video: Video) -> tuple[Video, Match] | None:
+        """Return the most similar video of a split before that of `video`, if one is a duplicate."""
+        hashes = video.hashes[self._kind]
+        best: tuple[Video, Match] | None = None
+        for number, lag in self._propose(hashes):
+            other = self._videos[number]
+            if ORDER[other.split] >= ORDER[video.split]:
+                continue
+            match = _compare(hashes, other.hashes[self._kind], lag)
+            if match is None or match.distance > MAX_DISTANCE[self._kind]:
+                continue
+            if best is None or match.distance < best[1].distance:
+                best = other, match
+        return best
+
+    def _propose(self, hashes: Hashes) -> list[tuple[int, int]]:
+        """Return for each video that shares quarters the lag at which it shares most, and its number."""
+        (seconds,) = np.nonzero(hashes)
+        pairs = [np.zeros((0, 2), np.int64)]
+        for shift, (quarters, order) in zip(BANDS, self._bands, strict=True):
+            wanted = _quarter(hashes[seconds], shift)
+            begin = np.searchsorted(quarters, wanted)
+            counts = np.searchsorted(quarters, wanted, side="right") - begin
+            counts[counts > MAX_IN_BAND] = 0
+            starts = np.repeat(begin - np.cumsum(counts) + counts, counts)
+            places = order[starts + np.arange(counts.sum())]
+            lags = np.repeat(seconds, counts) - self._seconds[places]
+            pairs.append(np.stack([self._numbers[places], lags], axis=1))
+        found, votes = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
+        chosen = {int(found[place, 0]): int(found[place, 1]) for place in np.argsort(votes)}
+        return sorted(chosen.items())
+
+
+def _quarter(hashes: Hashes, shift: np.uint64) -> Int[np.ndarray, "S"]:
+    return ((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64)
+
+
+def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match | None:
+    """Compare second s of a video with seconds s - lag - 1 to s - lag + 1 of another one.
+
+    Seconds are cut anew in each copy, so that what is equal may lie in the one beside. None if too
+    few can be compared.
+    """
+    (seconds,) = np.nonzero(hashes)
+    distances = np.full(len(seconds), 99)
+    for shift in (-1, 0, 1):
+        places = seconds - lag + shift
+        inside = (places >= 0) & (places < len(others))
+        known = others[np.clip(places, 0, max(0, len(others) - 1))]
+        bits = np.bitwise_count(hashes[seconds] ^ known)
+        distances = np.minimum(distances, np.where(inside & (known != 0), bits, 99))
+    compared = distances[distances < 99]
+    shorter = min(len(seconds), int(np.count_nonzero(others)))
+    if len(compared) < max(MIN_SECONDS, MIN_OVERLAP_RATE * shorter):
+        return None
+    return Match(len(compared), float(compared.mean()))

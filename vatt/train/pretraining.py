@@ -1,0 +1,160 @@
+"""Pre-training: its network and loss, its data, and how its health is measured.
+
+The model with its loss (VATT sections 3.3 and 3.4): what is trained.
+
+Adam and its schedule, of the paper and as released (VATT section 4.2).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vatt.core.batch import Batch
+from vatt.loading.clips import ClipReader
+from vatt.loading.loader import LoaderOptions, open_evaluation_loader, open_pretraining_loader
+from vatt.loading.order import TrainingOrder
+from vatt.model.cost import add_costs, count_clip
+from vatt.model.losses import contrastive_loss
+from vatt.model.towers import restore_weights
+from vatt.model.vatt import Vatt
+from vatt.params import LossParams, PretrainParams
+from vatt.train.engine import Engine
+from vatt.train.loop import Setup, Validation, open_shards
+from vatt.train.monitor import find_collapse, measure_health
+from vatt.train.recipe import Job, PretrainRecipe
+from vatt.train.speed import require_memory
+
+PARTS = ("loss", "loss_va", "loss_vt")
+"""What the objective returns."""
+
+
+class Objective(nn.Module):
+    """Maps a batch to its losses."""
+
+    def __init__(self, model: Vatt, loss: LossParams) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> Float[Tensor, "3"]:
+        """Return the loss to minimise, its video-audio and its video-text part."""
+        losses = contrastive_loss(self.model(batch), batch.audio_mask, batch.text_mask, self._loss)
+        return torch.stack([losses.total, losses.video_audio, losses.video_text])
+
+
+BETAS = (0.9, 0.999)
+
+
+def learning_rate(step: int, pretrain: PretrainParams) -> float:
+    """Return the learning rate of update number `step`, counted from 1 to `num_steps`.
+
+    Linear from 0 to the peak at `warmup_steps`, then down to exactly half the peak: by a quarter
+    period of a cosine (`paper`), or by half a period between the two (`released`). A pure function,
+    so that resuming needs no state.
+    """
+    peak = pretrain.learning_rate
+    if step < pretrain.warmup_steps:
+        return peak * step / pretrain.warmup_steps
+    decay_steps = max(pretrain.num_steps - pretrain.warmup_steps, 1)
+    progress = (step - pretrain.warmup_steps) / decay_steps
+    if pretrain.schedule == "paper":
+        return peak * (1 + math.cos(math.pi / 2 * progress)) / 2
+    return peak * (3 + math.cos(math.pi * progress)) / 4
+
+
+def adam_settings(step: int, pretrain: PretrainParams) -> dict[str, float]:
+    """Return what torch's Adam must be given for update number `step`, counted from 1.
+
+    The original adds epsilon to the second moment before its bias is corrected, torch afterwards;
+    torch's epsilon divided by that correction is the same.
+    """
+    correction = math.sqrt(1 - BETAS[1] ** step)
+    return {"lr": learning_rate(step, pretrain), "eps": pretrain.adam_epsilon / correction}
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], pretrain: PretrainParams
+) -> torch.optim.Adam:
+    """Return Adam over the parameters that are trained.
+
+    Before every update its groups are given the values of `adam_settings`.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    # Fused: one pass through memory, which is all that an update costs.
+    return torch.optim.Adam(
+        trained, lr=pretrain.learning_rate, betas=BETAS, eps=pretrain.adam_epsilon, fused=True
+    )
+
+
+def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
+    """Return what a rank of pre-training computes with."""
+    objective = build_objective(job, recipe)
+    pretrain = recipe.pretrain
+
+    def open_batches(order: TrainingOrder) -> Iterable[Batch]:
+        options = LoaderOptions(
+            num_workers=recipe.launch.loader_workers,
+            source_weights=pretrain.source_weights,
+            shards=open_shards(recipe.launch, recipe.index_digest),
+        )
+        return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
+
+    reader = ClipReader(
+        job.preprocess_dir, recipe.clip, open_shards(recipe.launch, recipe.index_digest)
+    )
+
+    def measure(engine: Engine) -> dict[str, float]:
+        return measure_health(engine, _open_validation(recipe, reader))
+
+    def find_problems(step: int, health: Mapping[str, float]) -> list[str]:
+        return find_collapse(health, is_warm=step > pretrain.warmup_steps)
+
+    # Both before ZeRO-3 takes the weights apart.
+    drop_token_rate = recipe.model.drop_token_rate
+    require_memory(objective.model, recipe.clip, drop_token_rate, pretrain, recipe.launch)
+    costs = count_clip(objective.model, recipe.clip, drop_token_rate)
+    return Setup(
+        objective=objective,
+        parts=PARTS,
+        optimizer=build_optimizer(objective.parameters(), pretrain),
+        settings=lambda step: [adam_settings(step, pretrain)],
+        open_batches=open_batches,
+        validation=Validation("health", measure, find_problems),
+        select_weights=_select_weights,
+        cost=add_costs(costs.values()),
+    )
+
+
+def build_objective(job: Job, recipe: PretrainRecipe) -> Objective:
+    """Return model and loss with the weights that training starts from."""
+    torch.manual_seed(recipe.run.seed)
+    model = Vatt(recipe.model, recipe.clip, recipe.vocab_size)
+    if job.initial_weights is not None:
+        restore_weights(model, load_file(job.initial_weights))
+    return Objective(model, recipe.loss)
+
+
+def _select_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("model."): weight for name, weight in weights.items()}
+
+
+def _open_validation(recipe: PretrainRecipe, reader: ClipReader) -> Iterator[Batch]:
+    """Yield the first clips of the split validation, as many at once as are trained on at once."""
+    left = recipe.pretrain.validation_clips
+    size = recipe.pretrain.batch_size // (
+        recipe.launch.num_processes * recipe.pretrain.accumulation_steps
+    )
+    clips = open_evaluation_loader(reader, "validation", 1, size)
+    for rows, batch in clips:
+        seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
+        if len(seen):
+            yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))
+        left -= len(seen)
+        if left == 0:
+            return
