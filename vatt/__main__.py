@@ -19,7 +19,7 @@ from typing import Any
 from vatt.core.disk import telling_disk_errors
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.params import TASKS, Params, load_params
+from vatt.params import TASKS, Params, format_settings, load_params
 
 STAGES = {
     "download": "bring every configured source to data/download",
@@ -47,6 +47,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
         if name in TASK_STAGES:
             command.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    text = "print all settings, those of params.yaml included, as YAML"
+    commands.choices["describe"].add_argument("--full", action="store_true", help=text)
     add_import_command(commands)
     return parser.parse_args(arguments)
 
@@ -108,6 +110,9 @@ def main() -> int:
             run_import(arguments)
             return 0
         params = load_params(arguments.params)
+        if arguments.stage == "describe" and arguments.full:
+            print(format_settings(arguments.params), end="")
+            return 0
         if arguments.stage == "describe":
             print(importlib.import_module("vatt.description").describe(arguments.params, params))
             return 0

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from vatt.params import Params, ParamsError, load_params
+from vatt.params import Params, ParamsError, load_params, read_settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -298,3 +298,48 @@ def test_the_command_line_refuses_before_the_stage_starts(tmp_path: Path) -> Non
 )
 def test_no_type_is_guessed(tmp_path: Path, name: str, value: object) -> None:
     assert f"{name} = {value!r}" in refusal(tmp_path, changed({name: value}))
+
+
+def write_layers(folder: Path, **layers: str) -> Path:
+    """Write files of settings, and return the last one."""
+    path = folder
+    for name, text in layers.items():
+        path = folder / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_is_laid_over_others(tmp_path: Path) -> None:
+    """Mappings are merged key by key; lists and ranges of `tune` are replaced whole."""
+    (tmp_path / "below").mkdir()
+    lowest = "a: {b: 1, c: {d: 2, e: 3}}\nlist: [1, 2]\nrange: {low: 0, high: 1}\nname: small"
+    write_layers(tmp_path / "below", lowest=lowest)
+    top = write_layers(
+        tmp_path,
+        middle="over: below/lowest.yaml\na: {c: {d: 20}}\nrange: {choices: [5]}",
+        top="over: middle.yaml\na: {b: 10}\nlist: [7]\nname: {width: 3}",
+    )
+    assert read_settings(top) == {
+        "a": {"b": 10, "c": {"d": 20, "e": 3}},
+        "list": [7],
+        "range": {"choices": [5]},
+        "name": {"width": 3},
+    }
+
+
+@pytest.mark.parametrize("over", ["top.yaml", "middle.yaml", "3", "gone.yaml"])
+def test_files_that_cannot_be_laid_over_each_other_are_refused(tmp_path: Path, over: str) -> None:
+    top = write_layers(tmp_path, middle="over: top.yaml", top=f"over: {over}")
+    with pytest.raises(ParamsError, match=r"must name another file|cannot be read"):
+        read_settings(top)
+
+
+def test_a_stage_runs_with_what_differs_and_describe_prints_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT, encoding="utf-8")
+    write_layers(tmp_path, mine="over: params.yaml\nclip: {num_frames: 7}")
+    command = [sys.executable, "-m", "vatt", "describe", "--params", "mine.yaml", "--full"]
+    printed = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert yaml.safe_load(printed) == changed({"clip.num_frames": 7})
+    # A broken rule is told of the file that was given.
+    done = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("describe: mine.yaml: clip.num_frames = 7")

@@ -29,7 +29,7 @@ from vatt.params.launch import (
     SupervisionParams,
 )
 from vatt.params.model import TOWER_SIZES, LossParams, ModelParams, SpaceKind, TowerSize
-from vatt.params.params import Params, ParamsError, load_params
+from vatt.params.params import Params, ParamsError, format_settings, load_params, read_settings
 from vatt.params.section import Section
 from vatt.params.sources import (
     DemoSource,
@@ -85,5 +85,7 @@ __all__ = [
     "TuneParams",
     "UrlsSource",
     "ValidateParams",
+    "format_settings",
     "load_params",
+    "read_settings",
 ]

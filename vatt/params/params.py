@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -229,20 +230,13 @@ def _refuse_broken(rules: Mapping[str, bool]) -> None:
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml.
+    """Read and check params.yaml, or a file with what differs from it: see `read_settings`.
 
     Raises:
-        ParamsError: the file is missing, is not YAML, or holds a key, value or combination
-            that is not accepted; all problems are listed.
+        ParamsError: a file is missing, is not YAML, or holds a key, value or combination that is
+            not accepted; all problems are listed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path}: must be a mapping of sections, is {type(content).__name__}")
+    content = read_settings(path)
     try:
         # As JSON, whose strict mode takes lists for tuples and whole numbers for floats, but no
         # text for numbers. What JSON does not know (dates) becomes text and is refused as such.
@@ -252,12 +246,59 @@ def load_params(path: Path) -> Params:
         raise ParamsError("\n".join(problems)) from error
 
 
+def format_settings(path: Path) -> str:
+    """Return the whole of the settings that a file stands for, as YAML: see `read_settings`."""
+    return yaml.safe_dump(read_settings(path), sort_keys=False, width=100)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the whole of the settings that a file stands for.
+
+    A file with a key `over` holds only what differs from the file of that name, relative to its own
+    folder, which may differ from a third in turn. Mappings are merged key by key. Lists, single
+    values and the ranges that `tune` searches are replaced whole.
+
+    Raises:
+        ParamsError: a file is missing or is not a mapping in YAML.
+    """
+    layers, paths = [_read_mapping(path)], [path.resolve()]
+    while (over := layers[-1].pop("over", None)) is not None:
+        if not isinstance(over, str) or (path.parent / over).resolve() in paths:
+            raise ParamsError(f"{path}: over = {over!r}: must name another file of settings")
+        path = path.parent / over
+        layers.append(_read_mapping(path))
+        paths.append(path.resolve())
+    return reduce(_merge, reversed(layers))
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must be a mapping of sections, is {type(content).__name__}")
+    return content
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        is_range = isinstance(old, dict) and not {"low", "choices"}.isdisjoint(old)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both and not is_range else value
+    return merged
+
+
 def _describe(problem: Any, path: Path) -> str:
     """Turn one pydantic problem into `file: key = value: what is accepted`."""
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
-        return f"{path}: {key}: is missing"
+        return f"{path}: {key}: is missing; `over: params.yaml` takes what is not said from there"
     if problem["type"] == "extra_forbidden":
         return f"{path}: {key}: unknown key; see the comments in params.yaml for those that exist"
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
