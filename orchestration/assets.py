@@ -53,7 +53,8 @@ def _build_asset(pipeline: Pipeline, name: str) -> dg.AssetsDefinition:
         code_version=pipeline.code_version(name),
     )
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        run = run_stage(pipeline, name, LiveLog(context).take)
+        with LiveLog.open(context, pipeline.root) as live:
+            run = run_stage(pipeline, name, live.take, live.environment)
         metrics = read_metrics(pipeline, name)
         if run.outcome is not Outcome.FAILED:
             version = dg.DataVersion(pipeline.data_version(name) or "")

@@ -1,50 +1,66 @@
-"""Curves in the Dagster UI while a stage runs: the numbers that it prints become observations."""
+"""Curves in the Dagster UI while a stage runs: the numbers that it reports become observations."""
 
-import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
 
 import dagster as dg
 
-LINE_PREFIX = "numbers: "
-"""Of a line that holds numbers as JSON, with their `kind` and `step`; see vatt/train/numbers."""
 OBSERVE_EVERY_S = 5.0
-"""Of each kind: every observation is a row in Dagster's database."""
+"""The least time between observations of one kind: each is a row in Dagster's database."""
+REPORTS_DIR = Path(".cache/dagster")
+"""The folder of the reports on their way, below the pipeline, so that other nodes reach it, too."""
 
 
 class LiveLog:
-    """Takes the lines of a stage: numbers become observations of its asset, the rest is logged.
+    """Logs the lines of a stage, and turns the numbers that it reports into observations of its asset.
 
     Numbers of one kind that follow each other faster are left out; the stage's files have them all.
     Each observation holds the newest numbers of every kind: Dagster draws no line over a gap.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._context = context
+    def __init__(self, context: dg.AssetExecutionContext, session: dg.PipesSession) -> None:
+        self._context, self._session = context, session
+        self._num_taken = 0
         self._next_s: dict[str, float] = defaultdict(float)
         self._newest: dict[str, float | str | None] = {}
 
+    @classmethod
+    @contextmanager
+    def open(cls, context: dg.AssetExecutionContext, root: Path) -> Iterator[Self]:
+        """Listen to one stage of the pipeline in `root` until the block ends."""
+        path = root / REPORTS_DIR / f"{context.run_id}-{context.asset_key.to_python_identifier()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesEnvContextInjector(),
+            message_reader=dg.PipesFileMessageReader(str(path)),
+        ) as session:
+            live = cls(context, session)
+            yield live
+        live._observe()  # what arrived last
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which the stage and its processes find the way back."""
+        return self._session.get_bootstrap_env_vars()
+
     def take(self, line: str) -> None:
-        """Take in a line."""
-        numbers = parse_numbers(line)
-        if numbers is None:
-            self._context.log.info(line)
-            return
-        kind, now_s = str(numbers.pop("kind", "")), time.monotonic()
-        step = numbers.pop("step", None)
-        self._newest |= {f"{kind}/{name}": value for name, value in numbers.items()}
-        if now_s >= self._next_s[kind]:
-            self._next_s[kind] = now_s + OBSERVE_EVERY_S
-            metadata = {"step": step, **self._newest}
-            self._context.log_event(dg.AssetObservation(self._context.asset_key, metadata=metadata))
+        """Log a line of the stage, and look whether numbers have arrived."""
+        self._context.log.info(line)
+        self._observe()
 
-
-def parse_numbers(line: str) -> dict[str, float | str | None] | None:
-    """Return the numbers of a line, or None if it holds none; what is no number is None."""
-    if not line.startswith(LINE_PREFIX):
-        return None
-    try:
-        content = json.loads(line.removeprefix(LINE_PREFIX))
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+    def _observe(self) -> None:
+        for message in self._session.get_custom_messages()[self._num_taken :]:
+            self._num_taken += 1
+            numbers: dict[str, Any] = dict(message)
+            kind, step, now_s = str(numbers.pop("kind")), numbers.pop("step"), time.monotonic()
+            self._newest |= {f"{kind}/{name}": value for name, value in numbers.items()}
+            if now_s >= self._next_s[kind]:
+                self._next_s[kind] = now_s + OBSERVE_EVERY_S
+                metadata = {"step": step, **self._newest}
+                observation = dg.AssetObservation(self._context.asset_key, metadata=metadata)
+                self._context.log_event(observation)

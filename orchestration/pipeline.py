@@ -98,7 +98,8 @@ class Pipeline:
         digest = hashlib.sha256(stage.command.encode())
         for path in stage.deps:
             if not _is_data(path) and not self.producer(path):
-                digest.update(path.encode() + (self.root / path).read_bytes())
+                for file in _list_code(self.root / path):
+                    digest.update(str(file.relative_to(self.root)).encode() + file.read_bytes())
         return digest.hexdigest()[:16]
 
 
@@ -161,6 +162,12 @@ def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
 def _paths(entries: list[str | dict[str, Any]]) -> tuple[str, ...]:
     """Return the paths of entries that are either `path` or `path: {options}`."""
     return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
+
+
+def _list_code(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder that Python did not write there."""
+    files = [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    return sorted(files) or [path]
 
 
 def _is_data(path: str) -> bool:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,8 +47,13 @@ class StageRun:
         return any(re.match(r"Running stage '", line) for line in self.lines)
 
 
-def run_stage(pipeline: Pipeline, name: str, log: Callable[[str], object]) -> StageRun:
-    """Reproduce one stage; each line that it prints goes to `log` at once.
+def run_stage(
+    pipeline: Pipeline,
+    name: str,
+    log: Callable[[str], object],
+    environment: Mapping[str, str] | None = None,
+) -> StageRun:
+    """Reproduce one stage, with more variables in its environment; its lines go to `log` at once.
 
     An exception raised meanwhile (a cancelled run) stops the whole process tree before it goes on.
 
@@ -61,7 +66,7 @@ def run_stage(pipeline: Pipeline, name: str, log: Callable[[str], object]) -> St
             f"{name} was not started: {', '.join(stale)} must run first "
             "(inputs, code or parameters changed since, or the last run failed)"
         )
-    code, lines = run_dvc(pipeline.root, ["repro", "--single-item", name], log)
+    code, lines = run_dvc(pipeline.root, ["repro", "--single-item", name], log, environment)
     run = StageRun(Outcome.FAILED if code else Outcome.EXECUTED, lines)
     if code or run.started:
         return run
@@ -70,26 +75,36 @@ def run_stage(pipeline: Pipeline, name: str, log: Callable[[str], object]) -> St
 
 
 def run_dvc(
-    root: Path, arguments: list[str], log: Callable[[str], object]
+    root: Path,
+    arguments: list[str],
+    log: Callable[[str], object],
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Run DVC in the folder `root`; return its exit code and its lines, errors included."""
-    code, lines = _run_supervised(root, arguments, log)
+
+    def run() -> tuple[int, tuple[str, ...]]:
+        return _run_supervised(root, arguments, log, environment or {})
+
+    code, lines = run()
     if code and any(BROKEN_PATH_LOCKS in line for line in lines):
         # DVC writes the file in place, so one that was killed in mid-write blocks all after it.
         (root / PATH_LOCKS).unlink(missing_ok=True)
         log(f"{PATH_LOCKS} was cut short by a killed DVC process: removed it, starting again")
-        return _run_supervised(root, arguments, log)
+        return run()
     return code, lines
 
 
 def _run_supervised(
-    root: Path, arguments: list[str], log: Callable[[str], object]
+    root: Path,
+    arguments: list[str],
+    log: Callable[[str], object],
+    environment: Mapping[str, str],
 ) -> tuple[int, tuple[str, ...]]:
     dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     process = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), *dvc],
         cwd=root,
-        env=os.environ | {"PATH": _search_path(), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | dict(environment) | {"PATH": _search_path(), "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,  # the supervisor ends everything when this closes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

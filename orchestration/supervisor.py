@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import psutil
+from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
 POLL_S = 0.1
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
@@ -68,4 +69,8 @@ def _adopt_orphans() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(sys.argv[1:]))
+    # Stages that report to Dagster open the way back, too, but this process alone closes it.
+    is_heard = PipesEnvVarParamsLoader().is_dagster_pipes_process()
+    with open_dagster_pipes() if is_heard else nullcontext():
+        code = supervise(sys.argv[1:])
+    sys.exit(code)

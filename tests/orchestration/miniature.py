@@ -31,11 +31,15 @@ if params.get("children"):
     subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     subprocess.run(["sh", "-c", "sleep 600 & sleep 0.1"])  # its parent is gone
     print("ready", flush=True)
+from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 for number in range(params.get("progress", 0)):
     print(number, end="\\r", flush=True)
-for line in params.get("numbers", []):
-    print("numbers:", line, flush=True)
+is_heard = PipesEnvVarParamsLoader().is_dagster_pipes_process()
+for numbers in params.get("numbers", []):
+    if is_heard:
+        open_dagster_pipes().report_custom_message(numbers)
     time.sleep(params.get("pause_s", 0))
+    print("a line", flush=True)
 time.sleep(params.get("sleep_s", 0))
 print("stage", name, "says", params.get("says", "nothing"), flush=True)
 if params.get("crash"):

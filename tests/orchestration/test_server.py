@@ -152,10 +152,10 @@ def observed(server: Server, run_id: str) -> list[dict[str, float]]:
 
 def test_numbers_arrive_while_the_run_goes_on(server: Server) -> None:
     lines = [
-        '{"kind": "curve", "step": 10, "loss": 2.5}',
-        '{"kind": "speed", "step": 10, "x": 1.5}',
+        {"kind": "curve", "step": 10, "loss": 2.5},
+        {"kind": "speed", "step": 10, "x": 1.5},
     ]
-    set_params(server.root, "download", numbers=[*lines, "no JSON"], sleep_s=600)
+    set_params(server.root, "download", numbers=lines, pause_s=2, says="x", sleep_s=600)
     run_id = launch(server, "everything")
     deadline = time.monotonic() + 60
     while len(found := observed(server, run_id)) < 2:
@@ -185,8 +185,8 @@ COUNT_BLUE = """
 @pytest.mark.browser
 def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_path: Path) -> None:
     """Also with other numbers in between the curve is one line."""
-    lines = [f'{{"kind": "curve", "step": {step}, "a_loss": {9 / step}}}' for step in (4, 8)]
-    lines.insert(1, '{"kind": "speed", "step": 4, "x": 1.5}')
+    lines = [{"kind": "curve", "step": step, "a_loss": 9 / step} for step in (4, 8)]
+    lines.insert(1, {"kind": "speed", "step": 4, "x": 1.5})
     set_params(server.root, "download", numbers=lines, pause_s=3, sleep_s=600)
     run_id = launch(server, "everything")
     try:

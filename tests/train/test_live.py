@@ -5,11 +5,12 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dagster_pipes import PipesContext, encode_param
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from orchestration.live import parse_numbers
 from tests.train.corpus import PRETRAIN, build_engine, build_plan, make_batch, open_batches
 from vatt.model.cost import Cost
 from vatt.train.loop import Validation, train
@@ -21,7 +22,7 @@ COST = Cost(num_tokens=10, training=1000)
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run that validated; its output is in output.txt."""
+    """Return the folder of a finished run that validated; what it reported is in reports.jsonl."""
     directory = tmp_path_factory.mktemp("shown")
     updates = {"num_steps": 8, "validate_every_steps": 4}
     pretrain = PRETRAIN.model_copy(update=updates)
@@ -32,26 +33,30 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
         validation=Validation("health", measure),
         cost=COST,
     )
-    with pytest.MonkeyPatch.context() as patch, (directory / "output.txt").open("w") as output:
-        patch.setattr("sys.stdout", output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_PIPES_CONTEXT", encode_param({"data": {}}))
+        messages = {"path": str(directory / "reports.jsonl")}
+        patch.setenv("DAGSTER_PIPES_MESSAGES", encode_param(messages))
         train(build_engine(pretrain=pretrain), open_batches, plan)
+        PipesContext.set(None)  # type: ignore[arg-type]
     return directory
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_all_places_show_the_same(shown: Path) -> None:
     events = EventAccumulator(str(shown / "tensorboard"))
     events.Reload()
-    lines = [parse_numbers(line) for line in (shown / "output.txt").read_text().splitlines()]
-    assert None not in lines
+    messages = read_rows(shown / "reports.jsonl")
+    custom = [message for message in messages if message["method"] == "report_custom_message"]
+    reported = [message["params"]["payload"] for message in custom]
     for kind in ("curve", "speed", "health"):
         rows = read_rows(shown / f"{kind}.jsonl")
         assert [row["step"] for row in rows] == [4, 8]
-        printed = [line for line in lines if line is not None and line["kind"] == kind]
-        assert printed == [{"kind": kind, **row} for row in rows]
+        of_kind = [numbers for numbers in reported if numbers["kind"] == kind]
+        assert of_kind == [{"kind": kind, **row} for row in rows]
         for name in rows[0].keys() - {"step"}:
             drawn = events.Scalars(f"{kind}/{name}")
             assert [event.step for event in drawn] == [4, 8]

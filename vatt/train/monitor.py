@@ -29,6 +29,7 @@ from tqdm import tqdm
 from vatt.core.batch import Batch, Embeddings
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
+from vatt.core.reports import report_numbers
 from vatt.params import TrainingParams
 from vatt.train.engine import Engine
 
@@ -88,9 +89,6 @@ def to_line(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON."""
     return json.dumps(row, sort_keys=True) + "\n"
 
-
-LINE_PREFIX = "numbers: "
-"""Of a printed line; the orchestrator draws curves from what follows, a JSON object."""
 
 BAR = {
     "loss": "loss {:.4f}",
@@ -154,9 +152,7 @@ class Live:
             text.format(self._newest[name]) for name, text in BAR.items() if name in self._newest
         )
         self._bar.set_postfix_str(", ".join(known), refresh=False)
-        if not sys.stderr.isatty():  # there a person has the bar
-            line = {"kind": kind, "step": step, **values}
-            print(LINE_PREFIX + json.dumps(line, sort_keys=True), flush=True)
+        report_numbers(kind, step, values)
 
     def say(self, step: int, message: str) -> None:
         """Write a message of the first rank."""

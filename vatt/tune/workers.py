@@ -4,7 +4,6 @@ A process that trains one schedule after another, until the study has all its tr
 """
 
 import contextlib
-import json
 import math
 import multiprocessing
 import os
@@ -25,8 +24,9 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from vatt.core.errors import StageError
+from vatt.core.reports import report_numbers
 from vatt.core.signals import die_with_parent, sigterm_raises
-from vatt.train.monitor import LINE_PREFIX, BadStepsError
+from vatt.train.monitor import BadStepsError
 from vatt.tune.storage import create_storage, told_plainly
 from vatt.tune.study import Claim, Study
 from vatt.tune.trials import Plan
@@ -174,10 +174,8 @@ def _tell(study: Study, order: Order, claim: Claim, outcome: str) -> None:
         f"{num_trials}, about {left_s:.0f} s left",
         flush=True,
     )
-    numbers = {"kind": "tune", "step": len(finished), "trial": claim.number}
-    if best is not None:
-        numbers["best"] = values[best]
-    print(LINE_PREFIX + json.dumps(numbers), flush=True)
+    numbers = {} if best is None else {"best": values[best]}
+    report_numbers("tune", len(finished), {"trial": claim.number, **numbers})
 
 
 FORK = multiprocessing.get_context("fork")
