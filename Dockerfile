@@ -1,7 +1,7 @@
 # Two images. `training` runs the stages and holds no Dagster; `orchestration` adds the Dagster UI, which
 # starts the stages itself, and needs no GPU. Both work on a mounted checkout, whose data stays outside the image:
 #   docker build --target training -t vatt-training .
-#   docker run --gpus all --shm-size 8g -v "$PWD:/app" vatt-training python -m dvc repro pretrain
+#   docker run --gpus all --shm-size 8g -v "$PWD:/app" vatt-training dvc repro pretrain
 #   docker build --target orchestration -t vatt-orchestration .
 #   docker run --network host -v "$PWD:/app" vatt-orchestration
 
@@ -12,8 +12,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /
     && useradd --create-home --uid 1000 vatt
 WORKDIR /app
 # Dependencies first: a change of the code does not install them again. The lock holds the tested versions.
-COPY pyproject.toml requirements.lock ./
+COPY pyproject.toml requirements.lock requirements-dvc.lock ./
 RUN uv pip install --system --no-cache --constraint requirements.lock -r pyproject.toml --extra train
+# DVC in an environment of its own, as with `make setup`: its packages and Dagster's exclude each other.
+RUN uv venv --quiet /opt/dvc \
+    && uv pip install --python /opt/dvc/bin/python --no-cache --require-hashes -r requirements-dvc.lock \
+    && ln -s /opt/dvc/bin/dvc /usr/local/bin/dvc
 COPY . .
 # The package itself, for its version; a mounted checkout in the working folder is what runs.
 RUN uv pip install --system --no-cache --no-deps . && git config --system --add safe.directory /app
@@ -27,4 +31,4 @@ RUN uv pip install --system --no-cache --constraint requirements.lock -r pyproje
 USER vatt
 ENV DAGSTER_HOME=/home/vatt/dagster
 RUN mkdir -p "$DAGSTER_HOME" && cp orchestration/dagster.yaml "$DAGSTER_HOME/"
-CMD ["dagster", "dev", "--module-name", "orchestration.definitions", "--host", "127.0.0.1", "--port", "3000"]
+CMD ["dg", "dev", "--host", "127.0.0.1", "--port", "3000"]

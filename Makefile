@@ -1,6 +1,8 @@
 # The two commands of the project are `make demo` and `make test`; `make help` lists the rest.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first of these that runs; all three are tested.
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell \
+	python$(version) -c "import sys; print(sys.executable)" 2> /dev/null)))
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -9,23 +11,26 @@ export OMP_WAIT_POLICY := passive
 export DAGSTER_HOME := $(CURDIR)/.dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check smoke dagster optuna-dashboard format clean
+.PHONY: help setup demo test test-slow check smoke dagster optuna-dashboard lock format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-.venv/.installed: requirements.lock pyproject.toml
-	@command -v $(PYTHON) > /dev/null || { echo "VATT needs Python 3.11: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
+.venv/.installed: requirements.lock requirements-dvc.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "VATT needs Python 3.11, 3.12 or 3.13: none was found (set PYTHON=...)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv .venv/dvc
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/dvc/bin/python --require-hashes -r requirements-dvc.lock
+	ln -sf ../dvc/bin/dvc $(BIN)/dvc
 	@touch $@
 
 setup: .venv/.installed ## create .venv with everything that is needed
 
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
-	python -m dvc repro
+	dvc repro
 	@python -m vatt.evaluate.summary
 
 test: setup ## run the tests
@@ -46,11 +51,17 @@ smoke: setup ## seconds: print the loss of a fixed seed to full precision
 
 dagster: setup ## open the Dagster UI on localhost
 	@mkdir -p $(DAGSTER_HOME) && cp orchestration/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
-	dagster dev --module-name orchestration.definitions --host 127.0.0.1 --port 3000
+	dg dev --host 127.0.0.1 --port 3000
 
 STUDIES ?= sqlite:///.cache/tune/studies.db
 optuna-dashboard: setup ## open Optuna's pages on localhost; STUDIES=... where tune.storage names a server
 	optuna-dashboard $(STUDIES) --host 127.0.0.1 --port 8080
+
+lock: setup ## resolve all packages anew, for every Python that is supported
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--extra train --extra orchestration --extra dev pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--group dvc --output-file requirements-dvc.lock
 
 format: setup ## format the code, mend what ruff can mend
 	ruff check --fix .

@@ -100,7 +100,7 @@ def _run_supervised(
     log: Callable[[str], object],
     environment: Mapping[str, str],
 ) -> tuple[int, tuple[str, ...]]:
-    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    dvc = ["dvc", "--wait-for-lock", *arguments]
     process = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), *dvc],
         cwd=root,

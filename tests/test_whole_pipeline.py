@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.orchestration.miniature import REPO
+from tests.orchestration.miniature import DVC, REPO
 from vatt.params import TASKS
 
 STAGES = (
@@ -22,7 +22,7 @@ STAGES = (
 PYTHON = [sys.executable, "-m"]
 WAYS = {
     "by hand": [[*PYTHON, "vatt", *stage] for stage in STAGES],
-    "dvc": [[*PYTHON, "dvc", "repro"]],
+    "dvc": [[DVC, "repro"]],
     "dagster": [
         [
             *PYTHON,
@@ -100,7 +100,7 @@ def test_by_hand_dvc_and_dagster_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_is_learned(tmp_path: Path) -> None:
     root = create_copy(tmp_path / "demo")
-    run([*PYTHON, "dvc", "repro"], root)
+    run([DVC, "repro"], root)
     metrics = json.loads((root / "metrics/evaluate.json").read_text())
     chance, probes = metrics["chance"], metrics["probes"]
     assert metrics["text_to_video_pairs"] >= 128

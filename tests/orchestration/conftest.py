@@ -1,11 +1,10 @@
-"""Scratch pipelines, and a real `dagster dev` for the tests that need a server."""
+"""Scratch pipelines, and a real `dg dev` for the tests that need a server."""
 
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.orchestration.miniature import REPO, create_miniature
+from tests.orchestration.miniature import DG, REPO, create_miniature
 
 START_TIMEOUT_S = 200  # 15 on an idle machine
 
@@ -28,7 +27,7 @@ def miniature(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A running `dagster dev` on the pipeline in `root`."""
+    """A running `dg dev` on the pipeline in `root`."""
 
     root: Path
     url: str
@@ -52,9 +51,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shutil.copy(REPO / "orchestration/dagster.yaml", home)
     port = _free_port()
     log = (root / ".dagster/server.log").open("w")
-    dagster = [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions"]
     process = subprocess.Popen(
-        [*dagster, "-h", "127.0.0.1", "-p", str(port)],
+        [*DG, "dev", "--host", "127.0.0.1", "--port", str(port)],
         cwd=root,
         env=os.environ | {"DAGSTER_HOME": str(home)},
         stdout=log,
@@ -82,7 +80,7 @@ def _wait_until_loaded(server: Server, log: str) -> None:
         except OSError:
             pass
         time.sleep(0.3)
-    pytest.fail(f"dagster dev did not start:\n{Path(log).read_text()}")
+    pytest.fail(f"dg dev did not start:\n{Path(log).read_text()}")
 
 
 def _free_port() -> int:

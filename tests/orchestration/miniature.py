@@ -1,6 +1,7 @@
 """A pipeline with the real stage names whose stages take milliseconds, in a folder of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import yaml
 
 REPO = Path(__file__).parents[2]
+DVC = str(Path(sys.executable).with_name("dvc"))
+DG = [sys.executable, "-m", "dagster_dg_cli.cli"]
 
 # What a stage does is said by its section of params.yaml.
 STAGE_SCRIPT = """
@@ -79,6 +82,8 @@ def create_miniature(root: Path) -> Path:
     (root / "data/inbox").mkdir(parents=True)
     (root / "data/inbox/.gitkeep").touch()
     (root / "stage.py").write_text(STAGE_SCRIPT)
+    shutil.copy(REPO / "pyproject.toml", root)
+    (root / "orchestration").symlink_to(REPO / "orchestration")
     stages: dict[str, dict[str, Any]] = {
         name: {
             "desc": f"Stage {name}.",
@@ -118,7 +123,7 @@ def set_params(root: Path, stage: str, **values: object) -> None:
 def repro_by_hand(root: Path, *targets: str) -> None:
     """Run `dvc repro` as a person does, with the environment's Python first on PATH."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["dvc", "repro", "--quiet", *targets]
+    command = [DVC, "repro", "--quiet", *targets]
     subprocess.run(command, cwd=root, check=True, env=os.environ | {"PATH": path})
 
 

@@ -1,23 +1,26 @@
 """The graph is read as DVC itself reads it."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 
 from orchestration.pipeline import PipelineError, load_pipeline
-from tests.orchestration.miniature import REPO, set_params
+from tests.orchestration.miniature import DVC, REPO, set_params
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 @pytest.mark.parametrize("which", ["repository", "miniature"])
 def test_graph_equals_that_of_dvc(which: str, miniature: Path) -> None:
     root = REPO if which == "repository" else miniature
     pipeline = load_pipeline(root)
-    edges = {(name, before) for name in pipeline.stages for before in pipeline.upstream(name)}
-    graph = Repo(str(root)).index.graph
-    assert edges == {(after.name, before.name) for after, before in graph.edges}
-    assert set(pipeline.stages) == {stage.name for stage in graph.nodes}
+    edges = {(before, name) for name in pipeline.stages for before in pipeline.upstream(name)}
+    drawn = subprocess.check_output([DVC, "dag", "--mermaid"], cwd=root, text=True)
+    names = dict(re.findall(r'(node\d+)\["(.+?)"\]', drawn))
+    arrows = re.findall(r"(node\d+)-->(node\d+)", drawn)
+    stages = {number: name for number, name in names.items() if not name.endswith(".dvc")}
+    assert edges == {(stages[before], stages[after]) for before, after in arrows}
+    assert set(pipeline.stages) == set(stages.values())
 
 
 def test_ancestors_are_transitive_and_in_order(miniature: Path) -> None:

@@ -79,7 +79,7 @@ def start_dvc(root: Path, *arguments: str) -> "subprocess.Popen[str]":
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with (root / "errors").open("w") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", *arguments],
+            [DVC, "repro", *arguments],
             cwd=root,
             env=os.environ | {"PATH": path},
             stderr=errors,
