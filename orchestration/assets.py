@@ -31,7 +31,7 @@ def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]
 
 
 def read_metrics(pipeline: Pipeline, name: str) -> dict[str, Any]:
-    """Return the content of the stage's metrics files, one after the other; missing ones are empty."""
+    """Return the content of the stage's metrics files in one mapping; missing files are empty."""
     paths = [pipeline.root / path for path in pipeline.stages[name].metrics]
     metrics: dict[str, Any] = {}
     for path in paths:
@@ -75,8 +75,7 @@ def _describe(
 ) -> dict[str, Any]:
     """Return what the UI shows of a materialisation: outcome, sizes, pages, pictures, metrics.
 
-    Pictures are those at the top of the stage's folders: as the UI serves no files, they are part of
-    the metadata.
+    Pictures at the top of the stage's folders are part of the metadata, as the UI serves no files.
     """
     stage = pipeline.stages[name]
     folders = [pipeline.root / out for out in stage.outs]

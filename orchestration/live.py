@@ -16,7 +16,7 @@ REPORTS_DIR = Path(".cache/dagster")
 
 
 class LiveLog:
-    """Logs the lines of a stage, and turns the numbers that it reports into observations of its asset.
+    """Logs the lines of a stage, and turns the numbers that it reports into observations.
 
     Numbers of one kind that follow each other faster are left out; the stage's files have them all.
     Each observation holds the newest numbers of every kind: Dagster draws no line over a gap.

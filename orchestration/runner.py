@@ -58,7 +58,7 @@ def run_stage(
     An exception raised meanwhile (a cancelled run) stops the whole process tree before it goes on.
 
     Raises:
-        StaleUpstreamError: an earlier stage is not up to date. DVC itself would say "didn't change".
+        StaleUpstreamError: an earlier stage is not up to date, where DVC says "didn't change".
     """
     stale = _find_stale(pipeline, pipeline.ancestors(name))
     if stale:

@@ -1,7 +1,7 @@
 """The command line: `python -m vatt STAGE` runs one stage of dvc.yaml in the current folder.
 
-The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside the
-stages: `python -m vatt describe` (`vatt.description`) and `python -m vatt import-tf`
+The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside
+the stages: `python -m vatt describe` (`vatt.description`) and `python -m vatt import-tf`
 (`vatt.weights.import_tf`).
 """
 
@@ -128,5 +128,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    gc.freeze()  # else Python looks through all that torch has made before it ends: more than a second
+    gc.freeze()  # else Python spends a second on looking through all that torch has made
     sys.exit(code)

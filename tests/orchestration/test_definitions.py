@@ -37,7 +37,7 @@ def test_definitions_are_valid() -> None:
 
 
 def enter_home(folder: Path) -> dict[str, str]:
-    """Return an environment in which Dagster keeps its records in a folder, as `make dagster` sets it."""
+    """Return an environment in which Dagster keeps its records in a folder."""
     shutil.copy(REPO / "orchestration/dagster.yaml", folder)
     return os.environ | {"DAGSTER_HOME": str(folder)}
 

@@ -1,4 +1,4 @@
-"""The configurations at the paper's scale: whole, of the right size, and with a head that is true."""
+"""The configurations at the paper's scale are of the right size, and their heads are true."""
 
 import re
 from pathlib import Path

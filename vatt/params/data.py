@@ -10,8 +10,9 @@ from vatt.params.section import Section
 AUDIO_RATE_HZ = 48_000
 """Sample rate of all stored and model audio (VATT section 4.1)."""
 SPECTROGRAM_HOP = 1024
-"""Samples between the frames of a spectrogram."""
+"""The number of samples between two frames of a spectrogram."""
 SPECTROGRAM_BANDS = 80
+"""The number of mel bands of a spectrogram."""
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -32,7 +33,8 @@ class PreprocessParams(Section):
     """Length of a segment; the last one of a video may be shorter, down to `min_segment_s`."""
     min_segment_s: float = Field(gt=0)
     key_frame_interval: int = Field(ge=1)
-    """Frames between key frames: short, so that a random window decodes little."""
+    """The number of frames from one key frame to the next: few, so that a random window decodes
+    little."""
     video_crf: int = Field(ge=0, le=51)
     caption_context_s: float = Field(ge=0)
     """Captions up to this far outside a segment are stored with it, as candidates for MIL-NCE."""
@@ -58,16 +60,17 @@ class ValidateParams(Section):
     max_black_rate: Rate
     max_frozen_rate: Rate
     max_caption_offset_s: float = Field(ge=0)
-    """Captions against speech of a video, where `min_caption_score` is reached."""
+    """The largest shift of captions against speech, judged where `min_caption_score` is reached."""
     min_caption_score: Rate
-    """0: captions fit the speech no better than those of another video would; 1: they are the same."""
+    """At 0, captions fit the speech no better than those of another video; at 1 they are the
+    same."""
     max_unspoken_rate: Rate
-    """Share of the videos with captions and sound in which hardly anybody speaks."""
+    """The share of videos with captions and sound in which hardly anybody speaks."""
     max_duplicate_rate: Rate
-    """Share of the videos that look or sound like one of a split before their own: test,
+    """The share of videos that look or sound like one of a split before their own: test,
     validation, train."""
     max_quarantined_rate: Rate
-    """Share of the inputs that were there: missing ones of an official list do not count."""
+    """The share of the inputs that were there; missing items of an official list do not count."""
     mostly_warning: Rate
     """A limit that holds in a smaller share of the segments than this is a warning."""
     mostly_critical: Rate
@@ -78,8 +81,9 @@ class AugmentParams(Section):
     """Random changes of training clips (VATT section 4.2)."""
 
     crop: Literal["vgg", "inception"]
-    """vgg, as released: scale to the short side, cut a square out. inception, as in the paper: a box
-    of 0.08 to 1 of the area and proportions of 0.5 to 2, squeezed to a square."""
+    """`vgg` (released code) scales to the short side and cuts a square out; `inception` (paper)
+    takes a box of 0.08 to 1 of the area with proportions of 0.5 to 2 and squeezes it to a
+    square."""
     scale_jitter_rate: Rate
     """How often height and width are scaled by independent factors of 0.8 to 1.2, before the vgg
     crop only; 0.8 as released."""
@@ -97,7 +101,7 @@ class ClipParams(Section):
     num_frames: int = Field(ge=1)
     frame_size_px: int = Field(ge=8)
     num_samples: int = Field(ge=1)
-    """Audio samples at 48 kHz."""
+    """The number of audio samples at 48 kHz."""
     num_tokens: int = Field(ge=1)
     """Word pieces of one caption; longer captions are cut, shorter ones padded with id 0."""
     num_candidates: int = Field(ge=1)
@@ -105,4 +109,4 @@ class ClipParams(Section):
     augment: AugmentParams = AugmentParams(
         crop="vgg", scale_jitter_rate=0.8, flip_rate=0.5, colour_jitter_rate=0.8, audio_noise=0.01
     )
-    """In training only."""
+    """The random changes of clips, made in training only."""

@@ -11,13 +11,13 @@ class EvaluateParams(Section):
     """Zero-shot retrieval, linear classifiers and fine-tuned networks on the test split."""
 
     num_windows: int = Field(ge=1)
-    """Windows, evenly spaced over a test clip; 4 in the paper."""
+    """The number of windows, evenly spaced over a test clip; 4 in the paper."""
     batch_size: int = Field(ge=1)
-    """Windows, or crops of them, embedded at once."""
+    """The number of windows, or crops of them, that are embedded at once."""
     lrc_steps: int = Field(ge=0)
-    """Updates of the paper's factorised linear classifier, 50,000 there; 0 leaves it out."""
+    """The updates of the paper's factorised linear classifier, 50,000 there; 0 leaves it out."""
     probe_tasks: tuple[str, ...] | None
-    """Names of labels that linear classifiers are fitted to; None: all that the corpus has."""
+    """The names of the labels that linear classifiers are fitted to; null is all of the corpus."""
 
 
 class PromoteParams(Section):

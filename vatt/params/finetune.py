@@ -1,4 +1,4 @@
-"""Parameters of fine-tuning: a section for each task (VATT sections 4.2.1 and 4.2.2, appendix A.2)."""
+"""Parameters of fine-tuning, a section for each task (VATT sections 4.2.1, 4.2.2, appendix A.2)."""
 
 from typing import Annotated, Literal
 
@@ -11,37 +11,40 @@ from vatt.params.training import TrainingParams
 TaskName = Literal["video", "audio", "image", "audio_visual"]
 TASKS: tuple[TaskName, ...] = ("video", "audio", "image", "audio_visual")
 SKIPPED = "skipped.json"
-"""In the folder of a task, why it was left out."""
+"""The file in the folder of a task that says why the task was left out."""
 Count = Annotated[int, Field(ge=1)]
 PRETRAINED = "pretrain"
-"""In place of a folder: the export of the stage pretrain."""
+"""The word that stands for the export of the stage pretrain, in place of a folder."""
 
 
 class ScheduleParams(Section):
     """How a network is fine-tuned; `tune` searches for these."""
 
     learning_rate: float = Field(gt=0)
-    """Peak, of the head; 0.005 for video, 0.2 for sound, 0.08 for images in the paper."""
+    """The peak, which the head trains at; the paper has 0.005 for video, 0.2 for sound, 0.08 for
+    images."""
     warmup_steps: int = Field(ge=0)
-    """Linear from 0; 2500 for video, 5000 for sound in the paper."""
+    """The rate rises from 0 in a line over these; the paper has 2500 for video, 5000 for sound."""
     shape: Literal["cosine", "linear", "constant"]
-    """From the peak to 0 by half a period of a cosine, as in the paper, or in a line; or not at all."""
+    """The way from the peak to 0: half a period of a cosine (paper), a line, or none (constant)."""
     optimizer: Literal["sgd", "adamw"]
-    """SGD with momentum in the paper."""
+    """The paper uses SGD with momentum."""
     momentum: float = Field(ge=0, lt=1)
-    """Of SGD; 0.9 in the paper. AdamW's are 0.9 and 0.999."""
+    """The momentum of SGD, 0.9 in the paper; AdamW has betas of 0.9 and 0.999."""
     weight_decay: float = Field(ge=0)
-    """0 in the paper; biases, norms and position tables have none."""
+    """The paper has 0; biases, norms and position tables are never decayed."""
     layer_decay: float = Field(gt=0, le=1)
-    """The learning rate of each layer is that of the layer above times this; 1 is off, as in the paper."""
+    """The factor of the learning rate from each layer to the one below; 1 is off, as in the
+    paper."""
     label_smoothing: Rate
-    """0.1 in the paper, for video and images; of several labels a clip, 0."""
+    """The paper has 0.1 for video and images; it must be 0 where a clip has several labels."""
     mixup_alpha: float = Field(ge=0)
-    """Of the Beta distribution that clips are mixed by; 5 for sound, else 0 (off) in the paper."""
+    """The parameter of the Beta distribution that clips are mixed by; paper: 5 for sound, else 0
+    (off)."""
     drop_token_rate: float = Field(ge=0, lt=1)
-    """The share of tokens REMOVED in training; 0 in the paper, 0.5 as released."""
+    """The share of tokens REMOVED in training; 0 in the paper, 0.5 in the released code."""
     head_dropout_rate: Rate
-    """Before the linear layer; 0.5 for video, 0 for sound in the paper."""
+    """The rate of dropout before the linear layer; paper: 0.5 for video, 0 for sound."""
 
 
 class TaskParams(TrainingParams):
@@ -50,31 +53,32 @@ class TaskParams(TrainingParams):
     label: str = Field(min_length=1)
     """The task of the annotations whose labels are learnt."""
     multi_label: bool
-    """Several labels of a clip may hold at once: sigmoids, balanced by class; else softmax."""
+    """Whether several labels of a clip may hold at once: sigmoids balanced by class, else a
+    softmax."""
     initial_weights: Annotated[str, Field(min_length=1)] | None
     """"pretrain", "champion", or the folder of an export or of an imported classifier; null: random
     weights."""
     fusion: Literal["concatenation", "tensor", "bilinear", "attention"] | None = None
     """How picture and sound meet; null in the other tasks."""
     num_frames: Count | None
-    """320 x 320 pixels and 32 frames for video, 384 x 384 for images in the paper. Here and in the
-    next two, null is as in `clip`; at other sizes positions are interpolated (VATT section 4.1.3).
-    Of an image: how often it is repeated in time, null is the length of a patch."""
+    """Null is as in `clip`, here and in the next two; at other sizes positions are interpolated
+    (VATT section 4.1.3). The paper has 32 frames of 320 x 320 pixels for video and 384 x 384 for
+    images. An image is repeated in time so often; null repeats it over the length of a patch."""
     frame_size_px: Annotated[int, Field(ge=8)] | None
     num_samples: Count | None
-    """At 48 kHz, before `audio_stride`; 307200 (6.4 s) in the paper."""
+    """Samples at 48 kHz, before `audio_stride` thins them; 307200 (6.4 s) in the paper."""
     audio_stride: Count
-    """Every so many samples one is heard; 2 in the paper, which so fine-tunes at 24 kHz."""
+    """One of so many samples is heard; the paper has 2 and so fine-tunes at 24 kHz."""
     augment: AugmentParams
-    """In training only."""
+    """The random changes of clips, made in training only."""
     schedule: ScheduleParams
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
-    """The exported weights are a running average over the updates, which decays by this much at each
-    one; null are the last ones, as in the paper."""
+    """The decay of a running average of the weights, which is then exported; null exports the last
+    weights, as in the paper."""
     freeze: Literal["none", "tower"] | Count
-    """What is not trained: nothing, all but the head, or the patches and so many first layers."""
+    """What stays as it is: nothing, all but the head, or the patches and so many first layers."""
     compare_with_scratch: bool
-    """Train once more, as long, from random weights: the table of results has both."""
+    """Whether to train once more, as long, from random weights, so that the results have both."""
 
     accumulation_steps: int = Field(default=1, ge=1)
     keep_checkpoints: int = Field(default=1, ge=1)
@@ -84,7 +88,7 @@ class TaskParams(TrainingParams):
     max_bad_steps: int = Field(default=0, ge=0)
 
     def cut_clip(self, clip: ClipParams) -> ClipParams:
-        """Return the clip of this task: that of pre-training but for what is said here."""
+        """Return the clip of pre-training with the sizes and random changes of this task."""
         sizes = {
             name: value
             for name in ("num_frames", "frame_size_px", "num_samples")
@@ -94,7 +98,7 @@ class TaskParams(TrainingParams):
 
 
 class FinetuneParams(Section):
-    """All tasks."""
+    """The sections of all tasks."""
 
     video: TaskParams
     audio: TaskParams

@@ -1,4 +1,4 @@
-"""Parameters of how training is launched: on which machines, and what becomes of a failure."""
+"""Parameters of how training is launched: on which machines, and what follows a failure."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from pydantic import Field
 from vatt.params.section import Section
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$"
-"""Of an object in Kubernetes."""
+"""The names that Kubernetes takes for its objects."""
 
 
 class SupervisionParams(Section):
@@ -16,20 +16,20 @@ class SupervisionParams(Section):
 
     max_restarts: int = Field(default=3, ge=0)
     start_timeout_s: float = Field(default=900.0, gt=0)
-    """From the start of the processes to the first step of each."""
+    """The time from the start of the processes to the first step of each."""
     step_timeout_s: float = Field(default=300.0, gt=0)
-    """Of a process without a new step; longer than a checkpoint takes."""
+    """The time that a process may take for a step, a checkpoint included."""
     link_timeout_s: float = Field(default=30.0, gt=0)
-    """Silence after which a node counts as lost, and after which a node ends its processes."""
+    """The silence after which a node counts as lost, and after which it ends its own processes."""
 
 
 class SshParams(Section):
-    """Nodes that this machine reaches by ssh without a password, with this folder at the same path."""
+    """Nodes that are reached by ssh without a password and have this folder at the same path."""
 
     hostfile: Path = Path("configs/hostfile")
     """A line `host slots=N` for each node: at most N processes run there."""
     config: Path | None = None
-    """A file for `ssh -F`; null uses that of the user."""
+    """A file for `ssh -F`; null uses the user's own."""
 
 
 class SlurmParams(Section):
@@ -57,37 +57,39 @@ class KubernetesParams(Section):
     cpus_per_pod: int = Field(default=4, ge=1)
     memory_gib: int = Field(default=16, ge=1)
     apply: bool = False
-    """True: kubectl creates the job and it is waited for; false: the manifest is written only."""
+    """Whether kubectl creates the job and waits for it; otherwise only the manifest is written."""
 
 
 class LaunchParams(Section):
     """How training runs, apart from what it computes."""
 
     num_processes: int = Field(ge=1)
-    """Over all nodes; above 1 they are started by torchrun."""
+    """The processes on all nodes together; torchrun starts them where there is more than one."""
     threads_per_process: int = Field(ge=1)
     loader_workers: int = Field(ge=0)
-    """Processes that decode clips, for each training process."""
+    """The processes that decode clips for each training process."""
     shards_url: str | None = None
-    """Where the shards of the corpus are: any address that fsspec knows; null: data/preprocess/shards."""
+    """The place of the shards, any address that fsspec knows; null is data/preprocess/shards."""
     shard_cache_gib: float = Field(default=50.0, gt=0)
-    """Of what was read from `shards_url`, the most that is kept on the disk of a machine."""
+    """The most that a machine keeps on its disk of what it read from `shards_url`."""
     zero_stage: Literal[0, 1, 2, 3]
     offload: Literal["none", "optimizer", "optimizer_and_parameters"]
-    """What lies in the memory of the CPU while a GPU trains."""
+    """What is kept in the memory of the CPU while a GPU trains."""
     precision: Literal["fp32", "bf16", "fp16"]
-    """Of matrix products; fp16 with a loss scale that adapts. Weights are float32."""
+    """The type of matrix products; fp16 has a loss scale that adapts. Weights are always
+    float32."""
     compile: bool
-    """Compile the network with torch.compile."""
+    """Whether torch.compile compiles the network."""
     recompute_activations: bool
-    """Keep only what enters each block, and compute the rest again in the backward pass."""
+    """Whether to keep only what enters each block, and compute the rest again in the backward
+    pass."""
     ray_address: str | None
-    """The Ray cluster that preprocesses: host:port, or auto for the one that this machine belongs to;
-    null uses all cores of this machine."""
+    """The Ray cluster that preprocesses: host:port, or auto for the one that this machine is part
+    of; null uses all cores of this machine."""
     launcher: Literal["local", "ssh", "slurm", "kubernetes"] = "local"
     """Where the processes run: on this machine, or on the nodes of a section below."""
     port: int | None = Field(default=None, ge=1024, le=65535)
-    """On the first node, where the processes meet; null takes a free one."""
+    """The port of the first node at which the processes meet; null takes a free one."""
     supervision: SupervisionParams = SupervisionParams()
     ssh: SshParams = SshParams()
     slurm: SlurmParams = SlurmParams()

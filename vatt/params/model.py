@@ -1,7 +1,4 @@
-"""Parameters of the model, and the size presets of the paper (VATT table 6).
-
-Parameters of the contrastive loss (VATT section 3.4).
-"""
+"""Parameters of the model, with the size presets of the paper (VATT table 6), and of the loss."""
 
 from typing import Annotated, Literal, Self
 
@@ -15,23 +12,23 @@ class LossParams(Section):
     """NCE for video-audio and MIL-NCE for video-text (VATT section 3.4)."""
 
     form: Literal["asymmetric", "symmetric"]
-    """Both directions under one denominator, as released, or the sum of one loss each."""
+    """Both directions under one denominator (released code), or the sum of one loss for each."""
     positives: Literal["twice", "once"]
-    """How often they stand in the one denominator: twice as released, once as in the paper (eq. 4, 5).
-
-    The symmetric form has them once in each of its two denominators, whatever this says.
-    """
+    """How often a positive stands in the one denominator: twice (released code) or once (paper,
+    equations 4 and 5). The symmetric form always has it once in each of its two denominators."""
     temperature: float = Field(gt=0)
     weight_va: float = Field(ge=0)
     weight_vt: float = Field(ge=0)
     valid_mean: Literal["global", "replica"]
-    """Mean over the valid clips of all ranks (the same at any number of ranks), or, as released, of each."""
+    """The mean over the valid clips of all ranks, which does not depend on how many ranks there
+    are, or (released code) of each rank alone."""
     rows_per_chunk: int | None = Field(ge=1)
-    """Clips of a rank compared with those of all ranks at once; None: all. Changes memory and time only."""
+    """The clips of a rank that are compared with all others at once, to bound memory; null is
+    all."""
 
 
 class TowerSize(Section):
-    """Size of one Transformer tower."""
+    """The size of one Transformer tower."""
 
     num_layers: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -60,7 +57,7 @@ Size = Annotated[
     Annotated[SizeName, Tag("preset")] | Annotated[TowerSize, Tag("numbers")],
     Discriminator(lambda size: "preset" if isinstance(size, str) else "numbers"),
 ]
-"""A preset, or numbers of one's own."""
+"""The size of a tower: the name of a preset, or numbers."""
 SpaceKind = Literal["fac", "joint", "mmv_shared", "mmv_disjoint"]
 PatchSize = Annotated[int, Field(ge=1)]
 
@@ -71,43 +68,43 @@ class ModelParams(Section):
     shared_encoder: bool
     """One encoder for all modalities (VATT-MA); video, audio and text then have one size."""
     post_projection_width: int = Field(ge=1)
-    """Width of the features behind the shared encoder; 1024 in the paper. Else not used."""
+    """The width of the features behind a shared encoder, 1024 in the paper; not used without
+    one."""
     video: Size
     audio: Size
     text: Size
     video_patch: tuple[PatchSize, PatchSize, PatchSize]
-    """Frames x height x width of a video patch; (4, 16, 16) in the paper."""
+    """The frames, height and width of a video patch; (4, 16, 16) in the paper."""
     audio_input: Literal["waveform", "spectrogram"]
     audio_patch: int = Field(ge=1)
-    """Samples of a waveform patch; 128 in the paper."""
+    """The samples of a waveform patch; 128 in the paper."""
     spectrogram_patch: tuple[PatchSize, PatchSize]
-    """Frames x mel bands of a spectrogram patch; (16, 5) in the original."""
+    """The frames and mel bands of a spectrogram patch; (16, 5) in the released code."""
     text_style: Literal["t5", "bert", "linear"]
-    """Relative positions, absolute positions, or no encoder: the largest over the words (MMV).
-
-    A shared encoder knows absolute positions only: "bert".
-    """
+    """An encoder with relative positions (t5) or absolute ones (bert, which a shared encoder
+    needs), or none (linear): each feature is then its largest value over the words, as in MMV."""
     text_buckets: int = Field(ge=4)
-    """Buckets of the relative positions of "t5"; 32 in the original."""
+    """The number of buckets for the relative positions of t5; 32 in the released code."""
     text_max_distance: int = Field(ge=2)
-    """Words from which on "t5" tells no distances apart; 64 in the original."""
+    """The distance in words from which on t5 has one bucket for all; 64 in the released code."""
     word_width: int = Field(ge=1)
-    """Width of the word table; 300 (word2vec) in the paper."""
+    """The width of the word table; 300 (word2vec) in the paper."""
     train_word_table: bool
-    """False in the paper, whose table comes from word2vec."""
+    """Whether the word table is trained; the paper's comes from word2vec and is not."""
     space_kind: SpaceKind
-    """From fine to coarse, or one space for all, or (MMV) one space, or two apart."""
+    """Spaces from fine to coarse, one for all, or those of MMV: one shared, or two apart."""
     batch_norm_everywhere: bool
-    """BatchNorm after every linear layer of the projections, as the paper says; released: False."""
+    """Whether BatchNorm follows every linear layer of the heads: true in the paper, false as
+    released."""
     space_va_width: int = Field(ge=1)
-    """Width of the video-audio space; 512 in the paper."""
+    """The width of the video-audio space; 512 in the paper."""
     space_vt_width: int = Field(ge=1)
-    """Width of the video-text space; 256 in the paper."""
+    """The width of the video-text space; 256 in the paper."""
     dropout_rate: Rate
     drop_token_rate: float = Field(ge=0, lt=1)
     """The share of video and audio tokens REMOVED in training; 0.5 in the paper."""
     drop_token_draw: Literal["clip", "batch"]
-    """Whether each clip draws its own tokens, or all of a batch the same, as released."""
+    """Whether each clip draws its own tokens, or the whole batch the same (released code)."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -138,17 +135,17 @@ class ModelParams(Section):
 
     @property
     def video_size(self) -> TowerSize:
-        """Size of the video encoder."""
+        """The size of the video encoder."""
         return _look_up(self.video)
 
     @property
     def audio_size(self) -> TowerSize:
-        """Size of the audio encoder."""
+        """The size of the audio encoder."""
         return _look_up(self.audio)
 
     @property
     def text_size(self) -> TowerSize:
-        """Size of the text encoder."""
+        """The size of the text encoder."""
         return _look_up(self.text)
 
 

@@ -1,8 +1,9 @@
 """The whole of params.yaml, and what must hold between its sections."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import reduce
+from operator import gt
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ from vatt.params.tune import TuneParams
 
 
 class ParamsError(StageError):
-    """params.yaml cannot be used; the message names the file, the key, the value and what is accepted."""
+    """Settings cannot be used; the message names file, key, value and what is accepted."""
 
 
 class Params(Section):
@@ -66,167 +67,181 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        _refuse_broken(self._list_clip_rules() | self._list_training_rules())
-        for task in TASKS:  # whose clips are as above where nothing else is said
-            _refuse_broken(self._list_task_rules(task) | self._list_input_rules(task))
-            _refuse_broken(self._list_space_rules(task))
+        _refuse(*self._find_clip_problems(), *self._find_training_problems())
+        for task in TASKS:  # which take from the clip what they do not say themselves
+            _refuse(*self._find_task_problems(task), *self._find_input_problems(task))
+            _refuse(*self._find_space_problems(task))
         return self
 
-    def _list_clip_rules(self) -> dict[str, bool]:
-        """Return what must hold of files, clips and patches, and whether it does."""
+    def _find_clip_problems(self) -> Iterator[str]:
+        """Yield what is wrong with files, clips and patches."""
         clip, preprocess, model = self.clip, self.preprocess, self.model
+        names = [source.name for source in self.download.sources]
+        if len(set(names)) < len(names):
+            yield f"download.sources: names must differ: {names}"
         frames, height, width = model.video_patch
+        if clip.num_frames % frames:
+            yield (
+                f"clip.num_frames = {clip.num_frames} is not a multiple of "
+                f"model.video_patch[0] = {frames}"
+            )
+        if clip.frame_size_px % height or clip.frame_size_px % width:
+            yield (
+                f"clip.frame_size_px = {clip.frame_size_px} is not a multiple of "
+                f"model.video_patch[1:] = {height}, {width}"
+            )
+        if model.audio_input == "waveform" and clip.num_samples % model.audio_patch:
+            yield (
+                f"clip.num_samples = {clip.num_samples} is not a multiple of "
+                f"model.audio_patch = {model.audio_patch}"
+            )
+        spectrogram = -(-clip.num_samples // SPECTROGRAM_HOP), SPECTROGRAM_BANDS
+        is_larger = any(map(gt, model.spectrogram_patch, spectrogram))
+        if model.audio_input == "spectrogram" and is_larger:
+            yield (
+                f"model.spectrogram_patch = {model.spectrogram_patch} is larger than the "
+                f"{spectrogram[0]} frames x {spectrogram[1]} bands of a clip"
+            )
+        if clip.frame_size_px > preprocess.short_side_px:
+            yield (
+                f"clip.frame_size_px = {clip.frame_size_px} is larger than "
+                f"preprocess.short_side_px = {preprocess.short_side_px}"
+            )
+        yield from self._find_time_problems()
+
+    def _find_time_problems(self) -> Iterator[str]:
+        """Yield what is wrong with the lengths of clips and segments."""
+        clip, preprocess = self.clip, self.preprocess
         clip_s = clip.num_frames / preprocess.frame_rate_hz
         audio_s = clip.num_samples / AUDIO_RATE_HZ
-        spectrogram = -(-clip.num_samples // SPECTROGRAM_HOP), SPECTROGRAM_BANDS
-        names = [source.name for source in self.download.sources]
-        return {
-            f"download.sources: names must differ: {names}": len(set(names)) == len(names),
-            f"clip.num_frames = {clip.num_frames} is not a multiple of model.video_patch[0] = {frames}": (
-                clip.num_frames % frames == 0
-            ),
-            f"clip.frame_size_px = {clip.frame_size_px} is not a multiple of "
-            f"model.video_patch[1:] = {height}, {width}": (
-                clip.frame_size_px % height == 0 and clip.frame_size_px % width == 0
-            ),
-            f"clip.num_samples = {clip.num_samples} is not a multiple of "
-            f"model.audio_patch = {model.audio_patch}": (
-                model.audio_input != "waveform" or clip.num_samples % model.audio_patch == 0
-            ),
-            f"model.spectrogram_patch = {model.spectrogram_patch} is larger than the "
-            f"{spectrogram[0]} frames x {spectrogram[1]} bands of a clip": (
-                model.audio_input != "spectrogram"
-                or (
-                    model.spectrogram_patch[0] <= spectrogram[0]
-                    and model.spectrogram_patch[1] <= spectrogram[1]
-                )
-            ),
-            f"clip.frame_size_px = {clip.frame_size_px} is larger than "
-            f"preprocess.short_side_px = {preprocess.short_side_px}": (
-                clip.frame_size_px <= preprocess.short_side_px
-            ),
-            f"clip.num_frames = {clip.num_frames} at preprocess.frame_rate_hz lasts {clip_s:.3f} s, "
-            f"clip.num_samples = {clip.num_samples} at 48 kHz {audio_s:.3f} s: "
-            "they may differ by one frame": abs(clip_s - audio_s) * preprocess.frame_rate_hz <= 1,
-            f"preprocess.segment_s = {preprocess.segment_s} is shorter than a clip ({clip_s:.3f} s)": (
-                preprocess.segment_s >= clip_s
-            ),
-            f"preprocess.min_segment_s = {preprocess.min_segment_s} is longer than "
-            f"preprocess.segment_s = {preprocess.segment_s}": (
-                preprocess.min_segment_s <= preprocess.segment_s
-            ),
-        }
+        if abs(clip_s - audio_s) * preprocess.frame_rate_hz > 1:
+            yield (
+                f"clip.num_frames = {clip.num_frames} at preprocess.frame_rate_hz lasts "
+                f"{clip_s:.3f} s, clip.num_samples = {clip.num_samples} at 48 kHz {audio_s:.3f} s: "
+                "they may differ by one frame"
+            )
+        if preprocess.segment_s < clip_s:
+            yield (
+                f"preprocess.segment_s = {preprocess.segment_s} is shorter than a clip "
+                f"({clip_s:.3f} s)"
+            )
+        if preprocess.min_segment_s > preprocess.segment_s:
+            yield (
+                f"preprocess.min_segment_s = {preprocess.min_segment_s} is longer than "
+                f"preprocess.segment_s = {preprocess.segment_s}"
+            )
 
-    def _list_training_rules(self) -> dict[str, bool]:
-        """Return what must hold of training, and whether it does."""
-        pretrain = self.pretrain
-        return {
-            **self._list_step_rules("pretrain", pretrain, pretrain.warmup_steps),
-            f"launch.offload = {self.launch.offload} needs launch.zero_stage "
-            f"{'3' if self.launch.offload == 'optimizer_and_parameters' else '1, 2 or 3'}, "
-            f"not {self.launch.zero_stage}": (
-                self.launch.zero_stage
-                >= {"none": 0, "optimizer": 1, "optimizer_and_parameters": 3}[self.launch.offload]
-            ),
-            f"pretrain.initial_weights = {pretrain.initial_weights} brings its own words: "
-            f"pretrain.word_vectors = {pretrain.word_vectors} must be null": (
-                pretrain.initial_weights is None or pretrain.word_vectors is None
-            ),
-            "loss.weight_va and loss.weight_vt are both 0": (
-                self.loss.weight_va + self.loss.weight_vt > 0
-            ),
-        }
+    def _find_training_problems(self) -> Iterator[str]:
+        """Yield what is wrong with pre-training and with how it is launched."""
+        pretrain, launch = self.pretrain, self.launch
+        yield from self._find_step_problems("pretrain", pretrain, pretrain.warmup_steps)
+        stages = {"none": "0 to 3", "optimizer": "1, 2 or 3", "optimizer_and_parameters": "3"}
+        needed = stages[launch.offload]
+        if launch.zero_stage < int(needed[0]):
+            yield (
+                f"launch.offload = {launch.offload} needs launch.zero_stage {needed}, "
+                f"not {launch.zero_stage}"
+            )
+        if pretrain.initial_weights is not None and pretrain.word_vectors is not None:
+            yield (
+                f"pretrain.initial_weights = {pretrain.initial_weights} brings its own words: "
+                f"pretrain.word_vectors = {pretrain.word_vectors} must be null"
+            )
+        if self.loss.weight_va + self.loss.weight_vt == 0:
+            yield "loss.weight_va and loss.weight_vt are both 0"
 
-    def _list_step_rules(
+    def _find_step_problems(
         self, section: str, training: TrainingParams, warmup_steps: int
-    ) -> dict[str, bool]:
-        """Return what must hold of the steps of any training, and whether it does."""
-        parts = self.launch.num_processes * training.accumulation_steps
-        return {
-            f"{section}.warmup_steps = {warmup_steps} is above "
-            f"{section}.num_steps = {training.num_steps}": warmup_steps <= training.num_steps,
-            f"{section}.batch_size = {training.batch_size} is not a multiple of "
-            f"launch.num_processes = {self.launch.num_processes} times "
-            f"{section}.accumulation_steps = {training.accumulation_steps}": (
-                training.batch_size % parts == 0
-            ),
-            f"{section}.keep_every_steps = {training.keep_every_steps} is not a multiple of "
-            f"{section}.checkpoint_every_steps = {training.checkpoint_every_steps}": (
-                (training.keep_every_steps or 0) % training.checkpoint_every_steps == 0
-            ),
-        }
+    ) -> Iterator[str]:
+        """Yield what is wrong with the steps of any training."""
+        if warmup_steps > training.num_steps:
+            yield (
+                f"{section}.warmup_steps = {warmup_steps} is above "
+                f"{section}.num_steps = {training.num_steps}"
+            )
+        if training.batch_size % (self.launch.num_processes * training.accumulation_steps):
+            yield (
+                f"{section}.batch_size = {training.batch_size} is not a multiple of "
+                f"launch.num_processes = {self.launch.num_processes} times "
+                f"{section}.accumulation_steps = {training.accumulation_steps}"
+            )
+        if (training.keep_every_steps or 0) % training.checkpoint_every_steps:
+            yield (
+                f"{section}.keep_every_steps = {training.keep_every_steps} is not a multiple of "
+                f"{section}.checkpoint_every_steps = {training.checkpoint_every_steps}"
+            )
 
-    def _list_task_rules(self, name: TaskName) -> dict[str, bool]:
-        """Return what must hold of fine-tuning for a task, and whether it does."""
+    def _find_task_problems(self, name: TaskName) -> Iterator[str]:
+        """Yield what is wrong with the fine-tuning for a task."""
         task, section = self.finetune.task(name), f"finetune.{name}"
-        return {
-            **self._list_step_rules(section, task, task.schedule.warmup_steps),
-            f"{section}.fusion = {task.fusion}: "
-            + (
-                "a way to fuse is needed" if name == "audio_visual" else "there is nothing to fuse"
-            ): ((task.fusion is not None) == (name == "audio_visual")),
-            f"{section}.schedule.label_smoothing = {task.schedule.label_smoothing} must be 0 where "
-            f"{section}.multi_label is true": (
-                not task.multi_label or task.schedule.label_smoothing == 0
-            ),
-            f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2": (
-                task.ema_decay is None or self.launch.zero_stage < 3
-            ),
-        }
+        yield from self._find_step_problems(section, task, task.schedule.warmup_steps)
+        if (task.fusion is None) == (name == "audio_visual"):
+            has_two = name == "audio_visual"
+            need = "a way to fuse is needed" if has_two else "there is nothing to fuse"
+            yield f"{section}.fusion = {task.fusion}: {need}"
+        if task.multi_label and task.schedule.label_smoothing:
+            yield (
+                f"{section}.schedule.label_smoothing = {task.schedule.label_smoothing} must be 0 "
+                f"where {section}.multi_label is true"
+            )
+        if task.ema_decay is not None and self.launch.zero_stage == 3:
+            yield f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2"
 
-    def _list_space_rules(self, name: TaskName) -> dict[str, bool]:
-        """Return what must hold of the search for the schedule of a task, and whether it does."""
+    def _find_space_problems(self, name: TaskName) -> Iterator[str]:
+        """Yield what is wrong with the search for the schedule of a task."""
         tune, section = self.tune, f"finetune.{name}"
         task, space = self.finetune.task(name), tune.find_space(name)
+        for key, values in space.items():
+            own = getattr(task.schedule, key)
+            if not values.holds(own):
+                yield (
+                    f"{tune.name_key(name, key)} does not hold {section}.schedule.{key} = {own!r} "
+                    f"(tune.task_space.{name} is for this task alone)"
+                )
         longest = space.get("warmup_steps")
-        return {
-            f"{tune.name_key(name, key)} does not hold {section}.schedule.{key} = "
-            f"{getattr(task.schedule, key)!r} (tune.task_space.{name} is for this task alone)": (
-                values.holds(getattr(task.schedule, key))
+        if longest is not None and max(longest.list_ends()) > task.num_steps:
+            yield (
+                f"{tune.name_key(name, 'warmup_steps')} goes beyond {section}.num_steps = "
+                f"{task.num_steps}"
             )
-            for key, values in space.items()
-        } | {
-            f"{tune.name_key(name, 'warmup_steps')} goes beyond {section}.num_steps = "
-            f"{task.num_steps}": (longest is None or max(longest.list_ends()) <= task.num_steps),
-            f"tune.task_space.{name} leaves nothing to search": len(space) > 0,
-            f"tune.task_space.{name}.label_smoothing must be null where {section}.multi_label is "
-            "true: there is no smoothing": not (task.multi_label and "label_smoothing" in space),
-        }
+        if not space:
+            yield f"tune.task_space.{name} leaves nothing to search"
+        if task.multi_label and "label_smoothing" in space:
+            yield (
+                f"tune.task_space.{name}.label_smoothing must be null where {section}.multi_label "
+                "is true: there is no smoothing"
+            )
 
-    def _list_input_rules(self, name: TaskName) -> dict[str, bool]:
-        """Return what must hold of what a task sees and hears, and whether it does."""
+    def _find_input_problems(self, name: TaskName) -> Iterator[str]:
+        """Yield what is wrong with what a task sees and hears."""
         task, section, model = self.finetune.task(name), f"finetune.{name}", self.model
         clip, (frames, height, width) = task.cut_clip(self.clip), model.video_patch
         sees, hears = name != "audio", name in ("audio", "audio_visual")
+        size_px = clip.frame_size_px
+        if sees and size_px > self.preprocess.short_side_px:
+            yield (
+                f"{section}: frames of {size_px} pixels are larger than "
+                f"preprocess.short_side_px = {self.preprocess.short_side_px}"
+            )
+        if task.initial_weights not in (None, PRETRAINED):
+            return  # other networks have patches of their own
         num_frames = frames if name == "image" and task.num_frames is None else clip.num_frames
+        if sees and (num_frames % frames or size_px % height or size_px % width):
+            yield (
+                f"{section}: {num_frames} frames of {size_px} pixels are not whole patches: "
+                f"model.video_patch = {model.video_patch}"
+            )
         patch = task.audio_stride * (model.audio_patch if model.audio_input == "waveform" else 1)
-        # Other networks have patches of their own.
-        is_ours = task.initial_weights in (None, PRETRAINED)
-        return {
-            f"{section}: {num_frames} frames of {clip.frame_size_px} pixels are not whole patches: "
-            f"model.video_patch = {model.video_patch}": (
-                not (sees and is_ours)
-                or (
-                    num_frames % frames == 0
-                    and clip.frame_size_px % height == 0
-                    and clip.frame_size_px % width == 0
-                )
-            ),
-            f"{section}: {clip.num_samples} samples are no multiple of {section}.audio_stride = "
-            f"{task.audio_stride} times model.audio_patch": (
-                not (hears and is_ours) or clip.num_samples % patch == 0
-            ),
-            f"{section}: frames of {clip.frame_size_px} pixels are larger than "
-            f"preprocess.short_side_px = {self.preprocess.short_side_px}": (
-                not sees or clip.frame_size_px <= self.preprocess.short_side_px
-            ),
-        }
+        if hears and clip.num_samples % patch:
+            yield (
+                f"{section}: {clip.num_samples} samples are no multiple of {section}.audio_stride"
+                f" = {task.audio_stride} times model.audio_patch"
+            )
 
 
-def _refuse_broken(rules: Mapping[str, bool]) -> None:
-    broken = [rule for rule, holds in rules.items() if not holds]
-    if broken:
-        raise ValueError("; ".join(broken))
+def _refuse(*problems: str) -> None:
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def load_params(path: Path) -> Params:
@@ -287,9 +302,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        is_range = isinstance(old, dict) and not {"low", "choices"}.isdisjoint(old)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both and not is_range else value
+        if both and not {"low", "choices"} & set(old):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section of params.yaml. Unknown keys, wrong types and non-finite numbers are refused by name."""
+    """A section of params.yaml, which refuses unknown keys, wrong types and NaN by name."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True

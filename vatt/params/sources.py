@@ -1,7 +1,4 @@
-"""Parameters of the stage download: the sources that make up the corpus.
-
-Parameters of fetching: how hard the web is asked for files, and how long it may take.
-"""
+"""Parameters of the stage download: the sources that make up the corpus, and how to fetch them."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,14 +9,15 @@ from vatt.params.section import Section
 
 
 class FetchParams(Section):
-    """Limits and patience of everything that comes over http or from a video site."""
+    """Limits of everything that is fetched over http or from a video site."""
 
     connections: int = Field(default=16, ge=1, le=256)
-    """Files fetched at once."""
+    """The number of files that are fetched at once."""
     connections_per_host: int = Field(default=4, ge=1, le=256)
-    """Files fetched at once from one host."""
+    """The number of files that are fetched at once from one host."""
     tries: int = Field(default=5, ge=1)
-    """Of one file in a run, before it is left to the next run; a try that brought 8 MiB is free."""
+    """The tries of a file before it is left to the next run; one that brought 8 MiB is not
+    counted."""
     backoff_s: float = Field(default=1.0, ge=0)
     """The wait after a first failure; it doubles with each further one, up to a minute."""
     stall_s: float = Field(default=60.0, gt=0)
@@ -27,11 +25,11 @@ class FetchParams(Section):
     patience_s: float = Field(default=3600.0, ge=0)
     """A host that answered nothing of use for so long is left to the next run."""
     min_free_gb: float = Field(default=2.0, ge=0)
-    """Space of the disk (10^9 bytes) that is never filled; fetching stops with an error instead."""
+    """The space (10^9 bytes) that stays free on the disk; fetching stops with an error instead."""
     ask_gone_again: bool = False
     """Whether files that their host called gone (404, 410, a removed video) are asked for again."""
     site_height_px: int = Field(default=360, ge=144)
-    """Of the videos of sites: the largest height up to this one."""
+    """The height of the videos of sites: the largest that a site has up to this one."""
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -53,10 +51,11 @@ class LabelledSource(Section):
     labels_csv: str | None = None
     """A CSV among the files with columns path,task[,label,start,end,text,split]."""
     labels_from_folders: str | None = None
-    """A task name: each file's label for that task is the name of the folder that holds it."""
+    """The name of a task for which the label of a file is the name of the folder that holds it."""
     validation_rate: Rate = 0.1
     test_rate: Rate = 0.2
-    """Shares of the source videos, drawn by a hash of their names, unless the CSV names a split."""
+    """The shares of videos in both splits, drawn by a hash of their names unless the CSV names a
+    split."""
 
     @model_validator(mode="after")
     def _check_rates(self) -> Self:
@@ -91,16 +90,16 @@ class CatalogueSource(Section):
     """
 
     name: Name
-    """Folder below data/download; also the task of the data set's labels."""
+    """The folder below data/download, and the name of the task of the data set's labels."""
     annotations: Address
     """The folder of the official annotation files, unpacked: a path or any fsspec address."""
     media: Address | None = None
     """The folder of the media files: a path or any fsspec address."""
     addresses: Address | None = None
-    """In place of `media`: a file that lists addresses of media files, archives or site videos."""
+    """A file that lists addresses of media files, archives or site videos, in place of `media`."""
     validation_rate: Rate = 0.0
-    """Share of the training recordings that become the split validation, which `tune` needs and most
-    official lists do not have; drawn by a hash of their names."""
+    """The share of training recordings that become the split validation, which `tune` needs and
+    most official lists lack; they are drawn by a hash of their names."""
 
     @model_validator(mode="after")
     def _check_media(self) -> Self:
@@ -116,7 +115,7 @@ class SiteSource(CatalogueSource):
     """A data set whose lists name videos of a site."""
 
     site: Literal["youtube"] | None = None
-    """In place of `media`: fetch from there what the lists name; needs the extra `sites`."""
+    """The site to fetch what the lists name from, in place of `media`; needs the extra `sites`."""
 
 
 class HowTo100MSource(SiteSource):
@@ -136,7 +135,7 @@ class UCF101Source(CatalogueSource):
 
     kind: Literal["ucf101"]
     fold: int = Field(default=1, ge=1, le=3)
-    """Which of the three official splits."""
+    """The number of the official split, of three."""
 
 
 class HMDB51Source(CatalogueSource):
@@ -144,7 +143,7 @@ class HMDB51Source(CatalogueSource):
 
     kind: Literal["hmdb51"]
     fold: int = Field(default=1, ge=1, le=3)
-    """Which of the three official splits."""
+    """The number of the official split, of three."""
 
 
 class KineticsSource(SiteSource):
@@ -184,7 +183,8 @@ class MSRVTTSource(CatalogueSource):
 
     kind: Literal["msrvtt"]
     protocol: Literal["1k_a", "full"] = "1k_a"
-    """1k_a: 1,000 test pairs (JSFUSION), 9k training videos. full: the official three splits."""
+    """1k_a has 1,000 test pairs (JSFUSION) and 9k training videos, full the three official
+    splits."""
 
 
 class ImageNetSource(CatalogueSource):
@@ -220,7 +220,7 @@ Source = Annotated[
 
 
 class DownloadParams(Section):
-    """Which sources make up the corpus."""
+    """The sources that make up the corpus."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     fetch: FetchParams = FetchParams()

@@ -17,7 +17,7 @@ class Between(Section):
     low: Number
     high: Number
     log: bool = False
-    """Every factor is equally likely, not every difference."""
+    """Whether equal factors are equally likely, rather than equal differences."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -61,43 +61,44 @@ Values = Annotated[
 
 
 class PruneParams(Section):
-    """A trial whose best value so far is below the median of whole trials at that step is given up."""
+    """When to end a trial whose best value is below the median of whole trials at that step."""
 
     min_trials: int = Field(ge=1)
-    """A trial that knows fewer whole ones is not given up."""
+    """A trial that knows fewer whole trials is never ended early."""
     min_steps: int = Field(ge=0)
-    """Before so many steps of training, none is given up."""
+    """No trial is ended before so many steps of training."""
 
 
 class TuneParams(Section):
     """How schedules are searched for, in a study for each task."""
 
     num_trials: int = Field(ge=1)
-    """Schedules that are tried. The first one is that of `finetune`: the paper's, or your own."""
+    """The number of schedules to try; the first is that of `finetune`."""
     num_random_trials: int = Field(ge=1)
-    """A trial that knows fewer results is drawn at random; the others learn from them (TPE)."""
+    """A trial that knows fewer results than this is drawn at random; later ones learn from them
+    (TPE)."""
     num_parallel: int = Field(ge=1)
-    """Trials that may run at once, on all machines. Each is chosen, and given up, by the results of
-    all but the `num_parallel` - 1 before it, so that neither speed nor kills change a study."""
+    """The trials that may run at once, on all machines. Each is chosen, and ended early, by the
+    results of all but the `num_parallel` - 1 before it, so that neither speed nor kills change a
+    study."""
     num_workers: int = Field(ge=1)
-    """Processes of this machine that train one schedule each; at most `num_parallel`."""
+    """The processes of this machine that train one schedule each; at most `num_parallel`."""
     threads_per_worker: int = Field(ge=1)
-    """Of torch, on the CPU."""
+    """The threads of torch in each worker, on the CPU."""
     storage: Annotated[str, Field(pattern=r"^postgresql(\+\w+)?://")] | None
-    """Where studies are kept: a PostgreSQL server, which several machines can share; null is an
+    """The place of the studies: a PostgreSQL server, which several machines can share; null is an
     SQLite file in .cache/tune."""
     heartbeat_s: int = Field(ge=1)
-    """How often a worker says in the storage that it is alive; after three silent times another
-    machine takes its trial up. On the same machine that happens within seconds."""
+    """The time between two signs of life of a worker in the storage. After three silent ones
+    another machine takes its trial up; on the same machine that happens within seconds."""
     max_restarts: int = Field(ge=0)
-    """Workers that died are started again so often."""
+    """The number of times that workers that died are started again."""
     prune: PruneParams | None
-    """null: every trial is trained to the end."""
+    """Null trains every trial to its end."""
     space: dict[str, Values] = Field(min_length=1)
-    """What is searched: keys of a schedule. The others stay as they are in `finetune`."""
+    """The keys of a schedule that are searched; all others stay as they are in `finetune`."""
     task_space: dict[TaskName, dict[str, Values | None]]
-    """What is searched otherwise for a task: its keys replace those of `space`, or add to them; null
-    leaves one out."""
+    """The keys that replace those of `space`, or add to them, for a task; null leaves one out."""
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
