@@ -30,6 +30,10 @@ from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
 
 
+RANGE_KEYS = {"low", "choices"}
+"""Keys that tell a range, which `tune` searches, from other mappings."""
+
+
 class ParamsError(StageError):
     """Settings cannot be used; the message names file, key, value and what is accepted."""
 
@@ -302,8 +306,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        if both and not {"low", "choices"} & set(old):
+        if isinstance(old, dict) and isinstance(value, dict) and not RANGE_KEYS & old.keys():
             merged[key] = _merge(old, value)
         else:
             merged[key] = value
