@@ -29,7 +29,6 @@ from vatt.params.sources import DownloadParams
 from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
 
-
 RANGE_KEYS = {"low", "choices"}
 """Keys that tell a range, which `tune` searches, from other mappings."""
 
