@@ -18,7 +18,7 @@ from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
 from vatt.evaluate.networks import Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import TaskInput
+from vatt.loading.tasks import TaskInput
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams
 

@@ -125,7 +125,7 @@ def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray
 )
 def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
     segment = row_of(reader, "flashes.mp4")
-    stored = reader._read(segment, reader._member(segment, "video"))
+    stored = reader._read(segment, reader._find_member(segment, "video"))
     frames = decode_video(stored, 20, 16, Framing((64, 128))).astype(np.float64)
     window = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=False, box=box))
     flipped = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=True, box=box))
@@ -153,9 +153,11 @@ def test_captions_are_those_of_mil_nce_around_the_middle(reader: ClipReader) -> 
 
 
 def test_texts_are_padded_and_masked(reader: ClipReader) -> None:
-    ids, mask = reader.encode_texts(["second 6", "\u200b"], 4)
-    assert ids.shape == (4, 8)
-    assert mask.tolist() == [True, False, False, False]  # one text is invisible
+    silent = row_of(reader, "silent.mp4")
+    encoded = reader.encode_texts(silent, ["second 6", "\u200b"], 4)
+    assert encoded["text"].shape == (4, 8)
+    assert encoded["text_mask"].tolist() == [True, False, False, False]  # one text is invisible
+    assert not encoded["audio_mask"]
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
