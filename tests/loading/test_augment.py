@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from vatt.loading.augmentation import (
-    View,
     add_noise,
     centre_view,
     draw_box,
     draw_view,
     jitter_colour,
-    side_views,
+    spread_crops,
 )
 from vatt.loading.colour import scale_saturation, turn_hue
+from vatt.loading.windows import View
 from vatt.media.video import Box
 from vatt.params import AugmentParams
 
@@ -150,10 +150,13 @@ def test_views_fill_the_frame_with_the_short_side(size_px: tuple[int, int]) -> N
     flips = 0
     for seed in range(200):
         view = draw_view(size_px, 64, ALWAYS, np.random.default_rng(seed))
-        assert min(view.height_px, view.width_px) == 64
-        assert 0 <= view.top_px <= view.height_px - 64
-        assert 0 <= view.left_px <= view.width_px - 64
-        stretch = view.height_px / view.width_px * size_px[1] / size_px[0]
+        (height_px, width_px), part = view.size_px, view.part
+        assert min(height_px, width_px) == 64
+        assert part is not None
+        assert part[2:] == (64, 64)
+        assert 0 <= part.top_px <= height_px - 64
+        assert 0 <= part.left_px <= width_px - 64
+        stretch = height_px / width_px * size_px[1] / size_px[0]
         assert 0.8 / 1.2 - 0.03 <= stretch <= 1.2 / 0.8 + 0.03
         flips += view.is_flipped
     assert flips == 200
@@ -161,9 +164,7 @@ def test_views_fill_the_frame_with_the_short_side(size_px: tuple[int, int]) -> N
 
 def test_no_jitter_keeps_the_proportions_and_sides() -> None:
     views = {draw_view((64, 128), 64, NEVER, np.random.default_rng(seed)) for seed in range(400)}
-    assert {(view.height_px, view.width_px, view.top_px) for view in views} == {(64, 128, 0)}
-    assert {view.left_px for view in views} == set(range(65))
-    assert not any(view.is_flipped for view in views)
+    assert views == {View((64, 128), Box(0, left, 64, 64)) for left in range(65)}
 
 
 def test_rates_are_shares() -> None:
@@ -172,7 +173,7 @@ def test_rates_are_shares() -> None:
     )
     views = [draw_view((64, 64), 64, params, np.random.default_rng(seed)) for seed in range(1000)]
     assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.05)
-    square = np.mean([view.height_px == view.width_px for view in views])
+    square = np.mean([view.size_px == (64, 64) for view in views])
     assert square == pytest.approx(0.7, abs=0.06)
     video = draw_bytes(1, 2, 2, 3)
     kept = jitter_colour(video, NEVER, np.random.default_rng(0))
@@ -245,8 +246,7 @@ def test_a_picture_without_a_box_that_fits_is_seen_whole() -> None:
 
 def test_inception_views_scale_the_box_to_the_frame_and_flip_half() -> None:
     views = [draw_view((90, 160), 64, INCEPTION, np.random.default_rng(n)) for n in range(400)]
-    frames = {(view.height_px, view.width_px, view.top_px, view.left_px) for view in views}
-    assert frames == {(64, 64, 0, 0)}
+    assert {view[:2] for view in views} == {((64, 64), None)}
     assert len({view.box for view in views}) > 390
     assert np.mean([view.is_flipped for view in views]) == pytest.approx(0.5, abs=0.08)
     again = [draw_view((90, 160), 64, INCEPTION, np.random.default_rng(n)) for n in range(400)]
@@ -262,8 +262,8 @@ def test_a_clip_is_coloured_as_its_frames_alone() -> None:
 
 
 def test_the_middle_is_the_middle() -> None:
-    assert centre_view((64, 114), 64) == View(64, 114, 0, 25, is_flipped=False)
-    assert centre_view((256, 128), 64) == View(128, 64, 32, 0, is_flipped=False)
+    assert centre_view((64, 114), 64) == View((64, 114), Box(0, 25, 64, 64))
+    assert centre_view((256, 128), 64) == View((128, 64), Box(32, 0, 64, 64))
 
 
 def test_noise_is_a_hundredth_of_the_loudest_sample() -> None:
@@ -286,7 +286,8 @@ def test_noise_is_a_hundredth_of_the_loudest_sample() -> None:
 def test_crops_of_a_test_clip_are_spread_over_its_longer_side(
     size_px: tuple[int, int], places: list[tuple[int, int]]
 ) -> None:
-    views = side_views(size_px, 32, 3)
-    assert [(view.top_px, view.left_px) for view in views] == places
-    assert {min(view.height_px, view.width_px) for view in views} == {32}
-    assert side_views(size_px, 32, 1) == [centre_view(size_px, 32)]
+    scaled_px, crops = spread_crops(size_px, 32, 3)
+    assert crops == [Box(*place, 32, 32) for place in places]
+    assert min(scaled_px) == 32
+    [middle] = spread_crops(size_px, 32, 1)[1]
+    assert centre_view(size_px, 32) == View(scaled_px, middle)

@@ -9,16 +9,16 @@ import torch
 from tests.known_corpus import FLASHES_S
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import ShardError
-from vatt.loading.augmentation import View, centre_view
+from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
-from vatt.loading.windows import Framing, decode_video
+from vatt.loading.windows import View, decode_video
 from vatt.media.video import Box
 from vatt.params import ClipParams
 
 CLIP = ClipParams(
     num_frames=16, frame_size_px=64, num_samples=30_720, num_tokens=8, num_candidates=5
 )
-VIEW = View(64, 128, 0, 32, is_flipped=False)
+VIEW = View((64, 128), Box(0, 32, 64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +92,15 @@ def test_what_is_short_repeats(reader: ClipReader) -> None:
 
 def test_views_cut_scale_and_flip(reader: ClipReader) -> None:
     segment = row_of(reader, "flashes.mp4")
-    left = reader.read_video(segment, 0, View(64, 128, 0, 0, is_flipped=False))
-    right = reader.read_video(segment, 0, View(64, 128, 0, 64, is_flipped=False))
+    left, right = (
+        reader.read_video(segment, 0, View((64, 128), Box(0, left_px, 64, 64)))
+        for left_px in (0, 64)
+    )
     middle = reader.read_video(segment, 0, VIEW)
     whole = torch.cat([left, right], dim=2)
+    torch.testing.assert_close(reader.read_video(segment, 0, View((64, 128))), whole)
     torch.testing.assert_close(middle, whole[:, :, 32:96])
-    flipped = reader.read_video(segment, 0, View(64, 128, 0, 32, is_flipped=True))
+    flipped = reader.read_video(segment, 0, VIEW._replace(is_flipped=True))
     torch.testing.assert_close(flipped, middle.flip(2))
     small = reader.read_video(segment, 0, centre_view((64, 128), 64))
     torch.testing.assert_close(small, middle)
@@ -126,9 +129,9 @@ def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray
 def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
     segment = row_of(reader, "flashes.mp4")
     stored = reader._read(segment, reader._find_member(segment, "video"))
-    frames = decode_video(stored, 20, 16, Framing((64, 128))).astype(np.float64)
-    window = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=False, box=box))
-    flipped = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=True, box=box))
+    frames = decode_video(stored, 20, 16, View((64, 128))).astype(np.float64)
+    window = reader.read_video(segment, 20, View((64, 64), box=box))
+    flipped = reader.read_video(segment, 20, View((64, 64), box=box, is_flipped=True))
     torch.testing.assert_close(flipped, window.flip(2))
     rows = slice(box.top_px, box.top_px + box.height_px)
     columns = slice(box.left_px, box.left_px + box.width_px)

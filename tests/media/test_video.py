@@ -8,7 +8,7 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.parameters import PARAMS
-from vatt.loading.windows import Framing, decode_video
+from vatt.loading.windows import View, decode_video
 from vatt.media.probe import MediaError
 from vatt.media.video import Picture, encode_video
 from vatt.preprocess.cuts import cut_file
@@ -104,7 +104,7 @@ def test_storing_makes_pictures_neither_darker_nor_brighter() -> None:
     levels = np.linspace(20, 235, 64).round().astype(np.uint8)
     greys = np.tile(levels[:, None, None], (3, 1, 64, 3))
     stored = encode_video(greys, PARAMS.model_copy(update={"video_crf": 1}))
-    decoded = decode_video(stored, 0, 3, Framing((64, 64)))
+    decoded = decode_video(stored, 0, 3, View((64, 64)))
     assert np.abs((decoded.astype(float) - greys).mean((0, 1, 2))).max() < 0.3
 
 
@@ -141,13 +141,13 @@ def test_any_frames_of_a_stored_video_can_be_read(
     numbered: npt.NDArray[np.uint8], frame_rate_hz: float, first_frame: int, num_frames: int
 ) -> None:
     data = encode_video(numbered, PARAMS.model_copy(update={"frame_rate_hz": frame_rate_hz}))
-    frames = decode_video(data, first_frame, num_frames, Framing((32, 48)))
+    frames = decode_video(data, first_frame, num_frames, View((32, 48)))
     expected = numbered[first_frame : first_frame + num_frames]
     np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=3)
 
 
 def test_a_stored_video_is_scaled_while_it_is_read(numbered: npt.NDArray[np.uint8]) -> None:
-    frames = decode_video(encode_video(numbered, PARAMS), 10, 2, Framing((40, 52)))
+    frames = decode_video(encode_video(numbered, PARAMS), 10, 2, View((40, 52)))
     assert frames.shape == (2, 40, 52, 3)
     np.testing.assert_allclose(frames.mean((1, 2, 3)), [100, 107], atol=3)
 
@@ -155,6 +155,6 @@ def test_a_stored_video_is_scaled_while_it_is_read(numbered: npt.NDArray[np.uint
 def test_frames_beyond_the_end_are_an_error(numbered: npt.NDArray[np.uint8]) -> None:
     data = encode_video(numbered, PARAMS)
     with pytest.raises(MediaError, match="ends at frame 30"):
-        decode_video(data, 25, 6, Framing((32, 48)))
+        decode_video(data, 25, 6, View((32, 48)))
     with pytest.raises(MediaError, match="cannot be decoded"):
-        decode_video(data[: len(data) // 2], 0, 8, Framing((32, 48)))
+        decode_video(data[: len(data) // 2], 0, 8, View((32, 48)))

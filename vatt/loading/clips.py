@@ -26,12 +26,11 @@ from vatt.corpus.shards import (
     cut_member,
 )
 from vatt.corpus.tokenizer import PAD_ID, open_tokenizer
-from vatt.loading.augmentation import View, to_unit
-from vatt.loading.windows import Framing, decode_video
+from vatt.loading.augmentation import to_unit
+from vatt.loading.windows import View, decode_video
 from vatt.media.audio import decode_audio
 from vatt.media.captions import Caption, choose_candidates
 from vatt.media.probe import MediaError
-from vatt.media.video import Box
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
 Place = int | float
@@ -45,7 +44,7 @@ class ClipReader:
 
     A segment is a row of `read_rows` or of the index, or a `Sample`. A window is `clip.num_frames`
     frames from a start frame on, and the sound of the same time. What is shorter than a window
-    repeats from its beginning.
+    repeats from its beginning. All that read windows raise ShardError if the shard is damaged.
     """
 
     def __init__(
@@ -78,64 +77,24 @@ class ClipReader:
         return self._rows[split]
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
-        """Return the pictures of a window in [0, 1]; grey if the segment has none.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the pictures of a window in [0, 1]; grey if the segment has none."""
         size_px = self.clip.frame_size_px
         if not segment.has_video:
             return torch.full((self.clip.num_frames, size_px, size_px, 3), 0.5)
         return to_unit(self.read_pictures(segment, start_frame, view))
 
     def read_pictures(self, segment: Any, start_frame: int, view: View) -> UInt8[Tensor, "T H W 3"]:
-        """Return the pictures of a window of a segment that has some, as bytes.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        size_px = self.clip.frame_size_px
-        part = Box(view.top_px, view.left_px, size_px, size_px)
-        framing = Framing((view.height_px, view.width_px), view.box, part, view.is_flipped)
-        return torch.from_numpy(self._decode(segment, start_frame, framing))
-
-    def read_crops(
-        self, segment: Any, start_frame: int, views: Sequence[View]
-    ) -> UInt8[Tensor, "K T H W 3"]:
-        """Return squares of the pictures of a window, which are decoded once; as `read_pictures`.
-
-        The `views` differ in their places only.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        size_px = self.clip.frame_size_px
-        framing = Framing((views[0].height_px, views[0].width_px))
-        whole = self._decode(segment, start_frame, framing)
-        crops = [
-            whole[:, view.top_px : view.top_px + size_px, view.left_px : view.left_px + size_px]
-            for view in views
-        ]
-        return torch.from_numpy(np.stack(crops))
-
-    def _decode(
-        self, segment: Any, start_frame: int, framing: Framing
-    ) -> UInt8[np.ndarray, "T H W 3"]:
-        """Return the frames of a window, `clip.num_frames` of them; see `decode_video`."""
+        """Return the pictures of a window of a segment that has some, as bytes."""
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
         member = self._find_member(segment, "video")
         try:
-            window = decode_video(self._read(segment, member), start_frame, num_frames, framing)
+            window = decode_video(self._read(segment, member), start_frame, num_frames, view)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
-        return _repeat(window, self.clip.num_frames)
+        return torch.from_numpy(_repeat(window, self.clip.num_frames))
 
     def read_audio(self, segment: Any, start_frame: Place) -> Float[Tensor, " S"]:
-        """Return the sound of a window in [-1, 1]; zeros if the segment has none.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the sound of a window in [-1, 1]; zeros if the segment has none."""
         if not segment.has_audio:
             return torch.zeros(self.clip.num_samples)
         num_samples = min(self.clip.num_samples, int(segment.num_samples))
@@ -150,11 +109,7 @@ class ClipReader:
         return torch.from_numpy(_repeat(samples, self.clip.num_samples)).float() / 32768
 
     def read_narration(self, segment: Any, start_frame: int, num_texts: int) -> list[str]:
-        """Return the captions nearest in time to the middle of a window, the nearest first.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the captions nearest in time to the middle of a window, the nearest first."""
         if not segment.num_context_captions:
             return []
         meta = json.loads(self._read(segment, self._find_member(segment, "meta")))

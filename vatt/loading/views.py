@@ -7,7 +7,7 @@ once for all networks, whatever each of them looks at.
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vatt.core.batch import Batch, LabelledBatch
-from vatt.loading.augmentation import side_views, to_unit
+from vatt.loading.augmentation import spread_crops, to_unit
 from vatt.loading.clips import ClipReader, Window
 from vatt.loading.labelled import LabelledSplit
 from vatt.loading.loader import load_batches
 from vatt.loading.tasks import TaskInput
+from vatt.loading.windows import View
 
 MIDDLE = 0.5
 
@@ -58,16 +59,13 @@ class Views(NamedTuple):
     num_windows: int
 
 
-class Segments(Protocol):
-    """Segments by number: a `LabelledSplit`, or `iloc` of rows of the index."""
-
-    def __getitem__(self, number: int, /) -> Any: ...
-
-
 class FixedWindows(Dataset[list[Views]]):
-    """For each segment what each of the `looks` sees of it; nothing is random."""
+    """For each segment what each of the `looks` sees of it; nothing is random.
 
-    def __init__(self, reader: ClipReader, segments: Segments, looks: Sequence[Look]) -> None:
+    `segments` are a `LabelledSplit`, or `iloc` of rows of the index.
+    """
+
+    def __init__(self, reader: ClipReader, segments: Any, looks: Sequence[Look]) -> None:
         self._segments = segments
         self._looks = [(look, reader.resize(look.task_input.stored_clip)) for look in looks]
 
@@ -120,11 +118,15 @@ def _read_crops(
     if not segment.has_video:
         return torch.zeros((1, num_frames, size_px, size_px, 3))
     picture_px = (int(segment.height_px), int(segment.width_px))
-    views = tuple(side_views(picture_px, size_px, look.num_crops))
-    key = (num_frames, size_px, start_frame, views)
+    scaled_px, boxes = spread_crops(picture_px, size_px, look.num_crops)
+    key = (num_frames, start_frame, scaled_px)
     if key not in decoded:
-        decoded[key] = reader.read_crops(segment, start_frame, views)
-    return to_unit(decoded[key]).mul_(2).sub_(1)
+        decoded[key] = reader.read_pictures(segment, start_frame, View(scaled_px))
+    crops = [
+        decoded[key][:, box.top_px : box.top_px + size_px, box.left_px : box.left_px + size_px]
+        for box in boxes
+    ]
+    return to_unit(torch.stack(crops)).mul_(2).sub_(1)
 
 
 def _join(parts: Sequence[Window]) -> Window:
