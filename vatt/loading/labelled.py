@@ -22,7 +22,7 @@ from vatt.loading.tasks import MODALITIES
 from vatt.params import TaskName, TaskParams
 
 MAX_NAMED = 5
-"""Of many classes, so many are named in a message."""
+"""How many of the classes a message names."""
 
 
 class UnlabelledError(Exception):
@@ -82,9 +82,9 @@ def read_labelled(
     Args:
         preprocess_dir: the corpus.
         task_name: decides which modalities a segment must have.
-        task: names the label. Unless it is `multi_label`, the label that fits a segment best counts.
+        task: names the label; if it is not `multi_label`, the best label of a segment counts alone.
         splits: those that are opened.
-        classes: known ones, in order; none: those of the split train, which must then be opened.
+        classes: known ones, in order; without any, those of the split train, which must be opened.
 
     Raises:
         StageError: the corpus cannot be read.
@@ -159,12 +159,12 @@ def _find_notes(split: Split, counts: Counter[str], classes: Sequence[str]) -> l
         f"classes without a segment in the split {split}": missing,
         f"labels in the split {split} that the split train has not, which count as wrong": unknown,
     }
-    return [f"{note}: {_name_some(names)}" for note, names in notes.items() if names]
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+    more = {note: f" and {len(names) - MAX_NAMED} more" for note, names in notes.items()}
+    return [
+        f"{note}: {', '.join(names[:MAX_NAMED])}{more[note] if len(names) > MAX_NAMED else ''}"
+        for note, names in notes.items()
+        if names
+    ]
 
 
 def count_classes(split: LabelledSplit) -> list[int]:

@@ -39,16 +39,10 @@ class TrainingWindows(Dataset[Window]):
         seed: int,
     ) -> None:
         self._reader = reader.resize(task_input.stored_clip)
-        self._input = task_input
-        self._samples = samples
-        self._seed = seed
+        self._input, self._samples, self._seed = task_input, samples, seed
 
     def __getitem__(self, item: tuple[int, int]) -> Window:
-        """Return the window of a sample in an epoch.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the window of a sample in an epoch; raise ShardError if its shard is damaged."""
         epoch, number = item
         reader, clip, segment = self._reader, self._reader.clip, self._samples[number]
         rng = np.random.default_rng([SAMPLE_STREAM, self._seed, epoch, number])
@@ -87,7 +81,7 @@ def open_pretraining_loader(
     table = SampleTable(reader.preprocess_dir)
     shares = weigh(table.sizes, source_weights)
     windows = TrainingWindows(reader, TaskInput("audio_visual", reader.clip), table, order.seed)
-    return load_batches(windows, order.batches(shares), collate, num_workers)
+    return load_batches(windows, order.batches(shares), _collate, num_workers)
 
 
 def open_labelled_loader(
@@ -105,16 +99,14 @@ def open_labelled_loader(
     """
     windows = TrainingWindows(reader, task_input, split, order.seed)
     batches = order.batches([Share(0, len(split))])
-    return load_batches(windows, batches, collate_labelled, num_workers)
+    return load_batches(windows, batches, _collate_labelled, num_workers)
 
 
-def collate(windows: Sequence[Window]) -> Batch:
-    """Stack windows with their texts."""
+def _collate(windows: Sequence[Window]) -> Batch:
     return Batch(**_stack(windows))
 
 
-def collate_labelled(windows: Sequence[Window]) -> LabelledBatch:
-    """Stack windows with their labels."""
+def _collate_labelled(windows: Sequence[Window]) -> LabelledBatch:
     signals = _stack(windows)
     return LabelledBatch(labels=signals.pop("labels"), signals=signals)
 

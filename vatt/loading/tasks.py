@@ -25,9 +25,9 @@ class TaskInput:
 
     task: TaskName
     clip: ClipParams
-    """Its sizes as the network takes them; `num_samples` is counted at 48 kHz, before the stride."""
+    """Its sizes as the network takes them, but `num_samples` is counted at 48 kHz."""
     audio_stride: int = 1
-    """Every so many samples one is heard."""
+    """The network hears the first of every so many samples."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -70,11 +70,7 @@ class FixedWindows(Dataset[list[Views]]):
         self._looks = [(look, reader.resize(look.task_input.stored_clip)) for look in looks]
 
     def __getitem__(self, number: int) -> list[Views]:
-        """Return the views of a segment for each look.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the views of a segment by look; raise ShardError if its shard is damaged."""
         segment = self._segments[number]
         decoded: dict[Hashable, Tensor] = {}  # for one look, and may serve another
         views = []

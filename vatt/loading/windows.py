@@ -15,7 +15,7 @@ MARGIN_PX = 8
 """Pixels around a box whose colours those of the box depend on; even."""
 PROBING = {"skip_frame": "all"}
 """The decoder that looks at a file when it is opened need not decode what is not kept."""
-# As `BILINEAR` of vatt.media.video; the colours of H.264 lie at the left of the pixels they are for.
+# As `BILINEAR` of vatt.media.video; the colours of H.264 lie at the left of their pixels.
 SCALING = "flags=bilinear+accurate_rnd+bitexact+full_chroma_inp+full_chroma_int:in_chroma_loc=left"
 Step = tuple[str, str]
 """A filter of FFmpeg and its arguments."""
