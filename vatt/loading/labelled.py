@@ -35,7 +35,7 @@ class LabelledSplit:
 
     classes: tuple[str, ...]
     rows: pa.Table
-    """The columns of `Sample`, and source, video_id, start_s and end_s, sorted by key."""
+    """The columns of `Sample`, sorted by key."""
     labels: Sequence[Sequence[int]]
     """The numbers of the classes of each segment, the best first; training does not know -1."""
 
@@ -109,7 +109,7 @@ def _read_split(
     preprocess_dir: Path, task_name: TaskName, task: TaskParams, split: Split
 ) -> tuple[pa.Table, list[list[str]]]:
     """Return the usable rows of a split and their labels."""
-    columns = [*FIELDS, "source", "video_id", "start_s", "end_s", "split", "labels"]
+    columns = [*FIELDS, "split", "labels"]
     index = open_index(preprocess_dir)
     parts: list[pa.RecordBatch] = []
     all_labels: list[list[str]] = []

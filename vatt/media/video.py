@@ -1,4 +1,4 @@
-"""Pictures: from source frames to a constant frame rate, to and from stored H.264 (VATT section 4.1)."""
+"""Pictures: from source frames to a constant frame rate, to stored H.264 (VATT section 4.1)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from vatt.media.probe import MediaError
 from vatt.params import PreprocessParams
 
 Picture = UInt8[np.ndarray, "H W 3"]
-"""RGB. Each colour is fastest to read as a plane by itself: in memory they follow each other."""
+"""RGB. In memory the colours follow each other, because a plane by itself is fastest to read."""
 
 MAX_HELD_S = 10.0
-"""A frame is shown until the next one, but not longer than this: after it there is no picture."""
+"""A frame is shown until the next one, but not longer than this; then there is no picture."""
 MAX_ASPECT = 8.0
 TOLERANCE_S = 0.001
 """Containers round time stamps to milliseconds."""
@@ -58,7 +58,8 @@ class FrameScaler:
         height = float(first_frame.height)
         if not 1 / MAX_ASPECT <= width / height <= MAX_ASPECT:
             raise MediaError(
-                f"the picture is {width:.0f} x {height:.0f}: a side is {MAX_ASPECT:.0f} times the other"
+                f"the picture is {width:.0f} x {height:.0f}: a side is {MAX_ASPECT:.0f} times the "
+                "other"
             )
         scale = short_side_px / min(width, height)
         self._width, self._height = (
@@ -89,7 +90,7 @@ class FrameScaler:
 
 
 def _view_planes(frame: Any) -> list[UInt8[np.ndarray, "H W"]]:
-    """Return red, green and blue of a frame in the format gbrp; to write to them changes it."""
+    """Return red, green and blue of a frame in the format gbrp; writing to them changes it."""
     green, blue, red = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : frame.width]
         for plane in frame.planes
@@ -149,12 +150,8 @@ def _with_ends(
     while shown is not None:
         time_s, frame = shown
         shown = next((later for later in frames if later[0] > time_s), None)
-        if shown is not None:
-            end_s = shown[0]
-        else:
-            end_s = time_s + (
-                float(frame.duration * frame.time_base) if frame.duration else default_s
-            )
+        duration_s = float(frame.duration * frame.time_base) if frame.duration else default_s
+        end_s = time_s + duration_s if shown is None else shown[0]
         yield is_first, frame, time_s, min(end_s, time_s + MAX_HELD_S)
         is_first = False
 
