@@ -55,31 +55,19 @@ def test_flash_and_click_are_at_the_same_place_of_a_window(
 @pytest.mark.parametrize("start_frame", [1, 4, 5, 6, 50, 84])
 def test_a_window_is_a_part_of_the_whole(reader: ClipReader, start_frame: int) -> None:
     segment = row_of(reader, "flashes.mp4")
-    whole = ClipReader.read_video(_with_frames(reader, 100), segment, 0, VIEW)
+    longer = reader.resize(CLIP.model_copy(update={"num_frames": 100, "num_samples": 192_000}))
+    whole, sound = longer.read_video(segment, 0, VIEW), longer.read_audio(segment, 0)
     part = reader.read_video(segment, start_frame, VIEW)
     torch.testing.assert_close(part, whole[start_frame : start_frame + 16])
-    sound = ClipReader.read_audio(_with_samples(reader, 192_000), segment, 0)
     first = start_frame * 1920
     torch.testing.assert_close(
         reader.read_audio(segment, start_frame), sound[first : first + 30_720]
     )
 
 
-def _with_frames(reader: ClipReader, num_frames: int) -> ClipReader:
-    return _changed(reader, {"num_frames": num_frames})
-
-
-def _with_samples(reader: ClipReader, num_samples: int) -> ClipReader:
-    return _changed(reader, {"num_samples": num_samples})
-
-
-def _changed(reader: ClipReader, values: dict[str, int]) -> ClipReader:
-    return ClipReader(reader.preprocess_dir, CLIP.model_copy(update=values))
-
-
 def test_what_is_short_repeats(reader: ClipReader) -> None:
     segment = row_of(reader, "short.mp4")  # 0.64 s with the sound: exactly as long as a window
-    longer = _changed(reader, {"num_frames": 40, "num_samples": 76_800})
+    longer = reader.resize(CLIP.model_copy(update={"num_frames": 40, "num_samples": 76_800}))
     video, audio = longer.read_video(segment, 0, VIEW), longer.read_audio(segment, 0)
     num_frames, num_samples = int(segment.num_frames), int(segment.num_samples)
     assert num_frames < 40
@@ -107,7 +95,7 @@ def test_views_cut_scale_and_flip(reader: ClipReader) -> None:
 
 
 def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray[np.float64]:
-    """Scale rows, then columns, each new pixel a sum of old ones weighted by a triangle around it."""
+    """Scale rows, then columns; a pixel is a sum of old ones weighted by a triangle around it."""
     for _ in range(2):
         length = len(picture)
         scale = length / size_px
