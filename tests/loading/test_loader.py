@@ -1,12 +1,10 @@
 """Random windows of pre-training and fine-tuning, and the batches that are made of them."""
 
 import functools
-import hashlib
 import multiprocessing
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import torch
 from tests.loading.windows import CLIP, open_split
 from vatt.core.batch import Batch, LabelledBatch
 from vatt.core.errors import StageError
-from vatt.corpus.samples import SampleTable, write_samples
+from vatt.corpus.samples import write_samples
 from vatt.corpus.shards import LocalShards, RangeCache, RemoteShards, ShardError, Shards
 from vatt.loading.clips import ClipReader, Window
 from vatt.loading.loader import TrainingWindows, open_labelled_loader, open_pretraining_loader
@@ -109,16 +107,13 @@ def test_the_order_depends_neither_on_workers_nor_on_ranks_nor_on_where_it_start
     assert_same(load_order(ORDER, 2), whole)
     late = {name: values[18:] for name, values in whole.items()}
     assert_same(load_order(replace(ORDER, start_step=3), 0), late)
+    assert not list(open_batches(corpus_dir, replace(ORDER, start_step=5)))
     ranks = [load_order(replace(ORDER, rank=rank, world_size=3), 0) for rank in range(3)]
     by_step = {
         name: torch.stack([rank[name].unflatten(0, (5, 2)) for rank in ranks], 1).flatten(0, 2)
         for name in whole
     }
     assert_same(by_step, whole)
-
-
-def test_a_run_that_has_ended_has_no_batches(corpus_dir: Path) -> None:
-    assert list(open_batches(corpus_dir, replace(ORDER, start_step=5))) == []
 
 
 def test_inception_crops_depend_on_the_sample_alone(corpus_dir: Path) -> None:
@@ -169,44 +164,12 @@ def test_a_corpus_without_training_segments_is_refused(corpus_dir: Path, tmp_pat
         open_batches(tmp_path)
 
 
-def test_clips_that_cannot_be_shared_are_refused() -> None:
-    with pytest.raises(ValueError, match="6 clips cannot be shared by 4 ranks"):
-        replace(ORDER, world_size=4)
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_shard_is_named(corpus_dir: Path, tmp_path: Path, num_workers: int) -> None:
     copy_files(corpus_dir, tmp_path, "index.parquet", "samples.bin", "tokenizer.model")
     named = rf"{tmp_path}/shards/train-00000\d\.tar: [0-9a-f]+_\d+\.\w+ at byte \d+: .*$"
     with pytest.raises(StageError, match=rf"^{named}"):
         list(open_batches(tmp_path, num_workers=num_workers))
-
-
-def digest_windows(windows: Window) -> Counter[bytes]:
-    names = [field.name for field in fields(Batch)]
-    rows = zip(*(windows[name] for name in names), strict=True)
-    return Counter(
-        hashlib.sha256(b"".join(part.numpy().tobytes() for part in row)).digest() for row in rows
-    )
-
-
-def test_ranks_and_workers_may_change_within_an_epoch(corpus_dir: Path) -> None:
-    reader, task_input = ClipReader(corpus_dir, CLIP), TaskInput("audio_visual", CLIP)
-    clips = TrainingWindows(reader, task_input, SampleTable(corpus_dir), ORDER.seed)
-    epochs, num_steps = 3, 3 * NUM_TRAINING // 6
-    expected: Counter[bytes] = Counter()
-    for epoch in range(epochs):
-        for sample in range(NUM_TRAINING):
-            window = clips[epoch, sample]
-            expected += digest_windows({name: values[None] for name, values in window.items()})
-    assert len(expected) == epochs * NUM_TRAINING
-    drawn: Counter[bytes] = Counter()
-    # After step 1 of 4 the first epoch has begun only; after step 3 the third has.
-    for start, end, world_size, num_workers in [(0, 1, 1, 0), (1, 3, 2, 2), (3, num_steps, 3, 1)]:
-        for rank in range(world_size):
-            order = TrainingOrder(ORDER.seed, 6, start, end, rank, world_size)
-            drawn += digest_windows(join(open_batches(corpus_dir, order, num_workers)))
-    assert drawn == expected
 
 
 def test_sources_are_mixed_by_weight(corpus_dir: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -19,21 +20,11 @@ def first_picture(path: Path) -> Picture:
     return picture
 
 
+SIGNS = list(product((1, -1), repeat=2))
+
+
 @pytest.mark.parametrize(
-    "matrix",
-    [
-        (a, b, c, d)
-        for a, b, c, d in [
-            (1, 0, 0, 1),
-            (-1, 0, 0, 1),
-            (1, 0, 0, -1),
-            (-1, 0, 0, -1),
-            (0, 1, 1, 0),
-            (0, 1, -1, 0),
-            (0, -1, 1, 0),
-            (0, -1, -1, 0),
-        ]
-    ],
+    "matrix", [*((a, 0, 0, d) for a, d in SIGNS), *((0, b, c, 0) for b, c in SIGNS)]
 )
 def test_the_display_matrix_is_honoured(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     clip = Clip(duration_s=0.2, audio=False, width_px=64, height_px=64, flash_s=())
@@ -67,13 +58,10 @@ def test_the_short_side_becomes_what_is_asked(
     assert first_picture(write_clip(tmp_path / "clip.mp4", clip)).shape[:2] == shape
 
 
-def write_colours(path: Path, pixel_format: str, full_range: bool) -> npt.NDArray[np.int64]:
+def write_colours(path: Path, pixel_format: str, full_range: bool) -> npt.NDArray[np.uint8]:
     """Write a file of four plain quarters and return their colours."""
-    colours = np.array([[200, 40, 40], [40, 180, 60], [60, 60, 220], [230, 230, 20]])
-    image = np.zeros((64, 64, 3), np.uint8)
-    for number, colour in enumerate(colours):
-        row, column = divmod(number, 2)
-        image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = colour
+    colours = np.array([[200, 40, 40], [40, 180, 60], [60, 60, 220], [230, 230, 20]], np.uint8)
+    image = colours.reshape(2, 2, 3).repeat(32, axis=0).repeat(32, axis=1)
     color_range = 2 if full_range else 1
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "5"})

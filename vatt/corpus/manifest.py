@@ -54,7 +54,7 @@ class ManifestEntry:
     reason: str | None = None
     """Why it failed."""
     captions_path: str | None = None
-    """As `path`."""
+    """The same for the captions; null if there are none."""
     captions_format: CaptionsFormat | None = None
     caption_problem: str | None = None
     """Why the captions could not be fetched; the video itself is fine."""

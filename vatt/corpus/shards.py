@@ -166,7 +166,7 @@ class RemoteShards:
         """Return the bytes of a shard from `begin` to before `end`.
 
         Raises:
-            UnreadableError: they cannot be had, or not all, after several tries.
+            UnreadableError: not all of them came after several tries.
         """
         address = self.locate(shard)
         name = f"{address}:{begin}-{end}:{self._version}"

@@ -1,8 +1,8 @@
 """Texts to ids by the tokenizer of a corpus; `open_tokenizer` opens either of two kinds.
 
 `Tokenizer` is the default: word pieces of the corpus, lower-cased, and bytes for all else. Differs
-from the paper, whose 65536 English words with one id for all others (VATT section 4.1) are the words
-of `WordTokenizer`.
+from the paper, whose 65536 English words with one id for all others (VATT section 4.1) are those of
+`WordTokenizer`.
 """
 
 import re
@@ -34,7 +34,7 @@ MAX_SENTENCES = 1_000_000
 MAX_CHARACTERS = 1000
 """The length of a sentence; SentencePiece leaves out sentences above 4192 bytes."""
 ALPHABET = " ".join(string.ascii_lowercase)
-"""Is always among the sentences, so that a corpus without text has a tokenizer, too."""
+"""Stands among the sentences, so that a corpus without text has a tokenizer, too."""
 RULE = "nmt_nfkc_cf"
 """Unicode compatibility forms, lower case."""
 

@@ -28,7 +28,7 @@ BRIGHTNESS = 32 / 255
 CONTRAST = (0.6, 1.4)
 SATURATION = (0.6, 1.4)
 HUE = 0.2
-"""In turns of the colour circle."""
+"""The largest change, in turns of the colour circle."""
 
 
 def centre_view(size_px: tuple[int, int], frame_size_px: int) -> View:

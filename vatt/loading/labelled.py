@@ -61,7 +61,7 @@ class LabelledCorpus:
     """The labels of the split train, sorted."""
     splits: dict[Split, LabelledSplit]
     notes: tuple[str, ...]
-    """In words, what a person should know of the labels."""
+    """Sentences on what is odd about the labels."""
 
 
 def parse_labels(text: str) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from vatt.loading.order import SAMPLE_STREAM, Share, TrainingOrder, weigh
 from vatt.loading.tasks import TaskInput
 
 AnyBatch = TypeVar("AnyBatch")
-"""What is made of the items of a batch."""
+"""The batch that is made of some items."""
 
 
 class TrainingWindows(Dataset[Window]):

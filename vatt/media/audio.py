@@ -105,7 +105,7 @@ class _Run:
         self._position = round(start_s * AUDIO_RATE_HZ)
 
     def is_continued_by(self, frame: Any, start_s: float, next_s: float | None) -> bool:
-        """Whether a frame follows; `next_s` is the time stamp of the one after it.
+        """Return whether a frame follows; `next_s` is the time stamp of the one after it.
 
         One time stamp that is off alone, as Vorbis in Ogg has them, is no gap.
         """

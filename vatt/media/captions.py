@@ -27,7 +27,7 @@ from vatt.corpus.manifest import CaptionsFormat
 TOUCH_S = 0.1
 """Captions that are further apart repeat words because somebody says them again."""
 MIN_REPEATED_WORDS = 3
-"""So many equal words within a line are no chance."""
+"""Fewer equal words within a line may be chance."""
 MAX_REPEATED = 50
 """Lines or words compared at most, so that a hostile file takes no longer than others."""
 COLUMNS = ("start", "end", "text")

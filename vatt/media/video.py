@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BytesIO
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import av
@@ -115,45 +116,34 @@ def sample_frames(
 ) -> Iterator[Picture | None]:
     """Yield the picture shown at origin_s, origin_s + 1 / frame_rate_hz, ... until the stream ends.
 
-    None where nothing is shown. The first frame is shown one such time early, so that a single
-    frame cannot fall between two of them.
+    Yield None where nothing is shown. The first frame is shown one such time early, so that a
+    single frame cannot fall between two of them.
     """
 
     def first_slot_after(time_s: float) -> int:
         return math.ceil((time_s - TOLERANCE_S - origin_s) * frame_rate_hz)
 
-    slot = 0
-    picture: Picture | None = None
-    for is_first, frame, time_s, end_s in _with_ends(frames, 1 / frame_rate_hz):
-        begin, end = first_slot_after(time_s), first_slot_after(end_s)
-        if is_first:
-            begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
-            end = max(end, begin + 1)
-        while slot < begin:
-            yield None
-            slot += 1
-        picture = scaler.scale(frame) if slot < end else None
-        while slot < end:
-            yield picture
-            slot += 1
-
-
-def _with_ends(
-    frames: Iterator[tuple[float, Any]], default_s: float
-) -> Iterator[tuple[bool, Any, float, float]]:
-    """Yield whether it is the first, the frame, its time and when it is no longer shown.
-
-    A frame that is not later than the one before it is left out.
-    """
-    shown = next(frames, None)
-    is_first = True
+    slot, is_first, shown = 0, True, next(frames, None)
     while shown is not None:
         time_s, frame = shown
+        # A frame that is not later than the one before it is left out.
         shown = next((later for later in frames if later[0] > time_s), None)
-        duration_s = float(frame.duration * frame.time_base) if frame.duration else default_s
-        end_s = time_s + duration_s if shown is None else shown[0]
-        yield is_first, frame, time_s, min(end_s, time_s + MAX_HELD_S)
-        is_first = False
+        if shown is not None:
+            end_s = shown[0]
+        elif frame.duration:
+            end_s = time_s + float(frame.duration * frame.time_base)
+        else:
+            end_s = time_s + 1 / frame_rate_hz
+        begin = first_slot_after(time_s)
+        end = first_slot_after(min(end_s, time_s + MAX_HELD_S))
+        if is_first:
+            begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
+            end, is_first = max(end, begin + 1), False
+        yield from repeat(None, begin - slot)
+        slot = max(slot, begin)
+        if slot < end:
+            yield from repeat(scaler.scale(frame), end - slot)
+            slot = end
 
 
 def encode_video(
