@@ -1,9 +1,9 @@
-"""Opening of a corpus by a rank of training: does its time or memory grow with the number of segments?
+"""What a rank of training spends on opening a corpus, in time and memory by number of segments.
 
 Usage: python -m benchmarks.index [--rows N ...]. Writes an index of N rows like those of real
 segments, of two sources, and the table of samples as `preprocess` does. Then a process of its own
-opens the corpus as a rank does, reads samples at random and goes through the order of an epoch. Only
-the indices are simulated; there are no shards, and nothing is decoded.
+opens the corpus as a rank does, reads samples at random and goes through the order of an epoch.
+Only the indices are simulated; there are no shards, and nothing is decoded.
 """
 
 import argparse
@@ -33,7 +33,7 @@ VALUES = {
     pa.int64(): 100,
     pa.float64(): 10.0,
 }
-"""Of columns that are the same in all rows."""
+"""The values of columns that are the same in all rows."""
 WEIGHTS = {"audioset": 0.5, "howto100m": 0.5}
 BATCH_SIZE = 2048
 NUM_READS = 20_000
@@ -68,7 +68,7 @@ def write_index(folder: Path, num_rows: int) -> None:
 
 
 def measure(work: Callable[[], Result]) -> tuple[Result, float, float, float]:
-    """Do some work; returns its result, seconds, seconds of the processor and MB of memory at most."""
+    """Run some work; return its result, seconds, processor seconds and MB of memory at most."""
     PEAK_PATH.write_text("5")  # what is in use now is the most from here on
     before_mb, begin_s, cpu_s = read_peak_mb(), time.perf_counter(), time.process_time()
     result = work()

@@ -1,12 +1,12 @@
-"""Training samples per second of one core: our shards against others that read shards or source files.
+"""Training samples per second of one core: our shards against other readers of shards or sources.
 
-Usage: python -m benchmarks.loader CLIPS, with a folder of real videos with sound, the program ffmpeg
-and the extra `bench`. Each video is looped to 30 s of 1280 x 720 at 30 frames per second (H.264, key
-frames 250 apart, AAC) and preprocessed with the sizes of the paper. A sample is the same for all: a random
-window of 32 frames at 10 per second and 3.2 s of sound at 48 kHz, a random crop of 224 pixels, random
-colours, noise. The others change colours by operations of torch; one line has our compiled ones.
-Ours reads captions besides. All are measured in turn, a sample of each at a time, on
-one thread, in processor time, which other programs on the machine disturb less.
+Usage: python -m benchmarks.loader CLIPS, with a folder of real videos with sound, the program
+ffmpeg and the extra `bench`. Each video is looped to 30 s of 1280 x 720 at 30 frames per second
+(H.264, key frames 250 apart, AAC) and preprocessed with the sizes of the paper. A sample is the
+same for all: a random window of 32 frames at 10 per second and 3.2 s of sound at 48 kHz, a random
+crop of 224 pixels, random colours, noise. The others change colours by operations of torch; one
+line has our compiled ones. Ours reads captions besides. All are measured in turn, a sample of each
+at a time, on one thread, in processor time, which other programs on the machine disturb less.
 """
 
 import argparse
@@ -33,9 +33,12 @@ from torchcodec.decoders import AudioDecoder, VideoDecoder
 from benchmarks import torch_colours
 from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.corpus.samples import SampleTable
-from vatt.loading.augmentation import View, add_noise, draw_view, jitter_colour
+from vatt.loading.augmentation import add_noise, draw_view, jitter_colour
 from vatt.loading.clips import ClipReader
-from vatt.loading.loader import TrainingClips
+from vatt.loading.colour import load_compiled
+from vatt.loading.loader import TrainingWindows
+from vatt.loading.tasks import TaskInput
+from vatt.loading.windows import View
 from vatt.params import AUDIO_RATE_HZ, AugmentParams, ClipParams, load_params
 from vatt.preprocess.corpus import write_corpus
 
@@ -139,28 +142,21 @@ class Rivals:
         clip = self._clip
         size_px = (planes.shape[2], planes.shape[3])
         view = draw_view(size_px, clip.frame_size_px, clip.augment, rng)
-        pictures = scale(planes, view, clip.frame_size_px).permute(0, 2, 3, 1)
+        pictures = scale(planes, view).permute(0, 2, 3, 1)
         video = self._jitter(pictures, clip.augment, rng)
         return video, add_noise(audio[: clip.num_samples].contiguous(), clip.augment, rng)
 
 
-def scale(planes: Tensor, view: View, size_px: int) -> Tensor:
+def scale(planes: Tensor, view: View) -> Tensor:
     """Show a view of pictures (T 3 H W) by the fastest bilinear scaling of torch."""
     if view.box is not None:
         top_px, left_px, height_px, width_px = view.box
         planes = planes[:, :, top_px : top_px + height_px, left_px : left_px + width_px]
-    scaled = interpolate(planes, (view.height_px, view.width_px), mode="bilinear")
-    rows = slice(view.top_px, view.top_px + size_px)
-    columns = slice(view.left_px, view.left_px + size_px)
-    shown = scaled[:, :, rows, columns]
+    shown = interpolate(planes, view.size_px, mode="bilinear")
+    if view.part is not None:
+        top_px, left_px, height_px, width_px = view.part
+        shown = shown[:, :, top_px : top_px + height_px, left_px : left_px + width_px]
     return shown.flip(3) if view.is_flipped else shown
-
-
-def load_kernels(augment: AugmentParams) -> None:
-    """Let Numba load what it compiled, which takes longer than a sample."""
-    for rate in (0.0, 1.0):
-        changed = augment.model_copy(update={"colour_jitter_rate": rate})
-        jitter_colour(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), changed, np.random.default_rng(0))
 
 
 def measure(readers: dict[str, Callable[[int], object]], num_samples: int) -> dict[str, float]:
@@ -178,9 +174,10 @@ def open_readers(
     clip: ClipParams, sources: list[Path], preprocess_dir: Path
 ) -> dict[str, Callable[[int], object]]:
     """Return ours and the others, each by its name."""
-    load_kernels(clip.augment)
+    load_compiled()  # takes longer than a sample
     table = SampleTable(preprocess_dir)
-    ours = TrainingClips(ClipReader(preprocess_dir, clip), table, 0)
+    task_input = TaskInput("audio_visual", clip)
+    ours = TrainingWindows(ClipReader(preprocess_dir, clip), task_input, table, 0)
     shards = sorted((preprocess_dir / "shards").glob("*.tar"))
     rivals = Rivals(clip, sources, shards, torch_colours.jitter_colour)
     helped = Rivals(clip, sources, shards, jitter_colour)

@@ -1,4 +1,4 @@
-"""The change of colours of a clip by operations of torch, as a loader without a compiler has it."""
+"""The changes of colour of a clip by operations of torch, for loaders without a compiler."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from vatt.params import AugmentParams
 
 
 def jitter_colour(video: Tensor, params: AugmentParams, rng: np.random.Generator) -> Tensor:
-    """Change a clip of bytes (T H W 3), frame by frame so that they stay in the cache, to [-1, 1]."""
+    """Change a clip of bytes (T H W 3) to [-1, 1], frame by frame to stay in the cache."""
     brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     saturation = rng.uniform(*SATURATION)
     contrast = rng.uniform(*CONTRAST)

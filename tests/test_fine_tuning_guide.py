@@ -8,7 +8,7 @@ import sys
 import wave
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ import yaml
 
 from tests.orchestration.miniature import REPO
 from vatt.corpus.index import read_index
-from vatt.loading.labelled import Wanted, read_labelled
+from vatt.corpus.manifest import Split
+from vatt.loading.labelled import read_labelled
 from vatt.params import load_params
 from vatt.preprocess.corpus import write_corpus
 from vatt.stages import download
@@ -110,8 +111,8 @@ def test_sounds_in_the_layout_of_esc50_get_the_labels_and_splits_of_the_guide(
     Path("data/preprocess").mkdir()
     write_corpus(Path("data/download"), Path("data/preprocess"), params.preprocess, num_workers=1)
     assert params.finetune.audio is not None
-    wanted = Wanted(params.finetune.audio.label, ("audio",), multi_label=False)
-    corpus = read_labelled(Path("data/preprocess"), wanted, ("train", "validation", "test"))
+    audio, splits = params.finetune.audio, get_args(Split)
+    corpus = read_labelled(Path("data/preprocess"), "audio", audio, splits)
     assert corpus.classes == ("rustle", "whistle")
     sizes = {name: len(split) for name, split in corpus.splits.items()}
     assert sizes["test"] == 6  # the fold of the guide

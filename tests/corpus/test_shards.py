@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vatt.core.errors import StageError
@@ -24,22 +26,14 @@ def test_a_member_is_cut_out_by_its_offset(member: Member) -> None:
     assert cut_member(content[begin:], begin, member) == whole
 
 
-def check_named(content: bytes, begin: int, member: Member) -> None:
-    with pytest.raises(ShardError) as caught:
-        cut_member(content, begin, member)
-    for part in (member.shard_path, member.name, member.offset):
-        assert str(part) in str(caught.value)
-
-
-def test_a_shard_that_is_cut_short_is_named(member: Member) -> None:
+def test_a_shard_that_is_cut_short_or_of_another_index_is_named(member: Member) -> None:
     content = Path(member.shard_path).read_bytes()
-    check_named(content[: member.offset + member.num_bytes - 1], 0, member)
-    check_named(b"", 0, member)
-
-
-def test_a_shard_of_another_index_is_named(member: Member) -> None:
-    check_named(bytes(512) + Path(member.shard_path).read_bytes(), 0, member)
-    check_named(Path(member.shard_path).read_bytes()[1:], 0, member)
+    short = content[: member.offset + member.num_bytes - 1]
+    for wrong in (short, b"", bytes(512) + content, content[1:]):
+        with pytest.raises(ShardError) as caught:
+            cut_member(wrong, 0, member)
+        for part in (member.shard_path, member.name, member.offset):
+            assert str(part) in str(caught.value)
 
 
 def test_a_missing_or_foreign_index_is_named(tmp_path: Path) -> None:
@@ -47,6 +41,9 @@ def test_a_missing_or_foreign_index_is_named(tmp_path: Path) -> None:
         read_index(tmp_path)
     (tmp_path / "index.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(StageError, match=r"index\.parquet: cannot be read"):
+        read_index(tmp_path)
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "index.parquet")
+    with pytest.raises(StageError, match=r"index\.parquet: has other columns"):
         read_index(tmp_path)
 
 

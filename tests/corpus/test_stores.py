@@ -28,10 +28,6 @@ class Server(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.closing = threading.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
@@ -68,9 +64,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteShards:
     monkeypatch.setattr(shards_module, "FIRST_PAUSE_S", 0.01)
-    return RemoteShards(
-        f"{server.url}/shards/", RangeCache(tmp_path / "cache", 64 * MIB), timeout_s=0.5
-    )
+    url, cache = f"http://127.0.0.1:{server.server_port}/shards/", RangeCache(tmp_path, 64 * MIB)
+    return RemoteShards(url, cache, timeout_s=0.5)
 
 
 def test_a_range_is_fetched_once(remote: RemoteShards, server: Server) -> None:
@@ -104,11 +99,10 @@ def test_the_shards_of_another_corpus_take_the_place_of_those_kept(tmp_path: Pat
         assert shards.read("a.tar", 7, 300) == content[7:300]
 
 
-def test_a_server_without_ranges_is_understood(remote: RemoteShards) -> None:
+def test_a_server_without_ranges_or_that_recovers_will_do(
+    remote: RemoteShards, server: Server
+) -> None:
     assert remote.read("whole.tar", 1000, 5000) == CONTENT[1000:5000]
-
-
-def test_a_server_that_recovers_is_asked_again(remote: RemoteShards, server: Server) -> None:
     assert remote.read("shaky.tar", 0, 10) == CONTENT[:10]
     assert server.asked["shaky.tar"] == 3
 
@@ -126,14 +120,6 @@ def test_an_unknown_kind_of_address_is_refused_at_once(tmp_path: Path) -> None:
     shards = RemoteShards("nosuch://there", RangeCache(tmp_path, MIB))
     with pytest.raises(UnreadableError, match="nosuch"):
         shards.read("a.tar", 0, 1)
-
-
-def test_any_storage_of_fsspec_will_do(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe_file("/corpus/a.tar", CONTENT)
-    shards = RemoteShards("memory://corpus", RangeCache(tmp_path, 64 * MIB))
-    assert shards.read("a.tar", 7, 700) == CONTENT[7:700]
-    fsspec.filesystem("memory").rm("/corpus/a.tar")
-    assert shards.read("a.tar", 7, 700) == CONTENT[7:700]
 
 
 def fill(folder: Path, first: int, num_items: int) -> None:

@@ -18,7 +18,8 @@ from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
 from vatt.evaluate.networks import Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import TaskInput
+from vatt.loading.tasks import TaskInput
+from vatt.media.video import Box
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams
 
@@ -104,12 +105,12 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
         if not row.has_video:
             continue
         centre = centre_view((int(row.height_px), int(row.width_px)), 32)
-        last = centre.width_px - 32
+        last = centre.size_px[1] - 32
         shapes.add(last > 0)
         for window, place in enumerate((0.0, 0.5, 1.0)):
             start = round(place * (row.num_frames - CLIP.num_frames))
             crops = [
-                reader.read_video(row, start, dataclasses.replace(centre, left_px=left)) * 2 - 1
+                reader.read_video(row, start, centre._replace(part=Box(0, left, 32, 32))) * 2 - 1
                 for left in (0, round(last / 2), last)
             ]
             sides = [[float(crop[..., a : a + 16, :].mean()) for a in (0, 16)] for crop in crops]

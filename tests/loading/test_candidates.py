@@ -32,10 +32,6 @@ def test_the_window_grows_to_the_shorter_side(
     assert [caption.text for caption in found] == [f"at {second}" for second in expected]
 
 
-def test_no_captions_are_no_candidates() -> None:
-    assert choose_candidates([], 3.0, 5) == []
-
-
 def test_a_greedy_step_is_not_taken_back() -> None:
     # From 10 s, 13 (span 4) is nearer than 6 (span 5); then 6 (span 8) than 19 (span 10), although
     # the captions of 4, 6 and 10 s would make the shortest span of three.

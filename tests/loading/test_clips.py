@@ -9,16 +9,16 @@ import torch
 from tests.known_corpus import FLASHES_S
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import ShardError
-from vatt.loading.augmentation import View, centre_view
+from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
-from vatt.loading.windows import Framing, decode_video
+from vatt.loading.windows import View, decode_video
 from vatt.media.video import Box
 from vatt.params import ClipParams
 
 CLIP = ClipParams(
     num_frames=16, frame_size_px=64, num_samples=30_720, num_tokens=8, num_candidates=5
 )
-VIEW = View(64, 128, 0, 32, is_flipped=False)
+VIEW = View((64, 128), Box(0, 32, 64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +55,19 @@ def test_flash_and_click_are_at_the_same_place_of_a_window(
 @pytest.mark.parametrize("start_frame", [1, 4, 5, 6, 50, 84])
 def test_a_window_is_a_part_of_the_whole(reader: ClipReader, start_frame: int) -> None:
     segment = row_of(reader, "flashes.mp4")
-    whole = ClipReader.read_video(_with_frames(reader, 100), segment, 0, VIEW)
+    longer = reader.resize(CLIP.model_copy(update={"num_frames": 100, "num_samples": 192_000}))
+    whole, sound = longer.read_video(segment, 0, VIEW), longer.read_audio(segment, 0)
     part = reader.read_video(segment, start_frame, VIEW)
     torch.testing.assert_close(part, whole[start_frame : start_frame + 16])
-    sound = ClipReader.read_audio(_with_samples(reader, 192_000), segment, 0)
     first = start_frame * 1920
     torch.testing.assert_close(
         reader.read_audio(segment, start_frame), sound[first : first + 30_720]
     )
 
 
-def _with_frames(reader: ClipReader, num_frames: int) -> ClipReader:
-    return _changed(reader, {"num_frames": num_frames})
-
-
-def _with_samples(reader: ClipReader, num_samples: int) -> ClipReader:
-    return _changed(reader, {"num_samples": num_samples})
-
-
-def _changed(reader: ClipReader, values: dict[str, int]) -> ClipReader:
-    return ClipReader(reader.preprocess_dir, CLIP.model_copy(update=values))
-
-
 def test_what_is_short_repeats(reader: ClipReader) -> None:
     segment = row_of(reader, "short.mp4")  # 0.64 s with the sound: exactly as long as a window
-    longer = _changed(reader, {"num_frames": 40, "num_samples": 76_800})
+    longer = reader.resize(CLIP.model_copy(update={"num_frames": 40, "num_samples": 76_800}))
     video, audio = longer.read_video(segment, 0, VIEW), longer.read_audio(segment, 0)
     num_frames, num_samples = int(segment.num_frames), int(segment.num_samples)
     assert num_frames < 40
@@ -92,19 +80,22 @@ def test_what_is_short_repeats(reader: ClipReader) -> None:
 
 def test_views_cut_scale_and_flip(reader: ClipReader) -> None:
     segment = row_of(reader, "flashes.mp4")
-    left = reader.read_video(segment, 0, View(64, 128, 0, 0, is_flipped=False))
-    right = reader.read_video(segment, 0, View(64, 128, 0, 64, is_flipped=False))
+    left, right = (
+        reader.read_video(segment, 0, View((64, 128), Box(0, left_px, 64, 64)))
+        for left_px in (0, 64)
+    )
     middle = reader.read_video(segment, 0, VIEW)
     whole = torch.cat([left, right], dim=2)
+    torch.testing.assert_close(reader.read_video(segment, 0, View((64, 128))), whole)
     torch.testing.assert_close(middle, whole[:, :, 32:96])
-    flipped = reader.read_video(segment, 0, View(64, 128, 0, 32, is_flipped=True))
+    flipped = reader.read_video(segment, 0, VIEW._replace(is_flipped=True))
     torch.testing.assert_close(flipped, middle.flip(2))
     small = reader.read_video(segment, 0, centre_view((64, 128), 64))
     torch.testing.assert_close(small, middle)
 
 
 def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray[np.float64]:
-    """Scale rows, then columns, each new pixel a sum of old ones weighted by a triangle around it."""
+    """Scale rows, then columns; a pixel is a sum of old ones weighted by a triangle around it."""
     for _ in range(2):
         length = len(picture)
         scale = length / size_px
@@ -125,10 +116,10 @@ def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray
 )
 def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
     segment = row_of(reader, "flashes.mp4")
-    stored = reader._read(segment, reader._member(segment, "video"))
-    frames = decode_video(stored, 20, 16, Framing((64, 128))).astype(np.float64)
-    window = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=False, box=box))
-    flipped = reader.read_video(segment, 20, View(64, 64, 0, 0, is_flipped=True, box=box))
+    stored = reader._read(segment, reader._find_member(segment, "video"))
+    frames = decode_video(stored, 20, 16, View((64, 128))).astype(np.float64)
+    window = reader.read_video(segment, 20, View((64, 64), box=box))
+    flipped = reader.read_video(segment, 20, View((64, 64), box=box, is_flipped=True))
     torch.testing.assert_close(flipped, window.flip(2))
     rows = slice(box.top_px, box.top_px + box.height_px)
     columns = slice(box.left_px, box.left_px + box.width_px)
@@ -153,9 +144,11 @@ def test_captions_are_those_of_mil_nce_around_the_middle(reader: ClipReader) -> 
 
 
 def test_texts_are_padded_and_masked(reader: ClipReader) -> None:
-    ids, mask = reader.encode_texts(["second 6", "\u200b"], 4)
-    assert ids.shape == (4, 8)
-    assert mask.tolist() == [True, False, False, False]  # one text is invisible
+    silent = row_of(reader, "silent.mp4")
+    encoded = reader.encode_texts(silent, ["second 6", "\u200b"], 4)
+    assert encoded["text"].shape == (4, 8)
+    assert encoded["text_mask"].tolist() == [True, False, False, False]  # one text is invisible
+    assert not encoded["audio_mask"]
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])

@@ -1,15 +1,23 @@
 """Which segments of a corpus a task can use, from an index without any media."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.rows import make_segment, write_index
-from vatt.loading.labelled import Split, UnlabelledError, Wanted, count_classes, read_labelled
+from tests.train.tasks import TASK
+from vatt.corpus.manifest import Split
+from vatt.loading.labelled import LabelledCorpus, UnlabelledError, count_classes, read_labelled
+from vatt.params import TaskName
 
-ACTION = Wanted("action", ("video",), multi_label=False)
+ACTION = TASK.model_copy(update={"label": "action"})
 SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def read(corpus: Path, task: TaskName = "video", **changes: Any) -> LabelledCorpus:
+    return read_labelled(corpus, task, ACTION.model_copy(update=changes), SPLITS)
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def test_classes_are_those_of_the_split_train_with_the_modality(corpus: Path) -> None:
-    found = read_labelled(corpus, ACTION, SPLITS)
+    found = read(corpus)
     assert found.classes == ("jump", "run")
     train, validation = found.splits["train"], found.splits["validation"]
     assert [train[number].key for number in range(len(train))] == ["a", "b", "c"]
@@ -48,40 +56,39 @@ def test_classes_are_those_of_the_split_train_with_the_modality(corpus: Path) ->
 
 
 def test_several_labels_may_hold_at_once(corpus: Path) -> None:
-    found = read_labelled(corpus, Wanted("action", ("video",), multi_label=True), SPLITS)
+    found = read(corpus, multi_label=True)
     assert found.classes == ("jump", "run", "walk")
     assert torch.equal(found.splits["train"].mark(0), torch.tensor([0.0, 1.0, 1.0]))
     assert torch.equal(found.splits["validation"].mark(0), torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_all_modalities_are_needed(corpus: Path) -> None:
-    found = read_labelled(corpus, Wanted("action", ("video", "audio"), multi_label=False), SPLITS)
+    found = read(corpus, "audio_visual")
     assert [found.splits["train"][number].key for number in range(2)] == ["a", "b"]
     assert len(found.splits["train"]) == 2
 
 
-def test_only_the_splits_that_are_asked_for_are_read(corpus: Path) -> None:
+def test_only_the_splits_that_are_asked_for_are_read_and_known_classes_keep_their_order(
+    corpus: Path,
+) -> None:
+    test = read_labelled(corpus, "video", ACTION, ("test",), ("run", "hide")).splits["test"]
+    assert [list(labels) for labels in test.labels] == [[1]]
     segments = [make_segment("a", labels={"action": ["run"]})]
     segments.append(make_segment("b", labels={"action": ["jump"]}))
     segments.append(make_segment("h", "test", labels_text="no JSON"))
     write_index(corpus, segments)
-    found = read_labelled(corpus, ACTION, SPLITS)
+    found = read(corpus)
     assert set(found.splits) == {"train", "validation"}
     assert found.notes[-1] == "the split validation has no segment to measure with"
     with pytest.raises(ValueError, match="Expecting value"):
-        read_labelled(corpus, ACTION, ("test",), found.classes)
-
-
-def test_known_classes_keep_their_order(corpus: Path) -> None:
-    found = read_labelled(corpus, ACTION, ("test",), ("run", "hide"))
-    assert [list(labels) for labels in found.splits["test"].labels] == [[1]]
+        read_labelled(corpus, "video", ACTION, ("test",), found.classes)
 
 
 def test_a_corpus_without_the_labels_says_which_it_has(corpus: Path) -> None:
     with pytest.raises(UnlabelledError, match=r"task 'rhythm'; tasks with labels there: action, o"):
-        read_labelled(corpus, Wanted("rhythm", ("video",), multi_label=False), SPLITS)
+        read(corpus, label="rhythm")
     with pytest.raises(UnlabelledError, match="one label of the task 'other' only, 'jump'"):
-        read_labelled(corpus, Wanted("other", ("video",), multi_label=False), SPLITS)
+        read(corpus, label="other")
     write_index(corpus, [])
     with pytest.raises(UnlabelledError, match="tasks with labels there: none"):
-        read_labelled(corpus, ACTION, SPLITS)
+        read(corpus)

@@ -81,6 +81,11 @@ def test_sources_are_drawn_in_exact_proportion_each_in_its_own_epochs(
         )
 
 
+def test_clips_that_cannot_be_shared_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 clips cannot be shared by 4 ranks"):
+        TrainingOrder(seed=3, batch_size=6, start_step=0, num_steps=5, world_size=4)
+
+
 def test_weights_with_many_digits_need_no_list() -> None:
     shares = weigh({"a": 10**7, "b": 10**5}, {"a": 0.123457, "b": 0.876543})
     _, samples = draw_samples(0, shares, np.arange(10**9, 10**9 + 100_000))

@@ -58,9 +58,8 @@ def test_lines_of_spaces_part_the_cues_of_careless_files(tmp_path: Path) -> None
         "00:00:05,000 --> 00:00:06,000\nthree\n",
         encoding="utf-8",
     )
-    assert [caption.text for caption in read_captions(path, "srt").captions] == [
-        *("one", "two", "three")
-    ]
+    texts = [caption.text for caption in read_captions(path, "srt").captions]
+    assert texts == ["one", "two", "three"]
 
 
 def test_overlapping_captions_of_howto100m_are_parted(tmp_path: Path) -> None:

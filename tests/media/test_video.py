@@ -1,4 +1,5 @@
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -8,7 +9,7 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.parameters import PARAMS
-from vatt.loading.windows import Framing, decode_video
+from vatt.loading.windows import View, decode_video
 from vatt.media.probe import MediaError
 from vatt.media.video import Picture, encode_video
 from vatt.preprocess.cuts import cut_file
@@ -19,21 +20,11 @@ def first_picture(path: Path) -> Picture:
     return picture
 
 
+SIGNS = list(product((1, -1), repeat=2))
+
+
 @pytest.mark.parametrize(
-    "matrix",
-    [
-        (a, b, c, d)
-        for a, b, c, d in [
-            (1, 0, 0, 1),
-            (-1, 0, 0, 1),
-            (1, 0, 0, -1),
-            (-1, 0, 0, -1),
-            (0, 1, 1, 0),
-            (0, 1, -1, 0),
-            (0, -1, 1, 0),
-            (0, -1, -1, 0),
-        ]
-    ],
+    "matrix", [*((a, 0, 0, d) for a, d in SIGNS), *((0, b, c, 0) for b, c in SIGNS)]
 )
 def test_the_display_matrix_is_honoured(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
     clip = Clip(duration_s=0.2, audio=False, width_px=64, height_px=64, flash_s=())
@@ -67,13 +58,10 @@ def test_the_short_side_becomes_what_is_asked(
     assert first_picture(write_clip(tmp_path / "clip.mp4", clip)).shape[:2] == shape
 
 
-def write_colours(path: Path, pixel_format: str, full_range: bool) -> npt.NDArray[np.int64]:
+def write_colours(path: Path, pixel_format: str, full_range: bool) -> npt.NDArray[np.uint8]:
     """Write a file of four plain quarters and return their colours."""
-    colours = np.array([[200, 40, 40], [40, 180, 60], [60, 60, 220], [230, 230, 20]])
-    image = np.zeros((64, 64, 3), np.uint8)
-    for number, colour in enumerate(colours):
-        row, column = divmod(number, 2)
-        image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = colour
+    colours = np.array([[200, 40, 40], [40, 180, 60], [60, 60, 220], [230, 230, 20]], np.uint8)
+    image = colours.reshape(2, 2, 3).repeat(32, axis=0).repeat(32, axis=1)
     color_range = 2 if full_range else 1
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
@@ -104,7 +92,7 @@ def test_storing_makes_pictures_neither_darker_nor_brighter() -> None:
     levels = np.linspace(20, 235, 64).round().astype(np.uint8)
     greys = np.tile(levels[:, None, None], (3, 1, 64, 3))
     stored = encode_video(greys, PARAMS.model_copy(update={"video_crf": 1}))
-    decoded = decode_video(stored, 0, 3, Framing((64, 64)))
+    decoded = decode_video(stored, 0, 3, View((64, 64)))
     assert np.abs((decoded.astype(float) - greys).mean((0, 1, 2))).max() < 0.3
 
 
@@ -141,13 +129,13 @@ def test_any_frames_of_a_stored_video_can_be_read(
     numbered: npt.NDArray[np.uint8], frame_rate_hz: float, first_frame: int, num_frames: int
 ) -> None:
     data = encode_video(numbered, PARAMS.model_copy(update={"frame_rate_hz": frame_rate_hz}))
-    frames = decode_video(data, first_frame, num_frames, Framing((32, 48)))
+    frames = decode_video(data, first_frame, num_frames, View((32, 48)))
     expected = numbered[first_frame : first_frame + num_frames]
     np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=3)
 
 
 def test_a_stored_video_is_scaled_while_it_is_read(numbered: npt.NDArray[np.uint8]) -> None:
-    frames = decode_video(encode_video(numbered, PARAMS), 10, 2, Framing((40, 52)))
+    frames = decode_video(encode_video(numbered, PARAMS), 10, 2, View((40, 52)))
     assert frames.shape == (2, 40, 52, 3)
     np.testing.assert_allclose(frames.mean((1, 2, 3)), [100, 107], atol=3)
 
@@ -155,6 +143,6 @@ def test_a_stored_video_is_scaled_while_it_is_read(numbered: npt.NDArray[np.uint
 def test_frames_beyond_the_end_are_an_error(numbered: npt.NDArray[np.uint8]) -> None:
     data = encode_video(numbered, PARAMS)
     with pytest.raises(MediaError, match="ends at frame 30"):
-        decode_video(data, 25, 6, Framing((32, 48)))
+        decode_video(data, 25, 6, View((32, 48)))
     with pytest.raises(MediaError, match="cannot be decoded"):
-        decode_video(data[: len(data) // 2], 0, 8, Framing((32, 48)))
+        decode_video(data[: len(data) // 2], 0, 8, View((32, 48)))

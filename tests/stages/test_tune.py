@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -20,9 +20,10 @@ from tests.stages.test_finetune import LETTER, change_index, pass_validation, re
 from tests.stages.tuned_twice import TUNE
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
+from vatt.corpus.manifest import Split
 from vatt.corpus.splits import hide_test_split
 from vatt.evaluate.tables import read_study
-from vatt.loading.labelled import Wanted, read_labelled
+from vatt.loading.labelled import read_labelled
 from vatt.model.classifier import list_towers
 from vatt.params import LaunchParams, ScheduleParams, TaskName, TuneParams
 from vatt.stages.finetuning import prepare_task
@@ -77,8 +78,8 @@ def check_that_other_data_is_all(*studies: str) -> None:
     healthy, poisoned = (identities[name] for name in studies)
     assert {key for key in healthy if healthy[key] != poisoned[key]} == {"data", "code"}
     assert healthy["classes"] == ["a", "b"]
-    letter = Wanted("letter", ("video",), multi_label=False)
-    corpus = read_labelled(Path("data/preprocess"), letter, ("train", "validation", "test"))
+    splits = get_args(Split)
+    corpus = read_labelled(Path("data/preprocess"), "video", LETTER, splits)
     assert "poison" in corpus.notes[-1]  # who read them would have seen it
 
 
@@ -109,10 +110,9 @@ def test_a_worker_that_is_killed_while_it_trains_changes_nothing(project: Path) 
 
 
 def test_the_corpus_of_tuning_has_no_split_test(project: Path) -> None:
-    wanted = Wanted("letter", ("video",), multi_label=False)
     hide_test_split(Path("data/preprocess"), Path("hidden"))
     for folder, num_segments in (("data/preprocess", 4), ("hidden", 0)):
-        corpus = read_labelled(Path(folder), wanted, ("train", "validation", "test"))
+        corpus = read_labelled(Path(folder), "video", LETTER, get_args(Split))
         assert (len(corpus.splits["train"]), len(corpus.splits["validation"])) == (4, 1)
         assert len(corpus.splits["test"]) == num_segments
     shards = {path.name for path in Path("hidden/shards").iterdir()}

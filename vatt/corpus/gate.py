@@ -1,4 +1,4 @@
-"""What training asks before it starts: did validate pass exactly this corpus?"""
+"""The gate that training passes before it starts: validate passed exactly this corpus."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ def require_passed(preprocess_dir: Path, verdict_path: Path) -> str:
     """Return the digest of the index of a corpus that validate lets pass.
 
     Raises:
-        StageError: there is no verdict or no corpus, the verdict is on another corpus, or it is bad.
+        StageError: there is no verdict or no corpus, or the verdict is bad or on another corpus.
     """
     try:
         verdict = json.loads(verdict_path.read_text(encoding="utf-8"))

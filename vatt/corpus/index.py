@@ -1,6 +1,6 @@
 """The index of a preprocessed corpus: a Parquet file with a row for each segment.
 
-A segment: what the index says of one piece of a source file.
+A segment is a piece of a source file: what is stored of it, what was measured, and its labels.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pandas as pd
@@ -22,13 +21,13 @@ from vatt.core.errors import StageError
 
 @dataclass(frozen=True)
 class Segment:
-    """One row of the index. Offsets and sizes are bytes of the shard; size 0: there is no such member.
+    """One row of the index. Offsets and sizes are bytes of the shard; a missing member has size 0.
 
     NaN stands for what does not exist, such as the length of the sound of a silent film.
     """
 
     key: str
-    """Unique, of [0-9a-z_]: a hash of the source and the video id, and the segment's number."""
+    """A hash of the source and the video id, and the segment's number: unique, of [0-9a-z_]."""
     source: str
     video_id: str
     split: str
@@ -38,7 +37,7 @@ class Segment:
     has_video: bool
     has_audio: bool
     num_captions: int
-    """Captions that overlap the segment."""
+    """The captions that overlap the segment."""
     num_frames: int
     frame_rate_hz: float
     width_px: int
@@ -51,39 +50,39 @@ class Segment:
     """Where the sound starts in the source file minus where the picture does."""
     caption_words_per_second: float
     silent_rate: float
-    """Share of windows of 20 ms below -60 dBFS."""
+    """The share of windows of 20 ms below -60 dBFS."""
     clipped_rate: float
-    """Share of samples from 99 % of full scale on."""
+    """The share of samples from 99 % of full scale on."""
     black_rate: float
-    """Share of frames whose mean luma is below 16 of 255."""
+    """The share of frames whose mean luma is below 16 of 255."""
     frozen_rate: float
-    """Share of frames that equal the one before within noise."""
+    """The share of frames that equal the one before within noise."""
     picture_hashes: str
-    """Perceptual hashes of the frames at the whole seconds of the file, 16 hexadecimal digits each."""
+    """Perceptual hashes, 16 hexadecimal digits each, of the frames at whole seconds of the file."""
     labels: str
-    """JSON: task to the list of its labels, those that overlap the segment most first."""
+    """JSON that maps a task to its labels, those that overlap the segment most first."""
     descriptions: str
-    """JSON: list of annotated descriptions, in the same order: queries of the evaluation."""
+    """A JSON list of annotated descriptions in the same order: queries of the evaluation."""
     speech_rate: float = math.nan
-    """Share of the sound in which somebody speaks."""
+    """The share of the sound in which somebody speaks."""
     caption_offset_s: float = math.nan
     """How much later than the speech the captions of the file are; see `caption_timing`."""
     caption_score: float = math.nan
-    """How surely: 0, no better than captions of another video, to 1; NaN where nothing can tell."""
+    """How sure that is, from 0 (as captions of another video) to 1; NaN where nothing shows it."""
     sound_hashes: str = ""
-    """As `picture_hashes`, of the sound from each of these seconds on."""
+    """The same of the sound that begins at each of these seconds."""
     num_context_captions: int = 0
-    """Captions stored with it: those up to caption_context_s away, too."""
+    """The captions that are stored with it, also those up to caption_context_s away."""
     captions_outside: int = 0
-    """Captions of the source that start beyond the end of the file."""
+    """The captions of the source that start beyond the end of the file."""
     source_digest: str = ""
-    """BLAKE2b of the source file, hexadecimal."""
+    """The BLAKE2b of the source file, hexadecimal."""
     digest: str = ""
-    """BLAKE2b of the stored picture, sound and captions, hexadecimal."""
+    """The BLAKE2b of the stored picture, sound and captions, hexadecimal."""
     problem: str | None = None
-    """What of the source file or of its captions could not be read."""
+    """What could not be read of the source file or of its captions."""
     shard: str = ""
-    """File name below shards/."""
+    """The name of the file below shards/."""
     video_offset: int = 0
     video_bytes: int = 0
     audio_offset: int = 0
@@ -97,8 +96,6 @@ SHARDS_NAME = "shards"
 QUARANTINE_NAME = "quarantine.jsonl"
 DUPLICATES_NAME = "duplicates.jsonl"
 ROWS_PER_GROUP = 50_000
-
-
 _ARROW_TYPES = {
     str: (pa.string(), False),
     str | None: (pa.string(), True),
@@ -110,11 +107,11 @@ _ARROW_TYPES = {
 
 def make_schema() -> pa.Schema:
     """Return the columns of an index: the fields of `Segment`."""
-    columns = []
-    for field in dataclasses.fields(Segment):
-        arrow_type, nullable = _ARROW_TYPES[field.type]  # type: ignore[index]
-        columns.append(pa.field(field.name, arrow_type, nullable=nullable))
-    return pa.schema(columns)
+    return pa.schema(
+        pa.field(field.name, arrow_type, nullable=nullable)
+        for field in dataclasses.fields(Segment)
+        for arrow_type, nullable in [_ARROW_TYPES[field.type]]  # type: ignore[index]
+    )
 
 
 class IndexWriter:
@@ -143,19 +140,14 @@ class IndexWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if error is None:
             self._write_group()
         self._writer.close()
 
 
 def digest_index(preprocess_dir: Path) -> str:
-    """Return the BLAKE2b of the index, hexadecimal: the version of the corpus.
+    """Return the BLAKE2b of the index, hexadecimal, which stands for the version of the corpus.
 
     The rows hold digests of what the shards hold, so that another corpus has another index.
 
@@ -193,17 +185,12 @@ def open_index(preprocess_dir: Path) -> pq.ParquetFile:
 def read_index(
     preprocess_dir: Path, *, split: str | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the index of a preprocessed corpus, sorted by key.
-
-    Args:
-        preprocess_dir: the corpus.
-        split: only the rows of this split; None is all.
-        columns: only these columns of `Segment`; None is all.
+    """Read the index of a preprocessed corpus, sorted by key, or a split or some columns of it.
 
     Raises:
         StageError: the file is missing, damaged or of another version of this program.
     """
-    open_index(preprocess_dir)
+    open_index(preprocess_dir)  # names what is wrong with the file
     path = preprocess_dir / INDEX_NAME
     rows = None if split is None else pc.field("split") == split
     try:

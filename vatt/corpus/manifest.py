@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -17,13 +16,13 @@ from vatt.core.files import atomic_path
 MANIFEST_NAME = "manifest.jsonl"
 
 MISSING = "missing: "
-"""How the reason of a failed row begins whose file nobody has: it says nothing of the corpus."""
+"""Begins the reason of a failed row whose file nobody has, which says nothing of the corpus."""
 
 CaptionsFormat = Literal["vtt", "srt", "howto100m_json", "csv"]
 Split = Literal["train", "validation", "test"]
 
 FOLD_TASK = "fold"
-"""Its labels say what a file is for in each official fold of its data set, as `1:train`."""
+"""The task whose labels say what a file is for in each official fold of its data set."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,8 +32,8 @@ class Annotation:
     """What a person wrote about a file or a part of it; null times mean the whole file."""
 
     task: str
-    """Two are none: "caption" holds a description in `text`: a query of the evaluation, never
-    narration; FOLD_TASK holds labels such as "2:test": in fold 2, the file is for testing."""
+    """Two names are no tasks: "caption" has a description in `text`, which is a query of the
+    evaluation and never narration; FOLD_TASK has labels such as "2:test", for testing in fold 2."""
     label: str | None = None
     start_s: float | None = None
     end_s: float | None = None
@@ -43,21 +42,19 @@ class Annotation:
 
 @dataclass(frozen=True, config=STRICT)
 class ManifestEntry:
-    """One video or sound file of a source.
-
-    `path` and `captions_path` are POSIX paths relative to the folder of the manifest.
-    """
+    """One video or sound file of a source."""
 
     source: str
     video_id: str
-    """Unique within the source: the path below the source's folder."""
+    """The path below the source's folder, unique within the source."""
     split: Split
     status: Literal["ok", "failed"] = "ok"
     path: str | None = None
-    """Null when failed."""
+    """The POSIX path relative to the folder of the manifest; null when failed."""
     reason: str | None = None
     """Why it failed."""
     captions_path: str | None = None
+    """The same for the captions; null if there are none."""
     captions_format: CaptionsFormat | None = None
     caption_problem: str | None = None
     """Why the captions could not be fetched; the video itself is fine."""
@@ -72,6 +69,9 @@ class ManifestEntry:
         if (self.captions_path is None) != (self.captions_format is None):
             raise ValueError("captions_path and captions_format go together")
         return self
+
+
+ROW = TypeAdapter(ManifestEntry)
 
 
 def write_manifest(download_dir: Path, entries: Iterable[ManifestEntry]) -> None:
@@ -95,7 +95,7 @@ def read_manifest(download_dir: Path) -> list[ManifestEntry]:
     """
     path = download_dir / MANIFEST_NAME
     try:
-        # Of the lines of a file, only newlines end one: texts may hold other line ends.
+        # Only newlines end a line, because texts may hold other line ends.
         with path.open(encoding="utf-8", newline="\n") as lines:
             entries = [
                 _read_line(line, f"{path} line {number}", download_dir)
@@ -113,15 +113,10 @@ def read_manifest(download_dir: Path) -> list[ManifestEntry]:
     return entries
 
 
-@cache
-def _row_checker() -> TypeAdapter[ManifestEntry]:
-    return TypeAdapter(ManifestEntry)
-
-
 def _read_line(line: str, place: str, download_dir: Path) -> ManifestEntry:
     """Check one line of the manifest."""
     try:
-        entry = _row_checker().validate_json(line)
+        entry = ROW.validate_json(line)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"]) or "row"

@@ -1,4 +1,4 @@
-"""What training must know of each sample: records of one length in a file, read one by one.
+"""What training must know of each sample, as records of one length that are read one by one.
 
 The index of a large corpus does not fit in the memory of every rank and worker, and random rows of
 Parquet are slow. So `preprocess` copies the usable rows to this file, sorted by source; opening it
@@ -52,15 +52,14 @@ CODES = {bool: "?", int: "<i8", float: "<f8"}
 
 
 class SampleTable:
-    """The samples of a corpus by their number; `sizes` has how many each source has, in order."""
+    """The samples of a corpus by their number; `sizes` says how many each source has, in order.
+
+    Raises:
+        StageError: the file is missing, damaged or of another version of this program, or nothing
+            in it can be learnt from.
+    """
 
     def __init__(self, preprocess_dir: Path) -> None:
-        """Open the file of a preprocessed corpus.
-
-        Raises:
-            StageError: it is missing, damaged or of another version of this program, or nothing in
-                it can be learnt from.
-        """
         path = preprocess_dir / SAMPLES_NAME
         try:
             self._file = path.open("rb")
@@ -72,7 +71,8 @@ class SampleTable:
         self._first_byte = self._file.tell()
         if not len(self):
             raise StageError(
-                f"{preprocess_dir}: no segment of the split train has a picture and sound or captions"
+                f"{preprocess_dir}: no segment of the split train has a picture, and sound or "
+                "captions"
             )
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class SampleTable:
 
     def __getitem__(self, number: int) -> Sample:
         size = self._dtype.itemsize
-        # At a position of its own: forked workers share that of the file.
+        # Forked workers share the position of the file, so each read names its own.
         content = os.pread(self._file.fileno(), size, self._first_byte + number * size)
         values = np.frombuffer(content, self._dtype)[0].item()
         columns: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
@@ -96,21 +96,17 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, int], np.dtype[Any]]:
     header = json.loads(file.readline())
     if not isinstance(header, dict) or header.get("fields") != list(FIELDS):
         raise ValueError("it is of another version of vatt")
-    sizes, dtype = header["sizes"], _record_type(header["widths"])
+    sizes, dtype = header["sizes"], _make_dtype(header["widths"])
     num_bytes = file.tell() + sum(sizes.values()) * dtype.itemsize
     if os.fstat(file.fileno()).st_size != num_bytes:
         raise ValueError(f"it is not {num_bytes} bytes long")
     return sizes, dtype
 
 
-def _record_type(widths: dict[str, int]) -> np.dtype[Any]:
+def _make_dtype(widths: dict[str, int]) -> np.dtype[Any]:
     """Return the layout of a record; texts have the length of the longest one."""
-    return np.dtype(
-        [
-            (name, f"S{widths[name]}" if name in widths else CODES[kind])  # type: ignore[index]
-            for name, kind in FIELDS.items()
-        ]
-    )
+    texts = {name: f"S{width}" for name, width in widths.items()}
+    return np.dtype([(name, texts.get(name) or CODES[kind]) for name, kind in FIELDS.items()])  # type: ignore[index]
 
 
 def write_samples(preprocess_dir: Path) -> None:
@@ -119,36 +115,31 @@ def write_samples(preprocess_dir: Path) -> None:
     Raises:
         StageError: the index cannot be read.
     """
-    with (preprocess_dir / SAMPLES_NAME).open("wb") as file:
-        _write(preprocess_dir, file)
-
-
-def _write(preprocess_dir: Path, file: BinaryIO) -> None:
     sizes: Counter[str] = Counter()
     widths = dict.fromkeys(TEXTS, 1)
     for rows in _read_usable(preprocess_dir, ["source", *TEXTS]):
-        sizes.update(
-            {row["values"]: row["counts"] for row in rows["source"].value_counts().to_pylist()}
-        )
+        for row in rows["source"].value_counts().to_pylist():
+            sizes[row["values"]] += row["counts"]
         for name in TEXTS:
             widths[name] = max(widths[name], pc.max(pc.binary_length(rows[name])).as_py() or 0)
     ordered = dict(sorted(sizes.items()))
     header = {"fields": list(FIELDS), "sizes": ordered, "widths": widths}
-    file.write(json.dumps(header).encode() + b"\n")
-    dtype = _record_type(widths)
-    starts = np.cumsum([0, *ordered.values()]) * dtype.itemsize + file.tell()
+    content, dtype = json.dumps(header).encode() + b"\n", _make_dtype(widths)
+    starts = np.cumsum([0, *ordered.values()]) * dtype.itemsize + len(content)
     places = dict(zip(ordered, starts.tolist(), strict=False))
-    for rows in _read_usable(preprocess_dir, ["source", *FIELDS]):
-        records = np.empty(len(rows), dtype)
-        for name in FIELDS:
-            column = rows[name].cast(pa.binary()) if name in TEXTS else rows[name]
-            records[name] = column.to_numpy(zero_copy_only=False)
-        sources = rows["source"].to_numpy(zero_copy_only=False)
-        for source in set(sources):
-            content = records[sources == source].tobytes()
-            file.seek(places[source])
-            file.write(content)
-            places[source] += len(content)
+    with (preprocess_dir / SAMPLES_NAME).open("wb") as file:
+        file.write(content)
+        for rows in _read_usable(preprocess_dir, ["source", *FIELDS]):
+            records = np.empty(len(rows), dtype)
+            for name in FIELDS:
+                column = rows[name].cast(pa.binary()) if name in TEXTS else rows[name]
+                records[name] = column.to_numpy(zero_copy_only=False)
+            sources = rows["source"].to_numpy(zero_copy_only=False)
+            for source in set(sources):
+                content = records[sources == source].tobytes()
+                file.seek(places[source])
+                file.write(content)
+                places[source] += len(content)
 
 
 def _read_usable(preprocess_dir: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,6 @@
 """Shards: WebDataset-compatible tar files whose members are also read at random, by offset.
 
-Where shards are: a folder, or any address that fsspec knows, behind a bounded local cache.
+They lie in a folder, or at any address that fsspec knows, behind a bounded local cache.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import hashlib
 import os
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,11 +20,104 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import Segment
 
+HEADER_BYTES = 512
+END_OF_ARCHIVE = bytes(2 * HEADER_BYTES)
+SUFFIXES = {"video": ".mp4", "audio": ".flac", "meta": ".json"}
+"""The end of the name of each kind of member, in the order in which they stand."""
 TRIES = 4
 FIRST_PAUSE_S = 0.5
 TIMEOUT_S = 30.0
 NUM_PARTS = 64
-"""Folders of the cache, each with a lock of its own."""
+"""How many folders the cache has, each with a lock of its own."""
+
+
+class ShardError(StageError):
+    """A member of a shard cannot be read; the message names the shard, the member, the offset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """Where the content of a member is."""
+
+    shard_path: Path | str
+    """The path of the shard, or its address."""
+    name: str
+    offset: int
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.shard_path}: {self.name} at byte {self.offset}"
+
+
+def write_members(file: BinaryIO, key: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Append the members of a segment (kind to content) to a file.
+
+    Return their places and the digest of all contents, as the fields `<kind>_offset`,
+    `<kind>_bytes` and `digest` of `Segment`. The headers hold no time and no owner, so that the
+    same contents are the same bytes.
+    """
+    places: dict[str, Any] = {}
+    digest = hashlib.blake2b(digest_size=16)
+    for kind, content in contents.items():
+        header = tarfile.TarInfo(key + SUFFIXES[kind])
+        header.size = len(content)
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        places[f"{kind}_offset"] = file.tell()
+        places[f"{kind}_bytes"] = len(content)
+        digest.update(content)
+        file.write(content)
+        file.write(bytes(-len(content) % HEADER_BYTES))
+    return places | {"digest": digest.hexdigest()}
+
+
+class ShardWriter:
+    """Gathers segments into shards of one split each: train-000000.tar, train-000001.tar, ..."""
+
+    def __init__(self, shards_dir: Path, segments_per_shard: int) -> None:
+        shards_dir.mkdir()
+        self._shards_dir = shards_dir
+        self._segments_per_shard = segments_per_shard
+        self._counts: Counter[str] = Counter()
+
+    def extend(self, segments: Iterable[Segment], fragment_path: Path) -> Iterator[Segment]:
+        """Copy segments from a file of members; yield them with their new places."""
+        for segment in segments:
+            present = [kind for kind in SUFFIXES if getattr(segment, f"{kind}_bytes")]
+            begin = min(getattr(segment, f"{kind}_offset") for kind in present) - HEADER_BYTES
+            end = segment.meta_offset + segment.meta_bytes + -segment.meta_bytes % HEADER_BYTES
+            with fragment_path.open("rb") as fragment:
+                fragment.seek(begin)
+                name, offset = self._append(segment.split, fragment.read(end - begin))
+            moved = {
+                f"{kind}_offset": getattr(segment, f"{kind}_offset") + offset - begin
+                for kind in present
+            }
+            yield dataclasses.replace(segment, shard=name, **moved)
+
+    def _append(self, split: str, members: bytes) -> tuple[str, int]:
+        """Append the members of one segment to a shard; return its name and where they begin."""
+        number, place = divmod(self._counts[split], self._segments_per_shard)
+        self._counts[split] += 1
+        name = f"{split}-{number:06d}.tar"
+        with (self._shards_dir / name).open("r+b" if place else "xb") as shard:
+            # The end mark is overwritten by the next segment.
+            offset = shard.seek(-len(END_OF_ARCHIVE) if place else 0, os.SEEK_END)
+            shard.write(members + END_OF_ARCHIVE)
+        return name, offset
+
+
+def cut_member(content: bytes, begin: int, member: Member) -> bytes:
+    """Cut a member out of bytes of its shard that start at `begin`.
+
+    Raises:
+        ShardError: they end too early, or something else stands there.
+    """
+    start = member.offset - HEADER_BYTES - begin
+    found = content[max(0, start) : start + HEADER_BYTES + member.num_bytes]
+    name = found[: len(member.name) + 1]
+    if len(found) < HEADER_BYTES + member.num_bytes or name != member.name.encode() + b"\0":
+        raise ShardError(f"{member}: is not there; the shard is damaged or not that of the index")
+    return found[HEADER_BYTES:]
 
 
 class UnreadableError(Exception):
@@ -47,11 +141,8 @@ class LocalShards:
             UnreadableError: the shard is missing or cannot be read.
         """
         try:
-            descriptor = os.open(self._folder / shard, os.O_RDONLY)
-            try:
-                return os.pread(descriptor, end - begin, begin)
-            finally:
-                os.close(descriptor)
+            with (self._folder / shard).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), end - begin, begin)
         except (OSError, OverflowError, ValueError) as error:
             raise UnreadableError(f"cannot be read: {error}") from error
 
@@ -62,11 +153,9 @@ class RemoteShards:
     def __init__(
         self, url: str, cache: "RangeCache", version: str = "", timeout_s: float = TIMEOUT_S
     ) -> None:
-        """Open shards at an address; `version` tells the corpus from others that were there."""
+        """Open shards at an address; `version` differs for another corpus at the same address."""
         self._url = url.rstrip("/")
-        self._cache = cache
-        self._version = version
-        self._timeout_s = timeout_s
+        self._cache, self._version, self._timeout_s = cache, version, timeout_s
         self._opened: tuple[int, Any] | None = None
 
     def locate(self, shard: str) -> str:
@@ -77,25 +166,22 @@ class RemoteShards:
         """Return the bytes of a shard from `begin` to before `end`.
 
         Raises:
-            UnreadableError: they cannot be had, or not all, after several tries.
+            UnreadableError: not all of them came after several tries.
         """
         address = self.locate(shard)
         name = f"{address}:{begin}-{end}:{self._version}"
         return self._cache.read(name, lambda: self._fetch(address, begin, end))
 
-    def _fetch(self, address: str, begin: int, end: int) -> bytes:
-        for attempt in range(TRIES):
-            try:
-                return self._fetch_once(address, begin, end)
-            except (ImportError, ValueError) as error:
-                raise UnreadableError(f"cannot be read: {error!r}") from error
-            except Exception as error:  # every kind of storage raises its own errors
-                if attempt == TRIES - 1:
-                    raise UnreadableError(
-                        f"cannot be read after {TRIES} tries: {error!r}"
-                    ) from error
-                time.sleep(FIRST_PAUSE_S * 2**attempt)
-        raise AssertionError
+    def _fetch(self, address: str, begin: int, end: int, attempt: int = 1) -> bytes:
+        try:
+            return self._fetch_once(address, begin, end)
+        except (ImportError, ValueError) as error:
+            raise UnreadableError(f"cannot be read: {error!r}") from error
+        except Exception as error:  # every kind of storage raises its own errors
+            if attempt == TRIES:
+                raise UnreadableError(f"cannot be read after {TRIES} tries: {error!r}") from error
+        time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+        return self._fetch(address, begin, end, attempt + 1)
 
     def _fetch_once(self, address: str, begin: int, end: int) -> bytes:
         content: bytes = self._files().cat_file(address, start=begin, end=end)
@@ -107,11 +193,8 @@ class RemoteShards:
 
     def _files(self) -> Any:
         """Return the storage, opened in this process: its connections do not survive a fork."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), self._open()
-        return self._opened[1]
-
-    def _open(self) -> Any:
+        if self._opened is not None and self._opened[0] == os.getpid():
+            return self._opened[1]
         options: dict[str, Any] = {}
         if self._url.startswith(("http:", "https:")):
             import aiohttp
@@ -121,6 +204,7 @@ class RemoteShards:
             )
             options = {"client_kwargs": {"timeout": timeout}, "skip_instance_cache": True}
         files, _ = fsspec.core.url_to_fs(self._url, **options)
+        self._opened = os.getpid(), files
         return files
 
 
@@ -172,98 +256,3 @@ def _make_room(folder: Path, max_bytes: int) -> None:
 
 
 Shards = LocalShards | RemoteShards
-
-
-HEADER_BYTES = 512
-END_OF_ARCHIVE = bytes(2 * 512)
-SUFFIXES = {"video": ".mp4", "audio": ".flac", "meta": ".json"}
-"""Kind of a member to the end of its name, in the order in which they stand."""
-
-
-class ShardError(StageError):
-    """A member of a shard cannot be read; the message names the shard, the member and the offset."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """Where the content of a member is."""
-
-    shard_path: Path | str
-    """Or its address."""
-    name: str
-    offset: int
-    num_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.shard_path}: {self.name} at byte {self.offset}"
-
-
-def write_members(file: BinaryIO, key: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
-    """Append the members of a segment (kind to content) to a file.
-
-    Returns their places and the digest of all contents, as the fields `<kind>_offset`,
-    `<kind>_bytes` and `digest` of `Segment`. The headers hold no time and no owner, so that the
-    same contents are the same bytes.
-    """
-    places: dict[str, Any] = {}
-    digest = hashlib.blake2b(digest_size=16)
-    for kind, content in contents.items():
-        header = tarfile.TarInfo(key + SUFFIXES[kind])
-        header.size = len(content)
-        file.write(header.tobuf(tarfile.USTAR_FORMAT))
-        places[f"{kind}_offset"] = file.tell()
-        places[f"{kind}_bytes"] = len(content)
-        digest.update(content)
-        file.write(content)
-        file.write(bytes(-len(content) % HEADER_BYTES))
-    return places | {"digest": digest.hexdigest()}
-
-
-class ShardWriter:
-    """Gathers segments into shards of one split each: train-000000.tar, train-000001.tar, ..."""
-
-    def __init__(self, shards_dir: Path, segments_per_shard: int) -> None:
-        shards_dir.mkdir()
-        self._shards_dir = shards_dir
-        self._segments_per_shard = segments_per_shard
-        self._counts: dict[str, int] = {}
-
-    def extend(self, segments: Iterable[Segment], fragment_path: Path) -> Iterator[Segment]:
-        """Copy segments from a file of members; yields them with their new places."""
-        for segment in segments:
-            present = [kind for kind in SUFFIXES if getattr(segment, f"{kind}_bytes")]
-            begin = min(getattr(segment, f"{kind}_offset") for kind in present) - HEADER_BYTES
-            end = segment.meta_offset + segment.meta_bytes + -segment.meta_bytes % HEADER_BYTES
-            with fragment_path.open("rb") as fragment:
-                fragment.seek(begin)
-                name, offset = self._append(segment.split, fragment.read(end - begin))
-            moved = {
-                f"{kind}_offset": getattr(segment, f"{kind}_offset") + offset - begin
-                for kind in present
-            }
-            yield dataclasses.replace(segment, shard=name, **moved)
-
-    def _append(self, split: str, members: bytes) -> tuple[str, int]:
-        """Append the members of one segment to a shard; returns its name and where they begin."""
-        number, place = divmod(self._counts.get(split, 0), self._segments_per_shard)
-        self._counts[split] = self._counts.get(split, 0) + 1
-        name = f"{split}-{number:06d}.tar"
-        with (self._shards_dir / name).open("r+b" if place else "xb") as shard:
-            # The end mark is overwritten by the next segment.
-            offset = shard.seek(-len(END_OF_ARCHIVE) if place else 0, os.SEEK_END)
-            shard.write(members + END_OF_ARCHIVE)
-        return name, offset
-
-
-def cut_member(content: bytes, begin: int, member: Member) -> bytes:
-    """Cut a member out of bytes of its shard that start at `begin`.
-
-    Raises:
-        ShardError: they end too early, or something else stands there.
-    """
-    start = member.offset - HEADER_BYTES - begin
-    found = content[max(0, start) : start + HEADER_BYTES + member.num_bytes]
-    name = found[: len(member.name) + 1]
-    if len(found) < HEADER_BYTES + member.num_bytes or name != member.name.encode() + b"\0":
-        raise ShardError(f"{member}: is not there; the shard is damaged or not that of the index")
-    return found[HEADER_BYTES:]

@@ -1,4 +1,4 @@
-"""A corpus without the split test, which so cannot be opened by mistake: what tuning sees."""
+"""The corpus that tuning sees: it lacks the split test, which so cannot be opened by mistake."""
 
 from pathlib import Path
 

@@ -1,19 +1,18 @@
-"""Text: a SentencePiece model of the corpus, lower-cased, with bytes for what it never saw.
+"""Texts to ids by the tokenizer of a corpus; `open_tokenizer` opens either of two kinds.
 
-Differs from the paper: its 65536 English words with one id for all others (VATT section 4.1) are
-`vatt.corpus.tokenizer`. `open_tokenizer` opens either.
-
-Text by the rules of the original: words of a vocabulary file, one id for all others (VATT section 4.1).
+`Tokenizer` is the default: word pieces of the corpus, lower-cased, and bytes for all else. Differs
+from the paper, whose 65536 English words with one id for all others (VATT section 4.1) are those of
+`WordTokenizer`.
 """
 
 import re
 import string
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
-from string import ascii_lowercase
 from typing import Final
 
 import sentencepiece
@@ -23,37 +22,39 @@ from torch import Tensor
 
 from vatt.core.errors import StageError
 
-PAD = "<pad>"
-UNKNOWN = "<unk>"
-END = "<eos>"
+TOKENIZER_NAME: Final = "tokenizer.model"
+VOCABULARY_NAME: Final = "vocabulary.txt"
 PAD_ID = 0
-"""The models take id 0 for padding."""
+"""The id of padding in both kinds and in the models."""
+
+UNKNOWN_ID = 1
+NUM_BYTES = 256
+MAX_SENTENCES = 1_000_000
+"""The tokenizer is trained on the first ones; more would not change it and need much memory."""
+MAX_CHARACTERS = 1000
+"""The length of a sentence; SentencePiece leaves out sentences above 4192 bytes."""
+ALPHABET = " ".join(string.ascii_lowercase)
+"""Stands among the sentences, so that a corpus without text has a tokenizer, too."""
+RULE = "nmt_nfkc_cf"
+"""Unicode compatibility forms, lower case."""
+
+PAD, UNKNOWN, END = "<pad>", "<unk>", "<eos>"
 MAX_BYTES = 100_000_000
 MAX_WORDS = 2_000_000
 """Larger files are no vocabulary; the original has 65536 words."""
 SHOWN = 60
-"""Characters of a wrong line in a message."""
-
+"""How many characters of a wrong line a message shows."""
 # As in the original, all three know ASCII only, except that every space of Unicode parts words.
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 
 
-class WordTokenizer:
-    """Texts to ids of whole words; id 0 is padding, and there are no marks of begin or end.
+class AnyTokenizer(ABC):
+    """Texts to ids; id 0 is padding, and there are no marks of begin or end."""
 
-    Punctuation is deleted ("don't" is the word "dont"), then A to Z become a to z, then words are
-    parted at spaces. A word that is not in the vocabulary has the id of <unk>.
-
-    Raises:
-        StageError: the file cannot be read or is no vocabulary; the message names the line.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.pieces = read_vocabulary(path)
-        self._ids = {word: number for number, word in enumerate(self.pieces)}
-        self._unknown_id = self._ids[UNKNOWN]
+    pieces: list[str]
+    """The word pieces or words, in the order of their ids."""
 
     @property
     def vocab_size(self) -> int:
@@ -64,89 +65,45 @@ class WordTokenizer:
         """Return the ids of texts, cut or padded with 0 to `num_tokens`; an empty text is all 0."""
         rows = torch.full((len(texts), num_tokens), PAD_ID)
         for row, text in zip(rows, texts, strict=True):
-            ids = [self._ids.get(word, self._unknown_id) for word in split_words(text)[:num_tokens]]
+            ids = self._list_ids(text, num_tokens)
             row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
         return rows
 
+    @abstractmethod
+    def _list_ids(self, text: str, num_tokens: int) -> list[int]:
+        """Return the ids of a text, the first `num_tokens` at most."""
+
+    @abstractmethod
     def decode(self, ids: Int[Tensor, "L"]) -> str:
-        """Return the words of ids up to the first <pad> or <eos>, with a space between them."""
-        words = [self.pieces[number] for number in ids.tolist()]
-        ends = [place for place, word in enumerate(words) if word in {PAD, END}]
-        return " ".join(words[: ends[0] if ends else None])
+        """Return the text of ids, without padding."""
 
 
-def split_words(text: str) -> list[str]:
-    """Return the words of a text, by the rules of the original."""
-    plain = text.translate(WITHOUT_PUNCTUATION).translate(LOWER)
-    return [word for word in SPACES.split(plain) if word]
-
-
-def read_vocabulary(path: Path) -> list[str]:
-    """Read a vocabulary file: UTF-8, a word a line, <pad> first and <unk> anywhere.
-
-    A line may also be the number of the line, from 0, a space and the word.
+class Tokenizer(AnyTokenizer):
+    """Texts to word pieces of a SentencePiece model, lower-cased.
 
     Raises:
-        StageError: the file cannot be read or is no vocabulary; the message names the line.
+        StageError: the file cannot be read or is no model.
     """
-    words: dict[str, int] = {}
-    for number, line in enumerate(_read_lines(path)):
-        place = f"{path}: line {number + 1}"
-        first, _, rest = line.strip().partition(" ")
-        word = rest if rest and first == str(number) else line.strip()
-        if not word or " " in word:
-            raise StageError(
-                f"{place}: expected one word (or {number} and a word), got {line[:SHOWN]!r}"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(
+                model_proto=path.read_bytes(), num_threads=1
             )
-        if number == PAD_ID and word != PAD:
-            raise StageError(
-                f"{place}: expected {PAD}, because id 0 is padding, got {word[:SHOWN]!r}"
-            )
-        if word in words:
-            raise StageError(f"{place}: {word[:SHOWN]!r} stands in line {words[word] + 1} already")
-        words[word] = number
-    if UNKNOWN not in words:
-        raise StageError(f"{path}: has no line {UNKNOWN}, the word for all that are not listed")
-    return list(words)
+        except OSError as error:
+            raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+        except RuntimeError as error:
+            raise StageError(f"{path}: is not a SentencePiece model: {error}") from error
+        numbers = range(self._processor.vocab_size())
+        self.pieces = [str(self._processor.id_to_piece(number)) for number in numbers]
 
+    def _list_ids(self, text: str, num_tokens: int) -> list[int]:
+        ids: list[int] = self._processor.encode(text)  # a list would start threads for each call
+        return ids[:num_tokens]
 
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a file of plausible size."""
-    try:
-        num_bytes = path.stat().st_size
-        if num_bytes > MAX_BYTES:
-            raise StageError(
-                f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if len(lines) > MAX_WORDS:
-        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
-    return [_decode_line(path, number, line) for number, line in enumerate(lines)]
-
-
-def _decode_line(path: Path, number: int, line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StageError(f"{path}: line {number + 1}: is not UTF-8: {line[:SHOWN]!r}") from error
-
-
-TOKENIZER_NAME: Final = "tokenizer.model"
-VOCABULARY_NAME: Final = "vocabulary.txt"
-PAD_ID = 0
-UNKNOWN_ID = 1
-NUM_BYTES = 256
-MAX_SENTENCES = 1_000_000
-"""The tokenizer is trained on the first ones; more would not change it and need much memory."""
-MAX_CHARACTERS = 1000
-"""Of one sentence; SentencePiece leaves out sentences above 4192 bytes."""
-ALPHABET = " ".join(ascii_lowercase)
-"""Always among the sentences, so that a corpus without text has a tokenizer, too."""
-RULE = "nmt_nfkc_cf"
-"""Unicode compatibility forms, lower case."""
+    def decode(self, ids: Int[Tensor, "L"]) -> str:
+        """Return the text of ids, lower-cased, without padding."""
+        return str(self._processor.decode([i for i in ids.tolist() if i != PAD_ID]))
 
 
 def train_tokenizer(path: Path, texts: Iterable[str], vocab_size: int) -> int:
@@ -188,43 +145,79 @@ def _drop_rare_characters(sentences: list[str], vocab_size: int) -> list[str]:
     return ["".join(c if c in kept else " " for c in sentence) for sentence in normal]
 
 
-class Tokenizer:
-    """Texts to word pieces; id 0 is padding, and there are no marks of begin or end."""
+class WordTokenizer(AnyTokenizer):
+    """Texts to whole words of a vocabulary file, by the rules of the original.
+
+    Punctuation is deleted ("don't" is the word "dont"), then A to Z become a to z, then words are
+    parted at spaces. A word that is not in the vocabulary has the id of <unk>.
+
+    Raises:
+        StageError: the file cannot be read or is no vocabulary; the message names the line.
+    """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(
-                model_proto=path.read_bytes(), num_threads=1
-            )
-        except OSError as error:
-            raise StageError(f"{path}: cannot be read: {error.strerror}") from error
-        except RuntimeError as error:
-            raise StageError(f"{path}: is not a SentencePiece model: {error}") from error
+        self.pieces = read_vocabulary(path)
+        self._ids = {word: number for number, word in enumerate(self.pieces)}
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids; all ids are below it."""
-        return int(self._processor.vocab_size())
-
-    @property
-    def pieces(self) -> list[str]:
-        """The word pieces, in the order of their ids."""
-        return [str(self._processor.id_to_piece(number)) for number in range(self.vocab_size)]
-
-    def encode(self, texts: Sequence[str], num_tokens: int) -> Int[Tensor, "P L"]:
-        """Return the ids of texts, cut or padded with 0 to `num_tokens`; an empty text is all 0."""
-        rows = torch.full((len(texts), num_tokens), PAD_ID)
-        for row, text in zip(rows, texts, strict=True):
-            ids = self._processor.encode(text)[:num_tokens]  # a list starts threads for each call
-            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        return rows
+    def _list_ids(self, text: str, num_tokens: int) -> list[int]:
+        plain = text.translate(WITHOUT_PUNCTUATION).translate(LOWER)
+        words = [word for word in SPACES.split(plain) if word]
+        return [self._ids.get(word, self._ids[UNKNOWN]) for word in words[:num_tokens]]
 
     def decode(self, ids: Int[Tensor, "L"]) -> str:
-        """Return the text of ids, lower-cased; padding is left out."""
-        return str(self._processor.decode([i for i in ids.tolist() if i != PAD_ID]))
+        """Return the words of ids up to the first <pad> or <eos>, with a space between them."""
+        words = [self.pieces[number] for number in ids.tolist()]
+        return " ".join(takewhile(lambda word: word not in {PAD, END}, words))
 
 
-AnyTokenizer = Tokenizer | WordTokenizer
+def read_vocabulary(path: Path) -> list[str]:
+    """Read a vocabulary file: UTF-8, a word a line, <pad> first and <unk> anywhere.
+
+    A line may also be the number of the line, from 0, a space and the word.
+
+    Raises:
+        StageError: the file cannot be read or is no vocabulary; the message names the line.
+    """
+    words: dict[str, int] = {}
+    for number, content in enumerate(_read_lines(path)):
+        place = f"{path}: line {number + 1}"
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise StageError(f"{place}: is not UTF-8: {content[:SHOWN]!r}") from error
+        first, _, rest = line.strip().partition(" ")
+        word = rest if rest and first == str(number) else line.strip()
+        if not word or " " in word:
+            raise StageError(
+                f"{place}: expected one word (or {number} and a word), got {line[:SHOWN]!r}"
+            )
+        if number == PAD_ID and word != PAD:
+            raise StageError(
+                f"{place}: expected {PAD}, because id 0 is padding, got {word[:SHOWN]!r}"
+            )
+        if word in words:
+            raise StageError(f"{place}: {word[:SHOWN]!r} stands in line {words[word] + 1} already")
+        words[word] = number
+    if UNKNOWN not in words:
+        raise StageError(f"{path}: has no line {UNKNOWN}, the word for all that are not listed")
+    return list(words)
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file of plausible size."""
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes > MAX_BYTES:
+            raise StageError(
+                f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) > MAX_WORDS:
+        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
+    return lines
 
 
 def find_tokenizer(directory: Path) -> Path:

@@ -24,7 +24,7 @@ from vatt.corpus.manifest import FOLD_TASK
 from vatt.evaluate.clips import Clips, read_clips
 from vatt.evaluate.networks import Arrays, Observer, choose_device
 from vatt.loading.clips import ClipReader
-from vatt.loading.views import MIDDLE, SeenClips, open_views, spread_places
+from vatt.loading.views import MIDDLE, FixedWindows, load_views, spread_places
 from vatt.params import ClipParams, EvaluateParams
 
 CODE = (
@@ -147,11 +147,11 @@ class SplitReader:
         looks = [network.look(clips.places) for network in networks]
         distinct = list(dict.fromkeys(looks))
         numbers = [distinct.index(look) for look in looks]
-        seen = SeenClips(self.preprocess_dir, rows, distinct)
+        windows = FixedWindows(self._reader, rows.iloc, distinct)
         # As many views at once as `batch_size`, of the network that looks at most.
         num_clips = max(1, self.params.batch_size // max(look.num_views for look in looks))
         parts: list[list[Arrays]] = [[] for _ in networks]
-        for batch in open_views(seen, num_clips, NUM_WORKERS):
+        for _, batch in load_views(windows, len(rows), num_clips, NUM_WORKERS):
             for network, number, part in zip(networks, numbers, parts, strict=True):
                 part.append(network.see([views[number] for views in batch]))
         texts = [text for of_clip in clips.texts for text in of_clip]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vatt.corpus.tokenizer import AnyTokenizer
-from vatt.loading.labelled import TaskInput
+from vatt.loading.tasks import TaskInput
 from vatt.loading.views import MIDDLE, Look, Views
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams

@@ -1,11 +1,10 @@
-"""Random changes of training clips, all drawn from one generator per sample (VATT section 4.2).
+"""Random changes of training windows, drawn from one generator per sample (VATT section 4.2).
 
 The order is that of the released code: size and crop, flip, colour; noise on the sound. The paper
 names the Inception crop for pre-training, the released code takes the VGG crop: both are here.
 """
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vatt.loading.colour import change_colours, keep_colours
+from vatt.loading.windows import View
 from vatt.media.video import Box
 from vatt.params import AugmentParams
 
@@ -28,59 +28,57 @@ BRIGHTNESS = 32 / 255
 CONTRAST = (0.6, 1.4)
 SATURATION = (0.6, 1.4)
 HUE = 0.2
-"""In turns of the colour circle."""
-
-
-@dataclass(frozen=True)
-class View:
-    """Which part of a picture is seen: a box of it is scaled to a size, then a square is cut out."""
-
-    height_px: int
-    width_px: int
-    top_px: int
-    left_px: int
-    is_flipped: bool
-    box: Box | None = None
-    """The part of the stored picture that is scaled; None is all of it."""
+"""The largest change, in turns of the colour circle."""
 
 
 def centre_view(size_px: tuple[int, int], frame_size_px: int) -> View:
     """Return the view of the middle of a picture of (height, width), with all of its short side."""
-    height_px, width_px = _fit(float(size_px[0]), float(size_px[1]), frame_size_px)
-    top_px, left_px = (height_px - frame_size_px) // 2, (width_px - frame_size_px) // 2
-    return View(height_px, width_px, top_px, left_px, is_flipped=False)
+    scaled_px, [part] = spread_crops(size_px, frame_size_px, 1)
+    return View(scaled_px, part)
 
 
-def side_views(size_px: tuple[int, int], frame_size_px: int, num_views: int) -> list[View]:
-    """Return views spread over the longer side of a picture of (height, width), its ends included.
+def spread_crops(
+    size_px: tuple[int, int], frame_size_px: int, num_crops: int
+) -> tuple[tuple[int, int], list[Box]]:
+    """Return the size that a picture of (height, width) is scaled to, and squares in it.
 
-    The short side is seen whole. One view is that of the middle; so is that of a square, where all
-    would be the same.
+    The squares hold all of the short side and are spread over the longer one, its ends included.
+    One square is that of the middle; so is that of a square picture, where all would be the same.
     """
-    centre = centre_view(size_px, frame_size_px)
-    rest_px = max(centre.height_px, centre.width_px) - frame_size_px
-    if num_views == 1 or rest_px == 0:
-        return [centre]
-    starts_px = np.linspace(0, rest_px, num_views).round().astype(int).tolist()
-    if centre.height_px > centre.width_px:
-        return [replace(centre, top_px=start_px) for start_px in starts_px]
-    return [replace(centre, left_px=start_px) for start_px in starts_px]
+    height_px, width_px = _fit(size_px, frame_size_px)
+    rest_px = max(height_px, width_px) - frame_size_px
+    starts_px = [rest_px // 2]
+    if num_crops > 1 and rest_px:
+        starts_px = np.linspace(0, rest_px, num_crops).round().astype(int).tolist()
+    corners = [(start, 0) if height_px > width_px else (0, start) for start in starts_px]
+    crops = [Box(*corner, frame_size_px, frame_size_px) for corner in corners]
+    return (height_px, width_px), crops
 
 
 def draw_view(
     size_px: tuple[int, int], frame_size_px: int, params: AugmentParams, rng: np.random.Generator
 ) -> View:
-    """Draw a view of a picture of (height, width) for all frames of a clip: its part, its side."""
+    """Draw a view of a picture of (height, width) for all frames of a clip."""
     if params.crop == "inception":
-        height_px, width_px, top_px, left_px = frame_size_px, frame_size_px, 0, 0
         box = draw_box(size_px, rng)
+        scaled_px, part = (frame_size_px, frame_size_px), None
     else:
-        height_px, width_px = _draw_size(size_px, frame_size_px, params, rng)
-        top_px = int(rng.integers(height_px - frame_size_px + 1))
-        left_px = int(rng.integers(width_px - frame_size_px + 1))
-        box = None
-    is_flipped = bool(rng.random() < params.flip_rate)
-    return View(height_px, width_px, top_px, left_px, is_flipped, box)
+        stretch = (rng.uniform(*SCALE), rng.uniform(*SCALE))
+        if rng.random() >= params.scale_jitter_rate:
+            stretch = (1.0, 1.0)
+        box, scaled_px = None, _fit(size_px, frame_size_px, stretch)
+        top_px, left_px = (int(rng.integers(side - frame_size_px + 1)) for side in scaled_px)
+        part = Box(top_px, left_px, frame_size_px, frame_size_px)
+    return View(scaled_px, part, box, is_flipped=bool(rng.random() < params.flip_rate))
+
+
+def _fit(
+    size_px: tuple[int, int], short_side_px: int, stretch: tuple[float, float] = (1.0, 1.0)
+) -> tuple[int, int]:
+    """Stretch the sides of a picture, then scale it so that the short one is `short_side_px`."""
+    height, width = size_px[0] * stretch[0], size_px[1] * stretch[1]
+    scale = short_side_px / max(1, min(height, width))
+    return max(short_side_px, round(height * scale)), max(short_side_px, round(width * scale))
 
 
 def draw_box(size_px: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -104,22 +102,6 @@ def draw_box(size_px: tuple[int, int], rng: np.random.Generator) -> Box:
     return Box(0, 0, height_px, width_px)
 
 
-def _draw_size(
-    size_px: tuple[int, int], frame_size_px: int, params: AugmentParams, rng: np.random.Generator
-) -> tuple[int, int]:
-    """Draw the size that a picture is scaled to before the VGG crop: its proportions change."""
-    factors = rng.uniform(*SCALE, size=2)
-    if rng.random() >= params.scale_jitter_rate:
-        factors = np.ones(2)
-    return _fit(size_px[0] * factors[0], size_px[1] * factors[1], frame_size_px)
-
-
-def _fit(height: float, width: float, short_side_px: int) -> tuple[int, int]:
-    """Scale a size so that its short side is `short_side_px`."""
-    scale = short_side_px / max(1, min(height, width))
-    return max(short_side_px, round(height * scale)), max(short_side_px, round(width * scale))
-
-
 def jitter_colour(
     video: UInt8[Tensor, "T H W 3"], params: AugmentParams, rng: np.random.Generator
 ) -> Float[Tensor, "T H W 3"]:
@@ -128,14 +110,14 @@ def jitter_colour(
     saturation = rng.uniform(*SATURATION)
     contrast = rng.uniform(*CONTRAST)
     hue = rng.uniform(-HUE, HUE)
-    changes = (brightness, saturation, contrast, hue)
     planes = video.permute(0, 3, 1, 2).contiguous().flatten(2).numpy()
     shown = torch.empty(video.shape)
+    out = shown.flatten(1, 2).numpy()
     if rng.random() < params.colour_jitter_rate:
-        numbers = tuple(np.float32(change) for change in changes)
-        change_colours(planes, numbers, shown.flatten(1, 2).numpy())
+        changes = (brightness, saturation, contrast, hue)
+        change_colours(planes, tuple(np.float32(change) for change in changes), out)
     else:
-        keep_colours(planes, shown.flatten(1, 2).numpy())
+        keep_colours(planes, out)
     return shown
 
 
@@ -147,7 +129,7 @@ def to_unit(video: UInt8[Tensor, "*K T H W 3"]) -> Float[Tensor, "*K T H W 3"]:
 def add_noise(
     audio: Float[Tensor, " S"], params: AugmentParams, rng: np.random.Generator
 ) -> Float[Tensor, " S"]:
-    """Add Gaussian noise in proportion to the loudest sample; loud sound may so pass 1 by a little."""
+    """Add Gaussian noise in proportion to the loudest sample; loud sound may pass 1 by a little."""
     if params.audio_noise == 0:  # drawing takes as long as decoding
         return audio
     noise = torch.from_numpy(rng.standard_normal(len(audio), dtype=np.float32))

@@ -1,17 +1,18 @@
-"""Windows of stored segments: their pictures, sound and captions, read at random places."""
+"""Windows of stored segments: their pictures, sound and captions, read at any place."""
 
+import copy
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from vatt.core.batch import Batch
 from vatt.corpus.index import SHARDS_NAME, read_index
 from vatt.corpus.samples import FIELDS
 from vatt.corpus.shards import (
@@ -24,41 +25,26 @@ from vatt.corpus.shards import (
     UnreadableError,
     cut_member,
 )
-from vatt.corpus.tokenizer import open_tokenizer
-from vatt.loading.augmentation import View, to_unit
-from vatt.loading.windows import Framing, decode_video
+from vatt.corpus.tokenizer import PAD_ID, open_tokenizer
+from vatt.loading.augmentation import to_unit
+from vatt.loading.windows import View, decode_video
 from vatt.media.audio import decode_audio
 from vatt.media.captions import Caption, choose_candidates
 from vatt.media.probe import MediaError
-from vatt.media.video import Box
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
 Place = int | float
 """A frame, or a place between two where there are no pictures."""
-
-
-class Clip(NamedTuple):
-    """One window of a segment; see `Batch` for the ranges and the masks."""
-
-    video: Float[Tensor, "T H W 3"]
-    audio: Float[Tensor, " S"]
-    text: Int[Tensor, "P L"]
-    audio_mask: Bool[Tensor, ""]
-    text_mask: Bool[Tensor, " P"]
-
-
-def collate(clips: Sequence[Clip]) -> Batch:
-    """Stack clips to a batch."""
-    return Batch(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
+Window = dict[str, Tensor]
+"""What a network takes of a window, and what it learns from it, by the names in `Batch`."""
 
 
 class ClipReader:
     """Reads windows of the segments of a preprocessed corpus.
 
-    A segment is a row of `read_rows` or of the index, or a `Sample`.
-
-    A window is `clip.num_frames` frames from a start frame on, and the sound of the same time. What
-    is shorter than a window repeats from its beginning.
+    A segment is a row of `read_rows` or of the index, or a `Sample`. A window is `clip.num_frames`
+    frames from a start frame on, and the sound of the same time. What is shorter than a window
+    repeats from its beginning. All that read windows raise ShardError if the shard is damaged.
     """
 
     def __init__(
@@ -69,11 +55,18 @@ class ClipReader:
         self.preprocess_dir = preprocess_dir
         self._shards = shards or LocalShards(preprocess_dir / SHARDS_NAME)
         self._tokenizer = open_tokenizer(preprocess_dir)
-        self._held = ("", 0, b"")
+        # The members of a segment stand together and are read at once, also for other sizes.
+        self._read_range = lru_cache(maxsize=1)(self._shards.read)
         self._rows: dict[str, pd.DataFrame] = {}
 
+    def resize(self, clip: ClipParams) -> "ClipReader":
+        """Return a reader of windows of other sizes that reads what both need only once."""
+        reader = copy.copy(self)
+        reader.clip = clip
+        return reader
+
     def read_rows(self, split: str) -> pd.DataFrame:
-        """Return what there is to know of the segments of a split to read them; it is kept.
+        """Return what is needed to read the segments of a split; it is kept.
 
         Raises:
             StageError: the index cannot be read.
@@ -84,113 +77,54 @@ class ClipReader:
         return self._rows[split]
 
     def read_video(self, segment: Any, start_frame: int, view: View) -> Float[Tensor, "T H W 3"]:
-        """Return the pictures of a window in [0, 1]; grey if the segment has none.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the pictures of a window in [0, 1]; grey if the segment has none."""
         size_px = self.clip.frame_size_px
         if not segment.has_video:
             return torch.full((self.clip.num_frames, size_px, size_px, 3), 0.5)
         return to_unit(self.read_pictures(segment, start_frame, view))
 
     def read_pictures(self, segment: Any, start_frame: int, view: View) -> UInt8[Tensor, "T H W 3"]:
-        """Return the pictures of a window of a segment that has some, as bytes.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        size_px = self.clip.frame_size_px
-        part = Box(view.top_px, view.left_px, size_px, size_px)
-        framing = Framing((view.height_px, view.width_px), view.box, part, view.is_flipped)
-        return torch.from_numpy(self._decode(segment, start_frame, framing))
-
-    def read_crops(
-        self, segment: Any, start_frame: int, views: Sequence[View]
-    ) -> UInt8[Tensor, "K T H W 3"]:
-        """Return squares of the pictures of a window, which are decoded once; as `read_pictures`.
-
-        The `views` differ in their places only.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        size_px = self.clip.frame_size_px
-        framing = Framing((views[0].height_px, views[0].width_px))
-        whole = self._decode(segment, start_frame, framing)
-        crops = [
-            whole[:, view.top_px : view.top_px + size_px, view.left_px : view.left_px + size_px]
-            for view in views
-        ]
-        return torch.from_numpy(np.stack(crops))
-
-    def _decode(
-        self, segment: Any, start_frame: int, framing: Framing
-    ) -> UInt8[np.ndarray, "T H W 3"]:
-        """Return the frames of a window, `clip.num_frames` of them; see `decode_video`."""
+        """Return the pictures of a window of a segment that has some, as bytes."""
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
-        member = self._member(segment, "video")
+        member = self._find_member(segment, "video")
         try:
-            window = decode_video(self._read(segment, member), start_frame, num_frames, framing)
+            window = decode_video(self._read(segment, member), start_frame, num_frames, view)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
-        if num_frames < self.clip.num_frames:
-            window = window[np.arange(self.clip.num_frames) % num_frames]
-        return window
+        return torch.from_numpy(_repeat(window, self.clip.num_frames))
 
     def read_audio(self, segment: Any, start_frame: Place) -> Float[Tensor, " S"]:
-        """Return the sound of a window in [-1, 1]; zeros if the segment has none.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the sound of a window in [-1, 1]; zeros if the segment has none."""
         if not segment.has_audio:
             return torch.zeros(self.clip.num_samples)
         num_samples = min(self.clip.num_samples, int(segment.num_samples))
         # The sound of a window may be up to a frame longer than its pictures.
         start = round(start_frame / segment.frame_rate_hz * AUDIO_RATE_HZ)
         start = min(start, int(segment.num_samples) - num_samples)
-        member = self._member(segment, "audio")
+        member = self._find_member(segment, "audio")
         try:
             samples = decode_audio(self._read(segment, member), start, num_samples)
         except MediaError as error:
             raise ShardError(f"{member}: {error}") from error
-        window = samples[_repeat(num_samples, self.clip.num_samples)]
-        return torch.from_numpy(window).float() / 32768
+        return torch.from_numpy(_repeat(samples, self.clip.num_samples)).float() / 32768
 
     def read_narration(self, segment: Any, start_frame: int, num_texts: int) -> list[str]:
-        """Return the captions nearest in time to the middle of a window, the nearest first.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
+        """Return the captions nearest in time to the middle of a window, the nearest first."""
         if not segment.num_context_captions:
             return []
-        meta = json.loads(self._read(segment, self._member(segment, "meta")))
+        meta = json.loads(self._read(segment, self._find_member(segment, "meta")))
         captions = [Caption(**caption) for caption in meta["captions"]]
         middle_s = (start_frame + self.clip.num_frames / 2) / segment.frame_rate_hz
         return [caption.text for caption in choose_candidates(captions, middle_s, num_texts)]
 
-    def read_text(self, segment: Any, start_frame: int) -> list[str]:
-        """Return the one text to evaluate a window with; empty if there is none.
-
-        The first annotated description of the segment, or else the caption nearest to the window.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        descriptions: list[str] = json.loads(segment.descriptions)
-        return descriptions[:1] or self.read_narration(segment, start_frame, 1)
-
-    def encode_texts(
-        self, texts: Sequence[str], num_texts: int
-    ) -> tuple[Int[Tensor, "P L"], Bool[Tensor, " P"]]:
-        """Return the ids of `num_texts` texts and which of them hold something."""
+    def encode_texts(self, segment: Any, texts: Sequence[str], num_texts: int) -> Window:
+        """Return the ids of `num_texts` texts of a segment and the masks, as in `Batch`."""
         padded = [*texts, *[""] * (num_texts - len(texts))]
         ids = self._tokenizer.encode(padded, self.clip.num_tokens)
-        return ids, (ids != 0).any(-1)
+        has_audio = torch.tensor(bool(segment.has_audio))
+        return {"text": ids, "audio_mask": has_audio, "text_mask": (ids != PAD_ID).any(-1)}
 
-    def _member(self, segment: Any, kind: str) -> Member:
+    def _find_member(self, segment: Any, kind: str) -> Member:
         return Member(
             shard_path=self._shards.locate(segment.shard),
             name=segment.key + SUFFIXES[kind],
@@ -199,21 +133,18 @@ class ClipReader:
         )
 
     def _read(self, segment: Any, member: Member) -> bytes:
-        """Return a member of a segment; all of the last segment are held, they stand together."""
-        if self._held[0] != segment.key:
-            kinds = [kind for kind in SUFFIXES if getattr(segment, f"{kind}_bytes")]
-            offsets = [int(getattr(segment, f"{kind}_offset")) for kind in kinds]
-            sizes = [int(getattr(segment, f"{kind}_bytes")) for kind in kinds]
-            begin = min(offsets) - HEADER_BYTES
-            end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
-            try:
-                content = self._shards.read(segment.shard, begin, end)
-            except UnreadableError as error:
-                raise ShardError(f"{member}: {error}") from error
-            self._held = segment.key, begin, content
-        return cut_member(self._held[2], self._held[1], member)
+        """Return a member of a segment, cut out of all of them."""
+        members = [self._find_member(segment, kind) for kind in SUFFIXES]
+        present = [one for one in members if one.num_bytes]
+        begin = min(one.offset for one in present) - HEADER_BYTES
+        end = max(one.offset + one.num_bytes for one in present)
+        try:
+            content = self._read_range(segment.shard, begin, end)
+        except UnreadableError as error:
+            raise ShardError(f"{member}: {error}") from error
+        return cut_member(content, begin, member)
 
 
-def _repeat(length: int, wanted: int) -> Any:
-    """Index of `wanted` items that starts again at 0 after `length` of them."""
-    return slice(None) if length == wanted else np.arange(wanted) % length
+def _repeat(values: Shaped[np.ndarray, "_ ..."], length: int) -> Shaped[np.ndarray, "_ ..."]:
+    """Return `length` values that start again from the first one after the last."""
+    return values if len(values) == length else values[np.arange(length) % len(values)]

@@ -1,6 +1,6 @@
-"""Change of colours, compiled by Numba: short loops over a frame that stays in the cache.
+"""Changes of colour, compiled by Numba: short loops over a frame that stays in the cache.
 
-As some forty operations of torch, one after the other, this took longer than all the decoding.
+As some forty operations of torch, one after the other, they took longer than all the decoding.
 """
 
 from typing import Any
@@ -21,8 +21,9 @@ _compiled = numba.njit(cache=True, fastmath=True, error_model="numpy")
 def change_colours(planes: Any, changes: Any, out: Any) -> None:
     """Write bytes of `planes` (T 3 P) with changed colours to `out` (T P 3), in [-1, 1].
 
-    P are the pixels of a frame. changes: brightness to add (white is 1), factors of saturation and
-    of contrast (around the mean of a channel of a frame), turns of hue. All numbers are float32.
+    P counts the pixels of a frame. `changes` are the brightness to add (white is 1), the factors of
+    saturation and of contrast (around the mean of a channel of a frame), and the turns of hue, all
+    float32.
     """
     brightness, saturation, contrast, turns = changes
     num_pixels = planes.shape[2]
@@ -63,7 +64,7 @@ def keep_colours(planes: Any, out: Any) -> None:
 
 
 def load_compiled() -> None:
-    """Load what Numba compiled: nearly a second, which processes forked after it need not spend."""
+    """Load what Numba compiled: nearly a second, which processes forked later need not spend."""
     planes, out = np.zeros((1, 3, 1), np.uint8), np.zeros((1, 1, 3), np.float32)
     change_colours(planes, (ZERO, ONE, ONE, ZERO), out)
     keep_colours(planes, out)

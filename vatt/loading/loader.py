@@ -1,174 +1,122 @@
-"""Batches for training and for evaluation.
+"""Batches of training: augmented random windows, decoded by processes of their own.
 
 The order of training and everything random in it depend on the seed and the step only: not on the
 number of ranks or workers, nor on where a run was resumed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vatt.core.batch import Batch
+from vatt.core.batch import Batch, LabelledBatch
 from vatt.core.errors import StageError
 from vatt.corpus.samples import SampleTable
-from vatt.corpus.shards import Shards
-from vatt.loading.augmentation import (
-    View,
-    add_noise,
-    centre_view,
-    draw_view,
-    jitter_colour,
-)
-from vatt.loading.clips import Clip, ClipReader, collate
+from vatt.loading.augmentation import add_noise, draw_view, jitter_colour
+from vatt.loading.clips import ClipReader, Place, Window
 from vatt.loading.colour import load_compiled
+from vatt.loading.labelled import LabelledSplit
 from vatt.loading.order import SAMPLE_STREAM, Share, TrainingOrder, weigh
-from vatt.params import ClipParams
+from vatt.loading.tasks import TaskInput
 
 AnyBatch = TypeVar("AnyBatch")
-"""What is made of the items of a batch."""
+"""The batch that is made of some items."""
 
 
-@dataclass(frozen=True)
-class LoaderOptions:
-    """Where samples of training come from, how often and by how many processes."""
+class TrainingWindows(Dataset[Window]):
+    """Augmented random windows of the samples of a corpus; an item is an (epoch, sample) pair.
 
-    num_workers: int = 0
-    source_weights: Mapping[str, float] | None = None
-    """See `weigh`."""
-    shards: Shards | None = None
-    """None: the folder `shards` of the corpus."""
+    A window of a labelled segment comes with its `labels`, any other with the narration around it.
+    """
 
+    def __init__(
+        self,
+        reader: ClipReader,
+        task_input: TaskInput,
+        samples: SampleTable | LabelledSplit,
+        seed: int,
+    ) -> None:
+        self._reader = reader.resize(task_input.stored_clip)
+        self._input, self._samples, self._seed = task_input, samples, seed
 
-class StepBatches:
-    """What DataLoader takes for a batch sampler: the (epoch, sample) pairs of each step."""
-
-    def __init__(self, order: TrainingOrder, shares: Sequence[Share]) -> None:
-        self._order = order
-        self._shares = shares
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._order.batches(self._shares)
-
-    def __len__(self) -> int:
-        return max(0, self._order.num_steps - self._order.start_step)
-
-
-class TrainingClips(Dataset[Clip]):
-    """Augmented random windows of the segments that can be learnt from; items are (epoch, sample)."""
-
-    def __init__(self, reader: ClipReader, table: SampleTable, seed: int) -> None:
-        self._reader = reader
-        self._table = table
-        self._seed = seed
-
-    def __getitem__(self, item: tuple[int, int]) -> Clip:
-        """Return the window of a sample in an epoch.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        epoch, sample = item
-        reader, clip, augment = self._reader, self._reader.clip, self._reader.clip.augment
-        segment = self._table[sample]
-        rng = np.random.default_rng([SAMPLE_STREAM, self._seed, epoch, sample])
-        start_frame = int(rng.integers(max(0, segment.num_frames - clip.num_frames) + 1))
-        size_px = (segment.height_px, segment.width_px)
-        view = draw_view(size_px, clip.frame_size_px, augment, rng)
-        video = jitter_colour(reader.read_pictures(segment, start_frame, view), augment, rng)
-        audio = add_noise(reader.read_audio(segment, start_frame), augment, rng)
-        texts = reader.read_narration(segment, start_frame, clip.num_candidates)
-        text, text_mask = reader.encode_texts(texts, clip.num_candidates)
-        return Clip(video, audio, text, torch.tensor(segment.has_audio), text_mask)
+    def __getitem__(self, item: tuple[int, int]) -> Window:
+        """Return the window of a sample in an epoch; raise ShardError if its shard is damaged."""
+        epoch, number = item
+        reader, clip, segment = self._reader, self._reader.clip, self._samples[number]
+        rng = np.random.default_rng([SAMPLE_STREAM, self._seed, epoch, number])
+        last_start = self._input.find_last_start(segment)
+        window: Window = {}
+        if "video" in self._input.modalities:
+            start: Place = int(rng.integers(int(last_start) + 1))
+            size_px = (segment.height_px, segment.width_px)
+            view = draw_view(size_px, clip.frame_size_px, clip.augment, rng)
+            pictures = reader.read_pictures(segment, int(start), view)
+            window["video"] = self._input.shape_video(jitter_colour(pictures, clip.augment, rng))
+        else:
+            start = rng.uniform(0, last_start)
+        if "audio" in self._input.modalities:
+            audio = add_noise(reader.read_audio(segment, start), clip.augment, rng)
+            window["audio"] = self._input.shape_audio(audio)
+        if isinstance(self._samples, LabelledSplit):
+            return window | {"labels": self._samples.mark(number)}
+        texts = reader.read_narration(segment, int(start), clip.num_candidates)
+        return window | reader.encode_texts(segment, texts, clip.num_candidates)
 
 
 def open_pretraining_loader(
-    preprocess_dir: Path, clip: ClipParams, order: TrainingOrder, options: LoaderOptions
+    reader: ClipReader,
+    order: TrainingOrder,
+    source_weights: Mapping[str, float] | None = None,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Return the batches of a rank from `order.start_step` on.
+    """Return the batches of a rank from `order.start_step` on; see `weigh` for the weights.
 
     Raises:
         StageError: the corpus cannot be read, nothing in it can be learnt from, or the weights do
             not fit it; while iterating: a worker was killed.
         ShardError: while iterating: a shard is damaged.
     """
-    table = SampleTable(preprocess_dir)
-    shares = weigh(table.sizes, options.source_weights)
-    clips = TrainingClips(ClipReader(preprocess_dir, clip, options.shards), table, order.seed)
-    return load_batches(clips, StepBatches(order, shares), collate, options.num_workers)
+    table = SampleTable(reader.preprocess_dir)
+    shares = weigh(table.sizes, source_weights)
+    windows = TrainingWindows(reader, TaskInput("audio_visual", reader.clip), table, order.seed)
+    return load_batches(windows, order.batches(shares), _collate, num_workers)
 
 
-class EvaluationWindows(Dataset[list[Clip]]):
-    """For each segment of a split, windows that are evenly spaced over it, the middle of the picture.
-
-    One window is the middle one.
-    """
-
-    def __init__(self, reader: ClipReader, split: str, num_windows: int) -> None:
-        self.rows = reader.read_rows(split)
-        self._reader = reader
-        self._num_windows = num_windows
-
-    def __getitem__(self, sample: int) -> list[Clip]:
-        """Return the windows of a segment.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        clip, segment = self._reader.clip, self.rows.iloc[sample]
-        last_start = max(0, segment.num_frames - clip.num_frames)
-        places = np.linspace(0, 1, self._num_windows) if self._num_windows > 1 else np.array([0.5])
-        starts = (places * last_start).round().astype(int).tolist()
-        size_px = (int(segment.height_px), int(segment.width_px))
-        view = centre_view(size_px, clip.frame_size_px)
-        return [self._read(segment, start, view) for start in starts]
-
-    def _read(self, segment: Any, start_frame: int, view: View) -> Clip:
-        reader = self._reader
-        text, text_mask = reader.encode_texts(reader.read_text(segment, start_frame), 1)
-        video = reader.read_video(segment, start_frame, view).mul_(2).sub_(1)
-        audio = reader.read_audio(segment, start_frame)
-        return Clip(video, audio, text, torch.tensor(bool(segment.has_audio)), text_mask)
-
-
-def open_evaluation_loader(
+def open_labelled_loader(
     reader: ClipReader,
-    split: str,
-    num_windows: int,
-    batch_size: int,
+    task_input: TaskInput,
+    split: LabelledSplit,
+    order: TrainingOrder,
     num_workers: int = 0,
-) -> Iterator[tuple[pd.DataFrame, Batch]]:
-    """Yield the rows of `batch_size` segments of a split and their windows, in the order of the index.
-
-    The batch holds `num_windows` windows of the first segment, then those of the second, ... Nothing
-    is random. Its text (P = 1) is the first annotated description, or else the nearest caption. A
-    segment without a picture has grey ones: see `has_video` in the rows.
+) -> Iterator[LabelledBatch]:
+    """Return the batches of a rank from `order.start_step` on; all samples are equally frequent.
 
     Raises:
-        StageError: the corpus cannot be read.
-        ShardError: a shard is damaged.
+        StageError: while iterating: a worker was killed.
+        ShardError: while iterating: a shard is damaged.
     """
-    windows = EvaluationWindows(reader, split, num_windows)
-    samples = [
-        list(range(first, min(first + batch_size, len(windows.rows))))
-        for first in range(0, len(windows.rows), batch_size)
-    ]
-    batches = load_batches(windows, samples, _collate_windows, num_workers)
-    for batch_samples, batch in zip(samples, batches, strict=True):
-        yield windows.rows.iloc[batch_samples], batch
+    windows = TrainingWindows(reader, task_input, split, order.seed)
+    batches = order.batches([Share(0, len(split))])
+    return load_batches(windows, batches, _collate_labelled, num_workers)
 
 
-def _collate_windows(segments: list[list[Clip]]) -> Batch:
-    return collate([clip for windows in segments for clip in windows])
+def _collate(windows: Sequence[Window]) -> Batch:
+    return Batch(**_stack(windows))
+
+
+def _collate_labelled(windows: Sequence[Window]) -> LabelledBatch:
+    signals = _stack(windows)
+    return LabelledBatch(labels=signals.pop("labels"), signals=signals)
+
+
+def _stack(windows: Sequence[Window]) -> Window:
+    return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
 
 
 def load_batches(
-    clips: Dataset[Any],
+    windows: Dataset[Any],
     batches: Iterable[list[Any]],
     collate_batch: Callable[[list[Any]], AnyBatch],
     num_workers: int,
@@ -180,7 +128,7 @@ def load_batches(
     if num_workers:
         load_compiled()
     loader = DataLoader(
-        clips,
+        windows,
         batch_sampler=batches,
         collate_fn=collate_batch,
         num_workers=num_workers,
@@ -191,7 +139,7 @@ def load_batches(
 
 
 def _name_failures(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
-    """Tell what failed in a worker without its traceback, which torch puts into the message."""
+    """Raise what failed in a worker without its traceback, which torch puts into the message."""
     try:
         yield from batches
     except StageError as error:
@@ -202,6 +150,6 @@ def _name_failures(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise StageError(
-            f"a process that decodes clips died: {error}; the system kills one when memory runs out: "
-            "launch.loader_workers = fewer need less"
+            f"a process that decodes clips died: {error}; the system kills one when memory runs "
+            "out: launch.loader_workers = fewer need less"
         ) from error

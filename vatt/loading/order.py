@@ -1,26 +1,30 @@
 """Which samples a step of training takes: a function of seed and step, without a list of samples.
 
-Pseudo-random permutations that are computed place by place, without a list of what they permute.
-
-A Feistel network permutes the numbers of an even count of bits; what falls outside the wanted range
-is sent through it again until it falls inside ("cycle walking", Black and Rogaway 2002).
+A Feistel network permutes the numbers of an even count of bits; what falls outside the range of the
+samples is sent through it again until it falls inside ("cycle walking", Black and Rogaway 2002).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Int64, UInt64
 
 from vatt.core.errors import StageError
 
+# The first number of a seed says what it is for.
+ORDER_STREAM = 1
+SAMPLE_STREAM = 2
 ROUNDS = 8
 MIN_HALF_BITS = 3
-"""Fewer bits would mix the places of very small ranges badly."""
+"""Fewer bits would mix very small ranges badly."""
 MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of SplitMix64
 SHIFT = np.uint64(31)
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+MAX_BLOCK = 2**31
 
 
 def permute(
@@ -55,32 +59,26 @@ def _mix(
     return (left << half_bits) | right
 
 
-# The first number of a seed tells what it is for.
-ORDER_STREAM = 1
-SAMPLE_STREAM = 2
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-MAX_BLOCK = 2**31
-
-
 @dataclass(frozen=True)
 class Share:
-    """Samples that stand together in the corpus, and how many of each `sum of weights` draws they get."""
+    """Samples that stand together in the corpus, drawn in proportion to a weight."""
 
     first_sample: int
     num_samples: int
     weight: int = 1
+    """How many of each `sum of weights` draws they get."""
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Which clips a rank gets in which step."""
+    """Which samples a rank gets in which step."""
 
     seed: int
     batch_size: int
-    """Over all ranks."""
+    """Samples of a step over all ranks."""
     start_step: int
     num_steps: int
-    """Of the whole run: the last step is num_steps - 1."""
+    """Steps of the whole run: the last one is num_steps - 1."""
     rank: int = 0
     world_size: int = 1
 
@@ -91,20 +89,20 @@ class TrainingOrder:
     def batches(self, shares: Sequence[Share]) -> Iterator[list[tuple[int, int]]]:
         """Yield for each step the (epoch, sample) pairs of this rank.
 
-        A step takes the next `batch_size` draws, and a rank its part of them. An epoch is one
-        of the share that the sample is of.
+        A step takes the next `batch_size` draws, and a rank its part of them. An epoch is one of
+        the share that the sample belongs to.
         """
         size = self.batch_size // self.world_size
         for step in range(self.start_step, self.num_steps):
             first = step * self.batch_size + self.rank * size
-            draws = draw_samples(self.seed, shares, np.arange(first, first + size))
-            yield [(int(epoch), int(sample)) for epoch, sample in zip(*draws, strict=True)]
+            epochs, samples = draw_samples(self.seed, shares, np.arange(first, first + size))
+            yield list(zip(epochs.tolist(), samples.tolist(), strict=True))
 
 
 def draw_samples(
     seed: int, shares: Sequence[Share], draws: Int64[np.ndarray, " N"]
 ) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
-    """Return the epoch and the sample of these draws of an endless row.
+    """Return the epoch and the sample of these draws, which are numbered without end.
 
     Every block of as many draws as the weights sum to holds each share as often as its weight says,
     spread evenly. The draws of a share go through epochs, each a permutation of all its samples.
@@ -129,7 +127,7 @@ def draw_samples(
 
 
 def _coprime_step(size: int) -> int:
-    """Return a step that visits all places of a ring, neighbours far apart: about the golden ratio."""
+    """Return a step that visits all places of a ring, neighbours far apart by the golden ratio."""
     step = max(1, round(size * GOLDEN_RATIO))
     while math.gcd(step, size) != 1:
         step += 1
@@ -149,23 +147,21 @@ def weigh(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> list
     """
     if weights is None:
         return [Share(0, sum(sizes.values()))]
-    unknown = sorted(name for name in weights if weights[name] and not sizes.get(name))
-    if unknown or set(sizes) - set(weights):
+    named = f"pretrain.source_weights = {dict(weights)}"
+    if set(sizes) - set(weights) or any(weights[name] and not sizes.get(name) for name in weights):
         raise StageError(
-            f"pretrain.source_weights = {dict(weights)}: needs a weight for each source with segments "
-            f"to train on ({', '.join(sizes)}) and for no other; 0 leaves a source out"
+            f"{named}: needs a weight for each source with segments to train on "
+            f"({', '.join(sizes)}) and for no other; 0 leaves a source out"
         )
     fractions = {name: Fraction(str(weights[name])) for name in sizes}
     scale = math.lcm(*(fraction.denominator for fraction in fractions.values()))
     whole = {name: int(fraction * scale) for name, fraction in fractions.items()}
     divisor = math.gcd(*whole.values())
     if not divisor or sum(whole.values()) // divisor > MAX_BLOCK:
-        raise StageError(
-            f"pretrain.source_weights = {dict(weights)}: are not all 0, and have few digits"
-        )
-    shares, first = [], 0
-    for name, size in sizes.items():
-        if whole[name]:
-            shares.append(Share(first, size, whole[name] // divisor))
-        first += size
-    return shares
+        raise StageError(f"{named}: are not all 0, and have few digits")
+    firsts = accumulate(sizes.values(), initial=0)
+    return [
+        Share(first, sizes[name], whole[name] // divisor)
+        for first, name in zip(firsts, sizes, strict=False)
+        if whole[name]
+    ]

@@ -1,11 +1,12 @@
-"""What networks see of a clip at test: windows spread over it, crops of these (VATT appendix A.3).
+"""Fixed windows of segments, which networks are measured on (VATT appendix A.3).
 
-A clip is read once for all networks, whatever each of them looks at.
+A window lies in the middle, or several are spread over a segment and its picture. A segment is read
+once for all networks, whatever each of them looks at.
 """
 
+import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,143 +16,165 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vatt.corpus.index import SHARDS_NAME
-from vatt.corpus.shards import LocalShards
-from vatt.loading.augmentation import side_views, to_unit
-from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import MODALITIES, TaskInput
+from vatt.core.batch import Batch, LabelledBatch
+from vatt.loading.augmentation import spread_crops, to_unit
+from vatt.loading.clips import ClipReader, Window
+from vatt.loading.labelled import LabelledSplit
 from vatt.loading.loader import load_batches
+from vatt.loading.tasks import TaskInput
+from vatt.loading.windows import View
 
 MIDDLE = 0.5
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a network looks at a clip.
+    """How a network looks at a segment."""
 
-    places: where its windows start, from 0, the first possible place of the clip, to 1, the last
-    one. num_crops: squares along the longer side of a picture; a square picture has one.
-    """
-
-    wanted: TaskInput
+    task_input: TaskInput
     places: tuple[float, ...]
+    """Where its windows start, from 0, the first possible place of the segment, to 1, the last."""
     num_crops: int = 1
+    """Squares along the longer side of a picture; a square picture has one."""
+    has_texts: bool = False
+    """Whether each window comes with one text and the masks, as in `Batch`."""
 
     @property
     def num_views(self) -> int:
-        """How many views a clip has at most."""
+        """How many views a segment has at most."""
         return len(self.places) * self.num_crops
 
 
 def spread_places(num_windows: int) -> tuple[float, ...]:
-    """Return places of windows that are evenly spaced over a clip; one is in the middle."""
+    """Return places of windows that are evenly spaced over a segment; one is in the middle."""
     return tuple(np.linspace(0, 1, num_windows).tolist()) if num_windows > 1 else (MIDDLE,)
 
 
 class Views(NamedTuple):
-    """The views of a clip: W windows with K crops each, all of the first window first.
-
-    RGB and mono in [-1, 1]; grey and silent where the clip has none. The sound of a window is there
-    for each of its crops.
-    """
+    """The views of a segment: W windows with K crops each, all of the first window first."""
 
     signals: dict[str, Float[Tensor, "V ..."]]
+    """RGB and mono in [-1, 1]; grey and silent where the segment has none. The sound of a window is
+    there for each of its crops."""
     num_windows: int
 
 
-class SeenClips(Dataset[list[Views]]):
-    """For each segment, a row of `rows`, what each of the `looks` sees of it."""
+class FixedWindows(Dataset[list[Views]]):
+    """For each segment what each of the `looks` sees of it; nothing is random.
 
-    def __init__(self, preprocess_dir: Path, rows: pd.DataFrame, looks: Sequence[Look]) -> None:
-        self.rows = rows
-        self._looks = looks
-        shards = LastRead(preprocess_dir / SHARDS_NAME)
-        self._readers = [look.wanted.open_reader(preprocess_dir, shards) for look in looks]
+    `segments` are a `LabelledSplit`, or `iloc` of rows of the index.
+    """
+
+    def __init__(self, reader: ClipReader, segments: Any, looks: Sequence[Look]) -> None:
+        self._segments = segments
+        self._looks = [(look, reader.resize(look.task_input.stored_clip)) for look in looks]
 
     def __getitem__(self, number: int) -> list[Views]:
-        """Return the views of a segment for each look.
-
-        Raises:
-            ShardError: the shard is damaged.
-        """
-        clip = _OpenedClip(self.rows.iloc[number], {})
-        return [
-            _read_views(clip, reader, look)
-            for reader, look in zip(self._readers, self._looks, strict=True)
-        ]
-
-
-class LastRead(LocalShards):
-    """Shards of a folder that remember what was read last: readers of one clip share it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._held: tuple[tuple[str, int, int], bytes] | None = None
-
-    def read(self, shard: str, begin: int, end: int) -> bytes:
-        """Return the bytes of a shard from `begin` to before `end`, fewer if it ends before.
-
-        Raises:
-            UnreadableError: the shard is missing or cannot be read.
-        """
-        if self._held is None or self._held[0] != (shard, begin, end):
-            self._held = (shard, begin, end), super().read(shard, begin, end)
-        return self._held[1]
+        """Return the views of a segment by look; raise ShardError if its shard is damaged."""
+        segment = self._segments[number]
+        decoded: dict[Hashable, Tensor] = {}  # for one look, and may serve another
+        views = []
+        for look, reader in self._looks:
+            last_start = look.task_input.find_last_start(segment)
+            windows = [
+                _read_window(segment, place * last_start, look, reader, decoded)
+                for place in look.places
+            ]
+            views.append(Views(_join(windows), len(windows)))
+        return views
 
 
-def open_views(clips: SeenClips, batch_size: int, num_workers: int = 0) -> Iterator[list[Any]]:
-    """Yield for `batch_size` clips at a time their views by look, in the order of the rows.
+def _read_window(
+    segment: Any, start: float, look: Look, reader: ClipReader, decoded: dict[Hashable, Tensor]
+) -> Window:
+    """Return the signals of a window, each for all of its crops."""
+    window, num_crops = {}, 1
+    if "video" in look.task_input.modalities:
+        start = round(start)
+        crops = _read_crops(segment, start, look, reader, decoded)
+        window["video"], num_crops = look.task_input.shape_video(crops), len(crops)
+    if "audio" in look.task_input.modalities:
+        key = (reader.clip.num_samples, start)
+        if key not in decoded:
+            decoded[key] = reader.read_audio(segment, start)
+        window["audio"] = look.task_input.shape_audio(decoded[key]).expand(num_crops, -1)
+    if look.has_texts:
+        descriptions: list[str] = json.loads(segment.descriptions)
+        texts = descriptions[:1] or reader.read_narration(segment, int(start), 1)
+        encoded = reader.encode_texts(segment, texts, 1)
+        window |= {name: values[None] for name, values in encoded.items()}
+    return window
+
+
+def _read_crops(
+    segment: Any, start_frame: int, look: Look, reader: ClipReader, decoded: dict[Hashable, Tensor]
+) -> Float[Tensor, "K T H W 3"]:
+    """Return the crops of a window in [-1, 1]; one that is grey if there is no picture."""
+    num_frames, size_px = reader.clip.num_frames, reader.clip.frame_size_px
+    if not segment.has_video:
+        return torch.zeros((1, num_frames, size_px, size_px, 3))
+    picture_px = (int(segment.height_px), int(segment.width_px))
+    scaled_px, boxes = spread_crops(picture_px, size_px, look.num_crops)
+    key = (num_frames, start_frame, scaled_px)
+    if key not in decoded:
+        decoded[key] = reader.read_pictures(segment, start_frame, View(scaled_px))
+    crops = [
+        decoded[key][:, box.top_px : box.top_px + size_px, box.left_px : box.left_px + size_px]
+        for box in boxes
+    ]
+    return to_unit(torch.stack(crops)).mul_(2).sub_(1)
+
+
+def _join(parts: Sequence[Window]) -> Window:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def load_views(
+    windows: FixedWindows, num_segments: int, batch_size: int, num_workers: int = 0
+) -> Iterator[tuple[list[int], list[list[Views]]]]:
+    """Yield the numbers of `batch_size` segments and of each its views by look, in order.
 
     Raises:
         StageError: a worker was killed.
         ShardError: a shard is damaged.
     """
-    numbers = list(range(len(clips.rows)))
+    numbers = list(range(num_segments))
     batches = [numbers[first : first + batch_size] for first in numbers[::batch_size]]
-    return load_batches(clips, batches, list, num_workers)
+    return zip(batches, load_batches(windows, batches, list, num_workers), strict=True)
 
 
-class _OpenedClip(NamedTuple):
-    """A segment, and what was decoded of it for one look and may serve another."""
+def open_validation_loader(
+    reader: ClipReader, split: str, batch_size: int
+) -> Iterator[tuple[pd.DataFrame, Batch]]:
+    """Yield rows of `batch_size` segments of a split and their middle windows, in index order.
 
-    segment: Any
-    decoded: dict[Hashable, Tensor]
+    The text (P = 1) is the first annotated description, or else the nearest caption. A segment
+    without a picture has grey ones: see `has_video` in the rows.
 
-
-def _read_views(clip: _OpenedClip, reader: ClipReader, look: Look) -> Views:
-    last_start = look.wanted.find_last_start(clip.segment)
-    windows = [_read_window(clip, reader, look, place * last_start) for place in look.places]
-    names = windows[0].keys()
-    signals = {name: torch.cat([window[name] for window in windows]) for name in names}
-    return Views(signals, len(windows))
-
-
-def _read_window(
-    clip: _OpenedClip, reader: ClipReader, look: Look, start: float
-) -> dict[str, Float[Tensor, "K ..."]]:
-    wanted, signals, num_crops = look.wanted, {}, 1
-    if "video" in MODALITIES[wanted.task]:
-        start = round(start)
-        crops = [wanted.shape_video(crop) for crop in _read_crops(clip, reader, look, start)]
-        signals["video"], num_crops = torch.stack(crops), len(crops)
-    if "audio" in MODALITIES[wanted.task]:
-        key = ("audio", reader.clip.num_samples, start)
-        if key not in clip.decoded:
-            clip.decoded[key] = reader.read_audio(clip.segment, start)
-        signals["audio"] = wanted.shape_audio(clip.decoded[key]).expand(num_crops, -1)
-    return signals
+    Raises:
+        StageError: the corpus cannot be read.
+        ShardError: a shard is damaged.
+    """
+    rows = reader.read_rows(split)
+    look = Look(TaskInput("audio_visual", reader.clip), (MIDDLE,), has_texts=True)
+    windows = FixedWindows(reader, rows.iloc, [look])
+    for numbers, clips in load_views(windows, len(rows), batch_size):
+        yield rows.iloc[numbers], Batch(**_join([views.signals for (views,) in clips]))
 
 
-def _read_crops(
-    clip: _OpenedClip, reader: ClipReader, look: Look, start_frame: int
-) -> Float[Tensor, "K T H W 3"]:
-    """Return the crops of a window in [-1, 1]; one that is grey if there is no picture."""
-    size_px, segment = reader.clip.frame_size_px, clip.segment
-    if not segment.has_video:
-        return torch.zeros((1, reader.clip.num_frames, size_px, size_px, 3))
-    picture_px = (int(segment.height_px), int(segment.width_px))
-    views = tuple(side_views(picture_px, size_px, look.num_crops))
-    key = ("video", reader.clip.num_frames, size_px, start_frame, views)
-    if key not in clip.decoded:
-        clip.decoded[key] = reader.read_crops(segment, start_frame, views)
-    return to_unit(clip.decoded[key]).mul_(2).sub_(1)
+def open_labelled_validation_loader(
+    reader: ClipReader,
+    task_input: TaskInput,
+    split: LabelledSplit,
+    num_segments: int,
+    batch_size: int,
+) -> Iterator[LabelledBatch]:
+    """Yield the middle windows of the first `num_segments` segments of a split, in order.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
+    windows = FixedWindows(reader, split, [Look(task_input, (MIDDLE,))])
+    for numbers, clips in load_views(windows, num_segments, batch_size):
+        labels = torch.stack([split.mark(number) for number in numbers])
+        yield LabelledBatch(_join([views.signals for (views,) in clips]), labels)

@@ -1,4 +1,4 @@
-"""Windows of stored videos: a few frames, or a box of them, decoded and scaled (VATT section 4.2)."""
+"""Decoding of stored videos: a few frames, of which a view is scaled and cut (VATT section 4.2)."""
 
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -12,37 +12,32 @@ from vatt.media.probe import MediaError
 from vatt.media.video import Box
 
 MARGIN_PX = 8
-"""Of what is cut out before colours are converted; even."""
+"""Pixels around a box whose colours those of the box depend on; even."""
 PROBING = {"skip_frame": "all"}
-"""Of the decoder that looks at a file when it is opened: it need not decode what is not kept."""
-# As `BILINEAR` of vatt.media.video; the colours of H.264 lie at the left of the pixels they are for.
+"""The decoder that looks at a file when it is opened need not decode what is not kept."""
+# As `BILINEAR` of vatt.media.video; the colours of H.264 lie at the left of their pixels.
 SCALING = "flags=bilinear+accurate_rnd+bitexact+full_chroma_inp+full_chroma_int:in_chroma_loc=left"
 Step = tuple[str, str]
 """A filter of FFmpeg and its arguments."""
 
 
-class Framing(NamedTuple):
-    """How pictures are shown: first a box is cut out, it is scaled to a size, then comes a part of that."""
+class View(NamedTuple):
+    """What is shown of a picture: a box of it is scaled to a size, then a part is cut out."""
 
     size_px: tuple[int, int]
-    """Height and width."""
-    box: Box | None = None
-    """None is the whole stored picture."""
+    """Height and width after scaling."""
     part: Box | None = None
     """None is all of what was scaled."""
+    box: Box | None = None
+    """None is the whole stored picture."""
     is_flipped: bool = False
-    """Left and right change places."""
-
-    @property
-    def shown_px(self) -> tuple[int, int]:
-        """Return the height and the width of what is shown."""
-        return self.size_px if self.part is None else (self.part.height_px, self.part.width_px)
+    """Whether left and right change places."""
 
 
 def decode_video(
-    data: bytes, first_frame: int, num_frames: int, framing: Framing
+    data: bytes, first_frame: int, num_frames: int, view: View
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Return frames of a stored video in RGB.
+    """Return a view of frames of a stored video in RGB.
 
     Only what these frames need is decoded: from the key frame before them. In memory the colours
     lie apart, so that the transposed array (T 3 H W) is contiguous.
@@ -50,7 +45,8 @@ def decode_video(
     Raises:
         MediaError: the video is damaged or ends too early.
     """
-    planes = np.empty((num_frames, 3, *framing.shown_px), np.uint8)
+    shown_px = view.part[2:] if view.part else view.size_px
+    planes = np.empty((num_frames, 3, *shown_px), np.uint8)
     number, filters = 0, None
     try:
         with av.open(BytesIO(data), format="mp4", options=PROBING) as container:
@@ -62,7 +58,7 @@ def decode_video(
             for frame in container.decode(stream):
                 if frame.pts < first_pts:
                     continue
-                filters = filters or _open_filters(frame, framing)
+                filters = filters or _open_filters(frame, view)
                 filters.push(frame)
                 green, blue, red = filters.pull().planes
                 for target, plane in zip(planes[number], (red, green, blue), strict=True):
@@ -78,14 +74,22 @@ def decode_video(
     return planes.transpose(0, 2, 3, 1)
 
 
-def _open_filters(frame: Any, framing: Framing) -> Any:
-    """Return filters that show frames like this one in planar RGB."""
+def _open_filters(frame: Any, view: View) -> Any:
+    """Return filters that show a view of frames like this one in planar RGB."""
     graph = av.filter.Graph()
     graph.threads = 1
     last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
-    for name, arguments in [*_list_steps(frame, framing), ("buffersink", "")]:
+    height_px, width_px = view.size_px
+    steps = [] if view.box is None else _cut_box(frame, view.box)
+    # Planar RGB has the same values as rgb24, and swscale is several times as fast.
+    steps += [("scale", f"{width_px}:{height_px}:{SCALING}"), ("format", "gbrp")]
+    if view.part is not None:
+        steps.append(_cut(view.part))
+    if view.is_flipped:
+        steps.append(("hflip", ""))
+    for name, arguments in [*steps, ("buffersink", "")]:
         node = graph.add(name, arguments)
         last.link_to(node)
         last = node
@@ -93,23 +97,10 @@ def _open_filters(frame: Any, framing: Framing) -> Any:
     return graph
 
 
-def _list_steps(frame: Any, framing: Framing) -> list[Step]:
-    height_px, width_px = framing.size_px
-    # Planar RGB has the same values as rgb24, and swscale is several times as fast.
-    steps = [("scale", f"{width_px}:{height_px}:{SCALING}"), ("format", "gbrp")]
-    if framing.box is not None:
-        steps = _cut_box(frame, framing.box) + steps
-    if framing.part is not None:
-        steps.append(_cut(framing.part))
-    if framing.is_flipped:
-        steps.append(("hflip", ""))
-    return steps
-
-
 def _cut_box(frame: Any, box: Box) -> list[Step]:
     """Cut a box out of a frame in RGB: that of the stored colours could begin at even pixels only.
 
-    So a little more is cut out of these first, as much as the colours of the box depend on.
+    So the box and its margin are cut out of these first.
     """
     top_px, left_px = (max(0, side - side % 2 - MARGIN_PX) for side in box[:2])
     height_px = min(frame.height, box.top_px + box.height_px + MARGIN_PX) - top_px

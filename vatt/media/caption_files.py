@@ -1,4 +1,4 @@
-"""Which captions belong to which media file: those beside it with the same stem."""
+"""Which caption files belong to which media file: those beside it with the same stem."""
 
 import re
 from collections import defaultdict
@@ -15,14 +15,12 @@ CAPTION_FORMATS: dict[str, CaptionsFormat] = {
 }
 LANGUAGE = re.compile(r"(.+)\.([a-z]{2,3})(?:-[A-Za-z0-9]{2,8})*")
 """A stem with a language: clip.en, clip.pt-BR."""
-
-
 CORPUS_CAPTIONS = ("caption.json", "raw_caption.json")
-"""HowTo100M's file of all captions, beside the videos: {video id: {start, end, text}}."""
+"""The file of all captions of HowTo100M, beside the videos: {video id: {start, end, text}}."""
 
 
 def captions_format(name: str) -> CaptionsFormat | None:
-    """Format of a caption file by its suffix; None where the suffix is no caption file's."""
+    """Return the format of a caption file by its suffix; None if it is no caption file."""
     return CAPTION_FORMATS.get(PurePosixPath(name).suffix.lower())
 
 

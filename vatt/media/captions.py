@@ -1,15 +1,13 @@
 """Captions of a video: WebVTT, SRT, HowTo100M JSON or CSV files become timed texts.
 
-What is done with odd captions: a start before 0 becomes 0; tags are removed, entities decoded and
-lines joined; captions without text are skipped. Captions whose times are no finite numbers, or that
-do not end after they start, are left out and counted in `Transcript.problem`. The rest is sorted,
-and what captions repeat of each other is resolved (see `rolling_captions`). Captions beyond the end
-of the video stay, because its length is not known here.
+A start before 0 becomes 0; tags are removed, entities decoded and lines joined; captions without
+text are skipped. Captions whose times are no finite numbers, or that do not end after they start,
+are left out and counted in `Transcript.problem`. Captions beyond the end of the video stay, because
+its length is not known here.
 
-Rolling captions: those of speech recognisers show a line twice, and overlap; here each word is said once.
-
-Automatic captions scroll: a caption begins with the line that the one before it ended with, and
-stays until the next line has been said. HowTo100M and YouTube hold them so.
+Captions of speech recognisers, as of HowTo100M and YouTube, roll: a caption begins with the line
+that the one before it ended with, and stays until the next line has been said. `unroll` says each
+word once.
 """
 
 import csv
@@ -20,7 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,78 +27,9 @@ from vatt.corpus.manifest import CaptionsFormat
 TOUCH_S = 0.1
 """Captions that are further apart repeat words because somebody says them again."""
 MIN_REPEATED_WORDS = 3
-"""So many equal words within a line are no chance."""
+"""Fewer equal words within a line may be chance."""
 MAX_REPEATED = 50
 """Lines or words compared at most, so that a hostile file takes no longer than others."""
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A caption as it is shown: times in seconds, and its lines without what is only white space."""
-
-    start_s: float
-    end_s: float
-    lines: tuple[str, ...]
-
-
-def unroll(cues: Iterable[Cue]) -> list[Cue]:
-    """Return captions without what they repeat and without overlaps; `cues` are sorted by time.
-
-    Of a caption that touches the one before it, first lines that are the last lines of that one
-    are left out, and so are first words that are its last words: three or more, or all of its
-    words. A caption of which nothing is left prolongs the one before it. Then a caption ends where
-    the next one starts, unless it also lasts longer than that one: a title stays above speech.
-    """
-    kept: list[Cue] = []
-    before: Cue | None = None
-    for cue in cues:
-        lines = cue.lines
-        if before is not None and cue.start_s <= before.end_s + TOUCH_S:
-            lines = _leave_out(lines, before.lines)
-        if lines:
-            kept.append(replace(cue, lines=lines))
-        else:
-            kept[-1] = replace(kept[-1], end_s=max(kept[-1].end_s, cue.end_s))
-        before = cue
-    return _part(kept)
-
-
-def _leave_out(lines: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
-    """Return lines without what the lines before them have said."""
-    num_lines = _count_repeated(lines, before)
-    if num_lines:
-        return lines[num_lines:]
-    words, words_before = " ".join(lines).split(), " ".join(before).split()
-    num_words = _count_repeated(words, words_before)
-    if num_words >= MIN_REPEATED_WORDS or num_words == len(words_before):
-        words = words[num_words:]
-        return (" ".join(words),) if words else ()
-    return lines
-
-
-def _count_repeated(items: Sequence[str], before: Sequence[str]) -> int:
-    """Return how many first items are the last ones of `before`, at most."""
-    longest = min(len(items), len(before), MAX_REPEATED)
-    lengths = range(longest, 0, -1)
-    return next((n for n in lengths if list(items[:n]) == list(before[-n:])), 0)
-
-
-def _part(cues: Sequence[Cue]) -> list[Cue]:
-    """End captions where the next one begins, if that does not end before them."""
-    parted: list[Cue] = []
-    later: Cue | None = None  # the next one that starts later
-    following: Cue | None = None
-    for cue in reversed(cues):
-        if following is not None and following.start_s > cue.start_s:
-            later = following
-        following = cue
-        if later is not None and later.start_s < cue.end_s <= later.end_s:
-            parted.append(replace(cue, end_s=later.start_s))
-        else:
-            parted.append(cue)
-    return parted[::-1]
-
-
 COLUMNS = ("start", "end", "text")
 TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
@@ -123,20 +52,19 @@ class Caption:
     text: str
 
 
+class Cue(NamedTuple):
+    """A caption as it is shown in lines."""
+
+    start_s: float
+    end_s: float
+    lines: tuple[str, ...]
+
+
 class Transcript(NamedTuple):
     """The captions of a file, sorted by time, and what was left out."""
 
     captions: list[Caption]
     problem: str | None
-
-
-class RawCaption(NamedTuple):
-    """A caption as it stands in the file."""
-
-    start_s: float
-    end_s: float
-    text: str
-    """Lines are parted by newlines."""
 
 
 def choose_candidates(
@@ -216,24 +144,23 @@ def decode_text(content: bytes) -> str:
     raise CaptionError("is not a text file")
 
 
-def _collect(raw_captions: Iterable[RawCaption]) -> Transcript:
-    """Clean, check and sort captions; see the rules in the head of this module."""
+def _collect(stored: Iterable[Cue]) -> Transcript:
+    """Clean, check, sort and unroll captions."""
     cues = []
     lost: Counter[str] = Counter()
-    for raw in raw_captions:
-        lines = tuple(filter(None, map(_clean, raw.text.split("\n"))))
-        start_s = max(0.0, raw.start_s)
+    for cue in stored:
+        lines = tuple(filter(None, map(_clean, cue.lines)))
+        start_s = max(0.0, cue.start_s)
         if not lines:
             continue
-        if not (math.isfinite(raw.start_s) and math.isfinite(raw.end_s)):
+        if not (math.isfinite(cue.start_s) and math.isfinite(cue.end_s)):
             lost["with times that cannot be read"] += 1
-        elif raw.end_s <= start_s:
+        elif cue.end_s <= start_s:
             lost["not ending after their start"] += 1
         else:
-            cues.append(Cue(start_s, raw.end_s, lines))
-    if not lost:
-        problem = None
-    else:
+            cues.append(Cue(start_s, cue.end_s, lines))
+    problem = None
+    if lost:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
         total = len(cues) + lost.total()
         problem = f"{lost.total()} of {total} captions left out: {reasons}"
@@ -247,15 +174,73 @@ def _clean(line: str) -> str:
     return " ".join(line.encode("utf-8", "replace").decode().replace("\0", " ").split())
 
 
-def _read_cues(text: str) -> Iterator[RawCaption]:
+def unroll(cues: Iterable[Cue]) -> list[Cue]:
+    """Return captions without what they repeat and without overlaps; `cues` are sorted by time.
+
+    Of a caption that touches the one before it, first lines that are the last lines of that one
+    are left out, and so are first words that are its last words: three or more, or all of its
+    words. A caption of which nothing is left prolongs the one before it. Then a caption ends where
+    the next one starts, unless it also lasts longer than that one: a title stays above speech.
+    """
+    kept: list[Cue] = []
+    before: Cue | None = None
+    for cue in cues:
+        lines = cue.lines
+        if before is not None and cue.start_s <= before.end_s + TOUCH_S:
+            lines = _leave_out(lines, before.lines)
+        if lines:
+            kept.append(cue._replace(lines=lines))
+        else:
+            kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, cue.end_s))
+        before = cue
+    return _part(kept)
+
+
+def _leave_out(lines: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return lines without what the lines before them have said."""
+    num_lines = _count_repeated(lines, before)
+    if num_lines:
+        return lines[num_lines:]
+    words, words_before = " ".join(lines).split(), " ".join(before).split()
+    num_words = _count_repeated(words, words_before)
+    if num_words >= MIN_REPEATED_WORDS or num_words == len(words_before):
+        words = words[num_words:]
+        return (" ".join(words),) if words else ()
+    return lines
+
+
+def _count_repeated(items: Sequence[str], before: Sequence[str]) -> int:
+    """Return how many first items are the last ones of `before`, at most."""
+    longest = min(len(items), len(before), MAX_REPEATED)
+    lengths = range(longest, 0, -1)
+    return next((n for n in lengths if list(items[:n]) == list(before[-n:])), 0)
+
+
+def _part(cues: Sequence[Cue]) -> list[Cue]:
+    """End captions where the next one begins, if that does not end before them."""
+    parted: list[Cue] = []
+    later: Cue | None = None  # the next one that starts later
+    following: Cue | None = None
+    for cue in reversed(cues):
+        if following is not None and following.start_s > cue.start_s:
+            later = following
+        following = cue
+        if later is not None and later.start_s < cue.end_s <= later.end_s:
+            parted.append(cue._replace(end_s=later.start_s))
+        else:
+            parted.append(cue)
+    return parted[::-1]
+
+
+def _read_cues(text: str) -> Iterator[Cue]:
     """Read WebVTT or SRT: blocks between empty lines, with times in the first or second line.
 
     pysubs2 is not used: its WebVTT reader takes notes and the next cue's identifier for text, and
     the word times inside automatic captions for cues.
     """
-    blocks = [block.strip("\n").split("\n") for block in BETWEEN_CUES.split(text)]
     found = False
-    for lines in blocks:
+    for block in BETWEEN_CUES.split(text):
+        lines = block.strip("\n").split("\n")
         place = next((i for i, line in enumerate(lines[:2]) if "-->" in line), None)
         if place is None:  # the header, a note, a style sheet
             continue
@@ -264,19 +249,20 @@ def _read_cues(text: str) -> Iterator[RawCaption]:
         start_s, end_s = math.nan, math.nan
         if times:
             start_s, end_s = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
-        yield RawCaption(start_s, end_s, html.unescape(TAG.sub("", "\n".join(lines[place + 1 :]))))
+        shown = html.unescape(TAG.sub("", "\n".join(lines[place + 1 :])))
+        yield Cue(start_s, end_s, tuple(shown.split("\n")))
     if not found and not text.startswith("WEBVTT"):
         raise CaptionError("holds no caption: no line with `start --> end`")
 
 
 def _seconds(parts: tuple[str | None, ...]) -> float:
-    """Hours (or None), minutes, seconds and a decimal fraction of a second, in seconds."""
+    """Return seconds from hours (or None), minutes, seconds and a decimal fraction of a second."""
     hours, minutes, seconds, fraction = parts
     whole = int(hours or 0) * 3600 + int(minutes or 0) * 60
     return round(whole + float(f"{seconds}.{fraction}"), 3)
 
 
-def _read_howto100m(text: str) -> Iterator[RawCaption]:
+def _read_howto100m(text: str) -> Iterator[Cue]:
     """Read {"start": [...], "end": [...], "text": [...]}, alone or as {video id: it}."""
     try:
         content = json.loads(text)
@@ -292,10 +278,11 @@ def _read_howto100m(text: str) -> Iterator[RawCaption]:
         lengths = ", ".join(f"{len(v)} {name}" for name, v in zip(COLUMNS, lists, strict=True))
         raise CaptionError(f"start, end and text differ in length: {lengths}")
     for start, end, value in zip(*lists, strict=True):
-        yield RawCaption(_number(start), _number(end), value if isinstance(value, str) else "")
+        lines = value.split("\n") if isinstance(value, str) else ()
+        yield Cue(_number(start), _number(end), tuple(lines))
 
 
-def _read_csv(text: str) -> Iterator[RawCaption]:
+def _read_csv(text: str) -> Iterator[Cue]:
     """Read a CSV file with the columns start, end (seconds) and text; others are ignored."""
     rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
@@ -305,13 +292,14 @@ def _read_csv(text: str) -> Iterator[RawCaption]:
                 f"has no column {', '.join(missing)}; start, end and text are needed"
             )
         for row in rows:
-            yield RawCaption(_number(row["start"]), _number(row["end"]), row["text"] or "")
+            lines = (row["text"] or "").split("\n")
+            yield Cue(_number(row["start"]), _number(row["end"]), tuple(lines))
     except csv.Error as error:
         raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
 
 
 def _number(value: Any) -> float:
-    """A number of seconds; NaN for anything else."""
+    """Return a number of seconds; NaN for anything else."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Reading of source files that may be broken in any way (PyAV).
+"""Opening and decoding of source files that may be broken in any way (PyAV).
 
 All times are seconds on the time line of the file: 0 is where its earliest stream starts.
 """
@@ -78,35 +78,25 @@ def decode(container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[f
             time_s = 0.0 if last_s is None else last_s + 1e-6
         else:
             time_s = frame.time - zero_s
-        if last_s is not None:
-            _check_jump(last_s, time_s)
+        if last_s is not None and not -MAX_JUMP_BACK_S <= time_s - last_s <= MAX_JUMP_FORWARD_S:
+            raise MediaError(f"time stamps jump from {last_s:.3f} s to {time_s:.3f} s")
         last_s = time_s
         yield time_s, frame
-
-
-def _check_jump(last_s: float, time_s: float) -> None:
-    if time_s - last_s > MAX_JUMP_FORWARD_S or last_s - time_s > MAX_JUMP_BACK_S:
-        raise MediaError(f"time stamps jump from {last_s:.3f} s to {time_s:.3f} s")
 
 
 def _decode_packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
     """Yield the frames of the packets that can be decoded."""
     num_lost = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError as error:
-            problems.append(f"{stream.type}: reading stopped: {error.strerror}")
-            break
-        if packet is None:
-            break
-        # Decoders would make pictures of it: some bytes are in the clear.
-        if packet.has_sidedata("encryption_info"):
-            raise MediaError(f"the {stream.type} is encrypted (DRM)")
-        try:
-            yield from packet.decode()
-        except FFmpegError:
-            num_lost += 1
+    try:
+        for packet in container.demux(stream):
+            # Decoders would make pictures of it: some bytes are in the clear.
+            if packet.has_sidedata("encryption_info"):
+                raise MediaError(f"the {stream.type} is encrypted (DRM)")
+            try:
+                yield from packet.decode()
+            except FFmpegError:
+                num_lost += 1
+    except FFmpegError as error:
+        problems.append(f"{stream.type}: reading stopped: {error.strerror}")
     if num_lost:
         problems.append(f"{stream.type}: {num_lost} packets could not be decoded")

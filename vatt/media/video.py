@@ -1,9 +1,10 @@
-"""Pictures: from source frames to a constant frame rate, to and from stored H.264 (VATT section 4.1)."""
+"""Pictures: from source frames to a constant frame rate, to stored H.264 (VATT section 4.1)."""
 
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BytesIO
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import av
@@ -15,10 +16,10 @@ from vatt.media.probe import MediaError
 from vatt.params import PreprocessParams
 
 Picture = UInt8[np.ndarray, "H W 3"]
-"""RGB. Each colour is fastest to read as a plane by itself: in memory they follow each other."""
+"""RGB. In memory the colours follow each other, because a plane by itself is fastest to read."""
 
 MAX_HELD_S = 10.0
-"""A frame is shown until the next one, but not longer than this: after it there is no picture."""
+"""A frame is shown until the next one, but not longer than this; then there is no picture."""
 MAX_ASPECT = 8.0
 TOLERANCE_S = 0.001
 """Containers round time stamps to milliseconds."""
@@ -58,7 +59,8 @@ class FrameScaler:
         height = float(first_frame.height)
         if not 1 / MAX_ASPECT <= width / height <= MAX_ASPECT:
             raise MediaError(
-                f"the picture is {width:.0f} x {height:.0f}: a side is {MAX_ASPECT:.0f} times the other"
+                f"the picture is {width:.0f} x {height:.0f}: a side is {MAX_ASPECT:.0f} times the "
+                "other"
             )
         scale = short_side_px / min(width, height)
         self._width, self._height = (
@@ -89,7 +91,7 @@ class FrameScaler:
 
 
 def _view_planes(frame: Any) -> list[UInt8[np.ndarray, "H W"]]:
-    """Return red, green and blue of a frame in the format gbrp; to write to them changes it."""
+    """Return red, green and blue of a frame in the format gbrp; writing to them changes it."""
     green, blue, red = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : frame.width]
         for plane in frame.planes
@@ -114,49 +116,34 @@ def sample_frames(
 ) -> Iterator[Picture | None]:
     """Yield the picture shown at origin_s, origin_s + 1 / frame_rate_hz, ... until the stream ends.
 
-    None where nothing is shown. The first frame is shown one such time early, so that a single
-    frame cannot fall between two of them.
+    Yield None where nothing is shown. The first frame is shown one such time early, so that a
+    single frame cannot fall between two of them.
     """
 
     def first_slot_after(time_s: float) -> int:
         return math.ceil((time_s - TOLERANCE_S - origin_s) * frame_rate_hz)
 
-    slot = 0
-    picture: Picture | None = None
-    for is_first, frame, time_s, end_s in _with_ends(frames, 1 / frame_rate_hz):
-        begin, end = first_slot_after(time_s), first_slot_after(end_s)
-        if is_first:
-            begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
-            end = max(end, begin + 1)
-        while slot < begin:
-            yield None
-            slot += 1
-        picture = scaler.scale(frame) if slot < end else None
-        while slot < end:
-            yield picture
-            slot += 1
-
-
-def _with_ends(
-    frames: Iterator[tuple[float, Any]], default_s: float
-) -> Iterator[tuple[bool, Any, float, float]]:
-    """Yield whether it is the first, the frame, its time and when it is no longer shown.
-
-    A frame that is not later than the one before it is left out.
-    """
-    shown = next(frames, None)
-    is_first = True
+    slot, is_first, shown = 0, True, next(frames, None)
     while shown is not None:
         time_s, frame = shown
+        # A frame that is not later than the one before it is left out.
         shown = next((later for later in frames if later[0] > time_s), None)
         if shown is not None:
             end_s = shown[0]
+        elif frame.duration:
+            end_s = time_s + float(frame.duration * frame.time_base)
         else:
-            end_s = time_s + (
-                float(frame.duration * frame.time_base) if frame.duration else default_s
-            )
-        yield is_first, frame, time_s, min(end_s, time_s + MAX_HELD_S)
-        is_first = False
+            end_s = time_s + 1 / frame_rate_hz
+        begin = first_slot_after(time_s)
+        end = first_slot_after(min(end_s, time_s + MAX_HELD_S))
+        if is_first:
+            begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
+            end, is_first = max(end, begin + 1), False
+        yield from repeat(None, begin - slot)
+        slot = max(slot, begin)
+        if slot < end:
+            yield from repeat(scaler.scale(frame), end - slot)
+            slot = end
 
 
 def encode_video(

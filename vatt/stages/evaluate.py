@@ -18,7 +18,7 @@ from vatt.evaluate.published import list_published
 from vatt.evaluate.report import Report, write_report
 from vatt.evaluate.summary import REPORT_PATH, format_summary
 from vatt.evaluate.tables import read_studies
-from vatt.loading.labelled import TaskInput
+from vatt.loading.tasks import TaskInput
 from vatt.params import SKIPPED, TASKS, EvaluateParams
 from vatt.weights.classifier import (
     ExportedClassifierParams,

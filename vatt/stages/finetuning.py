@@ -17,7 +17,6 @@ from vatt.params import (
     RunParams,
     TaskName,
 )
-from vatt.train.finetuning import want
 from vatt.train.recipe import FinetuneRecipe, Job, name_run
 from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
 from vatt.weights.registry import digest_export, digest_file
@@ -68,7 +67,7 @@ def prepare_task(
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
     task = request.finetune.task(task_name)
-    corpus = read_labelled(corpus_dir, want(task_name, task), ("train", "validation"))
+    corpus = read_labelled(corpus_dir, task_name, task, ("train", "validation"))
     source = find_source(task, PRETRAIN_DIR)
     clip = task.cut_clip(request.clip)
     demand = Demand(task_name, task, clip, len(corpus.classes))

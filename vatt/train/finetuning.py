@@ -14,23 +14,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from vatt.core.batch import LabelledBatch
-from vatt.loading.labelled import (
-    MODALITIES,
-    LabelledClips,
-    LabelledSplit,
-    MiddleClips,
-    Split,
-    TaskInput,
-    Wanted,
-    open_labelled_loader,
-    open_middle_loader,
-    read_labelled,
-)
+from vatt.corpus.manifest import Split
+from vatt.loading.clips import ClipReader
+from vatt.loading.labelled import LabelledSplit, read_labelled
+from vatt.loading.loader import open_labelled_loader
 from vatt.loading.order import TrainingOrder
+from vatt.loading.tasks import TaskInput
+from vatt.loading.views import open_labelled_validation_loader
 from vatt.model.classifier import build_network
 from vatt.model.losses import softmax_loss
 from vatt.model.towers import restore_weights
-from vatt.params import ScheduleParams, TaskName, TaskParams
+from vatt.params import ScheduleParams, TaskParams
 from vatt.train.classification import (
     PARTS,
     ClassificationObjective,
@@ -58,18 +52,19 @@ def prepare_finetuning(
     objective = build_objective(job, recipe)
     optimizer = build_finetuning_optimizer(objective, task)
     splits = _read_splits(job, recipe)
-    wanted = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
-    reader = wanted.open_reader(job.preprocess_dir, open_shards(launch, recipe.index_digest))
+    task_input = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
+    shards = open_shards(launch, recipe.index_digest)
+    reader = ClipReader(job.preprocess_dir, recipe.clip, shards)
 
     def open_batches(order: TrainingOrder) -> Iterable[LabelledBatch]:
-        clips = LabelledClips(reader, splits["train"], wanted, order.seed)
-        return open_labelled_loader(clips, len(splits["train"]), order, launch.loader_workers)
+        workers = launch.loader_workers
+        return open_labelled_loader(reader, task_input, splits["train"], order, workers)
 
     def open_validation() -> Iterator[LabelledBatch]:
-        clips = MiddleClips(reader, splits["validation"], wanted)
-        num_clips = min(task.validation_clips, len(splits["validation"]))
+        split = splits["validation"]
+        num_clips = min(task.validation_clips, len(split))
         size = task.batch_size // (launch.num_processes * task.accumulation_steps)
-        return open_middle_loader(clips, num_clips, size)
+        return open_labelled_validation_loader(reader, task_input, split, num_clips, size)
 
     validation = None
     if len(splits["validation"]):
@@ -93,11 +88,6 @@ def build_objective(job: Job, recipe: FinetuneRecipe) -> ClassificationObjective
     if job.initial_weights is not None:
         restore_weights(network, load_file(job.initial_weights))
     return ClassificationObjective(network, recipe.task)
-
-
-def want(task_name: TaskName, task: TaskParams) -> Wanted:
-    """Return what a task asks of the segments of a corpus."""
-    return Wanted(task.label, MODALITIES[task_name], task.multi_label)
 
 
 def give_schedule(job: Job, schedule: Mapping[str, Any], directory: Path) -> Job:
@@ -127,8 +117,9 @@ def read_validations(job: Job) -> list[dict[str, float]]:
 
 def _read_splits(job: Job, recipe: FinetuneRecipe) -> dict[Split, LabelledSplit]:
     """Return the segments to train on and to measure; the split test is not opened."""
-    wanted = want(recipe.task_name, recipe.task)
-    return read_labelled(job.preprocess_dir, wanted, ("train", "validation"), recipe.classes).splits
+    names: tuple[Split, ...] = ("train", "validation")
+    corpus = read_labelled(job.preprocess_dir, recipe.task_name, recipe.task, names, recipe.classes)
+    return corpus.splits
 
 
 def _measure(

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vatt.core.batch import Batch
 from vatt.loading.clips import ClipReader
-from vatt.loading.loader import LoaderOptions, open_evaluation_loader, open_pretraining_loader
+from vatt.loading.loader import open_pretraining_loader
 from vatt.loading.order import TrainingOrder
+from vatt.loading.views import open_validation_loader
 from vatt.model.cost import add_costs, count_clip
 from vatt.model.losses import contrastive_loss
 from vatt.model.towers import restore_weights
@@ -97,17 +98,12 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
     objective = build_objective(job, recipe)
     pretrain = recipe.pretrain
 
-    def open_batches(order: TrainingOrder) -> Iterable[Batch]:
-        options = LoaderOptions(
-            num_workers=recipe.launch.loader_workers,
-            source_weights=pretrain.source_weights,
-            shards=open_shards(recipe.launch, recipe.index_digest),
-        )
-        return open_pretraining_loader(job.preprocess_dir, recipe.clip, order, options)
+    shards = open_shards(recipe.launch, recipe.index_digest)
+    reader = ClipReader(job.preprocess_dir, recipe.clip, shards)
 
-    reader = ClipReader(
-        job.preprocess_dir, recipe.clip, open_shards(recipe.launch, recipe.index_digest)
-    )
+    def open_batches(order: TrainingOrder) -> Iterable[Batch]:
+        workers = recipe.launch.loader_workers
+        return open_pretraining_loader(reader, order, pretrain.source_weights, workers)
 
     def measure(engine: Engine) -> dict[str, float]:
         return measure_health(engine, _open_validation(recipe, reader))
@@ -150,8 +146,7 @@ def _open_validation(recipe: PretrainRecipe, reader: ClipReader) -> Iterator[Bat
     size = recipe.pretrain.batch_size // (
         recipe.launch.num_processes * recipe.pretrain.accumulation_steps
     )
-    clips = open_evaluation_loader(reader, "validation", 1, size)
-    for rows, batch in clips:
+    for rows, batch in open_validation_loader(reader, "validation", size):
         seen = torch.from_numpy(np.flatnonzero(rows["has_video"])[:left])
         if len(seen):
             yield Batch(*(getattr(batch, field.name)[seen] for field in fields(batch)))

@@ -81,7 +81,7 @@ class FinetuneRecipe(Section):
     task_name: TaskName
     task: TaskParams
     clip: ClipParams
-    """Of the task: what is read of a segment; see `vatt.loading.labelled.TaskInput`."""
+    """Of the task: what is read of a segment; see `vatt.loading.tasks.TaskInput`."""
     network: NetworkParams
     """With the rates of the schedule."""
     classes: tuple[str, ...]

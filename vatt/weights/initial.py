@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.tokenizer import AnyTokenizer
-from vatt.loading.labelled import MODALITIES
+from vatt.loading.tasks import MODALITIES
 from vatt.model.classifier import (
     AudioVisualParams,
     ClassifierParams,
