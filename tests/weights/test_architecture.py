@@ -10,13 +10,13 @@ from tests.model.original import CLIP, SIZE, Original
 from vatt.core.errors import StageError
 from vatt.model.classifier import ClassifierParams
 from vatt.model.towers import collect_weights
-from vatt.model.vatt import Vatt
 from vatt.weights import original
-from vatt.weights.architecture import Choices, Network, read_architecture
+from vatt.weights.architecture import ImportOptions, read_architecture
+from vatt.weights.export import ExportedClassifierParams, ExportedParams, build_untrained
 
 Shapes = dict[str, tuple[int, ...]]
 ROOT = "model/layer_with_weights-0/"
-TINY = Choices(head_width=8, text_max_distance=6, num_tokens=6)
+TINY = ImportOptions(head_width=8, text_max_distance=6, num_tokens=6)
 BASE, MEDIUM, LARGE = (12, 768, 3072), (12, 1024, 4096), (24, 1024, 4096)
 GRIDS = {"temporal": 8, "vertical": 14, "horizontal": 14}
 
@@ -113,18 +113,17 @@ def test_released_checkpoints_are_the_papers_networks(
     video: tuple[int, int, int], audio: tuple[int, int, int], names: tuple[str, str, str]
 ) -> None:
     shapes = released(video, audio)
-    network = read_architecture(shapes, Choices())
-    assert isinstance(network, Network)
-    model, clip, vocab_size = network
+    network = read_architecture(shapes, ImportOptions())
+    assert isinstance(network, ExportedParams)
+    model, clip, vocab_size = network.model, network.clip, network.vocab_size
     assert (model.video, model.audio, model.text) == names
     assert (model.video_patch, model.audio_patch, model.word_width) == ((4, 16, 16), 128, 300)
     assert (model.space_va_width, model.space_vt_width, vocab_size) == (512, 256, 65536)
     assert (clip.num_frames, clip.frame_size_px) == (32, 224)
     assert (clip.num_samples, clip.num_tokens) == (153_600, 16)
     with torch.device("meta"):
-        ours = collect_weights(Vatt(*network))
+        ours = collect_weights(build_untrained(network))
     sources = original.find_originals(ours, shapes)
-    original.check_names(sources, shapes)
     for name, keys in sources.items():
         rows = [original.find_shape(key, shapes[key]) for key in keys]
         assert (sum(shape[0] for shape in rows), *rows[0][1:]) == tuple(ours[name].shape), name
@@ -137,19 +136,19 @@ def read_shapes(name: str) -> Shapes:
 def test_small_checkpoints_give_the_networks_they_were_made_with() -> None:
     expected = Original("ms").build_model().state_dict()
     network = read_architecture(read_shapes("ms"), TINY)
-    assert isinstance(network, Network)
+    assert isinstance(network, ExportedParams)
     assert (network.model.video, network.model.text_buckets) == (SIZE, 8)
     clip = network.clip
     assert (clip.num_frames, clip.frame_size_px, clip.num_samples) == (4, 16, 96)
     assert clip.num_tokens == CLIP.num_tokens
-    assert {name: value.shape for name, value in Vatt(*network).state_dict().items()} == {
+    assert {name: value.shape for name, value in build_untrained(network).state_dict().items()} == {
         name: value.shape for name, value in expected.items()
     }
 
 
 def test_a_shared_encoder_is_seen_with_its_table_of_words() -> None:
-    network = read_architecture(read_shapes("ma"), Choices(head_width=8, num_tokens=99))
-    assert isinstance(network, Network)
+    network = read_architecture(read_shapes("ma"), ImportOptions(head_width=8, num_tokens=99))
+    assert isinstance(network, ExportedParams)
     assert network.model.shared_encoder
     assert network.model.text_style == "bert"
     assert (network.model.post_projection_width, network.clip.num_tokens) == (24, 6)
@@ -165,18 +164,26 @@ def test_a_shared_encoder_is_seen_with_its_table_of_words() -> None:
 )
 def test_classifiers(name: str, kind: str, patch: tuple[int, ...], grid: tuple[int, ...]) -> None:
     params = read_architecture(read_shapes(name), TINY)
-    assert isinstance(params, ClassifierParams)
-    assert (params.input, params.size, params.num_classes) == (kind, SIZE, 7)
-    assert (params.patch, params.grid) == (patch, grid)
-    assert params.post_projection_width is None
+    assert isinstance(params, ExportedClassifierParams)
+    assert isinstance(params.classifier, ClassifierParams)
+    classifier = params.classifier
+    assert (classifier.input, classifier.size, classifier.num_classes) == (kind, SIZE, 7)
+    assert (classifier.patch, classifier.grid) == (patch, grid)
+    assert classifier.post_projection_width is None
 
 
 def test_a_released_classifier_of_larger_pictures() -> None:
     grid = {"temporal": 8, "vertical": 20, "horizontal": 20}
     shapes = video_tower(f"{ROOT}_base", MEDIUM, grid) | dense(f"{ROOT}_ops/cls", 1024, 600)
-    params = read_architecture(shapes, Choices())
-    assert isinstance(params, ClassifierParams)
-    assert (params.grid, params.size.num_heads, params.num_classes) == ((8, 20, 20), 16, 600)
+    params = read_architecture(shapes, ImportOptions())
+    assert isinstance(params, ExportedClassifierParams)
+    assert isinstance(params.classifier, ClassifierParams)
+    classifier = params.classifier
+    assert (classifier.grid, classifier.size.num_heads, classifier.num_classes) == (
+        (8, 20, 20),
+        16,
+        600,
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,13 +225,13 @@ def test_shapes_that_make_no_network_are_refused_by_name(
 
 def test_foreign_weights_are_refused() -> None:
     with pytest.raises(StageError, match=r"holds none of VATT's models: .* got bert/a, bert/b"):
-        read_architecture({"bert/a": (1,), "bert/b": (2, 2)}, Choices())
+        read_architecture({"bert/a": (1,), "bert/b": (2, 2)}, ImportOptions())
     with pytest.raises(StageError, match="got none"):
-        read_architecture({}, Choices())
+        read_architecture({}, ImportOptions())
 
 
 def test_the_default_width_of_a_head_does_not_fit_the_small_ones() -> None:
     with pytest.raises(
         StageError, match=r"32 columns are no multiple of head_width = 64.*--head-width"
     ):
-        read_architecture(read_shapes("ms"), Choices())
+        read_architecture(read_shapes("ms"), ImportOptions())

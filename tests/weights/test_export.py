@@ -149,7 +149,7 @@ def test_damage_is_refused_and_the_file_is_named(export_dir: Path, name: str, da
     ("section", "key", "value", "message"),
     [
         ("model", "space_vt_width", 13, r"text_projection.* is torch.float32 \(12"),
-        ("model", "video", "base", "do not fit the model"),
+        ("model", "video", "base", r"is not the model of params.yaml, 179 tensors do not fit: "),
         ("model", "video", "huge", "params.yaml"),
         ("clip", "num_samples", 4096, "audio"),
         ("clip", "unknown", 1, "unknown"),

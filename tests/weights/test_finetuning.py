@@ -18,8 +18,12 @@ from vatt.model.classifier import Classifier, ClassifierParams, Network, build_n
 from vatt.model.towers import restore_weights
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, TaskName, TaskParams
-from vatt.weights.classifier import ExportedClassifierParams, save_classifier
-from vatt.weights.export import ExportedParams, build_untrained, save_export
+from vatt.weights.export import (
+    ExportedClassifierParams,
+    ExportedParams,
+    build_untrained,
+    save_export,
+)
 from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
 
 CLIP = PARAMS.clip
@@ -150,7 +154,7 @@ def save_imported(path: Path, params: ClassifierParams) -> Classifier:
     torch.manual_seed(4)
     classifier = Classifier(params).eval()
     about = ExportedClassifierParams(classifier=params, frame_rate_hz=12.5, code_version="0.0.0")
-    save_classifier(path, classifier, about)
+    save_export(path, classifier, about)
     return classifier
 
 

@@ -17,7 +17,8 @@ from tests.weights.bundle_writer import Oddities, write_checkpoint
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import WordTokenizer
 from vatt.model.towers import collect_weights
-from vatt.weights.import_tf import ImportOptions, import_checkpoint
+from vatt.weights.architecture import ImportOptions
+from vatt.weights.import_tf import import_checkpoint
 from vatt.weights.original import state_from_original
 from vatt.weights.tensor_bundle import VARIABLE_SUFFIX
 

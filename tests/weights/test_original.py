@@ -22,7 +22,7 @@ def test_every_tensor_has_an_original_of_its_own() -> None:
 def test_keys_and_values_are_fused_in_this_order() -> None:
     weights = SPECIFIC.group("w::")
     name = "video.encoder.blocks.1.attention.key_value.weight"
-    key, value = find_originals([name], weights)[name]
+    key, value = find_originals(SPECIFIC.build_model().state_dict(), weights)[name]
     assert (key[-8:], value[-8:]) == ("k/kernel", "v/kernel")
     fused = state_from_original([name], {key: weights[key], value: weights[value]})[name].numpy()
     np.testing.assert_array_equal(fused[:32], weights[key].T)

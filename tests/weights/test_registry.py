@@ -21,7 +21,7 @@ from vatt.weights.registry import (
     Record,
     decide,
     digest_export,
-    find_champion,
+    find_export,
     read_champion,
     replace_champion,
     settle_champion,
@@ -77,7 +77,7 @@ def test_champion_and_record_are_what_was_put_there(tmp_path: Path) -> None:
     registry_dir = tmp_path / "registry"
     assert read_champion(registry_dir) is None
     with pytest.raises(StageError, match="no champion yet"):
-        find_champion(registry_dir)
+        find_export("champion", registry_dir)
     for name in ("first", "second"):
         export = make_export(tmp_path / name, name)
         record = make_record(export)

@@ -25,14 +25,13 @@ CARD = "README.md"
 
 
 class Decision(Section):
-    """Whether an export became the champion, and by which numbers."""
+    """Whether an export became the champion, and by which numbers; None: could not be measured."""
 
     promoted: bool
     reason: str
     metric: str
     challenger: float | None = None
     champion: float | None = None
-    """None where it could not be measured."""
 
 
 class Record(Section):
@@ -40,9 +39,9 @@ class Record(Section):
 
     export_digest: str
     data_version: str
-    """Digest of the index that it was trained and evaluated on."""
+    """The digest of the index that the champion was trained and evaluated on."""
     test_data: str
-    """Digest of the test split: results on the same one can be compared."""
+    """The digest of the test split: results on the same one can be compared."""
     code_version: str
     """The git commit, or "unknown"."""
     parameters: Mapping[str, Any]
@@ -57,12 +56,14 @@ class Champion(NamedTuple):
     record: Record
 
 
-def find_champion(registry_dir: Path = REGISTRY_DIR) -> Path:
-    """Return the folder of the champion.
+def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
+    """Return the folder of an export: that of the champion for "champion", else `name` itself.
 
     Raises:
-        StageError: there is none yet.
+        StageError: there is no champion yet.
     """
+    if name != CHAMPION:
+        return Path(name)
     for folder in (_next_path(registry_dir), registry_dir / CHAMPION):
         if folder.is_dir():
             return folder
@@ -79,7 +80,7 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
         StageError: the record is missing or damaged.
     """
     try:
-        path = find_champion(registry_dir)
+        path = find_export(CHAMPION, registry_dir)
     except StageError:
         return None
     file = path / RECORD
@@ -114,10 +115,9 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
         promoted, reason = False, f"the test split has no clips to measure {params.metric} on"
     else:
         promoted = challenger >= champion - params.tolerance
-        verdict = "not worse" if promoted else "worse"
         reason = (
-            f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
-            f"(tolerance {params.tolerance:g})"
+            f"{params.metric} {challenger:.4f} is {'not worse' if promoted else 'worse'} than the "
+            f"champion's {champion:.4f} (tolerance {params.tolerance:g})"
         )
     return Decision(
         promoted=promoted,
@@ -131,7 +131,7 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
 def replace_champion(
     export_dir: Path, record: Record, card: str, registry_dir: Path = REGISTRY_DIR
 ) -> None:
-    """Make a copy of the export the champion, with its record and the model card, a page in Markdown.
+    """Make a copy of the export the champion, with its record and the model card in Markdown.
 
     Killed at any moment, the old or the new one stands.
     """
@@ -153,7 +153,7 @@ def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
 
 
 def digest_export(export_dir: Path) -> str:
-    """Return a digest of the names and bytes of all files of an export, apart from record and card."""
+    """Return a digest of the names and bytes of all files of an export but its record and card."""
     digests = {
         file.relative_to(export_dir).as_posix(): digest_file(file)
         for file in export_dir.rglob("*")
@@ -169,9 +169,9 @@ def digest_file(path: Path) -> str:
 
 
 def read_code_version() -> str:
-    """Return the git commit of the current folder, with "-dirty" where tracked files differ from it.
+    """Return the git commit of the current folder, or "unknown" outside a repository.
 
-    "unknown" outside a repository.
+    It ends in "-dirty" where tracked files differ from the commit.
     """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
