@@ -1,3 +1,5 @@
+"""The champion: which export becomes it, and that one whole champion always stands."""
+
 import itertools
 import os
 import shutil
@@ -117,7 +119,7 @@ def test_without_a_champion_loading_it_says_what_to_do(
 
 
 def die_at_line(number: int, call: Callable[[], None]) -> bool:
-    """Run `call` in a child that kills itself before that line of ours or of shutil; whether it died."""
+    """Run `call` in a child that kills itself before this line of ours or shutil's; did it die?"""
     files = {registry.__file__, core_files.__file__, shutil.__file__}
     lines = itertools.count(1)
 

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import VOCABULARY_NAME
-from vatt.model.classifier import ClassifierParams
+from vatt.model.classifier import ClassifierParams, TowerParams
 from vatt.model.spectrogram import HOP, NUM_BANDS
 from vatt.params import TOWER_SIZES, ClipParams, ModelParams, Section, TowerSize
 from vatt.weights import original
@@ -55,19 +55,6 @@ class ImportOptions(Section):
     """The words of the text tower, one a line; None leaves the export without a tokenizer."""
 
 
-class _Patches(NamedTuple):
-    """The points along each axis of a patch, and the patches along each axis of a clip."""
-
-    kind: str
-    """The input of the tower."""
-    patch: tuple[int, ...]
-    grid: tuple[int, ...]
-
-    def measure(self) -> list[int]:
-        """Return the points of a clip along each axis."""
-        return [points * count for points, count in zip(self.patch, self.grid, strict=True)]
-
-
 def read_architecture(shapes: Shapes, options: ImportOptions) -> AnyParams:
     """Return the params.yaml of an export of original tensors of these shapes, by their keys.
 
@@ -105,76 +92,66 @@ def explain(error: ValidationError) -> str:
 
 def _read_specific(shapes: Shapes, options: ImportOptions) -> ExportedParams:
     """Return a network of three towers that share nothing."""
-    layer = f"{original.TEXT}/base_lm/layers/0/self_attention/attention"
-    num_buckets, num_heads = _axes(shapes, f"{layer}/relative_attention_bias/embeddings", 2)
-    inner = _axes(shapes, f"{layer}/q/kernel", 2)[1]
+    text = f"{original.TEXT}/base_lm"
+    attention = f"{text}/layers/0/self_attention/attention"
+    table = f"{attention}/relative_attention_bias/embeddings"
+    num_buckets, num_heads = _axes(shapes, table, 2)
+    inner = _axes(shapes, f"{attention}/q/kernel", 2)[1]
     if inner % num_heads:
         raise StageError(
-            f"{layer}/q/kernel: {inner} columns, but {layer}/relative_attention_bias/embeddings "
-            f"has {num_heads} heads"
+            f"{attention}/q/kernel: {inner} columns, but {table} has {num_heads} heads"
         )
-    text_size = _read_size(
-        shapes, f"{original.TEXT}/base_lm", "self_attention/attention", inner // num_heads
+    size = _read_size(shapes, text, inner // num_heads, attention="self_attention/attention")
+    video, audio = (
+        _read_tower(shapes, options, tower, original.find_input(tower, shapes))
+        for tower in (original.VIDEO, original.AUDIO)
     )
-    found = {
-        "video": _name(_read_size(shapes, f"{original.VIDEO}/tx", "mha", options.head_width)),
-        "audio": _name(_read_size(shapes, f"{original.AUDIO}/tx", "mha", options.head_width)),
-        "text": _name(text_size),
-        "text_buckets": num_buckets,
-    }
-    towers = [_read_tower(shapes, tower) for tower in (original.VIDEO, original.AUDIO)]
-    words = f"{original.TEXT}/embedding"
-    return _describe(shapes, found, towers, words, options)
+    found = {"text": _name(size), "text_buckets": num_buckets}
+    return _describe(shapes, options, f"{original.TEXT}/embedding", (video, audio), found)
 
 
 def _read_agnostic(shapes: Shapes, options: ImportOptions) -> ExportedParams:
     """Return a network of three towers that share an encoder."""
     root = original.UNIFIED
-    size = _name(_read_size(shapes, f"{root}/tx", "mha", options.head_width))
+    video = _read_tower(shapes, options, root, "video", part="/video")
+    audio = _read_tower(shapes, options, root, "waveform", part="/audio")
     found = {
-        **dict.fromkeys(("video", "audio", "text"), size),
-        "shared_encoder": True,
-        "post_projection_width": _axes(shapes, f"{root}/post_proj/video/kernel", 2)[1],
+        "text": _name(video.size),
         "text_style": "bert",
+        "shared_encoder": True,
+        "post_projection_width": video.post_projection_width,
     }
-    towers = [
-        _read_patches(
-            shapes, kind, f"{root}/raw_to_embeddings/{name}", f"{root}/pos_embedding_lookup/{name}"
-        )
-        for name, kind in (("video", "video"), ("audio", "waveform"))
-    ]
     positions = f"{root}/pos_embedding_lookup/text/temporal_position_embeddings/embeddings"
-    (num_tokens, _), words = _axes(shapes, positions, 2), f"{root}/raw_to_embeddings/text"
+    num_tokens = _axes(shapes, positions, 2)[0]
     options = options.model_copy(update={"num_tokens": num_tokens})
-    return _describe(shapes, found, towers, words, options)
+    return _describe(shapes, options, f"{root}/raw_to_embeddings/text", (video, audio), found)
 
 
 def _describe(
     shapes: Shapes,
-    found: Mapping[str, Any],
-    towers: list[_Patches],
-    words: str,
     options: ImportOptions,
+    words: str,
+    towers: tuple[TowerParams, TowerParams],
+    found: Mapping[str, Any],
 ) -> ExportedParams:
-    """Return the network with what was `found`, the towers of video and audio, and the `words`."""
+    """Return the network of this word table, towers of video and audio, and what was found."""
     video, audio = towers
     vocab_size, word_width = _axes(shapes, f"{words}/embeddings", 2)
     va_width, vt_width = _axes(shapes, f"{original.HEADS}/va_to_vat/dense/kernel", 2)
-    is_waveform = audio.kind == "waveform"
-    audio_patch = (
-        {"audio_patch": audio.patch[0]} if is_waveform else {"spectrogram_patch": audio.patch}
-    )
+    is_waveform = audio.input == "waveform"
     described = {
+        "video": _name(video.size),
+        "audio": _name(audio.size),
         "video_patch": video.patch,
-        "audio_input": audio.kind,
-        **audio_patch,
+        "audio_input": audio.input,
+        **({"audio_patch": audio.patch[0]} if is_waveform else {"spectrogram_patch": audio.patch}),
         "text_max_distance": options.text_max_distance,
         "word_width": word_width,
         "space_va_width": va_width,
         "space_vt_width": vt_width,
     }
-    model = ModelParams.model_validate({**RELEASED, **found, **described})
-    num_frames, height, width = video.measure()
+    model = ModelParams.model_validate({**RELEASED, **described, **found})
+    num_frames, height, width, _ = video.measure()
     if height != width:
         raise StageError(
             f"its videos are {width} x {height} pixels; only square ones are supported"
@@ -182,15 +159,14 @@ def _describe(
     length, *bands = audio.measure()
     if bands not in ([], [NUM_BANDS]):
         raise StageError(f"its spectrograms have {bands[0]} bands; only {NUM_BANDS} are supported")
-    clip = ClipParams(
-        num_frames=num_frames,
-        frame_size_px=height,
-        num_samples=length if is_waveform else length * HOP,
-        num_tokens=options.num_tokens,
-        num_candidates=5,
-    )
     return ExportedParams(
-        clip=clip,
+        clip=ClipParams(
+            num_frames=num_frames,
+            frame_size_px=height,
+            num_samples=length if is_waveform else length * HOP,
+            num_tokens=options.num_tokens,
+            num_candidates=5,
+        ),
         model=model,
         frame_rate_hz=options.frame_rate_hz or PRETRAINING_RATE_HZ,
         vocab_size=vocab_size,
@@ -201,23 +177,12 @@ def _describe(
 
 
 def _read_classifier(shapes: Shapes, options: ImportOptions) -> ExportedClassifierParams:
-    tower = original.CLASSIFIER_TOWER
-    patches = _read_tower(shapes, tower)
-    projection = f"{tower}/post_proj/kernel"
-    classifier = ClassifierParams.model_validate(
-        {
-            "input": patches.kind,
-            "size": _read_size(shapes, f"{tower}/tx", "mha", options.head_width),
-            "patch": patches.patch,
-            "grid": patches.grid,
-            "post_projection_width": (
-                _axes(shapes, projection, 2)[1] if projection in shapes else None
-            ),
-            "num_classes": _axes(shapes, f"{original.CLASSIFIER_HEAD}/kernel", 2)[1],
-            "dropout_rate": 0.1,
-            "head_dropout_rate": 0.5 if patches.kind == "video" else 0.0,
-            "drop_token_rate": 0.0,
-        }
+    root = original.CLASSIFIER_TOWER
+    tower = _read_tower(shapes, options, root, original.find_input(root, shapes))
+    classifier = ClassifierParams(
+        **dict(tower),
+        num_classes=_axes(shapes, f"{original.CLASSIFIER_HEAD}/kernel", 2)[1],
+        head_dropout_rate=0.5 if tower.input == "video" else 0.0,
     )
     return ExportedClassifierParams(
         classifier=classifier,
@@ -227,24 +192,38 @@ def _read_classifier(shapes: Shapes, options: ImportOptions) -> ExportedClassifi
     )
 
 
-def _read_tower(shapes: Shapes, tower: str) -> _Patches:
-    kind = original.find_input(tower, shapes)
-    layer = f"{tower}/{original.INPUTS[kind][0]}"
-    return _read_patches(shapes, kind, layer, f"{tower}/pos_embedding_lookup")
+def _read_tower(
+    shapes: Shapes, options: ImportOptions, tower: str, kind: str, part: str = ""
+) -> TowerParams:
+    """Return a tower of video or audio; `part` is its own where towers share an encoder.
 
-
-def _read_patches(shapes: Shapes, kind: str, layer: str, positions: str) -> _Patches:
-    """Return the size of a patch from the kernel of a convolution, the grid from the tables."""
-    axes = original.INPUTS[kind][1]
-    *patch, num_channels, _ = _axes(shapes, f"{layer}/kernel", len(axes) + 2)
+    The size of a patch is seen from the kernel of a convolution, the grid from the tables.
+    """
+    layer, axes = original.INPUTS[kind]
+    kernel = f"{tower}/raw_to_embeddings{part}/kernel" if part else f"{tower}/{layer}/kernel"
+    *patch, num_channels, _ = _axes(shapes, kernel, len(axes) + 2)
     expected = 3 if kind == "video" else 1
     if num_channels != expected:
-        raise StageError(f"{layer}/kernel: has {num_channels} channels, expected {expected}")
+        raise StageError(f"{kernel}: has {num_channels} channels, expected {expected}")
+    positions = f"{tower}/pos_embedding_lookup{part}"
     tables = (f"{positions}/{axis}_position_embeddings/embeddings" for axis in axes)
-    return _Patches(kind, tuple(patch), tuple(_axes(shapes, table, 2)[0] for table in tables))
+    projection = f"{tower}/post_proj{part}/kernel"
+    return TowerParams.model_validate(
+        {
+            "input": kind,
+            "size": _read_size(shapes, f"{tower}/tx", options.head_width),
+            "patch": tuple(patch),
+            "grid": tuple(_axes(shapes, table, 2)[0] for table in tables),
+            "post_projection_width": (
+                _axes(shapes, projection, 2)[1] if part or projection in shapes else None
+            ),
+            "dropout_rate": RELEASED["dropout_rate"],
+            "drop_token_rate": 0.0,
+        }
+    )
 
 
-def _read_size(shapes: Shapes, encoder: str, attention: str, head_width: int) -> TowerSize:
+def _read_size(shapes: Shapes, encoder: str, head_width: int, attention: str = "mha") -> TowerSize:
     """Return the size of an encoder whose layers have their attention below this name."""
     layer = f"{encoder}/layers/0"
     width, inner = _axes(shapes, f"{layer}/{attention}/q/kernel", 2)

@@ -1,4 +1,4 @@
-"""The command `python -m vatt import-tf CHECKPOINT OUT`: original TensorFlow weights to an export."""
+"""The command `python -m vatt import-tf CHECKPOINT OUT`: TensorFlow weights to an export."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -29,7 +29,10 @@ from vatt.weights.export import (
 
 
 class VideoEmbedding(NamedTuple):
-    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text."""
+    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text.
+
+    D is the width of the tower, E and F are `model.space_va_width` and `space_vt_width`.
+    """
 
     features: Float[Tensor, "B D"]
     va: Float[Tensor, "B E"]
@@ -63,8 +66,9 @@ class Exported:
         """
         if self.known_tokenizer is None:
             raise StageError(
-                "this model was imported without its vocabulary, so that text has no ids: import it "
-                f"again with --vocabulary FILE, a file of {self.params.vocab_size} words, one a line"
+                "this model was imported without its vocabulary, so that text has no ids: import "
+                f"it again with --vocabulary FILE, a file of {self.params.vocab_size} words, one "
+                "a line"
             )
         return self.known_tokenizer
 
@@ -72,8 +76,7 @@ class Exported:
     def embed_video(self, video: Float[Tensor, "B T H W 3"]) -> VideoEmbedding:
         """Embed clips of `params.clip.num_frames` frames at `params.frame_rate_hz`.
 
-        `video` is RGB in [-1, 1], in square frames of `params.clip.frame_size_px`. In the result, E
-        and F are `params.model.space_va_width` and `space_vt_width`, D is the width of the tower.
+        `video` is RGB in [-1, 1], in square frames of `params.clip.frame_size_px`.
 
         Raises:
             ValueError: another shape, type or range.
@@ -137,37 +140,34 @@ class ExportedClassifier:
 
         It is frames, height, width and 3; samples; or frames and mel bands.
         """
-        return {name: tower.measure() for name, tower in self._towers.items()}
+        towers = list_towers(self.params.classifier)
+        return {name: tower.measure() for name, tower in towers.items()}
 
     @torch.inference_mode()
     def classify(self, *views: Float[Tensor, "B V *shape"]) -> Float[Tensor, "B C"]:
         """Return the logits of B clips, averaged over the V views of each.
 
-        They are for sigmoids where `params.classifier.is_multi_label`, else for softmax. There is
-        one tensor for each of `input_shapes`, of windows, or windows and crops, each of that shape:
-        RGB or mono in [-1, 1], or log-mel spectrograms in [0, 1], of which frames in a last,
-        unfilled patch are cut off. Where these have 80 bands, waveforms of as many frames (1024
-        samples each, the last one may be cut short) are accepted, too.
-        The paper has 4 windows of a sound, 4 x 3 views of a video.
+        They are for sigmoids where `params.classifier.is_multi_label`, else for softmax. Each of
+        `input_shapes` takes one tensor of windows and crops: RGB or mono in [-1, 1], or log-mel
+        spectrograms in [0, 1], of which frames in a last, unfilled patch are cut off. Where these
+        have 80 bands, waveforms of as many frames (1024 samples each, the last one may be cut
+        short) are accepted, too. The paper has 4 windows of a sound, 4 x 3 views of a video.
 
         Raises:
             ValueError: another shape, type, range or number of tensors.
         """
-        if len(views) != len(self._towers):
+        towers = list_towers(self.params.classifier)
+        if len(views) != len(towers):
             raise ValueError(
-                f"expected views of {' and of '.join(self._towers)}, got {len(views)} tensors"
+                f"expected views of {' and of '.join(towers)}, got {len(views)} tensors"
             )
-        for signal, (modality, tower) in zip(views, self._towers.items(), strict=True):
+        for signal, (modality, tower) in zip(views, towers.items(), strict=True):
             _check_views("views" if len(views) == 1 else f"{modality} views", signal, tower)
         if len({signal.shape[:2] for signal in views}) > 1:
             raise ValueError("views: expected as many clips, and views of each, of every modality")
         device = self.model.head.weight.device
         logits: Tensor = self.model.average_views(*(signal.to(device) for signal in views))
         return logits
-
-    @property
-    def _towers(self) -> dict[str, TowerParams]:
-        return list_towers(self.params.classifier)
 
 
 def load_any(path: Path) -> Exported | ExportedClassifier:
@@ -200,7 +200,7 @@ def load_classifier(path: Path) -> ExportedClassifier:
 
 
 def _check_views(name: str, views: Float[Tensor, "B V *shape"], tower: TowerParams) -> None:
-    """Refuse what the tower would misread; towers of spectrograms also take more, see `classify`."""
+    """Refuse what the tower would misread; a tower of spectrograms takes more, see `classify`."""
     shape, lowest = tower.measure(), -1
     if tower.input == "spectrogram":
         # The network cuts off what does not fill a patch.

@@ -18,7 +18,7 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.params import PromoteParams, Section
 
-CHAMPION = "champion"
+CHAMPION, NEXT = "champion", "champion.next"
 REGISTRY_DIR = Path("data/promote")
 RECORD = "record.json"
 CARD = "README.md"
@@ -64,9 +64,9 @@ def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
     """
     if name != CHAMPION:
         return Path(name)
-    for folder in (_next_path(registry_dir), registry_dir / CHAMPION):
-        if folder.is_dir():
-            return folder
+    for place in (NEXT, CHAMPION):
+        if (registry_dir / place).is_dir():
+            return registry_dir / place
     raise StageError(
         f"{registry_dir / CHAMPION}: there is no champion yet; the first finished run of "
         "promote makes one, or name the folder of an export"
@@ -115,9 +115,10 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
         promoted, reason = False, f"the test split has no clips to measure {params.metric} on"
     else:
         promoted = challenger >= champion - params.tolerance
+        verdict = "not worse" if promoted else "worse"
         reason = (
-            f"{params.metric} {challenger:.4f} is {'not worse' if promoted else 'worse'} than the "
-            f"champion's {champion:.4f} (tolerance {params.tolerance:g})"
+            f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
+            f"(tolerance {params.tolerance:g})"
         )
     return Decision(
         promoted=promoted,
@@ -136,7 +137,7 @@ def replace_champion(
     Killed at any moment, the old or the new one stands.
     """
     settle_champion(registry_dir)
-    with atomic_path(_next_path(registry_dir)) as partial:
+    with atomic_path(registry_dir / NEXT) as partial:
         shutil.copytree(export_dir, partial)
         write_json(partial / RECORD, record.model_dump(mode="json"))
         (partial / CARD).write_text(card, encoding="utf-8")
@@ -145,7 +146,7 @@ def replace_champion(
 
 def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
     """Move a champion that a killed process left at its second place to its own."""
-    waiting, settled = _next_path(registry_dir), registry_dir / CHAMPION
+    waiting, settled = registry_dir / NEXT, registry_dir / CHAMPION
     if waiting.is_dir():
         if settled.is_dir():
             shutil.rmtree(settled)
@@ -178,7 +179,3 @@ def read_code_version() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _next_path(registry_dir: Path) -> Path:
-    return registry_dir / f"{CHAMPION}.next"

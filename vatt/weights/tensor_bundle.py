@@ -4,6 +4,7 @@ A checkpoint X is X.index, a sorted table (the SSTable of LevelDB) of a message 
 its shards X.data-00000-of-00001 and so on, which hold the bytes of the tensors.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,11 +140,12 @@ def _find_prefix(path: Path) -> Path:
 
 def _read_header(content: bytes) -> int:
     """Return the number of shards."""
-    header = _Message(content)
-    num_shards, version = header.number(1), header.message(3).number(2)
+    numbers, parts = _parse_message(content)
+    num_shards = numbers[1]
+    version = _parse_message(b"".join(parts[3]))[0][2]
     if num_shards < 1:
         raise ValueError("is no index of a checkpoint: it has no header")
-    if header.number(2):
+    if numbers[2]:
         raise ValueError("was written on a big-endian machine; not supported")
     if version > _FORMAT_VERSION:
         raise ValueError(f"has a newer format, of version {version}")
@@ -162,15 +164,16 @@ def _read_entries(table: Mapping[bytes, bytes], num_shards: int) -> dict[str, Te
 
 
 def _read_entry(content: bytes, num_shards: int) -> TensorEntry:
-    message = _Message(content)
+    numbers, parts = _parse_message(content)
+    _, shape = _parse_message(b"".join(parts[2]))
     entry = TensorEntry(
-        dtype=_DTYPES.get(message.number(1)),
-        shape=tuple(axis.number(1) for axis in message.message(2).messages(2)),
-        shard=message.number(3),
-        offset=message.number(4),
-        num_bytes=message.number(5),
-        checksum=_unmask(message.number(6)),
-        is_sliced=7 in message.fields,
+        dtype=_DTYPES.get(numbers[1]),
+        shape=tuple(_parse_message(axis)[0][1] for axis in shape[2]),
+        shard=numbers[3],
+        offset=numbers[4],
+        num_bytes=numbers[5],
+        checksum=_unmask(numbers[6]),
+        is_sliced=bool(parts[7]),
     )
     if entry.shard >= num_shards:
         raise ValueError(f"it lies in shard {entry.shard} of {num_shards}")
@@ -247,44 +250,26 @@ class _Bytes:
         raise ValueError("is damaged: a number does not end")
 
 
-class _Message:
-    """A protocol buffer message: the values of its fields, by their numbers."""
+def _parse_message(content: bytes) -> tuple[Mapping[int, int], Mapping[int, list[bytes]]]:
+    """Return the numbers, and the texts and messages, of a protocol buffer message by their fields.
 
-    def __init__(self, content: bytes) -> None:
-        self.fields: dict[int, list[int | bytes]] = {}
-        rest = _Bytes(content)
-        while rest.place < len(content):
-            tag = rest.take_number()
-            value: int | bytes
-            match tag & 7:
-                case 0:
-                    value = rest.take_number()
-                case 2:
-                    value = rest.take(rest.take_number())
-                case 1 | 5 as kind:
-                    value = int.from_bytes(rest.take(8 if kind == 1 else 4), "little")
-                case kind:
-                    raise ValueError(f"a message has a field of the unknown kind {kind}")
-            self.fields.setdefault(tag >> 3, []).append(value)
-
-    def number(self, field: int) -> int:
-        """Return a number; 0 where it is absent, as protocol buffers have it."""
-        value = self.fields.get(field, [0])[-1]
-        if isinstance(value, bytes):
-            # ValueError, because the file is wrong, not a caller.
-            raise ValueError(f"field {field} is no number")  # noqa: TRY004
-        return value
-
-    def messages(self, field: int) -> list["_Message"]:
-        """Return the messages in a field."""
-        values = self.fields.get(field, [])
-        if not all(isinstance(value, bytes) for value in values):
-            raise ValueError(f"expected messages in field {field}, found {values}")
-        return [_Message(value) for value in values if isinstance(value, bytes)]
-
-    def message(self, field: int) -> "_Message":
-        """Return the message in a field; an empty one where it is absent."""
-        return next(iter(self.messages(field)), _Message(b""))
+    A number that is absent is 0, as protocol buffers have it.
+    """
+    numbers: dict[int, int] = defaultdict(int)
+    parts: dict[int, list[bytes]] = defaultdict(list)
+    rest = _Bytes(content)
+    while rest.place < len(content):
+        tag = rest.take_number()
+        field, kind = tag >> 3, tag & 7
+        if kind == 0:
+            numbers[field] = rest.take_number()
+        elif kind == 2:
+            parts[field].append(rest.take(rest.take_number()))
+        elif kind in (1, 5):
+            numbers[field] = int.from_bytes(rest.take(8 if kind == 1 else 4), "little")
+        else:
+            raise ValueError(f"a message has a field of the unknown kind {kind}")
+    return numbers, parts
 
 
 def _unmask(masked: int) -> int:
