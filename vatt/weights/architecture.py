@@ -46,7 +46,7 @@ class ImportOptions(Section):
     head_width: int = Field(default=64, ge=1)
     """The width of an attention head of video, audio and shared encoders."""
     text_max_distance: int = Field(default=64, ge=2)
-    """Relative positions do not tell distances of so many words, and more, apart."""
+    """From so many words on, relative positions do not distinguish distances."""
     num_tokens: int = Field(default=16, ge=1)
     """The words of a text, where relative positions set no limit."""
     frame_rate_hz: float | None = Field(default=None, gt=0)

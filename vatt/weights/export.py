@@ -34,8 +34,6 @@ from vatt.params import (
 
 WEIGHTS = "model.safetensors"
 PARAMS = "params.yaml"
-CLASSIFIER_SECTION = "classifier"
-"""The section of params.yaml that only a classifier has."""
 
 
 class ExportedParams(Section):
@@ -153,7 +151,7 @@ def read_params(path: Path) -> AnyParams:
         raise StageError(f"{file}: cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise StageError(f"{file}: is not that of an export: it has no sections")
-    kind = ExportedClassifierParams if CLASSIFIER_SECTION in content else ExportedParams
+    kind = ExportedClassifierParams if "classifier" in content else ExportedParams
     try:
         return kind.model_validate(content)
     except ValidationError as error:

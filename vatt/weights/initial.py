@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from vatt.core.errors import StageError
@@ -206,17 +205,13 @@ def write_first_weights(
 def _stretch_positions(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return `weights` with position tables as long as those `expected`."""
+    """Return `weights` with position tables as long as those `expected`, on the same spline."""
     stretched = dict(weights)
     for name, table in weights.items():
         if POSITIONS in name and name in expected and len(table) != len(expected[name]):
-            stretched[name] = _stretch_table(table, len(expected[name]))
+            spline = spline_matrix(len(table), len(expected[name]))  # in float64
+            stretched[name] = (spline @ table.double()).to(table.dtype)
     return stretched
-
-
-def _stretch_table(table: Float[Tensor, "K D"], num_places: int) -> Float[Tensor, "L D"]:
-    """Return a table of `num_places` positions on the spline of another, computed in float64."""
-    return (spline_matrix(len(table), num_places) @ table.double()).to(table.dtype)
 
 
 def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, TowerParams], bool]:

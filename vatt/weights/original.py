@@ -49,12 +49,10 @@ _TOKEN = {"vector": ""}  # the path names the tensor itself
 
 def find_input(tower: str, keys: Collection[str]) -> str:
     """Return the input of an original tower; video where its `keys` show none."""
-    found = (
-        kind
-        for kind, (layer, _) in INPUTS.items()
-        if any(key.startswith(f"{tower}/{layer}/") for key in keys)
-    )
-    return next(found, "video")
+    for kind, (layer, _) in INPUTS.items():
+        if any(key.startswith(f"{tower}/{layer}/") for key in keys):
+            return kind
+    return "video"
 
 
 def find_originals(names: Iterable[str], keys: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -25,7 +25,7 @@ CARD = "README.md"
 
 
 class Decision(Section):
-    """Whether an export became the champion, and by which numbers; None: could not be measured."""
+    """Whether an export became the champion, and by which numbers; None was not measurable."""
 
     promoted: bool
     reason: str
@@ -64,9 +64,9 @@ def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
     """
     if name != CHAMPION:
         return Path(name)
-    for place in (NEXT, CHAMPION):
-        if (registry_dir / place).is_dir():
-            return registry_dir / place
+    for folder in (registry_dir / NEXT, registry_dir / CHAMPION):
+        if folder.is_dir():
+            return folder
     raise StageError(
         f"{registry_dir / CHAMPION}: there is no champion yet; the first finished run of "
         "promote makes one, or name the folder of an export"
@@ -145,7 +145,7 @@ def replace_champion(
 
 
 def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
-    """Move a champion that a killed process left at its second place to its own."""
+    """Give a champion that a killed process left under its second name its own."""
     waiting, settled = registry_dir / NEXT, registry_dir / CHAMPION
     if waiting.is_dir():
         if settled.is_dir():

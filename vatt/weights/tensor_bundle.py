@@ -19,9 +19,9 @@ VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 """The name of every variable ends so; here it is left out."""
 
 # The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto).
-_NUMBERS = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}
-_TEXT = 7
-_DTYPES = {number: np.dtype(name) for number, name in {**_NUMBERS, _TEXT: "O"}.items()}
+# Number 7 is text.
+_CODES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 7: "O", 9: "<i8", 10: "?"}
+_DTYPES = {number: np.dtype(code) for number, code in {**_CODES, 19: "<f2"}.items()}
 _FORMAT_VERSION = 1
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
@@ -58,15 +58,30 @@ class TensorBundle(Mapping[str, np.ndarray]):
             StageError: there is no such checkpoint, or its index is damaged, or a shard is missing
                 or short.
         """
-        self._prefix = _find_prefix(path)
-        self._index = Path(f"{self._prefix}{INDEX_SUFFIX}")
+        prefix = _find_prefix(path)
+        self._index = Path(f"{prefix}{INDEX_SUFFIX}")
         try:
             table = _read_table(self._index.read_bytes())
-            self._num_shards = _read_header(table.pop(b"", b""))
-            self.entries = _read_entries(table, self._num_shards)
+            num_shards = _read_header(table.pop(b"", b""))
+            self.entries = _read_entries(table, num_shards)
         except (OSError, ValueError) as error:
             raise StageError(f"{self._index}: {error}") from error
-        self._check_sizes()
+        self._shards: list[Path] = []
+        for number in range(num_shards):
+            shard = Path(f"{prefix}.data-{number:05d}-of-{num_shards:05d}")
+            if not shard.is_file():
+                raise StageError(
+                    f"{shard}: is missing: {self._index.name} names {num_shards} shards"
+                )
+            self._shards.append(shard)
+        # Before anything is read, so that an import of gigabytes fails at once.
+        for name, entry in self.entries.items():
+            shard, end = self._shards[entry.shard], entry.offset + entry.num_bytes
+            size = shard.stat().st_size
+            if end > size:
+                raise StageError(
+                    f"{shard}: is cut off: {name} ends at byte {end}, the file has {size}"
+                )
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor.
@@ -76,7 +91,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
             StageError: it is no array of numbers, is stored in slices, or its bytes are damaged.
         """
         entry = self.entries[name]
-        shard = self._shard_path(entry.shard)
+        shard = self._shards[entry.shard]
         if entry.is_sliced:
             raise StageError(
                 f"{self._index}: {name} is stored in slices (a partitioned variable), "
@@ -99,27 +114,6 @@ class TensorBundle(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.entries)
-
-    def _check_sizes(self) -> None:
-        """Refuse missing and short shards before anything is read."""
-        sizes = []
-        for number in range(self._num_shards):
-            shard = self._shard_path(number)
-            if not shard.is_file():
-                raise StageError(
-                    f"{shard}: is missing: {self._index.name} names {self._num_shards} shards"
-                )
-            sizes.append(shard.stat().st_size)
-        for name, entry in self.entries.items():
-            end, size = entry.offset + entry.num_bytes, sizes[entry.shard]
-            if end > size:
-                shard = self._shard_path(entry.shard)
-                raise StageError(
-                    f"{shard}: is cut off: {name} ends at byte {end}, the file has {size}"
-                )
-
-    def _shard_path(self, number: int) -> Path:
-        return Path(f"{self._prefix}.data-{number:05d}-of-{self._num_shards:05d}")
 
 
 def _find_prefix(path: Path) -> Path:
@@ -218,26 +212,26 @@ def _read_block(content: bytes, pointer: "_Bytes") -> Iterator[tuple[bytes, byte
             "TensorFlow itself writes the index of a checkpoint uncompressed"
         )
     num_restarts = int.from_bytes(_Bytes(block, length - 4).take(4), "little")
-    end = length - 4 * (num_restarts + 1)  # places of whole names stand there, for searching
+    end = length - 4 * (num_restarts + 1)  # the rest serves searching
     pairs, name = _Bytes(block), b""
-    while pairs.place < end:
+    while pairs.position < end:
         num_shared, num_own, num_value = (pairs.take_number() for _ in range(3))
         name = _Bytes(name).take(num_shared) + pairs.take(num_own)
         yield name, pairs.take(num_value)
 
 
 class _Bytes:
-    """Bytes that are taken from a place on, all of which must be there."""
+    """Bytes that are taken one after the other, and must be there."""
 
-    def __init__(self, content: bytes, place: int = 0) -> None:
-        self.content, self.place = content, place
+    def __init__(self, content: bytes, position: int = 0) -> None:
+        self.content, self.position = content, position
 
     def take(self, length: int) -> bytes:
         """Return the next `length` bytes."""
-        start, self.place = self.place, self.place + length
-        if not 0 <= start <= self.place <= len(self.content):
-            raise ValueError(f"is damaged or cut off: nothing at byte {self.place - 1}")
-        return self.content[start : self.place]
+        start, self.position = self.position, self.position + length
+        if not 0 <= start <= self.position <= len(self.content):
+            raise ValueError(f"is damaged or cut off: nothing at byte {self.position - 1}")
+        return self.content[start : self.position]
 
     def take_number(self) -> int:
         """Return the next number: seven bits a byte, the last byte below 128."""
@@ -258,7 +252,7 @@ def _parse_message(content: bytes) -> tuple[Mapping[int, int], Mapping[int, list
     numbers: dict[int, int] = defaultdict(int)
     parts: dict[int, list[bytes]] = defaultdict(list)
     rest = _Bytes(content)
-    while rest.place < len(content):
+    while rest.position < len(content):
         tag = rest.take_number()
         field, kind = tag >> 3, tag & 7
         if kind == 0:
