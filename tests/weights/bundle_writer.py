@@ -1,7 +1,7 @@
 """Small checkpoints in the layout of TensorFlow, sound ones and odd ones, to test the reader."""
 
-import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +80,8 @@ def _block(pairs: Mapping[bytes, bytes], kind: int) -> bytes:
     """Return a block that writes every third name whole, the others without what they share."""
     block, restarts, last = b"", [], b""
     for index, (name, value) in enumerate(pairs.items()):
-        shared = len(os.path.commonprefix([name, last])) if index % 3 else 0
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, last, strict=False))
+        shared = len(list(same)) if index % 3 else 0
         if index % 3 == 0:
             restarts.append(len(block))
         block += _varint(shared) + _varint(len(name) - shared) + _varint(len(value))
