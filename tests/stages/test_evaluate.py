@@ -12,7 +12,7 @@ from vatt.core.files import write_json
 from vatt.model.classifier import build_network
 from vatt.params import TaskName
 from vatt.stages.evaluate import main
-from vatt.weights.classifier import ExportedClassifierParams, save_classifier
+from vatt.weights.export import ExportedClassifierParams, save_export
 from vatt.weights.initial import Demand, describe_classifier
 from vatt.weights.registry import digest_export
 
@@ -97,7 +97,7 @@ def write_classifier(
             task=task,
             initial_digest=initial_digest,
         )
-        save_classifier(Path("data/finetune") / task_name / name, build_network(network), params)
+        save_export(Path("data/finetune") / task_name / name, build_network(network), params)
 
 
 def test_fine_tuned_networks_stand_beside_what_they_must_beat(

@@ -28,7 +28,7 @@ from vatt.params import (
 )
 from vatt.stages.finetune import main
 from vatt.stages.finetuning import Request
-from vatt.weights.classifier import load_classifier
+from vatt.weights.inference import load_classifier
 
 RUN = RunParams(seed=3)
 LETTER = TASK.model_copy(

@@ -1,6 +1,7 @@
-"""Writes small checkpoints in the layout of TensorFlow, sound ones and odd ones, for the reader's tests."""
+"""Small checkpoints in the layout of TensorFlow, sound ones and odd ones, to test the reader."""
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,14 +77,12 @@ def _table(table: Mapping[bytes, bytes], odd: Oddities) -> bytes:
 
 
 def _block(pairs: Mapping[bytes, bytes], kind: int) -> bytes:
-    """A block whose names are written whole at every third pair, and else without what they share."""
+    """Return a block that writes every third name whole, the others without what they share."""
     block, restarts, last = b"", [], b""
     for index, (name, value) in enumerate(pairs.items()):
-        shared = 0
-        if index % 3:
-            while shared < min(len(name), len(last)) and name[shared] == last[shared]:
-                shared += 1
-        else:
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, last, strict=False))
+        shared = len(list(same)) if index % 3 else 0
+        if index % 3 == 0:
             restarts.append(len(block))
         block += _varint(shared) + _varint(len(name) - shared) + _varint(len(value))
         block += name[shared:] + value

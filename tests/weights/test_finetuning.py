@@ -1,4 +1,4 @@
-"""Classifiers that begin with the towers of trained models: the same features, at any size of clip."""
+"""Classifiers that begin with the towers of trained models: the same features, at any size."""
 
 from pathlib import Path
 
@@ -12,49 +12,42 @@ from torch import Tensor
 from tests.model.original import AGNOSTIC
 from tests.model.test_parity_classifier import VIDEO, WAVEFORM
 from tests.train.tasks import TASK
-from tests.weights.test_export import PARAMS
+from tests.weights.test_export import CLASSIFIER, CLIP, PARAMS, export
 from vatt.core.errors import StageError
 from vatt.model.classifier import Classifier, ClassifierParams, Network, build_network
 from vatt.model.towers import restore_weights
-from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, TaskName, TaskParams
-from vatt.weights.classifier import ExportedClassifierParams, save_classifier
-from vatt.weights.export import ExportedParams, build_untrained, save_export
+from vatt.weights.export import build_untrained, save_export
 from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
 
-CLIP = PARAMS.clip
-AGNOSTIC_PARAMS = PARAMS.model_copy(
-    update={
-        "model": PARAMS.model.model_copy(update={"shared_encoder": True, "text_style": "bert"}),
-        "tokenizer": None,
-    }
-)
+AGNOSTIC_MODEL = PARAMS.model.model_copy(update={"shared_encoder": True, "text_style": "bert"})
 SPECIFIC_PARAMS = PARAMS.model_copy(update={"tokenizer": None})
-EXPORTS = {"specific": SPECIFIC_PARAMS, "agnostic": AGNOSTIC_PARAMS}
+EXPORTS = {
+    "specific": SPECIFIC_PARAMS,
+    "agnostic": SPECIFIC_PARAMS.model_copy(update={"model": AGNOSTIC_MODEL}),
+}
+TASK_NAMES: tuple[TaskName, ...] = ("video", "audio", "image", "audio_visual")
 
 
-def export(path: Path, params: ExportedParams) -> Vatt:
-    """Write and return a model none of whose weights is the first one of training."""
-    model = build_untrained(params)
-    generator = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
-    save_export(path, model, params, None)
-    return model
+def demand(name: TaskName, task: TaskParams = TASK, clip: ClipParams = CLIP) -> Demand:
+    """Return the demand for five classes of a task."""
+    fusion = "concatenation" if name == "audio_visual" else None
+    return Demand(name, task.model_copy(update={"fusion": fusion}), clip, 5)
 
 
-def start(
-    source: Path, name: TaskName, task: TaskParams = TASK, clip: ClipParams = CLIP
-) -> Network:
-    """Return the network that fine-tuning to five classes would start from, in evaluation."""
-    if name == "audio_visual":
-        task = task.model_copy(update={"fusion": "concatenation"})
-    params = describe_classifier(source, PARAMS.model, Demand(name, task, clip, 5))
+def start(source: Path, target: Demand) -> Network:
+    """Return the network that fine-tuning would start from, in evaluation."""
+    params = describe_classifier(source, PARAMS.model, target)
     write_first_weights(source, params, 3, source / "first")
     network = build_network(params)
     restore_weights(network, load_file(source / "first"))
     return network.eval()
+
+
+def start_one_tower(source: Path, target: Demand) -> Classifier:
+    network = start(source, target)
+    assert isinstance(network, Classifier)
+    return network
 
 
 def draw_clips(clip: ClipParams = CLIP) -> tuple[Tensor, Tensor]:
@@ -68,45 +61,37 @@ def draw_clips(clip: ClipParams = CLIP) -> tuple[Tensor, Tensor]:
 def test_towers_give_the_features_of_the_pretrained_model(tmp_path: Path, kind: str) -> None:
     model = export(tmp_path, EXPORTS[kind])
     video, audio = draw_clips()
-    wanted = {"video": model.encode_video(video), "audio": model.encode_audio(audio)}
+    expected = {"video": model.encode_video(video), "audio": model.encode_audio(audio)}
     for name in ("video", "audio", "audio_visual"):
-        network = start(tmp_path, name)
+        network = start(tmp_path, demand(name))
         for modality, tower in zip(network.modalities, network.towers, strict=True):
             found = tower({"video": video, "audio": audio}[modality])[:, 0]
-            assert torch.equal(found, wanted[modality]), (name, modality)
-    joint = start(tmp_path, "audio_visual")
-    features = torch.cat([wanted["video"], wanted["audio"]], dim=1)
+            assert torch.equal(found, expected[modality]), (name, modality)
+    joint = start(tmp_path, demand("audio_visual"))
+    features = torch.cat([expected["video"], expected["audio"]], dim=1)
     torch.testing.assert_close(joint(video, audio), joint.head(features))
 
 
 @pytest.mark.parametrize("name", ["video", "audio_visual"])
 def test_the_head_is_drawn_from_the_seed(tmp_path: Path, name: TaskName) -> None:
     export(tmp_path, SPECIFIC_PARAMS)
-    params = describe_classifier(tmp_path, PARAMS.model, _demand(name))
+    params = describe_classifier(tmp_path, PARAMS.model, demand(name))
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    for seed in (0, 1, 0):
-        write_first_weights(tmp_path, params, seed, tmp_path / f"{seed}")
+    for file, seed in (("0", 0), ("1", 1), ("again", 0)):
+        write_first_weights(tmp_path, params, seed, tmp_path / file)
     assert torch.equal(torch.rand(1), expected)  # the caller's random numbers are left alone
-    one, other = (load_file(tmp_path / f"{seed}") for seed in (0, 1))
-    differing = {key for key in one if not torch.equal(one[key], other[key])}
-    assert differing == {"head.weight"}
-    write_first_weights(tmp_path, params, 0, tmp_path / "again")
+    one, other = (load_file(tmp_path / file) for file in ("0", "1"))
+    assert {key for key in one if not torch.equal(one[key], other[key])} == {"head.weight"}
     assert (tmp_path / "again").read_bytes() == (tmp_path / "0").read_bytes()
-
-
-def _demand(name: TaskName) -> Demand:
-    fusion = "concatenation" if name == "audio_visual" else None
-    return Demand(name, TASK.model_copy(update={"fusion": fusion}), CLIP, 5)
 
 
 def test_other_sizes_get_positions_on_a_natural_spline(tmp_path: Path) -> None:
     small = CLIP.model_copy(update={"num_frames": 8, "frame_size_px": 40})
     model = export(tmp_path, SPECIFIC_PARAMS.model_copy(update={"clip": small}))
     clip = CLIP.model_copy(update={"num_frames": 12, "frame_size_px": 64})
-    network = start(tmp_path, "video", clip=clip)
-    assert isinstance(network, Classifier)
+    network = start_one_tower(tmp_path, demand("video", clip=clip))
     video, _ = draw_clips(clip)
     # The pre-trained tower interpolates on the fly.
     torch.testing.assert_close(network.tower(video)[:, 0], model.encode_video(video))
@@ -122,19 +107,18 @@ def test_other_sizes_get_positions_on_a_natural_spline(tmp_path: Path) -> None:
 
 
 def test_sound_at_half_the_rate_keeps_its_positions(tmp_path: Path) -> None:
-    """Twice as long at every second sample: as many samples, the same table."""
+    """Clips twice as long at every second sample have as many samples, and the same table."""
     model = export(tmp_path, SPECIFIC_PARAMS)
     clip = CLIP.model_copy(update={"num_samples": 2 * CLIP.num_samples})
-    network = start(tmp_path, "audio", TASK.model_copy(update={"audio_stride": 2}), clip)
-    assert isinstance(network, Classifier)
+    task = TASK.model_copy(update={"audio_stride": 2})
+    network = start_one_tower(tmp_path, demand("audio", task, clip))
     _, audio = draw_clips()
     assert torch.equal(network.tower(audio)[:, 0], model.encode_audio(audio))
 
 
 def test_an_image_has_the_first_position_in_time(tmp_path: Path) -> None:
     model = export(tmp_path, SPECIFIC_PARAMS)
-    network = start(tmp_path, "image")
-    assert isinstance(network, Classifier)
+    network = start_one_tower(tmp_path, demand("image"))
     tables = [table.table for table in network.tower.stem.positions.tables]
     trained = [table.table for table in model.video.stem.positions.tables]
     assert len(trained[0]) > 1
@@ -147,32 +131,32 @@ def test_an_image_has_the_first_position_in_time(tmp_path: Path) -> None:
 
 
 def save_imported(path: Path, params: ClassifierParams) -> Classifier:
-    torch.manual_seed(4)
-    classifier = Classifier(params).eval()
-    about = ExportedClassifierParams(classifier=params, frame_rate_hz=12.5, code_version="0.0.0")
-    save_classifier(path, classifier, about)
+    exported = CLASSIFIER.model_copy(update={"classifier": params})
+    classifier = build_untrained(exported)
+    assert isinstance(classifier, Classifier)
+    save_export(path, classifier, exported)
     return classifier
 
 
-def test_a_classifier_lends_its_tower_to_other_classes(tmp_path: Path) -> None:
-    kinds: list[tuple[TaskName, ClassifierParams]] = [("video", VIDEO), ("audio", WAVEFORM)]
-    for name, params in kinds:
-        old = save_imported(tmp_path / name, params)
-        clip = CLIP.model_copy(update={"num_frames": 4, "frame_size_px": 16, "num_samples": 96})
-        network = start(tmp_path / name, name, clip=clip)
-        assert isinstance(network, Classifier)
-        video, audio = draw_clips(clip)
-        signal = video if name == "video" else audio
-        assert torch.equal(network.tower(signal), old.tower(signal))
-        assert network(signal).shape == (2, 5)
-        assert old(signal).shape == (2, 7)
+@pytest.mark.parametrize(("name", "params"), [("video", VIDEO), ("audio", WAVEFORM)])
+def test_a_classifier_lends_its_tower_to_other_classes(
+    tmp_path: Path, name: TaskName, params: ClassifierParams
+) -> None:
+    old = save_imported(tmp_path / name, params)
+    clip = CLIP.model_copy(update={"num_samples": 96})
+    network = start_one_tower(tmp_path / name, demand(name, clip=clip))
+    video, audio = draw_clips(clip)
+    signal = video if name == "video" else audio
+    assert torch.equal(network.tower(signal), old.tower(signal))
+    assert network(signal).shape == (2, 5)
+    assert old(signal).shape == (2, 7)
 
 
 def test_without_a_source_the_network_is_that_of_the_parameters(tmp_path: Path) -> None:
     export(tmp_path, SPECIFIC_PARAMS)
-    for name in ("video", "audio", "image", "audio_visual"):
-        scratch = describe_classifier(None, PARAMS.model, _demand(name))
-        assert scratch == describe_classifier(tmp_path, AGNOSTIC, _demand(name))
+    for name in TASK_NAMES:
+        scratch = describe_classifier(None, PARAMS.model, demand(name))
+        assert scratch == describe_classifier(tmp_path, AGNOSTIC, demand(name))
 
 
 @pytest.mark.parametrize(
@@ -188,14 +172,13 @@ def test_what_does_not_fit_is_refused(
     tmp_path: Path, name: TaskName, change: dict[str, int], message: str
 ) -> None:
     save_imported(tmp_path / "classifier", VIDEO)
-    clip = CLIP.model_copy(update={"num_frames": 4, "frame_size_px": 16} | change)
     with pytest.raises(StageError, match=message):
-        start(tmp_path / "classifier", name, clip=clip)
+        start(tmp_path / "classifier", demand(name, clip=CLIP.model_copy(update=change)))
 
 
 def test_weights_of_another_network_are_refused_with_their_names(tmp_path: Path) -> None:
     export(tmp_path / "export", SPECIFIC_PARAMS)
-    params = describe_classifier(tmp_path / "export", PARAMS.model, _demand("video"))
+    params = describe_classifier(tmp_path / "export", PARAMS.model, demand("video"))
     save_imported(tmp_path / "other", VIDEO)
     with pytest.raises(
         StageError,
@@ -207,16 +190,16 @@ def test_weights_of_another_network_are_refused_with_their_names(tmp_path: Path)
 
 
 def test_a_folder_that_is_no_export_is_named_with_its_key(tmp_path: Path) -> None:
-    named = TASK.model_copy(update={"initial_weights": "nowhere"})
+    task = TASK.model_copy(update={"initial_weights": "nowhere"})
     expected = r"^finetune.image.initial_weights = nowhere: .*nowhere: is not an export: it has no"
     with pytest.raises(StageError, match=expected):
-        describe_classifier(tmp_path / "nowhere", PARAMS.model, Demand("image", named, CLIP, 5))
+        describe_classifier(tmp_path / "nowhere", PARAMS.model, demand("image", task))
 
 
 def test_more_frozen_layers_than_there_are_is_refused() -> None:
     def describe(freeze: int) -> None:
         task = TASK.model_copy(update={"freeze": freeze})
-        describe_classifier(None, PARAMS.model, Demand("audio", task, CLIP, 5))
+        describe_classifier(None, PARAMS.model, demand("audio", task))
 
     num_layers = PARAMS.model.audio_size.num_layers
     describe(num_layers)

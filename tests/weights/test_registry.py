@@ -1,3 +1,5 @@
+"""The champion: which export becomes it, and that one whole champion always stands."""
+
 import itertools
 import os
 import shutil
@@ -21,7 +23,7 @@ from vatt.weights.registry import (
     Record,
     decide,
     digest_export,
-    find_champion,
+    find_export,
     read_champion,
     replace_champion,
     settle_champion,
@@ -77,7 +79,7 @@ def test_champion_and_record_are_what_was_put_there(tmp_path: Path) -> None:
     registry_dir = tmp_path / "registry"
     assert read_champion(registry_dir) is None
     with pytest.raises(StageError, match="no champion yet"):
-        find_champion(registry_dir)
+        find_export("champion", registry_dir)
     for name in ("first", "second"):
         export = make_export(tmp_path / name, name)
         record = make_record(export)
@@ -117,7 +119,7 @@ def test_without_a_champion_loading_it_says_what_to_do(
 
 
 def die_at_line(number: int, call: Callable[[], None]) -> bool:
-    """Run `call` in a child that kills itself before that line of ours or of shutil; whether it died."""
+    """Run `call` in a child that kills itself before this line of ours or shutil's; did it die?"""
     files = {registry.__file__, core_files.__file__, shutil.__file__}
     lines = itertools.count(1)
 

@@ -20,12 +20,8 @@ from vatt.evaluate.summary import REPORT_PATH, format_summary
 from vatt.evaluate.tables import read_studies
 from vatt.loading.tasks import TaskInput
 from vatt.params import SKIPPED, TASKS, EvaluateParams
-from vatt.weights.classifier import (
-    ExportedClassifierParams,
-    build_untrained_classifier,
-    load_classifier,
-)
-from vatt.weights.export import Exported, build_untrained, load
+from vatt.weights.export import ExportedClassifierParams, build_untrained
+from vatt.weights.inference import Exported, load, load_classifier
 from vatt.weights.registry import digest_export, read_code_version
 
 PREPROCESS_DIR = Path("data/preprocess")
@@ -141,7 +137,7 @@ def _load_task(folder: Path) -> Tuned | Skipped:
     params = classifiers["model"].params
     digests = {path.name: digest_export(path) for path in paths}
     networks = {name: classifier.model for name, classifier in classifiers.items()}
-    networks["untrained"] = build_untrained_classifier(params)
+    networks["untrained"] = build_untrained(params)
     digests["untrained"] = f"{digests['model']} untrained"
     if params.task_name is None or params.clip is None:
         raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")

@@ -20,7 +20,7 @@ from vatt.params import ScheduleParams, TaskName, TaskParams
 from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task, skip_task
 from vatt.train.finetuning import read_validations
 from vatt.train.recipe import FinetuneRecipe, Job
-from vatt.weights.classifier import ExportedClassifierParams, save_classifier
+from vatt.weights.export import ExportedClassifierParams, save_export
 
 OUT_DIR = Path("data/finetune")
 TUNE_DIR = Path("data/tune")
@@ -124,7 +124,7 @@ def _export(out_dir: Path, runs: Mapping[str, Job], prepared: Prepared) -> int:
                 task=recipe.task,
                 initial_digest=prepared.initial_digest if job.initial_weights else None,
             )
-            save_classifier(folder / name, network, params)
+            save_export(folder / name, network, params)
             num_parameters = sum(weight.numel() for weight in network.parameters())
             prefix = "" if name == "model" else f"{name}_"
             if job.validations_path.is_file():

@@ -11,7 +11,8 @@ from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
 from vatt.evaluate.networks import Embedder, place
 from vatt.params import DownloadParams, EvaluateParams, PromoteParams
 from vatt.weights import registry
-from vatt.weights.export import load, read_export_params
+from vatt.weights.export import read_params
+from vatt.weights.inference import load
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
@@ -42,7 +43,7 @@ def main(
             data_version=registry.digest_file(PREPROCESS_DIR / INDEX_NAME),
             test_data=metrics["test_data"],
             code_version=registry.read_code_version(),
-            parameters=read_export_params(EXPORT_DIR).model_dump(mode="json"),
+            parameters=read_params(EXPORT_DIR).model_dump(mode="json"),
             metrics=metrics,
             decision=decision,
         )

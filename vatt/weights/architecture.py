@@ -1,24 +1,28 @@
 """Which network an original checkpoint holds, read from the shapes of its tensors."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from vatt.core.errors import StageError
-from vatt.model.classifier import ClassifierParams
+from vatt.corpus.tokenizer import VOCABULARY_NAME
+from vatt.model.classifier import ClassifierParams, TowerParams
 from vatt.model.spectrogram import HOP, NUM_BANDS
 from vatt.params import TOWER_SIZES, ClipParams, ModelParams, Section, TowerSize
 from vatt.weights import original
+from vatt.weights.export import AnyParams, ExportedClassifierParams, ExportedParams
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-INPUTS = {
-    "voxel_to_patch": "video",
-    "wave_to_patch": "waveform",
-    "spectrum_to_patch": "spectrogram",
-}
+PRETRAINING_RATE_HZ = 10.0
+CLASSIFIER_RATE_HZ = 12.5
+"""Every second frame of 25 Hz (VATT appendix A.3)."""
+CLASSIFIER_AUDIO_STRIDE = 2
+"""Every second sample of 48 kHz (VATT appendix A.3)."""
 RELEASED: dict[str, Any] = {
     "shared_encoder": False,
     "post_projection_width": 1024,
@@ -36,53 +40,41 @@ RELEASED: dict[str, Any] = {
 """What the original's model is, where its tensors do not say otherwise."""
 
 
-class Choices(Section):
-    """What shapes cannot tell; the defaults are those of every preset of the original."""
+class ImportOptions(Section):
+    """What a checkpoint does not hold; the defaults are those of every preset of the original."""
 
     head_width: int = Field(default=64, ge=1)
-    """Of the attention of video, audio and shared encoders."""
+    """The width of an attention head of video, audio and shared encoders."""
     text_max_distance: int = Field(default=64, ge=2)
-    """Words from which on relative positions tell no distances apart."""
+    """From so many words on, relative positions do not distinguish distances."""
     num_tokens: int = Field(default=16, ge=1)
-    """Words of a text, where relative positions set no limit."""
+    """The words of a text, where relative positions set no limit."""
+    frame_rate_hz: float | None = Field(default=None, gt=0)
+    """The rate of the video that the model was trained on; None is the original's."""
+    vocabulary: Path | None = None
+    """The words of the text tower, one a line; None leaves the export without a tokenizer."""
 
 
-class Network(NamedTuple):
-    """A model for pre-training: what `Vatt` is built from."""
-
-    model: ModelParams
-    clip: ClipParams
-    vocab_size: int
-
-
-class _Patches(NamedTuple):
-    """Of one tower: points along each axis of a patch, and patches along each axis of a clip."""
-
-    patch: tuple[int, ...]
-    grid: tuple[int, ...]
-
-    def measure(self) -> list[int]:
-        """Return the points of a clip along each axis."""
-        return [points * count for points, count in zip(self.patch, self.grid, strict=True)]
-
-
-def read_architecture(shapes: Shapes, choices: Choices) -> Network | ClassifierParams:
-    """Return what to build for original tensors of these shapes, by their keys.
+def read_architecture(shapes: Shapes, options: ImportOptions) -> AnyParams:
+    """Return the params.yaml of an export of original tensors of these shapes, by their keys.
 
     Raises:
         StageError: it is none of the original's models, or a tensor is missing or misshapen.
     """
-    try:
-        if _has(shapes, original.UNIFIED):
-            return _read_agnostic(shapes, choices)
-        if _has(shapes, original.VIDEO):
-            return _read_specific(shapes, choices)
-        if _has(shapes, original.CLASSIFIER_TOWER):
-            return _read_classifier(shapes, choices)
-    except ValidationError as error:
-        raise StageError(
-            f"the shapes of its tensors do not fit together: {explain(error)}"
-        ) from error
+    readers: dict[str, Callable[[Shapes, ImportOptions], AnyParams]] = {
+        original.UNIFIED: _read_agnostic,
+        original.VIDEO: _read_specific,
+        original.CLASSIFIER_TOWER: _read_classifier,
+    }
+    for tower, read in readers.items():
+        if any(key.startswith(f"{tower}/") for key in shapes):
+            try:
+                return read(shapes, options)
+            except ValidationError as error:
+                reason = explain(error)
+                raise StageError(
+                    f"the shapes of its tensors do not fit together: {reason}"
+                ) from error
     some = ", ".join(sorted(shapes)[:3]) or "none"
     raise StageError(
         f"holds none of VATT's models: expected weights below {original.VIDEO}, "
@@ -93,178 +85,166 @@ def read_architecture(shapes: Shapes, choices: Choices) -> Network | ClassifierP
 def explain(error: ValidationError) -> str:
     """Return the problems of an error in one line."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, got {problem['input']}"
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']}"
         for problem in error.errors()
     )
 
 
-def _read_specific(shapes: Shapes, choices: Choices) -> Network:
-    video, audio = _read_tower(shapes, original.VIDEO), _read_tower(shapes, original.AUDIO)
-    vocab_size, word_width = _axes(shapes, f"{original.TEXT}/embedding/embeddings", 2)
-    text_size, num_buckets = _read_text_size(shapes)
-    found: dict[str, Any] = {
-        "video": _name(_read_size(shapes, f"{original.VIDEO}/tx", choices)),
-        "audio": _name(_read_size(shapes, f"{original.AUDIO}/tx", choices)),
-        "text": _name(text_size),
-        "video_patch": video.patch,
-        "audio_input": INPUTS[original.find_patches(original.AUDIO, shapes)],
-        "text_buckets": num_buckets,
-        "text_max_distance": choices.text_max_distance,
-        "word_width": word_width,
-        **_read_spaces(shapes),
-    }
-    if found["audio_input"] == "waveform":
-        (found["audio_patch"],) = audio.patch
-    else:
-        found["spectrogram_patch"] = audio.patch
-    model = ModelParams.model_validate(RELEASED | found)
-    return Network(model, _describe_clip(video, audio, choices.num_tokens), vocab_size)
-
-
-def _read_agnostic(shapes: Shapes, choices: Choices) -> Network:
-    video, audio = (
-        _read_patches(
-            shapes,
-            f"{original.UNIFIED}/raw_to_embeddings/{modality}",
-            f"{original.UNIFIED}/pos_embedding_lookup/{modality}",
-            original.AXES[patches],
+def _read_specific(shapes: Shapes, options: ImportOptions) -> ExportedParams:
+    """Return a network of three towers that share nothing."""
+    text = f"{original.TEXT}/base_lm"
+    attention = f"{text}/layers/0/self_attention/attention"
+    table = f"{attention}/relative_attention_bias/embeddings"
+    num_buckets, num_heads = _axes(shapes, table, 2)
+    inner = _axes(shapes, f"{attention}/q/kernel", 2)[1]
+    if inner % num_heads:
+        raise StageError(
+            f"{attention}/q/kernel: {inner} columns, but {table} has {num_heads} heads"
         )
-        for modality, patches in (("video", "voxel_to_patch"), ("audio", "wave_to_patch"))
+    size = _read_size(shapes, text, inner // num_heads, attention="self_attention/attention")
+    video, audio = (
+        _read_tower(shapes, options, tower, original.find_input(tower, shapes))
+        for tower in (original.VIDEO, original.AUDIO)
     )
-    words = f"{original.UNIFIED}/raw_to_embeddings/text/embeddings"
-    text_positions = f"{original.UNIFIED}/pos_embedding_lookup/text"
-    size = _name(_read_size(shapes, f"{original.UNIFIED}/tx", choices))
-    vocab_size, word_width = _axes(shapes, words, 2)
+    found = {"text": _name(size), "text_buckets": num_buckets}
+    return _describe(shapes, options, f"{original.TEXT}/embedding", (video, audio), found)
+
+
+def _read_agnostic(shapes: Shapes, options: ImportOptions) -> ExportedParams:
+    """Return a network of three towers that share an encoder."""
+    root = original.UNIFIED
+    video = _read_tower(shapes, options, root, "video", part="/video")
+    audio = _read_tower(shapes, options, root, "waveform", part="/audio")
     found = {
-        "shared_encoder": True,
-        "post_projection_width": _axes(shapes, f"{original.UNIFIED}/post_proj/video/kernel", 2)[1],
-        **dict.fromkeys(("video", "audio", "text"), size),
-        "video_patch": video.patch,
-        "audio_input": "waveform",
-        "audio_patch": audio.patch[0],
+        "text": _name(video.size),
         "text_style": "bert",
-        "text_max_distance": choices.text_max_distance,
-        "word_width": word_width,
-        **_read_spaces(shapes),
+        "shared_encoder": True,
+        "post_projection_width": video.post_projection_width,
     }
-    num_tokens = _axes(shapes, f"{text_positions}/temporal_position_embeddings/embeddings", 2)[0]
-    model = ModelParams.model_validate(RELEASED | found)
-    return Network(model, _describe_clip(video, audio, num_tokens), vocab_size)
+    positions = f"{root}/pos_embedding_lookup/text/temporal_position_embeddings/embeddings"
+    num_tokens = _axes(shapes, positions, 2)[0]
+    options = options.model_copy(update={"num_tokens": num_tokens})
+    return _describe(shapes, options, f"{root}/raw_to_embeddings/text", (video, audio), found)
 
 
-def _read_classifier(shapes: Shapes, choices: Choices) -> ClassifierParams:
-    tower = original.CLASSIFIER_TOWER
-    patches = _read_tower(shapes, tower)
-    is_video = len(patches.patch) == 3
-    projection = f"{tower}/post_proj/kernel"
-    return ClassifierParams.model_validate(
+def _describe(
+    shapes: Shapes,
+    options: ImportOptions,
+    words: str,
+    towers: tuple[TowerParams, TowerParams],
+    found: Mapping[str, Any],
+) -> ExportedParams:
+    """Return the network of this word table, towers of video and audio, and what was found."""
+    video, audio = towers
+    vocab_size, word_width = _axes(shapes, f"{words}/embeddings", 2)
+    va_width, vt_width = _axes(shapes, f"{original.HEADS}/va_to_vat/dense/kernel", 2)
+    is_waveform = audio.input == "waveform"
+    described = {
+        "video": _name(video.size),
+        "audio": _name(audio.size),
+        "video_patch": video.patch,
+        "audio_input": audio.input,
+        **({"audio_patch": audio.patch[0]} if is_waveform else {"spectrogram_patch": audio.patch}),
+        "text_max_distance": options.text_max_distance,
+        "word_width": word_width,
+        "space_va_width": va_width,
+        "space_vt_width": vt_width,
+    }
+    model = ModelParams.model_validate({**RELEASED, **described, **found})
+    num_frames, height, width, _ = video.measure()
+    if height != width:
+        raise StageError(
+            f"its videos are {width} x {height} pixels; only square ones are supported"
+        )
+    length, *bands = audio.measure()
+    if bands not in ([], [NUM_BANDS]):
+        raise StageError(f"its spectrograms have {bands[0]} bands; only {NUM_BANDS} are supported")
+    return ExportedParams(
+        clip=ClipParams(
+            num_frames=num_frames,
+            frame_size_px=height,
+            num_samples=length if is_waveform else length * HOP,
+            num_tokens=options.num_tokens,
+            num_candidates=5,
+        ),
+        model=model,
+        frame_rate_hz=options.frame_rate_hz or PRETRAINING_RATE_HZ,
+        vocab_size=vocab_size,
+        tokenizer=VOCABULARY_NAME if options.vocabulary else None,
+        seed=0,
+        code_version=version("vatt"),
+    )
+
+
+def _read_classifier(shapes: Shapes, options: ImportOptions) -> ExportedClassifierParams:
+    root = original.CLASSIFIER_TOWER
+    tower = _read_tower(shapes, options, root, original.find_input(root, shapes))
+    classifier = ClassifierParams(
+        **dict(tower),
+        num_classes=_axes(shapes, f"{original.CLASSIFIER_HEAD}/kernel", 2)[1],
+        head_dropout_rate=0.5 if tower.input == "video" else 0.0,
+    )
+    return ExportedClassifierParams(
+        classifier=classifier,
+        frame_rate_hz=options.frame_rate_hz or CLASSIFIER_RATE_HZ,
+        audio_stride=CLASSIFIER_AUDIO_STRIDE,
+        code_version=version("vatt"),
+    )
+
+
+def _read_tower(
+    shapes: Shapes, options: ImportOptions, tower: str, kind: str, part: str = ""
+) -> TowerParams:
+    """Return a tower of video or audio; `part` is its own where towers share an encoder.
+
+    The size of a patch is seen from the kernel of a convolution, the grid from the tables.
+    """
+    layer, axes = original.INPUTS[kind]
+    kernel = f"{tower}/raw_to_embeddings{part}/kernel" if part else f"{tower}/{layer}/kernel"
+    *patch, num_channels, _ = _axes(shapes, kernel, len(axes) + 2)
+    expected = 3 if kind == "video" else 1
+    if num_channels != expected:
+        raise StageError(f"{kernel}: has {num_channels} channels, expected {expected}")
+    positions = f"{tower}/pos_embedding_lookup{part}"
+    tables = (f"{positions}/{axis}_position_embeddings/embeddings" for axis in axes)
+    projection = f"{tower}/post_proj{part}/kernel"
+    return TowerParams.model_validate(
         {
-            "input": INPUTS[original.find_patches(tower, shapes)],
-            "size": _read_size(shapes, f"{tower}/tx", choices),
-            "patch": patches.patch,
-            "grid": patches.grid,
+            "input": kind,
+            "size": _read_size(shapes, f"{tower}/tx", options.head_width),
+            "patch": tuple(patch),
+            "grid": tuple(_axes(shapes, table, 2)[0] for table in tables),
             "post_projection_width": (
-                _axes(shapes, projection, 2)[1] if projection in shapes else None
+                _axes(shapes, projection, 2)[1] if part or projection in shapes else None
             ),
-            "num_classes": _axes(shapes, f"{original.CLASSIFIER_HEAD}/kernel", 2)[1],
-            "dropout_rate": 0.1,
-            "head_dropout_rate": 0.5 if is_video else 0.0,
+            "dropout_rate": RELEASED["dropout_rate"],
             "drop_token_rate": 0.0,
         }
     )
 
 
-def _read_tower(shapes: Shapes, tower: str) -> _Patches:
-    patches = original.find_patches(tower, shapes)
-    positions = f"{tower}/pos_embedding_lookup"
-    return _read_patches(shapes, f"{tower}/{patches}", positions, original.AXES[patches])
-
-
-def _read_patches(shapes: Shapes, patches: str, positions: str, axes: tuple[str, ...]) -> _Patches:
-    """Return the size of a patch from the kernel of a convolution, the grid from the tables."""
-    *patch, num_channels, _ = _axes(shapes, f"{patches}/kernel", len(axes) + 2)
-    expected = 3 if len(axes) == 3 else 1
-    if num_channels != expected:
-        raise StageError(f"{patches}/kernel: has {num_channels} channels, expected {expected}")
-    tables = (f"{positions}/{axis}_position_embeddings/embeddings" for axis in axes)
-    return _Patches(tuple(patch), tuple(_axes(shapes, table, 2)[0] for table in tables))
-
-
-def _read_size(shapes: Shapes, encoder: str, choices: Choices) -> TowerSize:
-    """Return the size of a standard encoder."""
+def _read_size(shapes: Shapes, encoder: str, head_width: int, attention: str = "mha") -> TowerSize:
+    """Return the size of an encoder whose layers have their attention below this name."""
     layer = f"{encoder}/layers/0"
-    width, inner = _axes(shapes, f"{layer}/mha/q/kernel", 2)
-    if inner % choices.head_width:
+    width, inner = _axes(shapes, f"{layer}/{attention}/q/kernel", 2)
+    if inner % head_width:
         raise StageError(
-            f"{layer}/mha/q/kernel: {inner} columns are no multiple of head_width = "
-            f"{choices.head_width}; give the width of a head (--head-width)"
+            f"{layer}/{attention}/q/kernel: {inner} columns are no multiple of head_width = "
+            f"{head_width}; give the width of a head (--head-width)"
         )
+    numbers = (re.match(rf"{encoder}/layers/(\d+)/", key) for key in shapes)
     return TowerSize(
-        num_layers=_count_layers(shapes, encoder),
+        num_layers=1 + max(int(match[1]) for match in numbers if match),
         width=width,
         mlp_width=_axes(shapes, f"{layer}/feed_forward/mlp/wi/kernel", 2)[1],
-        num_heads=inner // choices.head_width,
-        head_width=choices.head_width,
-    )
-
-
-def _read_text_size(shapes: Shapes) -> tuple[TowerSize, int]:
-    """Return the size of the T5 encoder and the number of its relative positions."""
-    layer = f"{original.TEXT}/base_lm/layers/0"
-    attention = f"{layer}/self_attention/attention"
-    table = f"{attention}/relative_attention_bias/embeddings"
-    num_buckets, num_heads = _axes(shapes, table, 2)
-    width, inner = _axes(shapes, f"{attention}/q/kernel", 2)
-    if inner % num_heads:
-        raise StageError(
-            f"{attention}/q/kernel: {inner} columns, but {table} has {num_heads} heads"
-        )
-    size = TowerSize(
-        num_layers=_count_layers(shapes, f"{original.TEXT}/base_lm"),
-        width=width,
-        mlp_width=_axes(shapes, f"{layer}/feed_forward/mlp/wi/kernel", 2)[1],
-        num_heads=num_heads,
-        head_width=inner // num_heads,
-    )
-    return size, num_buckets
-
-
-def _read_spaces(shapes: Shapes) -> dict[str, int]:
-    """Return the widths of the shared spaces."""
-    va_width, vt_width = _axes(shapes, f"{original.HEADS}/va_to_vat/dense/kernel", 2)
-    return {"space_va_width": va_width, "space_vt_width": vt_width}
-
-
-def _describe_clip(video: _Patches, audio: _Patches, num_tokens: int) -> ClipParams:
-    num_frames, height, width = video.measure()
-    if height != width:
-        raise StageError(
-            f"its videos are {width} x {height} pixels; only square ones are supported"
-        )
-    num_samples, *bands = audio.measure()
-    if bands not in ([], [NUM_BANDS]):
-        raise StageError(f"its spectrograms have {bands[0]} bands; only {NUM_BANDS} are supported")
-    return ClipParams(
-        num_frames=num_frames,
-        frame_size_px=height,
-        num_samples=num_samples * HOP if bands else num_samples,
-        num_tokens=num_tokens,
-        num_candidates=5,
+        num_heads=inner // head_width,
+        head_width=head_width,
     )
 
 
 def _name(size: TowerSize) -> str | TowerSize:
     """Return the name of the preset of this size, or the size."""
     return next((name for name, preset in TOWER_SIZES.items() if preset == size), size)
-
-
-def _count_layers(shapes: Shapes, encoder: str) -> int:
-    numbers = (re.match(rf"{encoder}/layers/(\d+)/", key) for key in shapes)
-    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
-
-
-def _has(shapes: Shapes, tower: str) -> bool:
-    return any(key.startswith(f"{tower}/") for key in shapes)
 
 
 def _axes(shapes: Shapes, key: str, num_axes: int) -> tuple[int, ...]:

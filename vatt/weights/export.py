@@ -1,15 +1,17 @@
-"""A trained model as a folder that needs nothing else, and its use: weights, parameters, tokenizer."""
+"""A trained model as a folder that needs nothing else: weights, parameters, perhaps a tokenizer.
+
+Pre-trained, fine-tuned and imported weights have the same kind of folder. The section `model` or
+`classifier` of its params.yaml shows which heads there are; `vatt.weights.inference` uses them.
+"""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, TypeVar, overload
 
 import torch
 import yaml
-from jaxtyping import Float
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -17,194 +19,127 @@ from torch import Tensor, nn
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.tokenizer import TOKENIZER_NAME, AnyTokenizer, open_tokenizer
-from vatt.model.text import PADDING_ID
+from vatt.model.classifier import Network, NetworkParams, build_network
 from vatt.model.towers import collect_weights, restore_weights
 from vatt.model.vatt import Vatt
-from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams, Section
+from vatt.params import (
+    ClipParams,
+    LossParams,
+    ModelParams,
+    PretrainParams,
+    Section,
+    TaskName,
+    TaskParams,
+)
 
 WEIGHTS = "model.safetensors"
 PARAMS = "params.yaml"
-CLASSIFIER_SECTION = "classifier"
-"""Of the params.yaml of a classifier, which is an export of another kind."""
 
 
 class ExportedParams(Section):
-    """What params.yaml of an export holds: all that is needed to use the model, and where it came from."""
+    """The content of params.yaml of a model for pre-training, and where the model came from."""
 
     clip: ClipParams
     model: ModelParams
     frame_rate_hz: float = Field(gt=0)
-    """Of the video that the model was trained on."""
+    """The rate of the video that the model was trained on."""
     vocab_size: int = Field(ge=1)
     tokenizer: Literal["tokenizer.model", "vocabulary.txt"] | None = TOKENIZER_NAME
     """The file of the tokenizer; None where weights were imported without one."""
     seed: int = Field(ge=0)
-    """Of the random weights that training began with; see `build_untrained`."""
+    """The seed of the random weights that training began with; see `build_untrained`."""
     code_version: str
-    """Version of the vatt package that wrote the export."""
+    """The version of the vatt package that wrote the export."""
     loss: LossParams | None = None
     pretrain: PretrainParams | None = None
-    """How it was trained; absent in a model that was not trained here."""
+    """How the model was trained; absent where it was not trained here."""
 
 
-class VideoEmbedding(NamedTuple):
-    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text."""
+class ExportedClassifierParams(Section):
+    """The content of params.yaml of a classifier.
 
-    features: Float[Tensor, "B D"]
-    va: Float[Tensor, "B E"]
-    vt: Float[Tensor, "B F"]
+    From `label` on, fields are None where weights were imported.
+    """
+
+    classifier: NetworkParams
+    frame_rate_hz: float = Field(gt=0)
+    """The rate of the video that the classifier was trained on."""
+    audio_stride: int = Field(default=1, ge=1)
+    """The classifier heard one of so many samples at 48 kHz."""
+    code_version: str
+    """The version of the vatt package that wrote the export."""
+    label: str | None = None
+    """The task of the annotations that the classifier was trained on."""
+    classes: tuple[str, ...] | None = None
+    """The names of the logits, in their order."""
+    clip: ClipParams | None = None
+    task_name: TaskName | None = None
+    task: TaskParams | None = None
+    """How the classifier was fine-tuned."""
+    initial_digest: str | None = None
+    """The digest of the export that fine-tuning started from; None for random weights, too."""
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> "ExportedClassifierParams":
+        num_classes = self.classifier.num_classes
+        if self.classes is not None and len(self.classes) != num_classes:
+            raise ValueError(f"{len(self.classes)} classes for a network of {num_classes}")
+        return self
 
 
-class AudioEmbedding(NamedTuple):
-    """Clips as heard: `features` for classifiers, `va` to compare with video."""
-
-    features: Float[Tensor, "B D"]
-    va: Float[Tensor, "B E"]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A trained model with its tokenizer. Embeddings are not normalised: compare them by cosine."""
-
-    model: Vatt
-    known_tokenizer: AnyTokenizer | None
-    params: ExportedParams
-
-    @property
-    def tokenizer(self) -> AnyTokenizer:
-        """The tokenizer that the model was trained with.
-
-        Raises:
-            StageError: the weights were imported without one.
-        """
-        if self.known_tokenizer is None:
-            raise StageError(
-                "this model was imported without its vocabulary, so that text has no ids: import it "
-                f"again with --vocabulary FILE, a file of {self.params.vocab_size} words, one a line"
-            )
-        return self.known_tokenizer
-
-    @torch.inference_mode()
-    def embed_video(self, video: Float[Tensor, "B T H W 3"]) -> VideoEmbedding:
-        """Embed clips of `params.clip.num_frames` frames at `params.frame_rate_hz`.
-
-        `video` is RGB in [-1, 1], square frames of `params.clip.frame_size_px`. The E and F of the
-        result are `params.model.space_va_width` and `space_vt_width`, D the width of the tower.
-
-        Raises:
-            ValueError: another shape, type or range.
-        """
-        clip = self.params.clip
-        size = clip.frame_size_px
-        check_signal("video", video, (clip.num_frames, size, size, 3))
-        features = self.model.encode_video(video.to(self._device))
-        return VideoEmbedding(features, *self.model.project_video(features))
-
-    @torch.inference_mode()
-    def embed_audio(self, audio: Float[Tensor, "B S"]) -> AudioEmbedding:
-        """Embed sounds of `params.clip.num_samples` samples: mono at 48 kHz in [-1, 1].
-
-        Raises:
-            ValueError: another shape, type or range.
-        """
-        check_signal("audio", audio, (self.params.clip.num_samples,))
-        features = self.model.encode_audio(audio.to(self._device))
-        return AudioEmbedding(features, self.model.project_audio(features))
-
-    @torch.inference_mode()
-    def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "B F"]:
-        """Embed sentences in the space of `VideoEmbedding.vt`.
-
-        Word pieces beyond `params.clip.num_tokens` are cut off.
-
-        Raises:
-            StageError: the model was imported without a vocabulary.
-            TypeError: one string in place of a list, or what is no string in it.
-            ValueError: no sentence, or one without any word.
-        """
-        if isinstance(texts, str):
-            raise TypeError("texts: expected a list of sentences, got one string")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"texts: expected sentences, got {text!r} at {index}")
-        if not texts:
-            raise ValueError("texts: expected sentences, got an empty list")
-        tokens = self.tokenizer.encode(list(texts), self.params.clip.num_tokens)
-        empty = (tokens == PADDING_ID).all(1).nonzero().flatten().tolist()
-        if empty:
-            raise ValueError(f"texts: expected sentences with words, got none at {empty}")
-        return self.model.project_text(self.model.encode_text(tokens.to(self._device)))
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+AnyParams = ExportedParams | ExportedClassifierParams
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_export(
-    path: Path, model: Vatt, params: ExportedParams, tokenizer_path: Path | None
+    path: Path, model: nn.Module, params: AnyParams, tokenizer_path: Path | None = None
 ) -> None:
     """Write `model` to the folder `path`: whole or not at all, the same bytes for the same model.
 
     The file at `tokenizer_path` becomes the one that `params.tokenizer` names.
     """
-    with atomic_path(path) as partial:
-        write_model(partial, model, params.model_dump(mode="json"))
-        if params.tokenizer is not None and tokenizer_path is not None:
-            shutil.copyfile(tokenizer_path, partial / params.tokenizer)
+    with atomic_path(path) as folder:
+        folder.mkdir()
+        save_weights(model, folder / WEIGHTS)
+        content = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+        (folder / PARAMS).write_text(content, encoding="utf-8")
+        if isinstance(params, ExportedParams) and params.tokenizer and tokenizer_path:
+            shutil.copyfile(tokenizer_path, folder / params.tokenizer)
 
 
-def write_model(folder: Path, model: nn.Module, params: dict[str, Any]) -> None:
-    """Write weights and parameters to a new folder."""
-    folder.mkdir()
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write all weights and statistics of a model to a safetensors file, whole or not at all."""
     weights = {
         name: value.detach().cpu().contiguous() for name, value in collect_weights(model).items()
     }
-    save_file(weights, folder / WEIGHTS)
-    content = yaml.safe_dump(params, sort_keys=False)
-    (folder / PARAMS).write_text(content, encoding="utf-8")
+    with atomic_path(path) as partial:
+        save_file(weights, partial)
 
 
-def load(path: Path) -> Exported:
-    """Read an export. The model is on the CPU and in evaluation mode.
+@overload
+def build_untrained(params: ExportedParams) -> Vatt: ...
+@overload
+def build_untrained(params: ExportedClassifierParams) -> Network: ...
+def build_untrained(params: AnyParams) -> Vatt | Network:
+    """Build the network of an export in evaluation mode.
 
-    Raises:
-        StageError: the folder is not an export, or is damaged; the message names the file.
+    A model for pre-training gets the random weights that its training began with, from
+    `params.seed`; a classifier those of seed 0.
     """
-    params = read_export_params(path)
-    tokenizer = _read_tokenizer(path, params)
-    model = build_untrained(params)
-    read_weights(model, path / WEIGHTS)
-    return Exported(model, tokenizer, params)
-
-
-def build_untrained(params: ExportedParams) -> Vatt:
-    """Build the network with the random weights that training began with, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
+        if isinstance(params, ExportedClassifierParams):
+            torch.manual_seed(0)
+            return build_network(params.classifier).eval()
         torch.manual_seed(params.seed)
-        model = Vatt(params.model, params.clip, params.vocab_size)
-    return model.eval()
+        return Vatt(params.model, params.clip, params.vocab_size).eval()
 
 
-def read_export_params(path: Path) -> ExportedParams:
+def read_params(path: Path) -> AnyParams:
     """Read params.yaml of the export in the folder `path`.
 
     Raises:
-        StageError: it is not YAML, or a key or value is not accepted.
-    """
-    content = read_params(path)
-    if CLASSIFIER_SECTION in content:
-        raise StageError(f"{path}: is a classifier: load it with vatt.load_classifier")
-    try:
-        return ExportedParams.model_validate(content)
-    except ValidationError as error:
-        raise StageError(f"{path / PARAMS}: is not that of an export: {error}") from error
-
-
-def read_params(path: Path) -> dict[str, Any]:
-    """Read params.yaml of an export of any kind.
-
-    Raises:
-        StageError: a file is missing, or it is no YAML with sections.
+        StageError: the folder is no export, or params.yaml is not YAML with the keys and values of
+            one.
     """
     missing = [name for name in (WEIGHTS, PARAMS) if not (path / name).is_file()]
     if missing:
@@ -216,10 +151,20 @@ def read_params(path: Path) -> dict[str, Any]:
         raise StageError(f"{file}: cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise StageError(f"{file}: is not that of an export: it has no sections")
-    return content
+    kind = ExportedClassifierParams if "classifier" in content else ExportedParams
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        noun = "a classifier" if kind is ExportedClassifierParams else "an export"
+        raise StageError(f"{file}: is not that of {noun}: {error}") from error
 
 
-def _read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
+def read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
+    """Read the tokenizer of the export in the folder `path`; None where it was imported without.
+
+    Raises:
+        StageError: the file is missing or damaged, or has not `params.vocab_size` pieces.
+    """
     if params.tokenizer is None:
         return None
     file = path / params.tokenizer
@@ -234,52 +179,48 @@ def _read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
     return tokenizer
 
 
-def read_weights(model: nn.Module, file: Path) -> None:
-    """Fill `model` with the weights of `file`, which must have exactly its names, shapes and types.
+def read_weights(path: Path, model: Module) -> Module:
+    """Fill `model` with the weights of the export in the folder `path`, and return it.
 
     Raises:
-        StageError: they are others, or the file is damaged; the message names tensors.
+        StageError: the file is damaged, or names, shapes or types are not exactly those of `model`;
+            the message names tensors.
+    """
+    file = path / WEIGHTS
+    weights = read_tensors(file, str(file))
+    check_fit(f"{file}: is not the model of {PARAMS}", weights, collect_weights(model))
+    restore_weights(model, weights)
+    return model
+
+
+def read_tensors(file: Path, label: str) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file, by name.
+
+    Raises:
+        StageError: it cannot be read; the message begins with `label`.
     """
     try:
-        weights = load_file(file)
+        tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise StageError(f"{file}: is damaged or not safetensors: {error}") from error
-    misfits = list_misfits(weights, collect_weights(model))
-    if misfits:
-        raise StageError(
-            f"{file}: {len(misfits)} tensors do not fit the model of {PARAMS}: "
-            + "; ".join(misfits[:3])
-        )
-    restore_weights(model, weights)
+        raise StageError(f"{label}: is not a safetensors file, or is damaged: {error}") from error
+    return tensors
 
 
-def list_misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Say of each tensor that differs in name, shape or type what it is, and what was expected."""
-    return [
-        f"{name} is {_describe(found.get(name))}, expected {_describe(expected.get(name))}"
-        for name in sorted(expected.keys() | found.keys())
-        if _describe(found.get(name)) != _describe(expected.get(name))
-    ]
-
-
-def _describe(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
-
-
-def check_signal(name: str, values: Tensor, shape: tuple[int, ...], lowest: int = -1) -> None:
-    """Refuse a batch that the model would accept and misread, such as pixels in [0, 255].
+def check_fit(label: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose names, shapes or types are not exactly those `expected`.
 
     Raises:
-        TypeError: it is no tensor.
-        ValueError: its type is not float32, its shape not (B, *`shape`), its range not [`lowest`, 1].
+        StageError: some differ; the message begins with `label` and names the first three.
     """
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name}: expected a torch tensor, got {type(values).__name__}")
-    expected = " x ".join(str(length) for length in ("B", *shape))
-    if values.dtype != torch.float32:
-        raise ValueError(f"{name}: expected float32 in [{lowest}, 1], got {values.dtype}")
-    if tuple(values.shape[1:]) != shape or len(values) == 0:
-        raise ValueError(f"{name}: expected shape {expected}, got {tuple(values.shape)}")
-    low, high = (float(value) for value in values.aminmax())
-    if not (low >= lowest and high <= 1):  # so that NaN is refused too
-        raise ValueError(f"{name}: expected values in [{lowest}, 1], got [{low:g}, {high:g}]")
+
+    def describe(tensor: Tensor | None) -> str:
+        return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
+
+    misfits = [
+        f"{name} is {describe(found.get(name))}, expected {describe(expected.get(name))}"
+        for name in sorted(expected.keys() | found.keys())
+        if describe(found.get(name)) != describe(expected.get(name))
+    ]
+    if misfits:
+        shown = "; ".join(misfits[:3])
+        raise StageError(f"{label}, {len(misfits)} tensors do not fit: {shown}")

@@ -1,8 +1,10 @@
-"""Names and layouts of the original TensorFlow weights, matched to ours."""
+"""Names and layouts of the original TensorFlow weights, matched to ours.
+
+Our modules stand in tables, below the path of a tower; a layer is number N on both sides.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +23,16 @@ HEADS = _ROOT + "_head_layer/_bridge_heads/0"
 CLASSIFIER_TOWER = _ROOT + "_base"
 CLASSIFIER_HEAD = _ROOT + "_ops/cls"
 
-AXES = {
-    "voxel_to_patch": ("temporal", "vertical", "horizontal"),
-    "wave_to_patch": ("temporal",),
-    "spectrum_to_patch": ("temporal", "spectoral"),  # so the original spells it
+INPUTS = {
+    "video": ("voxel_to_patch", ("temporal", "vertical", "horizontal")),
+    "waveform": ("wave_to_patch", ("temporal",)),
+    "spectrogram": ("spectrum_to_patch", ("temporal", "spectoral")),  # so the original spells it
 }
-"""The layers that project patches of video, waveform or spectrogram, and the axes of their grids."""
-AGG_TOKENS = {
-    "video": "vid_agg_embedding",
-    "audio": "aud_agg_embedding",
-    "text": "txt_agg_embedding",
-}
-"""Of the modality-agnostic VATT."""
+"""For each input of a tower: the layer that projects patches, and the axes of their grid."""
+
+Table = dict[str, tuple[Mapping[str, str], *tuple[str, ...]]]
+"""For each module of ours: the original names of its tensors, and the path of the original module,
+or of the two that ours fuses."""
 
 _DENSE = {"weight": "kernel", "bias": "bias"}
 _NORM = {
@@ -42,46 +42,43 @@ _NORM = {
     "running_variance": "moving_variance",
 }
 _RMS_NORM = {"weight": "weight"}
-_TABLE = {"weight": "embeddings", "table": "embeddings"}
+_WORDS = {"weight": "embeddings"}
+_POSITIONS = {"table": "embeddings"}
+_TOKEN = {"vector": ""}  # the path names the tensor itself
 
 
-class _Rule(NamedTuple):
-    """Our module (a regular expression), the original one or two, and the names of their tensors."""
-
-    module: str
-    originals: tuple[str, ...]
-    tensors: Mapping[str, str]
-
-
-def find_patches(tower: str, keys: Collection[str]) -> str:
-    """Return which of `AXES` an original tower has; the first where its `keys` show none."""
-    found = (name for name in AXES if any(key.startswith(f"{tower}/{name}/") for key in keys))
-    return next(found, next(iter(AXES)))
+def find_input(tower: str, keys: Collection[str]) -> str:
+    """Return the input of an original tower; video where its `keys` show none."""
+    for kind, (layer, _) in INPUTS.items():
+        if any(key.startswith(f"{tower}/{layer}/") for key in keys):
+            return kind
+    return "video"
 
 
 def find_originals(names: Iterable[str], keys: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the original key of each of our `names`; two keys where ours fuses two.
 
-    Which model it is, is seen from the original `keys`, which need not be complete.
+    Which model it is, is seen from the original `keys`.
 
     Raises:
         KeyError: no such tensor in that model.
+        StageError: one of the keys is missing or left over; the message names all of them.
     """
-    rules = _find_rules(keys)
-    return {name: _apply_rules(rules, name) for name in names}
+    table = _choose_table(keys)
+    sources = {name: _find_original(table, name) for name in names}
+    needed = {key for originals in sources.values() for key in originals}
+    problems = [f"{key}: is missing" for key in sorted(needed - set(keys))]
+    problems += [f"{key}: has no place in this model" for key in sorted(set(keys) - needed)]
+    if problems:
+        raise StageError("original weights do not fit: " + "; ".join(problems))
+    return sources
 
 
 def state_from_original(
     names: Iterable[str], original: Mapping[str, np.ndarray]
 ) -> dict[str, Tensor]:
-    """Return our tensors `names`, as in a state dict, from original ones.
-
-    Raises:
-        StageError: an original tensor is missing, or one is left over.
-    """
-    sources = find_originals(names, original.keys())
-    check_names(sources, original.keys())
-    return lay_out_weights(sources, original)
+    """Return our tensors `names`, as in a state dict, from original ones; see `find_originals`."""
+    return lay_out_weights(find_originals(names, original.keys()), original)
 
 
 def lay_out_weights(
@@ -92,19 +89,6 @@ def lay_out_weights(
         name: torch.cat([_lay_out(key, original[key]) for key in keys])
         for name, keys in sources.items()
     }
-
-
-def check_names(sources: Mapping[str, tuple[str, ...]], keys: Collection[str]) -> None:
-    """Refuse original `keys` that are not exactly those of `sources`.
-
-    Raises:
-        StageError: one is missing or left over; the message names all of them.
-    """
-    needed = {key for originals in sources.values() for key in originals}
-    problems = [f"{key}: is missing" for key in sorted(needed - set(keys))]
-    problems += [f"{key}: has no place in this model" for key in sorted(set(keys) - needed)]
-    if problems:
-        raise StageError("original weights do not fit: " + "; ".join(problems))
 
 
 def find_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -120,129 +104,107 @@ def _lay_out(key: str, value: np.ndarray) -> Float[Tensor, "..."]:
     return tensor.flatten(0, -2).T if key.endswith("/kernel") else tensor
 
 
-def _apply_rules(rules: Iterable[_Rule], name: str) -> tuple[str, ...]:
+def _find_original(table: Table, name: str) -> tuple[str, ...]:
     module, _, tensor = name.rpartition(".")
-    for rule in rules:
-        match = re.fullmatch(rule.module, module)
-        if match and tensor in rule.tensors:
-            return tuple(f"{match.expand(key)}/{rule.tensors[tensor]}" for key in rule.originals)
-    raise KeyError(name)
+    layer = re.search(r"\.blocks\.(\d+)\.", name)
+    number = layer[1] if layer else ""
+    tensors, *paths = table[module.replace(f".blocks.{number}.", ".blocks.N.")]
+    return tuple(
+        f"{path.replace('/N/', f'/{number}/')}/{tensors[tensor]}".rstrip("/") for path in paths
+    )
 
 
-def _find_rules(keys: Collection[str]) -> list[_Rule]:
+def _choose_table(keys: Collection[str]) -> Table:
     if any(key.startswith(UNIFIED) for key in keys):
-        return [*_unified_rules(), *_HEAD_RULES]
+        return _describe_unified() | _HEADS
     if any(key.startswith(f"{CLASSIFIER_TOWER}/") for key in keys):
-        return _classifier_rules(keys)
-    return [
-        *_tower_rules("video", VIDEO, find_patches(VIDEO, keys)),
-        *_tower_rules("audio", AUDIO, find_patches(AUDIO, keys)),
-        *_TEXT_RULES,
-        *_HEAD_RULES,
-    ]
+        tower = _describe_tower(*INPUTS[find_input(CLASSIFIER_TOWER, keys)])
+        return _below("tower.", CLASSIFIER_TOWER, tower) | {"head": (_DENSE, CLASSIFIER_HEAD)}
+    table = _TEXT | _HEADS
+    for ours, theirs in (("video.", VIDEO), ("audio.", AUDIO)):
+        tower = _describe_tower(*INPUTS[find_input(theirs, keys)])
+        table |= _below(ours, theirs, tower)
+    return table
 
 
-def _tower_rules(ours: str, tower: str, patches: str) -> list[_Rule]:
-    """Return the rules of a tower that shares nothing."""
-    return [
-        _Rule(rf"{ours}\.stem\.patches\.projection", (f"{tower}/{patches}",), _DENSE),
-        _Rule(rf"{ours}\.stem\.pre_projection\.0", (f"{tower}/pre_proj",), _DENSE),
-        _Rule(rf"{ours}\.stem\.agg_token", (tower,), {"vector": "agg_embedding"}),
-        *_position_rules(ours, f"{tower}/pos_embedding_lookup", AXES[patches]),
-        *_encoder_rules(ours, f"{tower}/tx"),
-        _Rule(rf"{ours}\.post_projection\.0", (f"{tower}/post_proj",), _DENSE),
-    ]
+def _below(ours: str, theirs: str, table: Table) -> Table:
+    """Return a table for modules whose names begin with `ours` and `theirs`."""
+    return {
+        ours + name: (tensors, *(f"{theirs}/{path}" for path in paths))
+        for name, (tensors, *paths) in table.items()
+    }
 
 
-def _position_rules(ours: str, positions: str, axes: Iterable[str]) -> list[_Rule]:
-    tables = [
-        _Rule(
-            rf"{ours}\.stem\.positions\.tables\.{index}",
-            (f"{positions}/{axis}_position_embeddings",),
-            _TABLE,
-        )
+def _describe_tower(
+    patches: str, axes: Iterable[str], agg: str = "agg_embedding", part: str = ""
+) -> Table:
+    """Return the table of a tower; `part` is that of a modality where towers share an encoder."""
+    positions = f"pos_embedding_lookup{part}"
+    tables: Table = {
+        f"stem.positions.tables.{index}": (_POSITIONS, f"{positions}/{axis}_position_embeddings")
         for index, axis in enumerate(axes)
-    ]
-    return [*tables, _Rule(rf"{ours}\.stem\.positions\.norm", (f"{positions}/layernorm",), _NORM)]
+    }
+    return {
+        "stem.patches.projection": (_DENSE, patches),
+        "stem.pre_projection.0": (_DENSE, f"pre_proj{part}"),
+        "stem.agg_token": (_TOKEN, agg),
+        **tables,
+        "stem.positions.norm": (_NORM, f"{positions}/layernorm"),
+        **_describe_encoder("tx", _NORM, "layer_norm", "mha"),
+        "post_projection.0": (_DENSE, f"post_proj{part}"),
+    }
 
 
-def _encoder_rules(ours: str, encoder: str) -> list[_Rule]:
-    block, layer = rf"{ours}\.encoder\.blocks\.(\d+)\.", encoder + r"/layers/\1/"
-    return [
-        _Rule(block + "attention_norm", (layer + "layer_norm",), _NORM),
-        _Rule(block + r"attention\.query", (layer + "mha/q",), _DENSE),
-        _Rule(block + r"attention\.key_value", (layer + "mha/k", layer + "mha/v"), _DENSE),
-        _Rule(block + r"attention\.output", (layer + "mha/o",), _DENSE),
-        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
-        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
-        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
-        _Rule(rf"{ours}\.encoder\.norm", (f"{encoder}/final_layer_norm",), _NORM),
-    ]
+def _describe_encoder(path: str, norm: Mapping[str, str], norm_path: str, attention: str) -> Table:
+    layer: Table = {
+        "attention_norm": (norm, norm_path),
+        "attention.query": (_DENSE, f"{attention}/q"),
+        "attention.key_value": (_DENSE, f"{attention}/k", f"{attention}/v"),
+        "attention.output": (_DENSE, f"{attention}/o"),
+        "mlp_norm": (_NORM, "feed_forward/layer_norm"),  # in T5, too
+        "mlp.0": (_DENSE, "feed_forward/mlp/wi"),
+        "mlp.3": (_DENSE, "feed_forward/mlp/wo"),
+    }
+    layers = _below("encoder.blocks.N.", f"{path}/layers/N", layer)
+    return layers | {"encoder.norm": (norm, f"{path}/final_layer_norm")}
 
 
-def _text_rules() -> list[_Rule]:
-    """Return the rules of the T5-style text tower."""
-    layer = TEXT + r"/base_lm/layers/\1/"
-    attention = layer + "self_attention/attention/"
-    bias = TEXT + "/base_lm/layers/0/self_attention/attention/relative_attention_bias"
-    block = r"text\.encoder\.blocks\.(\d+)\."
-    return [
-        _Rule(r"text\.stem\.agg_token", (TEXT,), {"vector": "agg_embedding"}),
-        _Rule(r"text\.stem\.words", (TEXT + "/embedding",), _TABLE),
-        _Rule(r"text\.stem\.projection", (TEXT + "/pre_proj",), _DENSE),
-        _Rule(r"text\.stem\.relative_bias\.table", (bias,), _TABLE),
-        _Rule(block + "attention_norm", (layer + "self_attention/layer_norm",), _RMS_NORM),
-        _Rule(block + r"attention\.query", (attention + "q",), _DENSE),
-        _Rule(block + r"attention\.key_value", (attention + "k", attention + "v"), _DENSE),
-        _Rule(block + r"attention\.output", (attention + "o",), _DENSE),
-        _Rule(block + "mlp_norm", (layer + "feed_forward/layer_norm",), _NORM),
-        _Rule(block + r"mlp\.0", (layer + "feed_forward/mlp/wi",), _DENSE),
-        _Rule(block + r"mlp\.3", (layer + "feed_forward/mlp/wo",), _DENSE),
-        _Rule(r"text\.encoder\.norm", (TEXT + "/base_lm/final_layer_norm",), _RMS_NORM),
-    ]
+def _describe_unified() -> Table:
+    """Return the table of all towers of the modality-agnostic VATT."""
+    table: Table = {
+        "text.stem.words": (_WORDS, f"{UNIFIED}/raw_to_embeddings/text"),
+        "text.stem.projection": (_DENSE, f"{UNIFIED}/pre_proj/text"),
+    }
+    for ours, agg, axes in (
+        ("video", "vid_agg_embedding", INPUTS["video"][1]),
+        ("audio", "aud_agg_embedding", INPUTS["waveform"][1]),
+        ("text", "txt_agg_embedding", ("temporal",)),
+    ):
+        tower = _describe_tower(f"raw_to_embeddings/{ours}", axes, agg, f"/{ours}")
+        table |= _below(f"{ours}.", UNIFIED, tower)
+    return table
 
 
-def _unified_rules() -> list[_Rule]:
-    """Return the rules of the modality-agnostic VATT: a stem for each modality, one encoder."""
-    rules = _encoder_rules("(?:video|audio|text)", f"{UNIFIED}/tx")
-    for ours, patches in (("video", "voxel_to_patch"), ("audio", "wave_to_patch")):
-        raw = f"{UNIFIED}/raw_to_embeddings/{ours}"
-        rules += [
-            _Rule(rf"{ours}\.stem\.patches\.projection", (raw,), _DENSE),
-            _Rule(rf"{ours}\.stem\.pre_projection\.0", (f"{UNIFIED}/pre_proj/{ours}",), _DENSE),
-            *_position_rules(ours, f"{UNIFIED}/pos_embedding_lookup/{ours}", AXES[patches]),
-        ]
-    rules += [
-        _Rule(r"text\.stem\.words", (f"{UNIFIED}/raw_to_embeddings/text",), _TABLE),
-        _Rule(r"text\.stem\.projection", (f"{UNIFIED}/pre_proj/text",), _DENSE),
-        *_position_rules("text", f"{UNIFIED}/pos_embedding_lookup/text", ["temporal"]),
-    ]
-    for ours, agg_token in AGG_TOKENS.items():
-        rules += [
-            _Rule(rf"{ours}\.stem\.agg_token", (UNIFIED,), {"vector": agg_token}),
-            _Rule(rf"{ours}\.post_projection\.0", (f"{UNIFIED}/post_proj/{ours}",), _DENSE),
-        ]
-    return rules
-
-
-def _classifier_rules(keys: Collection[str]) -> list[_Rule]:
-    """Return the rules of a fine-tuned classifier: one tower and a linear layer."""
-    tower = CLASSIFIER_TOWER
-    return [
-        *_tower_rules("tower", tower, find_patches(tower, keys)),
-        _Rule("head", (CLASSIFIER_HEAD,), _DENSE),
-    ]
-
-
-_TEXT_RULES = _text_rules()
+_T5_ATTENTION = "self_attention/attention"
+_T5: Table = {
+    "stem.agg_token": (_TOKEN, "agg_embedding"),
+    "stem.words": (_WORDS, "embedding"),
+    "stem.projection": (_DENSE, "pre_proj"),
+    "stem.relative_bias.table": (
+        _WORDS,
+        f"base_lm/layers/0/{_T5_ATTENTION}/relative_attention_bias",
+    ),
+    **_describe_encoder("base_lm", _RMS_NORM, "self_attention/layer_norm", _T5_ATTENTION),
+}
+_TEXT = _below("text.", TEXT, _T5)
 # The three projections to the shared spaces: from fine to coarse (FAC).
-_HEAD_RULES = [
-    _Rule(r"video_projection\.to_hidden", (HEADS + "/vid_to_hid",), _DENSE),
-    _Rule(r"video_projection\.hidden_norm", (HEADS + "/hid_to_va/pre_bn",), _NORM),
-    _Rule(r"video_projection\.to_va", (HEADS + "/hid_to_va/dense",), _DENSE),
-    _Rule(r"video_projection\.va_norm", (HEADS + "/hid_to_va/bn",), _NORM),
-    _Rule(r"video_projection\.to_vt", (HEADS + "/va_to_vat/dense",), _DENSE),
-    _Rule(r"video_projection\.vt_norm", (HEADS + "/va_to_vat/bn",), _NORM),
-    _Rule("audio_projection", (HEADS + "/aud_to_va",), _DENSE),
-    _Rule("text_projection", (HEADS + "/txt_to_vat",), _DENSE),
-]
+_HEADS: Table = {
+    "video_projection.to_hidden": (_DENSE, f"{HEADS}/vid_to_hid"),
+    "video_projection.hidden_norm": (_NORM, f"{HEADS}/hid_to_va/pre_bn"),
+    "video_projection.to_va": (_DENSE, f"{HEADS}/hid_to_va/dense"),
+    "video_projection.va_norm": (_NORM, f"{HEADS}/hid_to_va/bn"),
+    "video_projection.to_vt": (_DENSE, f"{HEADS}/va_to_vat/dense"),
+    "video_projection.vt_norm": (_NORM, f"{HEADS}/va_to_vat/bn"),
+    "audio_projection": (_DENSE, f"{HEADS}/aud_to_va"),
+    "text_projection": (_DENSE, f"{HEADS}/txt_to_vat"),
+}

@@ -18,21 +18,20 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.params import PromoteParams, Section
 
-CHAMPION = "champion"
+CHAMPION, NEXT = "champion", "champion.next"
 REGISTRY_DIR = Path("data/promote")
 RECORD = "record.json"
 CARD = "README.md"
 
 
 class Decision(Section):
-    """Whether an export became the champion, and by which numbers."""
+    """Whether an export became the champion, and by which numbers; None was not measurable."""
 
     promoted: bool
     reason: str
     metric: str
     challenger: float | None = None
     champion: float | None = None
-    """None where it could not be measured."""
 
 
 class Record(Section):
@@ -40,9 +39,9 @@ class Record(Section):
 
     export_digest: str
     data_version: str
-    """Digest of the index that it was trained and evaluated on."""
+    """The digest of the index that the champion was trained and evaluated on."""
     test_data: str
-    """Digest of the test split: results on the same one can be compared."""
+    """The digest of the test split: results on the same one can be compared."""
     code_version: str
     """The git commit, or "unknown"."""
     parameters: Mapping[str, Any]
@@ -57,13 +56,15 @@ class Champion(NamedTuple):
     record: Record
 
 
-def find_champion(registry_dir: Path = REGISTRY_DIR) -> Path:
-    """Return the folder of the champion.
+def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
+    """Return the folder of an export: that of the champion for "champion", else `name` itself.
 
     Raises:
-        StageError: there is none yet.
+        StageError: there is no champion yet.
     """
-    for folder in (_next_path(registry_dir), registry_dir / CHAMPION):
+    if name != CHAMPION:
+        return Path(name)
+    for folder in (registry_dir / NEXT, registry_dir / CHAMPION):
         if folder.is_dir():
             return folder
     raise StageError(
@@ -79,7 +80,7 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
         StageError: the record is missing or damaged.
     """
     try:
-        path = find_champion(registry_dir)
+        path = find_export(CHAMPION, registry_dir)
     except StageError:
         return None
     file = path / RECORD
@@ -131,12 +132,12 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
 def replace_champion(
     export_dir: Path, record: Record, card: str, registry_dir: Path = REGISTRY_DIR
 ) -> None:
-    """Make a copy of the export the champion, with its record and the model card, a page in Markdown.
+    """Make a copy of the export the champion, with its record and the model card in Markdown.
 
     Killed at any moment, the old or the new one stands.
     """
     settle_champion(registry_dir)
-    with atomic_path(_next_path(registry_dir)) as partial:
+    with atomic_path(registry_dir / NEXT) as partial:
         shutil.copytree(export_dir, partial)
         write_json(partial / RECORD, record.model_dump(mode="json"))
         (partial / CARD).write_text(card, encoding="utf-8")
@@ -144,8 +145,8 @@ def replace_champion(
 
 
 def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
-    """Move a champion that a killed process left at its second place to its own."""
-    waiting, settled = _next_path(registry_dir), registry_dir / CHAMPION
+    """Give a champion that a killed process left under its second name its own."""
+    waiting, settled = registry_dir / NEXT, registry_dir / CHAMPION
     if waiting.is_dir():
         if settled.is_dir():
             shutil.rmtree(settled)
@@ -153,7 +154,7 @@ def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
 
 
 def digest_export(export_dir: Path) -> str:
-    """Return a digest of the names and bytes of all files of an export, apart from record and card."""
+    """Return a digest of the names and bytes of all files of an export but its record and card."""
     digests = {
         file.relative_to(export_dir).as_posix(): digest_file(file)
         for file in export_dir.rglob("*")
@@ -169,16 +170,12 @@ def digest_file(path: Path) -> str:
 
 
 def read_code_version() -> str:
-    """Return the git commit of the current folder, with "-dirty" where tracked files differ from it.
+    """Return the git commit of the current folder, or "unknown" outside a repository.
 
-    "unknown" outside a repository.
+    It ends in "-dirty" where tracked files differ from the commit.
     """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _next_path(registry_dir: Path) -> Path:
-    return registry_dir / f"{CHAMPION}.next"

@@ -1,15 +1,10 @@
 """The tensors of a TensorFlow 2 checkpoint, read without TensorFlow.
 
-A checkpoint X is X.index, a sorted table of names (`vatt.weights.tensor_bundle`), and its shards
-X.data-00000-of-00001 and so on, which hold the bytes of the tensors.
-
-Sorted tables of names and values on disk (the SSTable of LevelDB), and the messages in them.
-
-A table is a row of blocks and a footer. The footer points at the index block, the index block at
-the data blocks. Each block ends in a type and a checksum. In a block a name is written without
-what it shares with the one before.
+A checkpoint X is X.index, a sorted table (the SSTable of LevelDB) of a message for each tensor, and
+its shards X.data-00000-of-00001 and so on, which hold the bytes of the tensors.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +14,15 @@ import numpy as np
 
 from vatt.core.errors import StageError
 
+INDEX_SUFFIX = ".index"
+VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+"""The name of every variable ends so; here it is left out."""
+
+# The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto).
+# Number 7 is text.
+_CODES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 7: "O", 9: "<i8", 10: "?"}
+_DTYPES = {number: np.dtype(code) for number, code in {**_CODES, 19: "<f2"}.items()}
+_FORMAT_VERSION = 1
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
 _TRAILER_BYTES = 5
@@ -26,149 +30,11 @@ _UNCOMPRESSED = 0
 _CHECKSUM_MASK = 0xA282EAD8
 
 
-def read_sorted_table(path: Path) -> dict[bytes, bytes]:
-    """Read all names and values of a table.
-
-    Raises:
-        StageError: the file cannot be read, is no table, is compressed or damaged.
-    """
-    try:
-        return _read_table(path.read_bytes())
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read: {error}") from error
-    except ValueError as error:
-        raise StageError(f"{path}: {error}") from error
-
-
-def read_fields(message: bytes) -> dict[int, list[int | bytes]]:
-    """Return the values of a protocol buffer message by the numbers of its fields.
-
-    Raises:
-        ValueError: it is no such message.
-    """
-    fields: dict[int, list[int | bytes]] = {}
-    place = 0
-    while place < len(message):
-        tag, place = _read_varint(message, place)
-        value: int | bytes
-        match tag & 7:
-            case 0:
-                value, place = _read_varint(message, place)
-            case 2:
-                length, place = _read_varint(message, place)
-                value, place = _take(message, place, length), place + length
-            case 1 | 5 as kind:
-                length = 8 if kind == 1 else 4
-                value, place = (
-                    int.from_bytes(_take(message, place, length), "little"),
-                    place + length,
-                )
-            case kind:
-                raise ValueError(f"a message has a field of the unknown kind {kind}")
-        fields.setdefault(tag >> 3, []).append(value)
-    return fields
-
-
-def unmask_checksum(masked: int) -> int:
-    """Return the CRC-32C that stands masked in a file, as TensorFlow and LevelDB write it."""
-    rotated = (masked - _CHECKSUM_MASK) & 0xFFFFFFFF
-    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
-
-
-def _read_table(content: bytes) -> dict[bytes, bytes]:
-    footer = content[-_FOOTER_BYTES:]
-    if len(footer) < _FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != _MAGIC:
-        raise ValueError("is no index of a checkpoint, or is cut off: its last bytes are others")
-    _, place = _read_handle(footer, 0)  # of the meta index, which TensorFlow leaves empty
-    index_handle, _ = _read_handle(footer, place)
-    table: dict[bytes, bytes] = {}
-    for _, handle in _read_block(content, index_handle):
-        table.update(_read_block(content, _read_handle(handle, 0)[0]))
-    return table
-
-
-def _read_handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """Return where a block lies (offset and length), and the place after this pointer."""
-    offset, place = _read_varint(content, place)
-    length, place = _read_varint(content, place)
-    return (offset, length), place
-
-
-def _read_block(content: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the names and values of a block, after testing its checksum."""
-    offset, length = handle
-    block = _take(content, offset, length + _TRAILER_BYTES)
-    checked, checksum = block[:-4], int.from_bytes(block[-4:], "little")
-    if google_crc32c.value(checked) != unmask_checksum(checksum):
-        raise ValueError(f"is damaged: the checksum of the block at byte {offset} does not fit")
-    if checked[-1] != _UNCOMPRESSED:
-        raise ValueError(
-            f"is compressed (Snappy, kind {checked[-1]}), which cannot be read; "
-            "TensorFlow itself writes the index of a checkpoint uncompressed"
-        )
-    return _read_pairs(checked[:-1])
-
-
-def _read_pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    num_restarts = int.from_bytes(_take(block, len(block) - 4, 4), "little")
-    end = len(block) - 4 * (num_restarts + 1)  # places of whole names stand there, for searching
-    place, name = 0, b""
-    while place < end:
-        num_shared, place = _read_varint(block, place)
-        num_own, place = _read_varint(block, place)
-        num_value, place = _read_varint(block, place)
-        name = _take(name, 0, num_shared) + _take(block, place, num_own)
-        place += num_own
-        yield name, _take(block, place, num_value)
-        place += num_value
-
-
-def _read_varint(content: bytes, place: int) -> tuple[int, int]:
-    """Return a number, seven bits a byte, the last byte below 128, and the place after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = _take(content, place, 1)[0]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-    raise ValueError("is damaged: a number does not end")
-
-
-def _take(content: bytes, place: int, length: int) -> bytes:
-    """Return `length` bytes from `place`, all of which must be there."""
-    if not 0 <= place <= place + length <= len(content):
-        raise ValueError(f"is damaged or cut off: nothing at byte {place + length - 1}")
-    return content[place : place + length]
-
-
-INDEX_SUFFIX = ".index"
-VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-"""The name of every variable ends so; here it is left out."""
-
-# The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto).
-_DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    3: np.dtype("<i4"),
-    4: np.dtype("u1"),
-    5: np.dtype("<i2"),
-    6: np.dtype("i1"),
-    9: np.dtype("<i8"),
-    10: np.dtype("?"),
-    19: np.dtype("<f2"),
-}
-_TEXT = 7
-_LITTLE_ENDIAN = 0
-_FORMAT_VERSION = 1
-
-
 class TensorEntry(NamedTuple):
     """What the index says of one tensor."""
 
     dtype: np.dtype[Any] | None
-    """None for text and for types that NumPy has not."""
-    is_text: bool
+    """object for text, None for types that NumPy has not."""
     shape: tuple[int, ...]
     shard: int
     offset: int
@@ -179,28 +45,43 @@ class TensorEntry(NamedTuple):
 
 
 class TensorBundle(Mapping[str, np.ndarray]):
-    """A checkpoint by the names of its tensors; each is read, and its checksum tested, when asked for.
+    """A checkpoint by the names of its tensors, read-only.
 
-    `entries` tells types and shapes without reading. The values are read-only.
+    Each tensor is read, and its checksum tested, when it is asked for; `entries` has all types and
+    shapes.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the index of the checkpoint `path`: the path of its files without their endings.
 
         Raises:
-            StageError: there is no such checkpoint, or its index is damaged, or a shard is missing or short.
+            StageError: there is no such checkpoint, or its index is damaged, or a shard is missing
+                or short.
         """
-        self._prefix = find_prefix(path)
-        self._index = Path(f"{self._prefix}{INDEX_SUFFIX}")
-        table = read_sorted_table(self._index)
-        self._num_shards = self._read_header(table.pop(b"", b""))
-        self.entries = {
-            name.decode("utf-8", "backslashreplace").removesuffix(VARIABLE_SUFFIX): (
-                self._read_entry(name, content)
-            )
-            for name, content in table.items()
-        }
-        self._check_sizes()
+        prefix = _find_prefix(path)
+        self._index = Path(f"{prefix}{INDEX_SUFFIX}")
+        try:
+            table = _read_table(self._index.read_bytes())
+            num_shards = _read_header(table.pop(b"", b""))
+            self.entries = _read_entries(table, num_shards)
+        except (OSError, ValueError) as error:
+            raise StageError(f"{self._index}: {error}") from error
+        self._shards: list[Path] = []
+        for number in range(num_shards):
+            shard = Path(f"{prefix}.data-{number:05d}-of-{num_shards:05d}")
+            if not shard.is_file():
+                raise StageError(
+                    f"{shard}: is missing: {self._index.name} names {num_shards} shards"
+                )
+            self._shards.append(shard)
+        # Before anything is read, so that an import of gigabytes fails at once.
+        for name, entry in self.entries.items():
+            shard, end = self._shards[entry.shard], entry.offset + entry.num_bytes
+            size = shard.stat().st_size
+            if end > size:
+                raise StageError(
+                    f"{shard}: is cut off: {name} ends at byte {end}, the file has {size}"
+                )
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor.
@@ -210,13 +91,13 @@ class TensorBundle(Mapping[str, np.ndarray]):
             StageError: it is no array of numbers, is stored in slices, or its bytes are damaged.
         """
         entry = self.entries[name]
-        shard = self._shard_path(entry.shard)
+        shard = self._shards[entry.shard]
         if entry.is_sliced:
             raise StageError(
                 f"{self._index}: {name} is stored in slices (a partitioned variable), "
                 "which cannot be read; save the checkpoint without partitions"
             )
-        if entry.dtype is None:
+        if entry.dtype is None or entry.dtype == object:
             raise StageError(f"{self._index}: {name} is no array of numbers that can be read")
         try:
             with shard.open("rb") as file:
@@ -234,69 +115,9 @@ class TensorBundle(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def _read_header(self, content: bytes) -> int:
-        """Return the number of shards."""
-        try:
-            fields = read_fields(content)
-            version = read_fields(_bytes(fields.get(3, [b""])[0]))
-            num_shards, endianness = _last(fields, 1), _last(fields, 2)
-        except ValueError as error:
-            raise StageError(f"{self._index}: is no index of a checkpoint: {error}") from error
-        if num_shards < 1:
-            raise StageError(f"{self._index}: is no index of a checkpoint: it has no header")
-        if endianness != _LITTLE_ENDIAN:
-            raise StageError(f"{self._index}: was written on a big-endian machine; not supported")
-        if _last(version, 2) > _FORMAT_VERSION:
-            raise StageError(f"{self._index}: has a newer format, of version {_last(version, 2)}")
-        return num_shards
 
-    def _read_entry(self, name: bytes, content: bytes) -> TensorEntry:
-        try:
-            fields = read_fields(content)
-            shape = read_fields(_bytes(fields.get(2, [b""])[0]))
-            sizes = [_last(read_fields(_bytes(axis)), 1) for axis in shape.get(2, [])]
-            entry = TensorEntry(
-                dtype=_DTYPES.get(_last(fields, 1)),
-                is_text=_last(fields, 1) == _TEXT,
-                shape=tuple(sizes),
-                shard=_last(fields, 3),
-                offset=_last(fields, 4),
-                num_bytes=_last(fields, 5),
-                checksum=unmask_checksum(_last(fields, 6)),
-                is_sliced=7 in fields,
-            )
-            _check_entry(entry, self._num_shards)
-        except ValueError as error:
-            text = name.decode("utf-8", "backslashreplace")
-            raise StageError(f"{self._index}: the entry of {text} is damaged: {error}") from error
-        return entry
-
-    def _check_sizes(self) -> None:
-        """Refuse missing and short shards before anything is read."""
-        for number in range(self._num_shards):
-            shard = self._shard_path(number)
-            if not shard.is_file():
-                raise StageError(
-                    f"{shard}: is missing: {self._index.name} names {self._num_shards} shards"
-                )
-            size = shard.stat().st_size
-            for name, entry in self.entries.items():
-                end = entry.offset + entry.num_bytes
-                if entry.shard == number and end > size:
-                    raise StageError(
-                        f"{shard}: is cut off: {name} ends at byte {end}, the file has {size}"
-                    )
-
-    def _shard_path(self, number: int) -> Path:
-        return Path(f"{self._prefix}.data-{number:05d}-of-{self._num_shards:05d}")
-
-
-def find_prefix(path: Path) -> Path:
-    """Return the path of a checkpoint without endings, also from the path of its index.
-
-    Raises:
-        StageError: there is no index; the message names the checkpoints that are there.
-    """
+def _find_prefix(path: Path) -> Path:
+    """Return the path of a checkpoint without endings, also from the path of its index."""
     prefix = path.with_suffix("") if path.suffix == INDEX_SUFFIX else path
     if Path(f"{prefix}{INDEX_SUFFIX}").is_file():
         return prefix
@@ -308,25 +129,144 @@ def find_prefix(path: Path) -> Path:
     )
 
 
-def _check_entry(entry: TensorEntry, num_shards: int) -> None:
-    """Raise ValueError for what no reader could make sense of."""
+# All below raise ValueError for bytes that are not of the format.
+
+
+def _read_header(content: bytes) -> int:
+    """Return the number of shards."""
+    numbers, parts = _parse_message(content)
+    num_shards = numbers[1]
+    version = _parse_message(b"".join(parts[3]))[0][2]
+    if num_shards < 1:
+        raise ValueError("is no index of a checkpoint: it has no header")
+    if numbers[2]:
+        raise ValueError("was written on a big-endian machine; not supported")
+    if version > _FORMAT_VERSION:
+        raise ValueError(f"has a newer format, of version {version}")
+    return num_shards
+
+
+def _read_entries(table: Mapping[bytes, bytes], num_shards: int) -> dict[str, TensorEntry]:
+    entries = {}
+    for encoded, content in table.items():
+        name = encoded.decode("utf-8", "backslashreplace")
+        try:
+            entries[name.removesuffix(VARIABLE_SUFFIX)] = _read_entry(content, num_shards)
+        except ValueError as error:
+            raise ValueError(f"the entry of {name} is damaged: {error}") from error
+    return entries
+
+
+def _read_entry(content: bytes, num_shards: int) -> TensorEntry:
+    numbers, parts = _parse_message(content)
+    _, shape = _parse_message(b"".join(parts[2]))
+    entry = TensorEntry(
+        dtype=_DTYPES.get(numbers[1]),
+        shape=tuple(_parse_message(axis)[0][1] for axis in shape[2]),
+        shard=numbers[3],
+        offset=numbers[4],
+        num_bytes=numbers[5],
+        checksum=_unmask(numbers[6]),
+        is_sliced=bool(parts[7]),
+    )
     if entry.shard >= num_shards:
         raise ValueError(f"it lies in shard {entry.shard} of {num_shards}")
-    if entry.dtype is not None and not entry.is_sliced:
+    if not (entry.dtype is None or entry.dtype == object or entry.is_sliced):
         expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
         if expected != entry.num_bytes:
             raise ValueError(f"{entry.dtype} {entry.shape} in {entry.num_bytes} bytes")
+    return entry
 
 
-def _last(fields: Mapping[int, list[int | bytes]], number: int) -> int:
-    """Return a number of a message; 0 where it is absent, as protocol buffers have it."""
-    value = fields.get(number, [0])[-1]
-    if isinstance(value, bytes):
-        raise ValueError(f"field {number} is no number")  # noqa: TRY004 - what the file holds, not a programmer's mistake
-    return value
+def _read_table(content: bytes) -> dict[bytes, bytes]:
+    """Return the names and values of a sorted table: a row of blocks, and a footer.
+
+    The footer points at the index block, the index block at the blocks of data.
+    """
+    footer = content[-_FOOTER_BYTES:]
+    if len(footer) < _FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != _MAGIC:
+        raise ValueError("is no index of a checkpoint, or is cut off: its last bytes are others")
+    pointers = _Bytes(footer)
+    for _ in ("offset", "length"):  # of the meta index, which TensorFlow leaves empty
+        pointers.take_number()
+    table: dict[bytes, bytes] = {}
+    for _, pointer in _read_block(content, pointers):
+        table.update(_read_block(content, _Bytes(pointer)))
+    return table
 
 
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError(f"expected a message, found the number {value}")  # noqa: TRY004 - as above
-    return value
+def _read_block(content: bytes, pointer: "_Bytes") -> Iterator[tuple[bytes, bytes]]:
+    """Yield the names and values of the block that a pointer shows, after testing its checksum.
+
+    A block ends in a type and a checksum. A name is written without what it shares with the one
+    before.
+    """
+    offset, length = pointer.take_number(), pointer.take_number()
+    block = _Bytes(content, offset).take(length + _TRAILER_BYTES)
+    checked, checksum = block[:-4], int.from_bytes(block[-4:], "little")
+    if google_crc32c.value(checked) != _unmask(checksum):
+        raise ValueError(f"is damaged: the checksum of the block at byte {offset} does not fit")
+    if checked[-1] != _UNCOMPRESSED:
+        raise ValueError(
+            f"is compressed (Snappy, kind {checked[-1]}), which cannot be read; "
+            "TensorFlow itself writes the index of a checkpoint uncompressed"
+        )
+    num_restarts = int.from_bytes(_Bytes(block, length - 4).take(4), "little")
+    end = length - 4 * (num_restarts + 1)  # the rest serves searching
+    pairs, name = _Bytes(block), b""
+    while pairs.position < end:
+        num_shared, num_own, num_value = (pairs.take_number() for _ in range(3))
+        name = _Bytes(name).take(num_shared) + pairs.take(num_own)
+        yield name, pairs.take(num_value)
+
+
+class _Bytes:
+    """Bytes that are taken one after the other, and must be there."""
+
+    def __init__(self, content: bytes, position: int = 0) -> None:
+        self.content, self.position = content, position
+
+    def take(self, length: int) -> bytes:
+        """Return the next `length` bytes."""
+        start, self.position = self.position, self.position + length
+        if not 0 <= start <= self.position <= len(self.content):
+            raise ValueError(f"is damaged or cut off: nothing at byte {self.position - 1}")
+        return self.content[start : self.position]
+
+    def take_number(self) -> int:
+        """Return the next number: seven bits a byte, the last byte below 128."""
+        value = 0
+        for shift in range(0, 70, 7):
+            (byte,) = self.take(1)
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("is damaged: a number does not end")
+
+
+def _parse_message(content: bytes) -> tuple[Mapping[int, int], Mapping[int, list[bytes]]]:
+    """Return the numbers, and the texts and messages, of a protocol buffer message by their fields.
+
+    A number that is absent is 0, as protocol buffers have it.
+    """
+    numbers: dict[int, int] = defaultdict(int)
+    parts: dict[int, list[bytes]] = defaultdict(list)
+    rest = _Bytes(content)
+    while rest.position < len(content):
+        tag = rest.take_number()
+        field, kind = tag >> 3, tag & 7
+        if kind == 0:
+            numbers[field] = rest.take_number()
+        elif kind == 2:
+            parts[field].append(rest.take(rest.take_number()))
+        elif kind in (1, 5):
+            numbers[field] = int.from_bytes(rest.take(8 if kind == 1 else 4), "little")
+        else:
+            raise ValueError(f"a message has a field of the unknown kind {kind}")
+    return numbers, parts
+
+
+def _unmask(masked: int) -> int:
+    """Return the CRC-32C that stands masked in a file, as TensorFlow and LevelDB write it."""
+    rotated = (masked - _CHECKSUM_MASK) & 0xFFFFFFFF
+    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
