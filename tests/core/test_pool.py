@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vatt.core.pool import LocalCrew, Lost, StallLimit, run_in_workers, work_through
+from vatt.core.pool import LocalPool, Lost, StallLimit, run_in_workers, work_through
 
 
 def square(number: int) -> int:
@@ -56,7 +56,7 @@ def die_once(folder: Path, number: int) -> int:
 
 
 def test_an_item_whose_process_was_killed_is_tried_again(tmp_path: Path) -> None:
-    crew = LocalCrew(partial(die_once, tmp_path), 2)
+    crew = LocalPool(partial(die_once, tmp_path), 2)
     assert sorted(work_through(crew, range(3))) == [(0, 0), (1, 1), (2, 2)]
 
 
@@ -82,7 +82,7 @@ def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
             (tmp_path / "released").touch()
         return {1: 7, 2: asked[2]}.get(number)
 
-    crew = LocalCrew(partial(hang, tmp_path), 2)
+    crew = LocalPool(partial(hang, tmp_path), 2)
     results = dict(work_through(crew, range(1, 6), StallLimit(0.1, measure)))
     assert results[0] == Lost("the decoder hung: nothing new for 0.1 s")
     assert all(isinstance(results[place], int) for place in range(1, 5))
@@ -91,7 +91,7 @@ def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
 
 
 def test_ending_early_ends_what_goes_on(tmp_path: Path) -> None:
-    work = work_through(LocalCrew(partial(hang, tmp_path), 2), [3, 0, 0])
+    work = work_through(LocalPool(partial(hang, tmp_path), 2), [3, 0, 0])
     next(work)
     assert len(find_workers()) == 2
     work.close()

@@ -13,9 +13,9 @@ from tests.preprocess.test_corpus import read_quarantine
 from tests.preprocess.test_fragments import DAMAGES
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, write_manifest
-from vatt.preprocess.cache import digest_fragment_code
 from vatt.preprocess.corpus import write_corpus
-from vatt.preprocess.engine import Finished, Work
+from vatt.preprocess.engine import Finished, make_fragment
+from vatt.preprocess.store import FragmentStore, digest_fragment_code
 
 PLACES = ["shard", "video_offset", "audio_offset", "meta_offset"]
 
@@ -75,6 +75,7 @@ def test_a_source_on_a_bad_sector_does_not_stop_the_corpus(tmp_path: Path) -> No
     except OSError as error:
         if error.strerror != os.strerror(5):
             pytest.skip("needs a file that cannot be read")
-    work = Work(tmp_path, tmp_path / "store", PARAMS, digest_fragment_code())
-    found = work(ManifestEntry("s", "bad.mp4", "train", path="bad.mp4"))
-    assert found == Finished(None, "cannot be read: Input/output error")  # not kept: asked again
+    entry = ManifestEntry("s", "bad.mp4", "train", path="bad.mp4")
+    store = FragmentStore(tmp_path / "store")
+    found = make_fragment(tmp_path, store, PARAMS, digest_fragment_code(), entry)
+    assert found == Finished("", "cannot be read: Input/output error")  # not kept: asked again

@@ -4,14 +4,14 @@ import av
 import numpy as np
 import pytest
 
-from vatt.preprocess.listening import (
+from vatt.preprocess.hashes import (
     NOTHING,
     BandMeter,
-    Listener,
     hash_picture,
     hash_pictures,
     seconds_within,
 )
+from vatt.preprocess.listening import Listener
 
 
 def bits_between(one: str, other: str) -> int:

@@ -13,8 +13,8 @@ from tests.preprocess.parameters import PARAMS
 from tests.preprocess.test_corpus import digest_files, read_quarantine
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.params import PreprocessParams
-from vatt.preprocess.cache import FragmentStore
 from vatt.preprocess.corpus import write_corpus
+from vatt.preprocess.store import FragmentStore
 
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
 CLIPS = {

@@ -17,7 +17,7 @@ from tests.preprocess.test_corpus import digest_files
 from vatt.core.errors import StageError
 from vatt.core.pool import Lost, StallLimit, work_through
 from vatt.preprocess.corpus import write_corpus
-from vatt.preprocess.engine import RayCrew
+from vatt.preprocess.ray_pool import RayPool
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_death_costs_a_retry_and_a_hang_one_item(cluster_address: str, tmp_pat
     limit = StallLimit(
         2.0, lambda number: 0 if number == 2 and (tmp_path / "hangs").exists() else None
     )
-    crew = RayCrew(partial(work_badly, tmp_path), cluster_address)
+    crew = RayPool(partial(work_badly, tmp_path), cluster_address)
     assert crew.size == 2
     results = dict(work_through(crew, range(7), limit))
     assert isinstance(results.pop(1), Lost)
@@ -68,7 +68,7 @@ def fail(number: int) -> int:
 @pytest.mark.slow
 def test_errors_keep_their_type(cluster_address: str) -> None:
     with pytest.raises(OSError, match="No space left on device: 'file7'"):
-        list(work_through(RayCrew(fail, cluster_address), [7]))
+        list(work_through(RayPool(fail, cluster_address), [7]))
 
 
 def test_same_bytes_as_with_local_processes(
@@ -82,4 +82,4 @@ def test_same_bytes_as_with_local_processes(
 
 def test_no_cluster_is_a_clear_error() -> None:
     with pytest.raises(StageError, match=r"launch\.ray_address = 127\.0\.0\.1:1: "):
-        RayCrew(fail, "127.0.0.1:1")
+        RayPool(fail, "127.0.0.1:1")
