@@ -14,7 +14,8 @@ from tests.validate.clean import duplicates, quarantine
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.preprocess.corpus import write_corpus
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import Corpus
+from vatt.validate.verdict import validate_corpus
 
 LENGTH_S = 60.0
 SPEECH = {seed: say(LENGTH_S, seed) for seed in (1, 2, 3)}

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from vatt.params import ValidateParams
-from vatt.validate.expectations import DUPLICATE_COLUMNS
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import DUPLICATE_COLUMNS, Corpus
+from vatt.validate.verdict import validate_corpus
 
 PARAMS = ValidateParams(
     min_segments=10,

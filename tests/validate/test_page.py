@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.validate.clean import PARAMS, clean_index, corpus, duplicates, quarantine
-from vatt.validate.expectations import read_quarantine
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import Corpus, read_quarantine
+from vatt.validate.verdict import validate_corpus
 
 
 def test_what_does_not_exist_is_shown_as_not_judged() -> None:

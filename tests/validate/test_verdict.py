@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.validate.clean import NUM_SEGMENTS, PARAMS, clean_index, corpus, failures
-from vatt.validate.expectations import REQUIRED_COLUMNS
+from vatt.validate.tables import REQUIRED_COLUMNS
 from vatt.validate.verdict import validate_corpus
 
 

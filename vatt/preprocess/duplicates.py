@@ -149,7 +149,7 @@ class _Lookup:
         return best
 
     def _propose(self, hashes: Hashes) -> list[tuple[int, int]]:
-        """Return the number of each video that shares quarters, and the lag at which it shares most."""
+        """Return the number of each video that shares quarters, and the lag at which most agree."""
         seconds = np.flatnonzero(hashes)
         pairs = [np.zeros((0, 2), np.int64)]
         for shift, (quarters, order) in zip(BANDS, self._bands, strict=True):

@@ -53,7 +53,7 @@ WideTrack = Float[np.ndarray, "W"]
 
 
 def measure_silence(samples: Int16[np.ndarray, "S"]) -> float:
-    """Return the share of windows of 20 ms, the last maybe shorter, below -60 dBFS; NaN if empty."""
+    """Return the share of 20 ms windows, the last maybe shorter, below -60 dBFS; NaN if empty."""
     if not len(samples):
         return math.nan
     starts = np.arange(0, len(samples), SILENT_WINDOW_SAMPLES)
