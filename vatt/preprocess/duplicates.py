@@ -47,8 +47,9 @@ class Video(NamedTuple):
 
 
 class Match(NamedTuple):
-    """How well two videos agree."""
+    """A video of the index that another one agrees with, and how well."""
 
+    video: Video
     num_seconds: int
     distance: float
     """Mean number of bits that differ."""
@@ -78,23 +79,19 @@ def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
         batches = index.iter_batches(columns=COLUMNS)
         for video in _join_segments(row for batch in batches for row in batch.to_pylist()):
             for kind, lookup in lookups.items():
-                found = lookup.find(video)
-                if found is None:
-                    continue
-                like, match = found
-                yield {
-                    "source": video.source,
-                    "video_id": video.video_id,
-                    "split": video.split,
-                    "duplicate_of": {
-                        "source": like.source,
-                        "video_id": like.video_id,
-                        "split": like.split,
-                    },
-                    "kind": kind,
-                    "num_seconds": match.num_seconds,
-                    "distance": round(match.distance, 2),
-                }
+                match = lookup.find(video)
+                if match is not None:
+                    yield {
+                        **_name(video),
+                        "duplicate_of": _name(match.video),
+                        "kind": kind,
+                        "num_seconds": match.num_seconds,
+                        "distance": round(match.distance, 2),
+                    }
+
+
+def _name(video: Video) -> dict[str, str]:
+    return {"source": video.source, "video_id": video.video_id, "split": video.split}
 
 
 def _join_segments(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
@@ -133,20 +130,17 @@ class _Lookup:
             order = np.argsort(quarters, kind="stable")
             self._bands.append((quarters[order], order))
 
-    def find(self, video: Video) -> tuple[Video, Match] | None:
+    def find(self, video: Video) -> Match | None:
         """Return the most similar of the videos of a split before that of `video` that match it."""
         hashes = video.hashes[self._kind]
-        best: tuple[Video, Match] | None = None
-        for number, lag in self._propose(hashes):
-            other = self._videos[number]
-            if ORDER[other.split] >= ORDER[video.split]:
-                continue
-            match = _compare(hashes, other.hashes[self._kind], lag)
-            if match is None or match.distance > MAX_DISTANCE[self._kind]:
-                continue
-            if best is None or match.distance < best[1].distance:
-                best = other, match
-        return best
+        matches = [
+            _compare(hashes, self._videos[number], self._kind, lag)
+            for number, lag in self._propose(hashes)
+            if ORDER[self._videos[number].split] < ORDER[video.split]
+        ]
+        limit = MAX_DISTANCE[self._kind]
+        close = (match for match in matches if match is not None and match.distance <= limit)
+        return min(close, key=lambda match: match.distance, default=None)
 
     def _propose(self, hashes: Hashes) -> list[tuple[int, int]]:
         """Return the number of each video that shares quarters, and the lag at which most agree."""
@@ -170,13 +164,13 @@ def _quarter(hashes: Hashes, shift: np.uint64) -> Int[np.ndarray, "S"]:
     return ((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64)
 
 
-def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match | None:
-    """Compare second s of a video with seconds s - lag - 1 to s - lag + 1 of another one.
+def _compare(hashes: Hashes, video: Video, kind: str, lag: int) -> Match | None:
+    """Compare second s of the hashes with seconds s - lag - 1 to s - lag + 1 of a video.
 
     Each copy is cut into seconds anew, so that what is equal may lie in the one beside. None if too
     few can be compared.
     """
-    seconds = np.flatnonzero(hashes)
+    others, seconds = video.hashes[kind], np.flatnonzero(hashes)
     distances = np.full(len(seconds), 99)
     for shift in (-1, 0, 1):
         places = seconds - lag + shift
@@ -188,4 +182,4 @@ def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match
     shorter = min(len(seconds), int(np.count_nonzero(others)))
     if len(compared) < max(MIN_SECONDS, MIN_OVERLAP_RATE * shorter):
         return None
-    return Match(len(compared), float(compared.mean()))
+    return Match(video, len(compared), float(compared.mean()))

@@ -110,7 +110,7 @@ class CaptionTiming(NamedTuple):
     offset_s: float
     """How much later than the speech they are; NaN without captions or without speech."""
     score: float
-    """0: no better than captions of another video; 1: the same as the speech. NaN: cannot tell."""
+    """0: no better than captions of another video; 1: the same as the speech. NaN: unknown."""
 
 
 UNKNOWN = CaptionTiming(math.nan, math.nan)
