@@ -1,5 +1,6 @@
 """A small preprocessed corpus of known clips, made once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ CLIPS: dict[str, Clip] = {
     "test/described.mp4": Clip(duration_s=4.0),
     "test/sound.wav": Clip(duration_s=4.0, video=False),
 }
-WITHOUT_CAPTIONS = {"untold.mp4"}
+ANNOTATIONS = {
+    "test/described.mp4": (
+        Annotation("shape", "square"),
+        Annotation("caption", text="a square that moves"),
+        Annotation("shape", "box"),
+        Annotation("caption", text="a box on its way"),
+    )
+}
 CAPTIONS = "WEBVTT\n" + "".join(
     f"\n00:{second:02}.000 --> 00:{second:02}.900\nsecond {second}\n" for second in range(20)
 )
@@ -34,29 +42,12 @@ def write_downloads(download_dir: Path) -> None:
     for name, clip in CLIPS.items():
         write_clip(download_dir / "known" / name, clip)
         split: Split = "test" if name.startswith("test/") else "train"
-        has_captions = name not in WITHOUT_CAPTIONS
-        captions_path = f"known/{name}.vtt" if has_captions else None
-        if captions_path:
-            (download_dir / captions_path).write_text(CAPTIONS, encoding="utf-8")
-        annotations = [Annotation("group", name.partition("/")[0])]
-        if name == "test/described.mp4":
-            annotations += [
-                Annotation("shape", "square"),
-                Annotation("caption", text="a square that moves"),
-                Annotation("shape", "box"),
-                Annotation("caption", text="a box on its way"),
-            ]
-        entries.append(
-            ManifestEntry(
-                source="known",
-                video_id=name,
-                split=split,
-                path=f"known/{name}",
-                captions_path=captions_path,
-                captions_format="vtt" if has_captions else None,
-                annotations=tuple(annotations),
-            )
-        )
+        annotations = (Annotation("group", name.partition("/")[0]), *ANNOTATIONS.get(name, ()))
+        row = ManifestEntry("known", name, split, path=f"known/{name}", annotations=annotations)
+        if name != "untold.mp4":
+            (download_dir / f"known/{name}.vtt").write_text(CAPTIONS, encoding="utf-8")
+            row = replace(row, captions_path=f"known/{name}.vtt", captions_format="vtt")
+        entries.append(row)
     entries.append(ManifestEntry("known", "gone.mp4", "train", "failed", reason="HTTP 404"))
     write_manifest(download_dir, entries)
 

@@ -155,7 +155,7 @@ def write_truncated(path: Path) -> Path:
 
 
 def write_encrypted(path: Path) -> Path:
-    """Write a clip as those who sell films do: Common Encryption (ISO/IEC 23001-7), without its key."""
+    """Write a clip under Common Encryption (ISO/IEC 23001-7), as films are sold, without its key."""
     write_clip(path)
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "0" * 32}
     options["encryption_kid"] = "f" * 32
@@ -184,8 +184,10 @@ ODD_NAMES = (
 )
 
 CAPTIONS = {
-    "captions_beyond_end": "WEBVTT\n\n00:00.500 --> 00:01.500\ninside\n\n00:09.000 --> 00:10.000\nbeyond\n",
-    "captions_overlapping": "WEBVTT\n\n00:00.000 --> 00:02.000\none\n\n00:01.000 --> 00:03.000\ntwo\n",
+    "captions_beyond_end": "WEBVTT\n\n00:00.500 --> 00:01.500\ninside\n\n"
+    "00:09.000 --> 00:10.000\nbeyond\n",
+    "captions_overlapping": "WEBVTT\n\n00:00.000 --> 00:02.000\none\n\n"
+    "00:01.000 --> 00:03.000\ntwo\n",
     "captions_empty": "WEBVTT\n\n00:00.000 --> 00:02.000\n\n\n00:02.000 --> 00:03.000\nlast\n",
     "captions_broken": "this is no caption file\n",
 }

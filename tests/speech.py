@@ -1,4 +1,4 @@
-"""Speech that nobody spoke: pulses through moving formants, in phrases, and captions that tell them.
+"""Speech that nobody spoke: pulses through moving formants, in phrases, and captions for them.
 
 A detector of speech hears it as such, and it is free.
 """
@@ -17,7 +17,7 @@ FORMANTS_HZ = (
 )
 CHARACTERS_PER_SECOND = 14
 PARTS = 8
-"""Of a syllable, in each of which the formants stand still."""
+"""Parts of a syllable, in each of which the formants stand still."""
 
 
 class Speech(NamedTuple):
@@ -75,7 +75,7 @@ def _syllable(rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]
 
 
 def write_captions(path: Path, speech: Speech, shift_s: float = 0.0) -> Path:
-    """Write a WebVTT file that tells the phrases, with times moved by `shift_s`."""
+    """Write a WebVTT file that captions the phrases, with times moved by `shift_s`."""
     blocks = ["WEBVTT"]
     for number, (start_s, end_s) in zip(count(), speech.phrases_s, strict=False):
         if start_s + shift_s >= 0:

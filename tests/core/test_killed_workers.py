@@ -13,24 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
-from tests.preprocess.test_corpus import digest_files, read_quarantine
+from tests.made_media import Clip
+from tests.preprocess.runs import digest_files, preprocess, read_quarantine, write_clips
 from vatt.core.pool import CRASHED
 from vatt.corpus.index import read_index
-from vatt.corpus.manifest import ManifestEntry, write_manifest
-from vatt.preprocess.corpus import write_corpus
+from vatt.corpus.manifest import write_manifest
 
 NAMES = ["a.mp4", "b.mp4", "c.mp4"]
-CLIP = Clip(duration_s=1.0)
-
-
-def write_downloads(folder: Path) -> Path:
-    for name in NAMES:
-        write_clip(folder / "download/s" / name, CLIP)
-    rows = [ManifestEntry("s", name, "train", path=f"s/{name}") for name in NAMES]
-    write_manifest(folder / "download", rows)
-    return folder / "download"
 
 
 def kill_readers(pipe: Path, num_kills: int, before: Callable[[], object]) -> None:
@@ -51,11 +40,10 @@ def is_reader(process: psutil.Process, pipe: Path) -> bool:
 
 def write(tmp_path: Path, num_kills: int, before: Callable[[], object]) -> dict[str, str]:
     """Preprocess with two workers, one of which is killed; return the digests of all files."""
-    (tmp_path / "out").mkdir()
     arguments = (tmp_path / "download/s/b.mp4", num_kills, before)
     killer = threading.Thread(target=kill_readers, args=arguments, daemon=True)
     killer.start()
-    counts = write_corpus(tmp_path / "download", tmp_path / "out", PARAMS, 2)
+    counts = preprocess(tmp_path / "download", tmp_path / "out", num_workers=2)
     killer.join(60)
     assert not killer.is_alive()
     assert counts["inputs"] == len(NAMES)
@@ -65,7 +53,9 @@ def write(tmp_path: Path, num_kills: int, before: Callable[[], object]) -> dict[
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
     """A named pipe in the place of one of three clips."""
-    path = write_downloads(tmp_path) / "s/b.mp4"
+    rows = write_clips(tmp_path / "download", dict.fromkeys(NAMES, Clip(duration_s=1.0)))
+    write_manifest(tmp_path / "download", rows)
+    path = tmp_path / "download/s/b.mp4"
     path.rename(tmp_path / "kept")
     os.mkfifo(path)
     return path
@@ -73,8 +63,7 @@ def pipe(tmp_path: Path) -> Path:
 
 def test_after_one_kill_nothing_is_lost(pipe: Path, tmp_path: Path) -> None:
     disturbed = write(tmp_path, 1, lambda: (tmp_path / "kept").replace(pipe))
-    (tmp_path / "undisturbed").mkdir()
-    write_corpus(tmp_path / "download", tmp_path / "undisturbed", PARAMS, 1)
+    preprocess(tmp_path / "download", tmp_path / "undisturbed")
     assert disturbed == digest_files(tmp_path / "undisturbed")
     assert not read_quarantine(tmp_path / "out")
 

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
 
-from vatt.core.pool import LocalCrew, Lost, StallLimit, run_in_workers, work_through
+from vatt.core.pool import LocalPool, Lost, StallLimit, run_in_workers, work_through
 
 
 def square(number: int) -> int:
@@ -26,6 +28,16 @@ def square_or_die(number: int) -> int:
     return square(number)
 
 
+def square_or_die_in_answer(number: int) -> int:
+    def send_a_part(connection: Connection, content: bytes) -> None:
+        os.write(connection.fileno(), bytes(content)[:3])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if number in {0, 4}:
+        Connection._send = send_a_part  # type: ignore[attr-defined]
+    return square(number)
+
+
 def fail(number: int) -> int:
     raise ValueError(f"item {number}")
 
@@ -35,10 +47,11 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(run_in_workers(square, [], 2)) == []
 
 
+@pytest.mark.parametrize("function", [square_or_die, square_or_die_in_answer])
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_crash_costs_only_its_item(num_workers: int) -> None:
+def test_a_crash_costs_only_its_item(function: Callable[[int], int], num_workers: int) -> None:
     expected = [None if n in {0, 4} else n * n for n in range(8)]
-    assert list(run_in_workers(square_or_die, range(8), num_workers)) == expected
+    assert list(run_in_workers(function, range(8), num_workers)) == expected
 
 
 def test_errors_of_the_function_are_raised_with_their_place() -> None:
@@ -56,8 +69,8 @@ def die_once(folder: Path, number: int) -> int:
 
 
 def test_an_item_whose_process_was_killed_is_tried_again(tmp_path: Path) -> None:
-    crew = LocalCrew(partial(die_once, tmp_path), 2)
-    assert sorted(work_through(crew, range(3))) == [(0, 0), (1, 1), (2, 2)]
+    pool = LocalPool(partial(die_once, tmp_path), 2)
+    assert sorted(work_through(pool, range(3))) == [(0, 0), (1, 1), (2, 2)]
 
 
 def find_workers() -> list[psutil.Process]:
@@ -82,8 +95,8 @@ def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
             (tmp_path / "released").touch()
         return {1: 7, 2: asked[2]}.get(number)
 
-    crew = LocalCrew(partial(hang, tmp_path), 2)
-    results = dict(work_through(crew, range(1, 6), StallLimit(0.1, measure)))
+    pool = LocalPool(partial(hang, tmp_path), 2)
+    results = dict(work_through(pool, range(1, 6), StallLimit(0.1, measure)))
     assert results[0] == Lost("the decoder hung: nothing new for 0.1 s")
     assert all(isinstance(results[place], int) for place in range(1, 5))
     assert asked[1] == 2
@@ -91,7 +104,7 @@ def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
 
 
 def test_ending_early_ends_what_goes_on(tmp_path: Path) -> None:
-    work = work_through(LocalCrew(partial(hang, tmp_path), 2), [3, 0, 0])
+    work = work_through(LocalPool(partial(hang, tmp_path), 2), [3, 0, 0])
     next(work)
     assert len(find_workers()) == 2
     work.close()

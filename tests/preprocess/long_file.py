@@ -20,7 +20,7 @@ CLIP = Clip(duration_s=PART_S + 1.0, frame_rate_hz=2, sample_rate_hz=8000, num_c
 
 
 def write_long_file(path: Path, num_parts: int) -> None:
-    """Write a file that shows the same `PART_S` seconds again and again; nothing is encoded twice."""
+    """Write a file that repeats the same `PART_S` seconds, which are encoded once."""
     part = write_clip(path.with_name(f"part of {path.name}"), CLIP)
     with av.open(str(part)) as source, av.open(str(path), "w") as target:
         copies = {stream: target.add_stream_from_template(stream) for stream in source.streams}

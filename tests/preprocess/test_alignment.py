@@ -57,7 +57,7 @@ def test_labels_hold_where_they_cover_half_of_the_segment() -> None:
 def test_no_description_is_lost_however_short(
     length_s: float, start_s: float, segment_s: float, file_s: float
 ) -> None:
-    """Of segments of equal length and a rest of 2 s or more, as files are cut."""
+    """Files are cut into segments of equal length and a rest of 2 s or more."""
     step = Annotation("caption", None, start_s, min(start_s + length_s, file_s), "Stir.")
     starts = [segment_s * number for number in range(int((file_s - 2) / segment_s) + 1)]
     ends = [*starts[1:], file_s]

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.made_media import Clip, write_clip
+from tests.made_media import Clip
 from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import preprocess, write_clips
 from vatt.corpus.index import read_index
-from vatt.corpus.manifest import ManifestEntry, write_manifest
+from vatt.corpus.manifest import write_manifest
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
 from vatt.params import ClipParams
-from vatt.preprocess.corpus import write_corpus
 
 FRAME_RATE_HZ = 25.0
 FLASHES_S = (0.48, 1.6, 2.88, 4.24, 5.36, 6.64)
@@ -35,14 +35,9 @@ CLIP = ClipParams(
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> ClipReader:
     folder = tmp_path_factory.mktemp("flashes")
-    entries = []
-    for name, clip in SOURCES.items():
-        write_clip(folder / "s" / name, clip)
-        entries.append(ManifestEntry("s", name, "train", path=f"s/{name}"))
-    write_manifest(folder, entries)
+    write_manifest(folder, write_clips(folder, SOURCES))
     params = PARAMS.model_copy(update={"frame_rate_hz": FRAME_RATE_HZ})
-    (folder / "out").mkdir()
-    write_corpus(folder, folder / "out", params, num_workers=2)
+    preprocess(folder, folder / "out", params, num_workers=2)
     return ClipReader(folder / "out", CLIP)
 
 

@@ -10,34 +10,22 @@ import webdataset
 from tests.known_corpus import CLIPS, CORPUS_PARAMS
 from tests.made_media import write_zoo
 from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import digest_files, preprocess, read_quarantine
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import write_manifest
 from vatt.corpus.shards import SUFFIXES
 from vatt.download.folder import collect_folder
 from vatt.params import FolderSource
-from vatt.preprocess.corpus import _check_counts, write_corpus
-
-
-def read_quarantine(folder: Path) -> dict[str, str]:
-    lines = (folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["video_id"]: row["reason"] for row in map(json.loads, lines)}
-
-
-def digest_files(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+from vatt.preprocess.corpus import _check_counts
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_same_bytes_with_any_number_of_workers(
     corpus_dir: Path, download_dir: Path, tmp_path: Path, num_workers: int
 ) -> None:
-    write_corpus(download_dir, tmp_path, CORPUS_PARAMS, num_workers)
-    digests = digest_files(tmp_path)
+    preprocess(download_dir, tmp_path / "out", CORPUS_PARAMS, num_workers)
+    digests = digest_files(tmp_path / "out")
     assert digests == digest_files(corpus_dir)
     assert {"index.parquet", "quarantine.jsonl", "tokenizer.model"} < digests.keys()
 
@@ -47,8 +35,7 @@ def test_a_vocabulary_takes_the_place_of_the_tokenizer(tmp_path: Path) -> None:
     vocabulary.write_text("<pad>\n<unk>\nhello\n", encoding="utf-8")
     params = PARAMS.model_copy(update={"vocabulary": vocabulary})
     write_manifest(tmp_path, [])
-    (tmp_path / "out").mkdir()
-    assert write_corpus(tmp_path, tmp_path / "out", params, num_workers=1)["vocab_size"] == 3
+    assert preprocess(tmp_path, tmp_path / "out", params)["vocab_size"] == 3
     assert (tmp_path / "out/vocabulary.txt").read_bytes() == vocabulary.read_bytes()
     assert not (tmp_path / "out/tokenizer.model").exists()
 
@@ -57,9 +44,8 @@ def test_a_wrong_vocabulary_is_refused_before_the_work(download_dir: Path, tmp_p
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("hello\n", encoding="utf-8")
     params = CORPUS_PARAMS.model_copy(update={"vocabulary": vocabulary})
-    (tmp_path / "out").mkdir()
     with pytest.raises(StageError, match=r"words\.txt: line 1: expected <pad>"):
-        write_corpus(download_dir, tmp_path / "out", params, num_workers=1)
+        preprocess(download_dir, tmp_path / "out", params)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -141,11 +127,10 @@ def test_bad_inputs_end_in_quarantine_and_stop_nothing(tmp_path: Path) -> None:
     download_dir, out_dir = tmp_path / "download", tmp_path / "out"
     usable = write_zoo(tmp_path / "zoo")
     download_dir.mkdir()
-    out_dir.mkdir()
     source = FolderSource(kind="folder", name="zoo", url=str(tmp_path / "zoo"))
     entries = collect_folder(source, download_dir).entries
     write_manifest(download_dir, entries)
-    counts = write_corpus(download_dir, out_dir, PARAMS, num_workers=2)
+    counts = preprocess(download_dir, out_dir, num_workers=2)
     index, quarantine = read_index(out_dir), read_quarantine(out_dir)
     # A new line in a name is written in another way in the manifest.
     inputs = {entry.video_id for entry in entries}
@@ -169,7 +154,6 @@ def test_bad_inputs_end_in_quarantine_and_stop_nothing(tmp_path: Path) -> None:
 
 def test_an_empty_corpus_has_all_files(tmp_path: Path) -> None:
     write_manifest(tmp_path, [])
-    (tmp_path / "out").mkdir()
-    write_corpus(tmp_path, tmp_path / "out", PARAMS, num_workers=1)
+    preprocess(tmp_path, tmp_path / "out")
     assert len(read_index(tmp_path / "out")) == 0
     assert read_quarantine(tmp_path / "out") == {}

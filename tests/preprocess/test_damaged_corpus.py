@@ -1,4 +1,4 @@
-"""A tenth of a corpus is damaged: each input is in the index or in quarantine, the rest is as it was."""
+"""A tenth of a corpus is damaged: that is indexed or quarantined, and the rest is as it was."""
 
 import os
 from pathlib import Path
@@ -9,23 +9,21 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.parameters import PARAMS
-from tests.preprocess.test_corpus import read_quarantine
+from tests.preprocess.runs import preprocess, read_quarantine
 from tests.preprocess.test_fragments import DAMAGES
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, write_manifest
-from vatt.preprocess.cache import digest_fragment_code
-from vatt.preprocess.corpus import write_corpus
-from vatt.preprocess.engine import Finished, Work
+from vatt.preprocess.engine import Finished, make_fragment
+from vatt.preprocess.store import FragmentStore, digest_fragment_code
 
 PLACES = ["shard", "video_offset", "audio_offset", "meta_offset"]
 
 
-def preprocess(download_dir: Path, out_dir: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+def write_checked(download_dir: Path, out_dir: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return index and quarantine, which together hold each input once."""
-    out_dir.mkdir()
     names = [path.name for path in sorted(download_dir.glob("*.mp4"))]
     write_manifest(download_dir, [ManifestEntry("s", name, "train", path=name) for name in names])
-    counts = write_corpus(download_dir, out_dir, PARAMS, num_workers=1)
+    counts = preprocess(download_dir, out_dir)
     index, quarantine = read_index(out_dir), read_quarantine(out_dir)
     assert sorted([*set(index["video_id"]), *quarantine]) == names
     assert counts["inputs"] == len(names)
@@ -39,7 +37,7 @@ def check_tenth_damaged(folder: Path, num_clips: int) -> None:
     for number in range(num_clips):
         clip = Clip(duration_s=0.6, flash_s=(0.04 * (number % 15),))
         write_clip(download_dir / f"{number}.mp4", clip)
-    before, refused = preprocess(download_dir, folder / "before")
+    before, refused = write_checked(download_dir, folder / "before")
     assert not refused
     rng = np.random.default_rng(0)
     damaged = {f"{number}.mp4" for number in rng.permutation(num_clips)[: num_clips // 10]}
@@ -47,7 +45,7 @@ def check_tenth_damaged(folder: Path, num_clips: int) -> None:
         content = bytearray((download_dir / name).read_bytes())
         DAMAGES[place % len(DAMAGES)](content, rng)
         (download_dir / name).write_bytes(content)
-    after, refused = preprocess(download_dir, folder / "after")
+    after, refused = write_checked(download_dir, folder / "after")
     assert refused.keys() <= damaged
     expected = leave_out(before, damaged)
     assert len(expected) == num_clips - len(damaged)
@@ -75,6 +73,7 @@ def test_a_source_on_a_bad_sector_does_not_stop_the_corpus(tmp_path: Path) -> No
     except OSError as error:
         if error.strerror != os.strerror(5):
             pytest.skip("needs a file that cannot be read")
-    work = Work(tmp_path, tmp_path / "store", PARAMS, digest_fragment_code())
-    found = work(ManifestEntry("s", "bad.mp4", "train", path="bad.mp4"))
-    assert found == Finished(None, "cannot be read: Input/output error")  # not kept: asked again
+    entry = ManifestEntry("s", "bad.mp4", "train", path="bad.mp4")
+    store = FragmentStore(tmp_path / "store")
+    found = make_fragment(tmp_path, store, PARAMS, digest_fragment_code(), entry)
+    assert found == Finished("", "cannot be read: Input/output error")  # not kept: asked again

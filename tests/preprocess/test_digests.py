@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vatt.preprocess.cache import DigestMemory, digest_file
+from vatt.preprocess.digests import DigestMemory, read_digest
 
 
 def write(path: Path, content: bytes) -> None:
@@ -22,7 +22,7 @@ def memory(tmp_path: Path) -> DigestMemory:
 
 def test_a_digest_is_known_until_the_file_changes(memory: DigestMemory, tmp_path: Path) -> None:
     assert memory.recall("a") is None
-    found = digest_file(tmp_path / "files", "a")
+    found = read_digest(tmp_path / "files", "a")
     assert found.digest == hashlib.blake2b(b"content", digest_size=16).hexdigest()
     memory.learn(found)
     assert memory.recall("a") == found.digest
@@ -34,13 +34,13 @@ def test_a_digest_is_known_until_the_file_changes(memory: DigestMemory, tmp_path
 
 
 def test_a_file_of_another_time_is_read_again(memory: DigestMemory, tmp_path: Path) -> None:
-    memory.learn(digest_file(tmp_path / "files", "a"))
+    memory.learn(read_digest(tmp_path / "files", "a"))
     os.utime(tmp_path / "files" / "a", (1, 1))
     assert memory.recall("a") is None
 
 
 def test_a_missing_file_is_an_error(memory: DigestMemory, tmp_path: Path) -> None:
-    memory.learn(digest_file(tmp_path / "files", "a"))
+    memory.learn(read_digest(tmp_path / "files", "a"))
     (tmp_path / "files" / "a").unlink()
     with pytest.raises(FileNotFoundError):
         memory.recall("a")
@@ -49,7 +49,7 @@ def test_a_missing_file_is_an_error(memory: DigestMemory, tmp_path: Path) -> Non
 def test_what_left_the_corpus_is_forgotten(memory: DigestMemory, tmp_path: Path) -> None:
     write(tmp_path / "files" / "b", b"b")
     for name in "ab":
-        memory.learn(digest_file(tmp_path / "files", name))
+        memory.learn(read_digest(tmp_path / "files", name))
     memory.forget_all_but({"b"})
     assert memory.recall("a") is None
     assert memory.recall("b") is not None
@@ -61,5 +61,5 @@ def test_a_damaged_memory_is_an_empty_one(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "digests").write_bytes(content)
     memory = DigestMemory(tmp_path / "digests", tmp_path)
     assert memory.recall("a") is None
-    memory.learn(digest_file(tmp_path, "a"))
+    memory.learn(read_digest(tmp_path, "a"))
     assert memory.recall("a") is not None

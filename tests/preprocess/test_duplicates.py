@@ -9,17 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import preprocess
 from tests.preprocess.test_fingerprints import draw, play
 from vatt.corpus.index import IndexWriter, Segment
 from vatt.corpus.manifest import ManifestEntry, Split, write_manifest
-from vatt.preprocess.corpus import write_corpus
 from vatt.preprocess.duplicates import find_duplicates
 
 
 def write_video(path: Path, seed: int, size_px: tuple[int, int] = (90, 120), **codec: str) -> None:
     """Write a slow change from one picture to another and a tune, 8 s."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", **codec})
         video.height, video.width, video.pix_fmt = *size_px, "yuv420p"
@@ -41,6 +39,7 @@ def write_video(path: Path, seed: int, size_px: tuple[int, int] = (90, 120), **c
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Videos 0 to 5 in training, a coarse small copy of 0 in test, 6 and 7 elsewhere."""
     folder = tmp_path_factory.mktemp("duplicates")
+    (folder / "s").mkdir()
     rows: list[tuple[str, Split, int]] = [(f"{n}.mp4", "train", n) for n in range(4)]
     rows += [("copy of 0.mkv", "test", 0), ("6.mp4", "test", 6), ("7.mp4", "validation", 7)]
     entries = []
@@ -54,8 +53,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_clip(folder / "s" / name, clip)
         entries.append(ManifestEntry("s", name, "validation", path=f"s/{name}"))
     write_manifest(folder, entries)
-    (folder / "out").mkdir()
-    write_corpus(folder, folder / "out", PARAMS, num_workers=1)
+    preprocess(folder, folder / "out")
     return folder / "out"
 
 

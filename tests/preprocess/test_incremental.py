@@ -10,11 +10,10 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.parameters import PARAMS
-from tests.preprocess.test_corpus import digest_files, read_quarantine
+from tests.preprocess.runs import digest_files, preprocess, read_quarantine, write_clips
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.params import PreprocessParams
-from vatt.preprocess.cache import FragmentStore
-from vatt.preprocess.corpus import write_corpus
+from vatt.preprocess.store import FragmentStore
 
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
 CLIPS = {
@@ -24,37 +23,23 @@ CLIPS = {
 }
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a new file in the place of an old one, which may have other names."""
-    path.with_name("new").write_bytes(content)
-    path.with_name("new").replace(path)
-
-
-@dataclasses.dataclass(frozen=True)
 class Project:
     """A folder with downloads, a store of earlier work, and what was made."""
 
-    folder: Path
-
-    @property
-    def download_dir(self) -> Path:
-        return self.folder / "download"
-
-    @property
-    def store_dir(self) -> Path:
-        return self.folder / "store"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files_dir = folder / "download/s"
+        self.store_dir = folder / "store"
 
     def write(self, params: PreprocessParams = PARAMS) -> dict[str, str]:
         """Run, with the store; returns the digests of all files."""
         shutil.rmtree(self.folder / "out", ignore_errors=True)
-        (self.folder / "out").mkdir()
-        write_corpus(self.download_dir, self.folder / "out", params, 1, self.store_dir)
+        preprocess(self.folder / "download", self.folder / "out", params, store_dir=self.store_dir)
         return digest_files(self.folder / "out")
 
     def write_anew(self, params: PreprocessParams = PARAMS) -> dict[str, str]:
         """Run without a store."""
-        (self.folder / "anew").mkdir()
-        write_corpus(self.download_dir, self.folder / "anew", params, 1)
+        preprocess(self.folder / "download", self.folder / "anew", params)
         return digest_files(self.folder / "anew")
 
     def entries(self) -> dict[Path, tuple[int, int]]:
@@ -62,14 +47,24 @@ class Project:
         paths = (self.store_dir / "fragments").glob("*/*")
         return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
-    def change_row(self, video_id: str, **changes: object) -> None:
-        rows = read_manifest(self.download_dir)
-        write_manifest(
-            self.download_dir,
-            [
-                dataclasses.replace(row, **changes) if row.video_id == video_id else row  # type: ignore[arg-type]
+    def replace_file(self, name: str, content: bytes) -> None:
+        """Write a new file in the place of an old one, which may have other names."""
+        (self.files_dir / "new").write_bytes(content)
+        (self.files_dir / "new").replace(self.files_dir / name)
+
+    def change_rows(self, change: Callable[[list[ManifestEntry]], list[ManifestEntry]]) -> None:
+        write_manifest(self.folder / "download", change(read_manifest(self.folder / "download")))
+
+    def add_row(self, name: str) -> None:
+        row = ManifestEntry("s", name, "test", path=f"s/{name}")
+        self.change_rows(lambda rows: [*rows, row])
+
+    def change_row(self, name: str, **changes: object) -> None:
+        self.change_rows(
+            lambda rows: [
+                dataclasses.replace(row, **changes) if row.video_id == name else row  # type: ignore[arg-type]
                 for row in rows
-            ],
+            ]
         )
 
 
@@ -77,13 +72,11 @@ class Project:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"))
     rows = [ManifestEntry("s", "gone.mp4", "train", "failed", reason="HTTP 404")]
-    for name, clip in CLIPS.items():
-        write_clip(project.download_dir / "s" / name, clip)
-        rows.append(ManifestEntry("s", name, "train", path=f"s/{name}"))
-    (project.download_dir / "s/bad.mp4").write_text("no media")
-    rows.append(ManifestEntry("s", "bad.mp4", "train", path="s/bad.mp4"))
-    write_manifest(project.download_dir, rows)
-    (project.download_dir / "s/a.vtt").write_text(CAPTIONS)
+    rows += write_clips(project.folder / "download", CLIPS)
+    write_manifest(project.folder / "download", rows)
+    (project.files_dir / "bad.mp4").write_text("no media")
+    project.add_row("bad.mp4")
+    (project.files_dir / "a.vtt").write_text(CAPTIONS)
     project.change_row("a.mp4", captions_path="s/a.vtt", captions_format="vtt")
     project.write()
     return project
@@ -92,7 +85,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def project(original: Project, tmp_path: Path) -> Project:
     """A copy with the same downloads: as files, not only as content."""
-    shutil.copytree(original.download_dir, tmp_path / "download", copy_function=os.link)
+    shutil.copytree(original.folder / "download", tmp_path / "download", copy_function=os.link)
     shutil.copytree(original.store_dir, tmp_path / "store")
     return Project(tmp_path)
 
@@ -118,29 +111,26 @@ def test_the_largest_files_are_begun_first(project: Project) -> None:
     paths = sorted(project.entries(), key=lambda path: path.stat().st_mtime_ns)
     outcomes = [store.read(path.name) for path in paths]
     done = [outcome.segments[0].video_id for outcome in outcomes if outcome and outcome.segments]
-    sizes = {name: (project.download_dir / "s" / name).stat().st_size for name in CLIPS}
+    sizes = {name: (project.files_dir / name).stat().st_size for name in CLIPS}
     assert done == sorted(CLIPS, key=lambda name: -sizes[name])
 
 
 def add_video(project: Project) -> None:
-    write_clip(project.download_dir / "s/d.mp4", Clip(duration_s=1.0))
-    rows = read_manifest(project.download_dir)
-    write_manifest(
-        project.download_dir, [*rows, ManifestEntry("s", "d.mp4", "test", path="s/d.mp4")]
-    )
+    write_clip(project.files_dir / "d.mp4", Clip(duration_s=1.0))
+    project.add_row("d.mp4")
 
 
 def change_video(project: Project) -> None:
     other = write_clip(project.folder / "other.mp4", Clip(duration_s=2.0))
-    replace_file(project.download_dir / "s/a.mp4", other.read_bytes())
+    project.replace_file("a.mp4", other.read_bytes())
 
 
 def change_captions(project: Project) -> None:
-    replace_file(project.download_dir / "s/a.vtt", CAPTIONS.replace("hello", "bye").encode())
+    project.replace_file("a.vtt", CAPTIONS.replace("hello", "bye").encode())
 
 
 def lose_captions(project: Project) -> None:
-    (project.download_dir / "s/a.vtt").unlink()
+    (project.files_dir / "a.vtt").unlink()
 
 
 def change_annotations(project: Project) -> None:
@@ -162,25 +152,27 @@ def test_one_change_is_one_file_to_do(
 
 def test_what_left_the_corpus_is_removed(project: Project) -> None:
     before = project.entries()
-    rows = [row for row in read_manifest(project.download_dir) if row.video_id != "b.mp4"]
-    write_manifest(project.download_dir, rows)
+    project.change_rows(lambda rows: [row for row in rows if row.video_id != "b.mp4"])
     assert project.write() == project.write_anew()
     assert len(project.entries()) == len(before) - 1
     assert project.entries().items() < before.items()
 
 
-def test_a_parameter_of_the_segments_makes_all_again(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("changes", "is_made_again"),
+    [({"video_crf": 30}, True), ({"segments_per_shard": 2, "vocab_size": 600}, False)],
+    ids=["of the segments", "of the shards"],
+)
+def test_only_a_parameter_of_the_segments_makes_all_again(
+    project: Project, changes: dict[str, int], is_made_again: bool
+) -> None:
     before = project.entries()
-    params = PARAMS.model_copy(update={"video_crf": 30})
+    params = PARAMS.model_copy(update=changes)
     assert project.write(params) == project.write_anew(params)
-    assert project.entries().keys().isdisjoint(before)
-
-
-def test_a_parameter_of_the_shards_makes_none_again(project: Project) -> None:
-    before = project.entries()
-    params = PARAMS.model_copy(update={"segments_per_shard": 2, "vocab_size": 600})
-    assert project.write(params) == project.write_anew(params)
-    assert project.entries() == before
+    if is_made_again:
+        assert project.entries().keys().isdisjoint(before)
+    else:
+        assert project.entries() == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"xyz", None])
@@ -211,22 +203,18 @@ def test_lost_digests_cost_reading_only(
 
 
 def test_a_file_that_is_gone_is_tried_again(project: Project) -> None:
-    content = (project.download_dir / "s/a.mp4").read_bytes()
-    (project.download_dir / "s/a.mp4").unlink()
+    content = (project.files_dir / "a.mp4").read_bytes()
+    (project.files_dir / "a.mp4").unlink()
     project.write()
     assert set(read_quarantine(project.folder / "out")) == {"gone.mp4", "bad.mp4", "a.mp4"}
-    replace_file(project.download_dir / "s/a.mp4", content)
+    project.replace_file("a.mp4", content)
     project.write()
     assert set(read_quarantine(project.folder / "out")) == {"gone.mp4", "bad.mp4"}
 
 
 def test_a_file_on_which_the_decoder_hangs_is_given_up(project: Project) -> None:
-    os.mkfifo(project.download_dir / "s/endless.mp4")  # whoever opens it waits for ever
-    rows = read_manifest(project.download_dir)
-    write_manifest(
-        project.download_dir,
-        [*rows, ManifestEntry("s", "endless.mp4", "train", path="s/endless.mp4")],
-    )
+    os.mkfifo(project.files_dir / "endless.mp4")  # whoever opens it waits for ever
+    project.add_row("endless.mp4")
     project.write(PARAMS.model_copy(update={"time_limit_s": 0.3}))
     quarantine = read_quarantine(project.folder / "out")
     assert quarantine["endless.mp4"] == "the decoder hung: nothing new for 0.3 s"

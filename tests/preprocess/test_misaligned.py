@@ -1,4 +1,4 @@
-"""Videos whose sound, picture or captions do not belong together or are unusual: measured and judged."""
+"""Videos whose sound, picture and captions are unusual or do not fit: measured and judged."""
 
 from dataclasses import replace
 
@@ -6,21 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.made_media import Clip
+from tests.preprocess.runs import preprocess, write_clips
 from tests.speech import Speech, say, write_captions
 from tests.validate.clean import PARAMS as VALIDATE
 from tests.validate.clean import duplicates, quarantine
 from vatt.corpus.index import read_index
-from vatt.corpus.manifest import ManifestEntry, write_manifest
-from vatt.preprocess.corpus import write_corpus
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.corpus.manifest import write_manifest
+from vatt.validate.tables import Corpus
+from vatt.validate.verdict import validate_corpus
 
 LENGTH_S = 60.0
 SPEECH = {seed: say(LENGTH_S, seed) for seed in (1, 2, 3)}
-NARRATED = Clip(
-    duration_s=LENGTH_S, frame_rate_hz=5, sample_rate_hz=16_000, num_channels=1, flash_s=()
-)
+LONG = Clip(duration_s=LENGTH_S, frame_rate_hz=5, sample_rate_hz=16_000, num_channels=1, flash_s=())
 
 
 def delay(speech: Speech, late_s: float) -> Speech:
@@ -30,7 +28,7 @@ def delay(speech: Speech, late_s: float) -> Speech:
 
 
 # Name to sound, captions, and how late these are.
-TOLD = {
+NARRATED = {
     "good.mp4": (SPEECH[1], SPEECH[1], 0.0),
     "late captions.mp4": (SPEECH[2], SPEECH[2], 2.0),
     "early captions.mp4": (SPEECH[3], SPEECH[3], -3.0),
@@ -57,19 +55,17 @@ ODD = {
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("misaligned")
-    entries = []
-    for name, (sound, told, late_s) in TOLD.items():
-        clip = replace(NARRATED, samples=sound.samples if sound else None)
-        write_clip(folder / "s" / name, clip)
-        write_captions(folder / "s" / f"{name}.vtt", told, late_s)
-        row = ManifestEntry("s", name, "train", path=f"s/{name}")
-        entries.append(replace(row, captions_path=f"s/{name}.vtt", captions_format="vtt"))
-    for name, clip in ODD.items():
-        write_clip(folder / "s" / name, clip)
-        entries.append(ManifestEntry("s", name, "train", path=f"s/{name}"))
+    spoken = {
+        name: replace(LONG, samples=sound.samples if sound else None)
+        for name, (sound, _, _) in NARRATED.items()
+    }
+    entries = write_clips(folder, ODD)
+    for row in write_clips(folder, spoken):
+        _, captions, late_s = NARRATED[row.video_id]
+        write_captions(folder / f"{row.path}.vtt", captions, late_s)
+        entries.append(replace(row, captions_path=f"{row.path}.vtt", captions_format="vtt"))
     write_manifest(folder, entries)
-    (folder / "out").mkdir()
-    counts = write_corpus(folder, folder / "out", PARAMS, num_workers=2)
+    counts = preprocess(folder, folder / "out", num_workers=2)
     assert counts["quarantined"] == 0
     assert counts["near_duplicates"] == 0
     return read_index(folder / "out")
@@ -110,8 +106,8 @@ def test_captions_of_music_cannot_be_timed(index: pd.DataFrame) -> None:
 
 
 def test_the_verdict_names_those_that_do_not_fit(index: pd.DataFrame) -> None:
-    told = index[index["video_id"].isin(TOLD)]
-    verdict, page = validate_corpus(Corpus(told, quarantine(0), duplicates(0)), VALIDATE)
+    narrated = index[index["video_id"].isin(NARRATED)]
+    verdict, page = validate_corpus(Corpus(narrated, quarantine(0), duplicates(0)), VALIDATE)
     examples = {
         rule["name"]: {text.partition(":")[0] for text in rule["examples"]}
         for rule in verdict["expectations"]

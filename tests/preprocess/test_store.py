@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vatt.corpus.index import Segment
-from vatt.preprocess.cache import FragmentStore
 from vatt.preprocess.fragments import Outcome
+from vatt.preprocess.store import FragmentStore
 
 MEMBERS = bytes(range(256)) * 8
 KEY = "0123456789abcdef"

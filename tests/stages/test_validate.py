@@ -13,8 +13,8 @@ from tests.validate.clean import clean_index
 from vatt.core.errors import StageError
 from vatt.params import ValidateParams, load_params
 from vatt.stages import validate
-from vatt.validate.expectations import REQUIRED_COLUMNS
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import REQUIRED_COLUMNS, Corpus
+from vatt.validate.verdict import validate_corpus
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml").validation

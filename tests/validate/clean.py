@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from vatt.params import ValidateParams
-from vatt.validate.expectations import DUPLICATE_COLUMNS
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import DUPLICATE_COLUMNS, Corpus
+from vatt.validate.verdict import validate_corpus
 
 PARAMS = ValidateParams(
     min_segments=10,
@@ -66,23 +66,15 @@ def clean_index() -> pd.DataFrame:
 
 
 def quarantine(num_inputs: int) -> pd.DataFrame:
-    rows = [{"source": "demo", "video_id": f"{n}.mp4", "reason": "cut"} for n in range(num_inputs)]
-    return pd.DataFrame(rows, columns=["source", "video_id", "reason"], dtype=object)
+    names = [f"{n}.mp4" for n in range(num_inputs)]
+    return pd.DataFrame({"source": "demo", "video_id": names, "reason": "cut"}, dtype=object)
 
 
 def duplicates(num_videos: int) -> pd.DataFrame:
     """The first videos of the clean index are like one of the test split."""
     like = {"source": "demo", "video_id": "video 19.mp4", "split": "test"}
     rows = [
-        {
-            "source": "demo",
-            "video_id": f"video {n}.mp4",
-            "split": "train",
-            "duplicate_of": like,
-            "kind": kind,
-            "num_seconds": 7,
-            "distance": 3.5,
-        }
+        ["demo", f"video {n}.mp4", "train", like, kind, 7, 3.5]
         for n in range(num_videos)
         for kind in ("picture", "sound")
     ]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.validate.clean import PARAMS, clean_index, corpus, duplicates, quarantine
-from vatt.validate.expectations import read_quarantine
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import Corpus, read_quarantine
+from vatt.validate.verdict import validate_corpus
 
 
 def test_what_does_not_exist_is_shown_as_not_judged() -> None:
@@ -47,11 +47,7 @@ def test_a_quarantine_list_may_be_empty_and_keeps_odd_names(tmp_path: Path) -> N
     path.write_text("", encoding="utf-8")
     assert list(read_quarantine(path).columns) == ["source", "video_id", "reason"]
     assert len(read_quarantine(path)) == 0
-    row = {
-        "source": "inbox",
-        "video_id": "a\u2028b\u0085 \U0001f600.mp4",
-        "path": None,
-        "reason": "empty",
-    }
+    name = "a\u2028b\u0085 \U0001f600.mp4"
+    row = {"source": "inbox", "video_id": name, "path": None, "reason": "empty"}
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_quarantine(path)["video_id"].tolist() == [row["video_id"]]
+    assert read_quarantine(path)["video_id"].tolist() == [name]

@@ -1,4 +1,4 @@
-"""What flows between the layers: batches from the data, Embeddings from the models.
+"""What flows between the layers: batches from the data, embeddings from the models.
 
 Shape legend of the whole project: B batch, T frames, H W pixels, S samples, L tokens, D width,
 E shared-space width, N heads, P candidate texts, C classes, G batch over all ranks.
@@ -13,18 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one rank. Every clip has a picture; sound and text may be missing and are masked.
-
-    video: RGB in [-1, 1]. audio: mono at 48 kHz in [-1, 1], zeros where missing.
-    text: token ids, 0 is padding. audio_mask, text_mask: True where there is something;
-    a clip with fewer than P candidate texts has False at the rest of its row.
-    """
+    """Clips of one rank. Every clip has video; audio and text may be missing and are masked."""
 
     video: Float[Tensor, "B T H W 3"]
+    """RGB in [-1, 1]."""
     audio: Float[Tensor, "B S"]
+    """Mono at 48 kHz in [-1, 1]; zeros where it is missing."""
     text: Int[Tensor, "B P L"]
+    """Token ids; 0 is padding."""
     audio_mask: Bool[Tensor, "B"]
+    """True where the clip has audio."""
     text_mask: Bool[Tensor, "B P"]
+    """True where there is a text; a clip with fewer than P of them has False in the rest."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`, copied without waiting where memory is pinned."""
@@ -38,15 +38,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Clips of one rank with their labels, C classes in all.
-
-    signals: of "video" (B, T, H, W, 3) and "audio" (B, S) what the task sees and hears, as in Batch.
-    labels: 1 where a class holds; mixed ones lie between 0 and 1. No class holds where training
-    does not know the label.
-    """
+    """Clips of one rank with their labels, C classes in all."""
 
     signals: dict[str, Tensor]
+    """What the task sees and hears: "video" (B, T, H, W, 3), "audio" (B, S), as in `Batch`."""
     labels: Float[Tensor, "B C"]
+    """1 where a class holds, between 0 and 1 for mixed clips; no class holds where training does
+    not know the label."""
 
     def to(self, device: torch.device) -> "LabelledBatch":
         """Return the batch on `device`, copied without waiting where memory is pinned."""

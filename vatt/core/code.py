@@ -1,7 +1,7 @@
 """Digests of the code that decides a result: they name caches, runs and versions.
 
-A digest is named by folders, so that whoever adds a module need not think of it, and a folder that
-cannot change a number (vatt/launch, vatt/stages) is simply not named.
+A digest is asked for by folders, so that whoever adds a module need not think of it. A folder that
+cannot change a number (vatt/launch, vatt/stages) is simply left out.
 """
 
 import hashlib

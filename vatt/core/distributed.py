@@ -1,6 +1,6 @@
 """The ranks of a training run: how many there are, and sums and gathers that pass exact gradients.
 
-Without a process group there is one rank, and every function here returns what it was given.
+Without a process group there is one rank, and every function here returns its argument.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ def world_size() -> int:
 def all_gather_with_gradient(rows: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, "G *rest"]:
     """Return the rows of all ranks, in the order of the ranks; B must be the same on every rank.
 
-    Backwards, a rank gets the SUM of the gradients that all ranks have for its rows.
-    Floating-point rows only; masks are gathered as floats.
+    In the backward pass a rank gets the SUM of the gradients that all ranks have for its rows.
+    Only floating-point rows work; masks are gathered as floats.
     """
     if world_size() == 1:
         return rows
@@ -36,7 +36,7 @@ def all_gather_with_gradient(rows: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, 
 
 
 def all_reduce_sum_with_gradient(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Return the sum of `values` over all ranks; backwards, the gradients are summed as well."""
+    """Return the sum of `values` over all ranks; the backward pass sums the gradients as well."""
     if world_size() == 1:
         return values
     total: Tensor = functional.all_reduce(values)

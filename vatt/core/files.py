@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, whenever the process is killed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -32,10 +33,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as indented JSON with sorted keys."""
+    """Write a mapping as indented JSON with sorted keys; NaN is a ValueError."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
+
+
+def digest_file(path: Path) -> str:
+    """Return the BLAKE2b of a file, 16 bytes in hexadecimal.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _remove(path: Path) -> None:

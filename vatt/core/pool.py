@@ -1,14 +1,17 @@
-"""Work in several processes, where a crash or a hang costs one item and not the run."""
+"""Work in several processes, where a crash or a hang costs one item and not the run.
 
-import os
+A pool works on one item in each process: `LocalPool` here, `RayPool` in vatt/preprocess/ray.py.
+`work_through` hands out the items, tries again those whose process died, and gives up what hangs.
+"""
+
 import signal
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -21,8 +24,6 @@ SPAWN = get_context("spawn")
 CRASHED = "the decoder crashed: its process ended abruptly, twice"
 KILL_S = 10.0
 """A process that waits for a broken disk cannot be ended: it is left alone after this."""
-PAUSE_S = 3600.0
-"""How long to wait at most for what may never come."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class StallLimit(NamedTuple):
 
     seconds: float
     progress: Callable[[Any], object]
-    """Of an item that is being worked on; None while it waits for a free processor."""
+    """Measures an item that is being worked on; None while it waits for a free processor."""
+
+
+UNLIMITED = StallLimit(3600.0, lambda _item: None)
 
 
 class Attempt(NamedTuple):
@@ -54,7 +58,7 @@ class Attempt(NamedTuple):
 
 
 @runtime_checkable
-class Crew(Protocol):
+class Pool(Protocol):
     """Processes that work on one item each."""
 
     @property
@@ -75,7 +79,7 @@ class Crew(Protocol):
 
 
 def attempt(function: Callable[[Any], Any], item: Any) -> Attempt:
-    """Call a function; an error says where it was raised, for it will travel to another process."""
+    """Call a function; an error notes where it was raised, for it will travel between processes."""
     try:
         return Attempt(function(item))
     except Exception as error:  # noqa: BLE001 - it is raised where the work was started
@@ -84,25 +88,24 @@ def attempt(function: Callable[[Any], Any], item: Any) -> Attempt:
 
 
 def work_through(
-    crew: Crew, items: Sequence[Any], limit: StallLimit | None = None
+    pool: Pool, items: Sequence[Any], limit: StallLimit = UNLIMITED
 ) -> Generator[tuple[int, Any], None, None]:
-    """Yield the place and the result of each item, in the order in which they get done.
+    """Yield the index and the result of each item, in the order in which they get done.
 
-    An item whose process died is tried once more, after all others: whoever ends processes for want
-    of memory need not hit the guilty one. The second time, or when it hung, the result is `Lost`.
-    What the function raises is raised here. All processes are ended when this ends.
+    An item whose process died is tried once more, after all others: the system, short of memory,
+    may have killed the wrong one. The second time, or when the item hung, the result is `Lost`. What the function raises is raised here. All processes are ended when this ends.
     """
     waiting = deque(range(len(items)))
     running: dict[int, tuple[float, object]] = {}  # until when the progress must have changed
     retried = set()
-    with closing(crew):
+    with closing(pool):
         while waiting or running:
-            while waiting and len(running) < crew.size:
+            while waiting and len(running) < pool.size:
                 index = waiting.popleft()
-                crew.start(index, items[index])
-                running[index] = time.monotonic() + (limit.seconds if limit else PAUSE_S), None
+                pool.start(index, items[index])
+                running[index] = time.monotonic() + limit.seconds, None
             soonest = min(deadline for deadline, _ in running.values())
-            for index, done in crew.wait(max(0.0, soonest - time.monotonic())):
+            for index, done in pool.wait(max(0.0, soonest - time.monotonic())):
                 del running[index]
                 if done is not None:
                     yield index, done.unwrap()
@@ -111,26 +114,15 @@ def work_through(
                 else:
                     retried.add(index)
                     waiting.append(index)
-            for index in _find_stalled(running, items, limit):
+            now = time.monotonic()
+            for index in [index for index, (deadline, _) in running.items() if deadline <= now]:
+                progress = limit.progress(items[index])
+                if progress is None or progress != running[index][1]:
+                    running[index] = now + limit.seconds, progress
+                    continue
                 del running[index]
-                crew.end(index)
-                yield index, Lost(f"the decoder hung: nothing new for {limit and limit.seconds} s")
-
-
-def _find_stalled(
-    running: dict[int, tuple[float, object]], items: Sequence[Any], limit: StallLimit | None
-) -> list[int]:
-    """Return the items without progress; those that went on get a new deadline."""
-    now, stalled = time.monotonic(), []
-    for index, (deadline, before) in running.items():
-        if deadline > now:
-            continue
-        progress = limit.progress(items[index]) if limit else None
-        if progress is not None and progress == before:
-            stalled.append(index)
-        else:
-            running[index] = now + (limit.seconds if limit else PAUSE_S), progress
-    return stalled
+                pool.end(index)
+                yield index, Lost(f"the decoder hung: nothing new for {limit.seconds} s")
 
 
 def run_in_workers(
@@ -142,18 +134,19 @@ def run_in_workers(
     """
     done: dict[int, Result | None] = {}
     num_yielded = 0
-    for index, result in work_through(LocalCrew(function, num_workers), items):
+    for index, result in work_through(LocalPool(function, num_workers), items):
         done[index] = None if isinstance(result, Lost) else result
         while num_yielded in done:
             yield done.pop(num_yielded)
             num_yielded += 1
 
 
-class LocalCrew:
+class LocalPool:
     """Processes of this machine, started when they are needed.
 
     Each has a pipe of its own, so that one that dies, at whatever moment, takes nothing from the
-    others: the pool of the standard library breaks as a whole, and cannot end one that hangs.
+    others. The pools of the standard library and of Pebble share theirs: they break as a whole, or
+    hang, when a process is killed while it reads or answers (docs/decisions.md).
     """
 
     def __init__(self, function: Callable[[Any], Any], size: int) -> None:
@@ -163,31 +156,33 @@ class LocalCrew:
         self._busy: dict[int, _Worker] = {}
 
     def start(self, index: int, item: Any) -> None:
-        """See `Crew`."""
+        """See `Pool`."""
         worker = self._idle.pop() if self._idle else _Worker(self._function)
         self._busy[index] = worker
-        worker.send(item)
+        with suppress(BrokenPipeError, ConnectionResetError):  # dead: `wait` will notice
+            worker.connection.send(item)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Attempt | None]]:
-        """See `Crew`."""
+        """See `Pool`."""
         ready = wait([worker.connection for worker in self._busy.values()], timeout_s)
         finished: list[tuple[int, Attempt | None]] = []
         for index, worker in list(self._busy.items()):
-            if worker.connection in ready:
-                result = worker.receive()
-                if result is None:
-                    self.end(index)
-                else:
-                    self._idle.append(self._busy.pop(index))
-                finished.append((index, result))
+            if worker.connection not in ready:
+                continue
+            try:
+                finished.append((index, worker.connection.recv()))
+                self._idle.append(self._busy.pop(index))
+            except (EOFError, OSError):  # it died, before or while it answered
+                finished.append((index, None))
+                self.end(index)
         return finished
 
     def end(self, index: int) -> None:
-        """See `Crew`."""
+        """See `Pool`."""
         self._busy.pop(index).kill()
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `Pool`."""
         for worker in [*self._idle, *self._busy.values()]:
             worker.kill()
         self._idle.clear()
@@ -208,21 +203,6 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    def send(self, item: Any) -> None:
-        """Give it an item; that it has died meanwhile shows when its answer is awaited."""
-        try:
-            self.connection.send(item)
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-    def receive(self) -> Attempt | None:
-        """Return its answer, None if it has died."""
-        try:
-            answer: Attempt = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            return None
-        return answer
-
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
@@ -232,18 +212,7 @@ class _Worker:
 
 def _serve(function: Callable[[Any], Any], connection: "Connection[Any, Any]") -> None:
     """Answer each item with the result of the function, until there are no more."""
-    _follow_parent()
-    while True:
-        try:
-            item = connection.recv()
-        except EOFError:
-            return
-        connection.send(attempt(function, item))
-
-
-def _follow_parent() -> None:
-    """End with the parent, also with one that ended before this process could ask for it."""
     die_with_parent()
-    parent = parent_process()
-    if parent is None or os.getppid() != parent.pid:  # it was too late
-        os._exit(1)
+    with suppress(EOFError):
+        while True:
+            connection.send(attempt(function, connection.recv()))

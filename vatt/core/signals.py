@@ -1,15 +1,16 @@
-"""How a process ends: SIGTERM unwinds its stack, and it does not outlive the one that started it."""
+"""How a process ends: SIGTERM unwinds its stack, and it does not outlive its parent."""
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from types import FrameType
 from typing import NoReturn
 
-SET_PARENT_DEATH_SIGNAL = 1
-"""Of Linux's prctl."""
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @contextmanager
@@ -27,5 +28,11 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Have Linux kill this process when its parent ends, however that ends and whatever it does."""
-    ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    """Have Linux kill this process when its parent ends, however that ends and whatever it does.
+
+    Where `multiprocessing` started this process and the parent has ended already, it ends here.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)

@@ -3,15 +3,16 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from vatt.core.pool import Crew, LocalCrew
+from vatt.core.pool import LocalPool, Pool
 from vatt.corpus.index import INDEX_NAME, QUARANTINE_NAME, SHARDS_NAME, IndexWriter
 from vatt.corpus.manifest import ManifestEntry, read_manifest
 from vatt.corpus.samples import write_samples
@@ -24,10 +25,10 @@ from vatt.corpus.tokenizer import (
     train_tokenizer,
 )
 from vatt.params import PreprocessParams
-from vatt.preprocess.cache import digest_fragment_code
 from vatt.preprocess.duplicates import write_duplicates
-from vatt.preprocess.engine import FragmentMaker, Work
+from vatt.preprocess.engine import FragmentMaker
 from vatt.preprocess.fragments import key_of
+from vatt.preprocess.ray_pool import RayPool
 
 
 def write_corpus(
@@ -56,11 +57,12 @@ def write_corpus(
         counts["vocab_size"] = WordTokenizer(params.vocabulary).vocab_size
         shutil.copyfile(params.vocabulary, out_dir / VOCABULARY_NAME)
     shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
-    work = Work(download_dir, store_dir or out_dir / "store", params, digest_fragment_code())
-    with closing(FragmentMaker(work, partial(_open_crew, num_workers, ray_address))) as maker:
+    kept_dir = store_dir or out_dir / "store"
+    open_pool = partial(_open_pool, num_workers, ray_address)
+    with closing(FragmentMaker(download_dir, kept_dir, params, open_pool)) as maker:
         texts = _assemble(maker, entries, shards, out_dir, counts)
     if store_dir is None:
-        shutil.rmtree(work.store_dir)
+        shutil.rmtree(kept_dir)
     _check_counts(out_dir, counts)
     write_samples(out_dir)
     counts["near_duplicates"] = write_duplicates(out_dir)
@@ -69,12 +71,8 @@ def write_corpus(
     return dict(counts)
 
 
-def _open_crew(num_workers: int, ray_address: str | None, work: Work) -> Crew:
-    if ray_address is None:
-        return LocalCrew(work, num_workers)
-    from vatt.preprocess.engine import RayCrew
-
-    return RayCrew(work, ray_address)
+def _open_pool(num_workers: int, ray_address: str | None, work: Callable[[Any], Any]) -> Pool:
+    return LocalPool(work, num_workers) if ray_address is None else RayPool(work, ray_address)
 
 
 def _assemble(
@@ -87,20 +85,18 @@ def _assemble(
     """Make all fragments, copy them to shards, write index and quarantine; returns captions."""
     texts: list[str] = []
     quarantine = []
-    results = maker.finish(entries)
+    made = maker.make(entries)
     with IndexWriter(out_dir / INDEX_NAME) as index:
-        for place, entry in enumerate(entries):
-            results[place], outcome = maker.read(entry, results[place])
+        for entry, outcome, path in made:
             if outcome.reason is not None:
                 quarantine.append((entry, outcome.reason))
-            index.extend(shards.extend(outcome.segments, maker.path_of(results[place])))
+            index.extend(shards.extend(outcome.segments, path))
             if entry.split == "train" and len(texts) < MAX_SENTENCES:
                 texts += outcome.texts
             counts[f"segments_{entry.split}"] += len(outcome.segments)
             counts["inputs_with_problems"] += any(row.problem for row in outcome.segments)
     _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
     counts["quarantined"] = len(quarantine)
-    maker.keep_only(entries, results)
     return texts
 
 
@@ -110,13 +106,10 @@ def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
     Raises:
         RuntimeError: what was written does not hold all inputs.
     """
-    num_accepted, last = 0, ""
     with pq.ParquetFile(out_dir / INDEX_NAME) as index:
-        for rows in index.iter_batches(columns=["key"]):
-            for key in rows["key"].to_pylist():
-                video = key.partition("_")[0]
-                num_accepted += video != last
-                last = video
+        batches = index.iter_batches(columns=["key"])
+        keys = (key for rows in batches for key in rows["key"].to_pylist())
+        num_accepted = sum(1 for _ in groupby(keys, key=lambda key: key.partition("_")[0]))
     with (out_dir / QUARANTINE_NAME).open("rb") as lines:
         num_quarantined = sum(1 for _ in lines)
     if num_accepted + num_quarantined != counts["inputs"]:
@@ -128,13 +121,7 @@ def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
 
 def _write_quarantine(path: Path, rows: Iterable[tuple[ManifestEntry, str]]) -> None:
     """Write the inputs that did not become segments, one JSON object a line, with the reason."""
-    ordered = sorted(rows, key=lambda row: (row[0].source, row[0].video_id))
     with path.open("w", encoding="utf-8") as file:
-        for entry, reason in ordered:
-            row = {
-                "source": entry.source,
-                "video_id": entry.video_id,
-                "path": entry.path,
-                "reason": reason,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for entry, reason in sorted(rows, key=lambda row: (row[0].source, row[0].video_id)):
+            named = {"source": entry.source, "video_id": entry.video_id, "path": entry.path}
+            file.write(json.dumps(named | {"reason": reason}, ensure_ascii=False) + "\n")

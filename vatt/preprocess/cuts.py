@@ -1,6 +1,7 @@
 """Cutting: a source file becomes pieces of picture and sound that start and end together.
 
-Which captions and labels belong to a segment: what the index and the shards say of them.
+`cut_file` yields the pieces; the functions below it choose the captions and labels that belong to
+one of them, for the index and the shards.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,89 +22,14 @@ from vatt.media.probe import MediaError, best_stream, decode, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
-MIN_SHARE = 0.5
-"""A label holds for a segment if its time range covers this share of it; a description, also if this
-share of its own time range is in the segment."""
-ROUNDING_S = 1e-6
-
-
-def overlap_s(item: Caption | Annotation, start_s: float, end_s: float) -> float:
-    """Return for how long an item and a time range overlap; no time means the whole file."""
-    begin = start_s if item.start_s is None else max(start_s, item.start_s)
-    end = end_s if item.end_s is None else min(end_s, item.end_s)
-    return max(0.0, end - begin)
-
-
-def _measure_s(annotation: Annotation) -> float:
-    """Return how long an annotation holds; infinite without a start or an end."""
-    if annotation.start_s is None or annotation.end_s is None:
-        return math.inf
-    return annotation.end_s - annotation.start_s
-
-
-def select_context(
-    captions: Iterable[Caption], start_s: float, end_s: float, context_s: float
-) -> list[Caption]:
-    """Return the captions up to `context_s` away from a segment, with times relative to its start."""
-    return [
-        dataclasses.replace(
-            caption,
-            start_s=round(caption.start_s - start_s, 6),
-            end_s=round(caption.end_s - start_s, 6),
-        )
-        for caption in captions
-        if overlap_s(caption, start_s - context_s, end_s + context_s) > 0
-    ]
-
-
-def measure_words(captions: Sequence[Caption], start_s: float, end_s: float) -> tuple[int, float]:
-    """Return how many captions overlap a segment, and the words per second that they make in it.
-
-    A caption that overlaps in part counts with that share of its words. NaN without captions.
-    """
-    shares = [
-        (overlap_s(caption, start_s, end_s) / (caption.end_s - caption.start_s), caption.text)
-        for caption in captions
-    ]
-    spoken = [(share, text) for share, text in shares if share > 0]
-    if not spoken:
-        return 0, math.nan
-    num_words = sum(share * len(text.split()) for share, text in spoken)
-    return len(spoken), num_words / (end_s - start_s)
-
-
-def annotate(
-    annotations: Iterable[Annotation], start_s: float, end_s: float
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the labels of every task, and the descriptions, that hold for a segment.
-
-    Those that overlap it most come first; of equals, those of the manifest's order. None is twice. A
-    description of a part that is shorter than segments so holds for the one that it overlaps most:
-    as a query, it must not be lost.
-    """
-    holding: list[tuple[float, str, str]] = []
-    for annotation in annotations:
-        value = annotation.text if annotation.task == "caption" else annotation.label
-        length_s = overlap_s(annotation, start_s, end_s)
-        whole_s = end_s - start_s
-        if annotation.task == "caption":
-            whole_s = min(whole_s, _measure_s(annotation) - ROUNDING_S)
-        if value is not None and length_s > 0 and length_s >= MIN_SHARE * whole_s:
-            holding.append((length_s, annotation.task, value))
-    holding.sort(key=lambda item: -item[0])
-    values: dict[str, list[str]] = {}
-    for _, task, value in holding:
-        of_task = values.setdefault(task, [])
-        if value not in of_task:
-            of_task.append(value)
-    descriptions = values.pop("caption", [])
-    return values, descriptions
-
-
 TOLERANCE_S = 0.01
 """So little sound beyond the last frame does not begin another frame."""
 LOST_END_S = 1.0
 """A file that ends this much before its declared length has lost its end."""
+MIN_SHARE = 0.5
+"""A label holds for a segment if its time range covers this share of it; a description, also if
+this share of its own time range is in the segment."""
+ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -117,7 +43,7 @@ class Cut:
     sound: Sound
     """As long as the pictures."""
     start_offset_s: float
-    """Of the whole file: start of the sound minus start of the picture; NaN if one is absent."""
+    """Start of the sound minus start of the picture, in the whole file; NaN if one is absent."""
 
     @property
     def num_pictures(self) -> int:
@@ -137,8 +63,7 @@ class Cut:
         return pictures
 
 
-@dataclass(frozen=True)
-class _Track:
+class _Track(NamedTuple):
     """A stream of which one frame has been decoded."""
 
     stream: Any
@@ -151,7 +76,7 @@ def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Itera
     """Yield the pieces of a file, of `segment_s` each; at most two are in memory.
 
     A rest below `min_segment_s` belongs to the piece before it. A piece where the source shows
-    nothing and is silent by absence is left out. Losses are described in `problems`.
+    nothing and has no sound is left out. Losses are described in `problems`.
 
     Raises:
         MediaError: nothing can be decoded, or time stamps or picture are absurd.
@@ -159,14 +84,15 @@ def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Itera
     with ExitStack() as stack:
         video = _open_track(path, "video", problems, stack)
         audio = _open_track(path, "audio", problems, stack)
-        starts_s = [track.start_s for track in (video, audio) if track]
-        if not starts_s:
+        tracks = [track for track in (video, audio) if track]
+        if not tracks:
             raise MediaError("; ".join(problems) or "there is no picture and no sound")
-        reader = _CutReader(min(starts_s), video, audio, params)
+        reader = _CutReader(min(track.start_s for track in tracks), video, audio, params)
         for cut in _join_short_rest(reader, params):
             if cut.num_pictures or cut.sound.num_covered:
                 yield cut
-        declared_s = max(_declared_s(track) for track in (video, audio) if track)
+        # The header gives the length in microseconds, or none.
+        declared_s = max((track.stream.container.duration or 0) / 1e6 for track in tracks)
         if reader.end_s < declared_s - LOST_END_S:
             problems.append(f"the file ends at {reader.end_s:.2f} s of {declared_s:.2f} s")
 
@@ -185,11 +111,6 @@ def _open_track(
         problems.append(f"{kind}: nothing can be decoded")
         return None
     return _Track(stream, first[0], first[1], chain([first], frames))
-
-
-def _declared_s(track: _Track) -> float:
-    """The length of the file by its header, 0 if it says none."""
-    return (track.stream.container.duration or 0) / 1e6
 
 
 class _CutReader:
@@ -229,19 +150,16 @@ class _CutReader:
         return Cut(start_s, pictures, sound, self._start_offset_s)
 
     def _sample_at(self, num_frames: int) -> int:
-        """Position of the sample that is heard `num_frames` later."""
+        """Return the position of the sample that is heard `num_frames` later."""
         return round((self._num_frames + num_frames) / self._frame_rate_hz * AUDIO_RATE_HZ)
 
 
 def _join_short_rest(reader: _CutReader, params: PreprocessParams) -> Iterator[Cut]:
-    """Yield pieces of the wanted length, the last one with what is too short for its own."""
+    """Yield pieces of `segment_s`, the last one with what is too short for a piece of its own."""
     num_frames = max(1, round(params.segment_s * params.frame_rate_hz))
     min_frames = params.min_segment_s * params.frame_rate_hz
     cut = reader.read(num_frames)
-    while True:
-        rest = reader.read(num_frames)
-        if len(rest.pictures) < min_frames:
-            break
+    while len((rest := reader.read(num_frames)).pictures) >= min_frames:
         yield cut
         cut = rest
     sound = Sound(
@@ -249,3 +167,68 @@ def _join_short_rest(reader: _CutReader, params: PreprocessParams) -> Iterator[C
         cut.sound.num_covered + rest.sound.num_covered,
     )
     yield Cut(cut.start_s, cut.pictures + rest.pictures, sound, cut.start_offset_s)
+
+
+def overlap_s(item: Caption | Annotation, start_s: float, end_s: float) -> float:
+    """Return for how long an item and a time range overlap; no time means the whole file."""
+    begin = start_s if item.start_s is None else max(start_s, item.start_s)
+    end = end_s if item.end_s is None else min(end_s, item.end_s)
+    return max(0.0, end - begin)
+
+
+def select_context(
+    captions: Iterable[Caption], start_s: float, end_s: float, context_s: float
+) -> list[Caption]:
+    """Return the captions up to `context_s` away from a segment, timed from its start."""
+    return [
+        dataclasses.replace(
+            caption,
+            start_s=round(caption.start_s - start_s, 6),
+            end_s=round(caption.end_s - start_s, 6),
+        )
+        for caption in captions
+        if overlap_s(caption, start_s - context_s, end_s + context_s) > 0
+    ]
+
+
+def measure_words(captions: Sequence[Caption], start_s: float, end_s: float) -> tuple[int, float]:
+    """Return how many captions overlap a segment, and the words per second that they make in it.
+
+    A caption that overlaps in part counts with that share of its words. NaN without captions.
+    """
+    shares = [
+        (overlap_s(caption, start_s, end_s) / (caption.end_s - caption.start_s), caption.text)
+        for caption in captions
+    ]
+    spoken = [(share, text) for share, text in shares if share > 0]
+    if not spoken:
+        return 0, math.nan
+    num_words = sum(share * len(text.split()) for share, text in spoken)
+    return len(spoken), num_words / (end_s - start_s)
+
+
+def annotate(
+    annotations: Iterable[Annotation], start_s: float, end_s: float
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the labels of every task, and the descriptions, that hold for a segment.
+
+    Those that overlap it most come first; equals keep the manifest's order; none appears twice. A
+    description of a part that is shorter than segments holds for the one that it overlaps most: as
+    a query, it must not be lost.
+    """
+    holding: list[tuple[float, str, str]] = []
+    for annotation in annotations:
+        value = annotation.text if annotation.task == "caption" else annotation.label
+        length_s = overlap_s(annotation, start_s, end_s)
+        whole_s = end_s - start_s
+        begin_s, stop_s = annotation.start_s, annotation.end_s
+        if annotation.task == "caption" and begin_s is not None and stop_s is not None:
+            whole_s = min(whole_s, stop_s - begin_s - ROUNDING_S)
+        if value is not None and length_s > 0 and length_s >= MIN_SHARE * whole_s:
+            holding.append((length_s, annotation.task, value))
+    holding.sort(key=lambda item: -item[0])
+    values: dict[str, dict[str, None]] = {}  # a dict as a set that keeps its order
+    for _, task, value in holding:
+        values.setdefault(task, {})[value] = None
+    descriptions = list(values.pop("caption", {}))
+    return {task: list(labels) for task, labels in values.items()}, descriptions

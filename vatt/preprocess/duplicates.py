@@ -1,8 +1,8 @@
 """Near-duplicates: videos that look or sound like one of another split, coded in another way.
 
-Each video is a row of hashes, one for a second (see `fingerprints`). Hashes that agree in one
-quarter of their bits, found by a lookup, tell which videos to compare at which lag; two videos
-are duplicates if there they agree well for at least half of the shorter one. Only the test and the
+Each video is a row of hashes, one for a second (see `vatt.preprocess.hashes`). Hashes that agree in
+a quarter of their bits, found by a lookup, say which videos to compare at which lag; two videos are
+duplicates if there they agree well for at least half of the shorter one. Only the test and the
 validation split are in memory, the rest is read in passing.
 """
 
@@ -17,18 +17,20 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, UInt64
 
 from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME
-from vatt.preprocess.listening import HASH_DIGITS, seconds_within
+from vatt.preprocess.hashes import HASH_DIGITS, seconds_within
 
 KINDS = ("picture", "sound")
-COLUMNS = ["key", "source", "video_id", "split", "start_s", "end_s"]
-COLUMNS += [f"{kind}_hashes" for kind in KINDS]
+COLUMNS = [
+    *("key", "source", "video_id", "split", "start_s", "end_s"),
+    *(f"{kind}_hashes" for kind in KINDS),
+]
 ORDER = {"test": 0, "validation": 1, "train": 2}
 """A video is called a duplicate of one of a split before its own: so it can leave training."""
 BANDS = tuple(np.uint64(16 * band) for band in range(4))
 MAX_IN_BAND = 500
-"""A quarter that more hashes have tells nothing, such as that of pictures with black borders."""
+"""A quarter that more hashes share means nothing, such as that of pictures with black borders."""
 MAX_DISTANCE = {"picture": 10.0, "sound": 8.0}
-"""Of 64 bits, on average; different content differs in about 32."""
+"""Mean number of bits, of 64, that may differ; those of other content differ in about 32."""
 MIN_SECONDS = 2
 MIN_OVERLAP_RATE = 0.5
 
@@ -45,8 +47,9 @@ class Video(NamedTuple):
 
 
 class Match(NamedTuple):
-    """How well two videos agree."""
+    """A video of the index that another one agrees with, and how well."""
 
+    video: Video
     num_seconds: int
     distance: float
     """Mean number of bits that differ."""
@@ -68,52 +71,47 @@ def write_duplicates(corpus_dir: Path) -> int:
 def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
     """Yield for each video and kind the best match in a split before its own, if there is one."""
     rows = pq.read_table(index_path, columns=COLUMNS, filters=[("split", "!=", "train")])
-    known = list(_gather(rows.to_pylist()))
+    known = list(_join_segments(rows.to_pylist()))
     if not known:
         return
-    tables = {kind: _Lookup(known, kind) for kind in KINDS}
-    for video in _gather(_read_rows(index_path)):
-        for kind, table in tables.items():
-            found = table.find(video)
-            if found is None:
-                continue
-            like, match = found
-            yield {
-                "source": video.source,
-                "video_id": video.video_id,
-                "split": video.split,
-                "duplicate_of": dict(zip(("source", "video_id", "split"), like[:3], strict=True)),
-                "kind": kind,
-                "num_seconds": match.num_seconds,
-                "distance": round(match.distance, 2),
-            }
-
-
-def _read_rows(index_path: Path) -> Iterator[dict[str, Any]]:
+    lookups = {kind: _Lookup(known, kind) for kind in KINDS}
     with pq.ParquetFile(index_path) as index:
-        for batch in index.iter_batches(columns=COLUMNS):
-            yield from batch.to_pylist()
+        batches = index.iter_batches(columns=COLUMNS)
+        for video in _join_segments(row for batch in batches for row in batch.to_pylist()):
+            for kind, lookup in lookups.items():
+                match = lookup.find(video)
+                if match is not None:
+                    yield {
+                        **_name(video),
+                        "duplicate_of": _name(match.video),
+                        "kind": kind,
+                        "num_seconds": match.num_seconds,
+                        "distance": round(match.distance, 2),
+                    }
 
 
-def _gather(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
+def _name(video: Video) -> dict[str, str]:
+    return {"source": video.source, "video_id": video.video_id, "split": video.split}
+
+
+def _join_segments(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
     """Yield the videos of rows that are sorted by key, so that those of a video adjoin."""
     for _, group in groupby(rows, key=lambda row: row["key"].partition("_")[0]):
         segments = list(group)
         first = segments[0]
-        hashes = {kind: _join(segments, f"{kind}_hashes") for kind in KINDS}
+        hashes = {kind: _join_hashes(segments, f"{kind}_hashes") for kind in KINDS}
         yield Video(first["source"], first["video_id"], first["split"], hashes)
 
 
-def _join(segments: Iterable[Mapping[str, Any]], column: str) -> Hashes:
+def _join_hashes(segments: Iterable[Mapping[str, Any]], column: str) -> Hashes:
     """Return the hashes of a video by second."""
-    placed: dict[int, int] = {}
+    known: dict[int, int] = {}
     for row in segments:
-        seconds = seconds_within(row["start_s"], row["end_s"])
-        for place, second in enumerate(seconds):
+        for place, second in enumerate(seconds_within(row["start_s"], row["end_s"])):
             digits = row[column][place * HASH_DIGITS : (place + 1) * HASH_DIGITS]
-            placed[second] = int(digits or "0", 16)
-    length = max(placed, default=-1) + 1
-    return np.array([placed.get(second, 0) for second in range(length)], np.uint64)
+            known[second] = int(digits or "0", 16)
+    length = max(known, default=-1) + 1
+    return np.array([known.get(second, 0) for second in range(length)], np.uint64)
 
 
 class _Lookup:
@@ -122,40 +120,36 @@ class _Lookup:
     def __init__(self, videos: list[Video], kind: str) -> None:
         self._videos, self._kind = videos, kind
         rows = [video.hashes[kind] for video in videos]
-        hashes = np.concatenate(rows)
-        numbers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-        seconds = np.concatenate([np.arange(len(row)) for row in rows])
-        is_something = hashes != 0
-        self._numbers, self._seconds = numbers[is_something], seconds[is_something]
+        seconds = [np.flatnonzero(row) for row in rows]
+        self._numbers = np.repeat(np.arange(len(rows)), [len(row) for row in seconds])
+        self._seconds = np.concatenate(seconds)
+        hashes = np.concatenate([row[row != 0] for row in rows])
         self._bands = []
         for shift in BANDS:
-            quarters = _quarter(hashes[is_something], shift)
+            quarters = _quarter(hashes, shift)
             order = np.argsort(quarters, kind="stable")
             self._bands.append((quarters[order], order))
 
-    def find(self, video: Video) -> tuple[Video, Match] | None:
-        """Return the most similar video of a split before that of `video`, if one is a duplicate."""
+    def find(self, video: Video) -> Match | None:
+        """Return the most similar of the videos of a split before that of `video` that match it."""
         hashes = video.hashes[self._kind]
-        best: tuple[Video, Match] | None = None
-        for number, lag in self._propose(hashes):
-            other = self._videos[number]
-            if ORDER[other.split] >= ORDER[video.split]:
-                continue
-            match = _compare(hashes, other.hashes[self._kind], lag)
-            if match is None or match.distance > MAX_DISTANCE[self._kind]:
-                continue
-            if best is None or match.distance < best[1].distance:
-                best = other, match
-        return best
+        matches = [
+            _compare(hashes, self._videos[number], self._kind, lag)
+            for number, lag in self._propose(hashes)
+            if ORDER[self._videos[number].split] < ORDER[video.split]
+        ]
+        limit = MAX_DISTANCE[self._kind]
+        close = (match for match in matches if match is not None and match.distance <= limit)
+        return min(close, key=lambda match: match.distance, default=None)
 
     def _propose(self, hashes: Hashes) -> list[tuple[int, int]]:
-        """Return for each video that shares quarters the lag at which it shares most, and its number."""
-        (seconds,) = np.nonzero(hashes)
+        """Return the number of each video that shares quarters, and the lag at which most agree."""
+        seconds = np.flatnonzero(hashes)
         pairs = [np.zeros((0, 2), np.int64)]
         for shift, (quarters, order) in zip(BANDS, self._bands, strict=True):
-            wanted = _quarter(hashes[seconds], shift)
-            begin = np.searchsorted(quarters, wanted)
-            counts = np.searchsorted(quarters, wanted, side="right") - begin
+            asked = _quarter(hashes[seconds], shift)
+            begin = np.searchsorted(quarters, asked)
+            counts = np.searchsorted(quarters, asked, side="right") - begin
             counts[counts > MAX_IN_BAND] = 0
             starts = np.repeat(begin - np.cumsum(counts) + counts, counts)
             places = order[starts + np.arange(counts.sum())]
@@ -170,13 +164,13 @@ def _quarter(hashes: Hashes, shift: np.uint64) -> Int[np.ndarray, "S"]:
     return ((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64)
 
 
-def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match | None:
-    """Compare second s of a video with seconds s - lag - 1 to s - lag + 1 of another one.
+def _compare(hashes: Hashes, video: Video, kind: str, lag: int) -> Match | None:
+    """Compare second s of the hashes with seconds s - lag - 1 to s - lag + 1 of a video.
 
-    Seconds are cut anew in each copy, so that what is equal may lie in the one beside. None if too
+    Each copy is cut into seconds anew, so that what is equal may lie in the one beside. None if too
     few can be compared.
     """
-    (seconds,) = np.nonzero(hashes)
+    others, seconds = video.hashes[kind], np.flatnonzero(hashes)
     distances = np.full(len(seconds), 99)
     for shift in (-1, 0, 1):
         places = seconds - lag + shift
@@ -188,4 +182,4 @@ def _compare(hashes: Hashes, others: UInt64[np.ndarray, "R"], lag: int) -> Match
     shorter = min(len(seconds), int(np.count_nonzero(others)))
     if len(compared) < max(MIN_SECONDS, MIN_OVERLAP_RATE * shorter):
         return None
-    return Match(len(compared), float(compared.mean()))
+    return Match(video, len(compared), float(compared.mean()))

@@ -1,4 +1,4 @@
-"""Fragments: a source file becomes encoded segments, as a piece of a shard, and their index rows."""
+"""Fragments: a source file becomes encoded segments, a piece of a shard, and their index rows."""
 
 import dataclasses
 import errno
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vatt.core.files import digest_file
 from vatt.corpus.index import Segment
 from vatt.corpus.manifest import ManifestEntry
 from vatt.corpus.shards import write_members
@@ -18,7 +19,8 @@ from vatt.media.probe import MediaError
 from vatt.media.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 from vatt.preprocess.cuts import Cut, annotate, cut_file, measure_words, select_context
-from vatt.preprocess.listening import Heard, Listener, hash_pictures
+from vatt.preprocess.hashes import hash_pictures
+from vatt.preprocess.listening import Heard, Listener
 from vatt.preprocess.measures import (
     estimate_timing,
     measure_black,
@@ -51,8 +53,10 @@ def write_fragment(
 ) -> Outcome:
     """Cut one file and write its segments as tar members to `fragments_dir`, under its key.
 
-    Whatever is wrong with the file becomes the reason of the outcome. Only a full or broken disk
-    is an error, because it is none of the file.
+    Whatever is wrong with the file becomes the reason of the outcome.
+
+    Raises:
+        OSError: the disk is full or broken: it is no fault of the file.
     """
     if entry.path is None:
         return Outcome([], [], entry.reason)
@@ -88,47 +92,20 @@ def _write(
     if not segments:
         raise MediaError("; ".join(problems) or "there is no picture and no sound")
     _note_lost_descriptions(entry, segments, problems)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     facts: dict[str, Any] = {
-        "source_digest": digest,
+        "source_digest": digest_file(path),
         "captions_outside": sum(caption.start_s >= segments[-1].end_s for caption in captions),
         "problem": "; ".join(problems) or None,
     }
     heard = listener.finish()
     if heard:
-        facts |= _time_captions(heard, captions)
-        segments = [_tell_sound(segment, heard) for segment in segments]
-    segments = [dataclasses.replace(segment, **facts) for segment in segments]
+        timing = estimate_timing(heard.speech, captions)
+        facts |= {"caption_offset_s": timing.offset_s, "caption_score": timing.score}
+    segments = [
+        dataclasses.replace(segment, **facts, **_describe_sound(segment, heard))
+        for segment in segments
+    ]
     return Outcome(segments, [caption.text for caption in captions])
-
-
-def _note_lost_descriptions(
-    entry: ManifestEntry, segments: Sequence[Segment], problems: list[str]
-) -> None:
-    """Say how many descriptions are of no segment: their times are beyond the file, or nothing is there."""
-    told = {text for segment in segments for text in json.loads(segment.descriptions)}
-    wanted = [annotation.text for annotation in entry.annotations if annotation.task == "caption"]
-    num_lost = sum(text is not None and text not in told for text in wanted)
-    if num_lost:
-        problems.append(f"{num_lost} of {len(wanted)} descriptions are of parts that it lacks")
-
-
-def _time_captions(heard: Heard, captions: Sequence[Caption]) -> dict[str, Any]:
-    """Return the fields of a segment on when the captions of its file are."""
-    timing = estimate_timing(heard.speech, captions)
-    return {"caption_offset_s": timing.offset_s, "caption_score": timing.score}
-
-
-def _tell_sound(segment: Segment, heard: Heard) -> Segment:
-    """Add to a row what was heard in it."""
-    if not segment.has_audio:
-        return segment
-    return dataclasses.replace(
-        segment,
-        speech_rate=heard.measure_speech(segment.start_s, segment.end_s),
-        sound_hashes=heard.cut_hashes(segment.start_s, segment.end_s),
-    )
 
 
 def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]) -> list[Caption]:
@@ -145,6 +122,27 @@ def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]
     return transcript.captions
 
 
+def _note_lost_descriptions(
+    entry: ManifestEntry, segments: Sequence[Segment], problems: list[str]
+) -> None:
+    """Note how many descriptions no segment has: beyond the end of the file, or in a gap of it."""
+    kept = {text for segment in segments for text in json.loads(segment.descriptions)}
+    texts = [annotation.text for annotation in entry.annotations if annotation.task == "caption"]
+    num_lost = sum(text is not None and text not in kept for text in texts)
+    if num_lost:
+        problems.append(f"{num_lost} of {len(texts)} descriptions are of parts that it lacks")
+
+
+def _describe_sound(segment: Segment, heard: Heard | None) -> dict[str, Any]:
+    """Return the fields of a row that say what was heard in it."""
+    if heard is None or not segment.has_audio:
+        return {}
+    return {
+        "speech_rate": heard.measure_speech(segment.start_s, segment.end_s),
+        "sound_hashes": heard.cut_hashes(segment.start_s, segment.end_s),
+    }
+
+
 def _describe(
     entry: ManifestEntry,
     number: int,
@@ -152,7 +150,7 @@ def _describe(
     captions: Sequence[Caption],
     params: PreprocessParams,
 ) -> Segment:
-    """Return the row of a piece, still without places and what concerns the whole file."""
+    """Return the row of a piece, still without its places and the facts of the whole file."""
     start_s, end_s = cut.start_s, cut.start_s + len(cut.pictures) / params.frame_rate_hz
     pictures = [picture for picture in cut.pictures if picture is not None]
     height_px, width_px = pictures[0].shape[:2] if pictures else (0, 0)

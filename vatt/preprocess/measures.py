@@ -1,6 +1,7 @@
-"""How much of a segment's sound is silent or clipped, and of its picture black or frozen.
+"""What is measured of the pictures and the sound of a segment, and of the captions of a file.
 
-When captions are shown, against when speech is heard: how late they are, and how surely.
+A segment's sound may be silent or clipped, its picture black or frozen. Captions are compared with
+the speech that is heard: how late they are (the offset), and how surely (the score).
 
 The offset is the lag L of -10 to 10 s at which the correlation r(L) of the probability of speech
 s(t) with the captions c(t + L) is highest, where c is 1 while a caption is spoken and 0 elsewhere.
@@ -27,6 +28,17 @@ from vatt.media.video import Picture
 from vatt.params import AUDIO_RATE_HZ
 from vatt.preprocess.listening import FRAME_S
 
+SILENT_WINDOW_SAMPLES = AUDIO_RATE_HZ // 50
+SILENT_AMPLITUDE = 32768 * 10 ** (-60 / 20)
+CLIPPED_AMPLITUDE = round(0.99 * 32768)
+"""Not all of full scale: resampling bends the flat tops of clipped sound."""
+BLACK_LUMA = 16.0
+LUMA = np.array([0.299, 0.587, 0.114])
+NOISE = 8
+"""So much, of 255, pixels of a still picture may differ after coding."""
+MAX_MOVING_RATE = 0.001
+"""More pixels than this beyond the noise are a change of the picture."""
+
 MAX_LAG = round(10.0 / FRAME_S)
 SPEED_QUANTILE = 0.75
 MIN_ACTIVE_S = 1.0
@@ -40,20 +52,72 @@ WideTrack = Float[np.ndarray, "W"]
 """From 10 s before to 10 s after the file."""
 
 
+def measure_silence(samples: Int16[np.ndarray, "S"]) -> float:
+    """Return the share of 20 ms windows, the last maybe shorter, below -60 dBFS; NaN if empty."""
+    if not len(samples):
+        return math.nan
+    starts = np.arange(0, len(samples), SILENT_WINDOW_SAMPLES)
+    energies = np.add.reduceat(samples.astype(np.float64) ** 2, starts)
+    lengths = np.diff(np.append(starts, len(samples)))
+    return float(np.mean(energies / lengths < SILENT_AMPLITUDE**2))
+
+
+def measure_clipping(samples: Int16[np.ndarray, "S"]) -> float:
+    """Return the share of samples at full scale, that is from 99 % of it on; NaN if empty."""
+    if not len(samples):
+        return math.nan
+    num_clipped = np.count_nonzero(samples >= CLIPPED_AMPLITUDE)
+    num_clipped += np.count_nonzero(samples <= -CLIPPED_AMPLITUDE)
+    return num_clipped / len(samples)
+
+
+def measure_black(pictures: Sequence[Picture]) -> float:
+    """Return the share of frames whose mean luma is below 16 of 255; NaN without frames."""
+    if not pictures:
+        return math.nan
+    return float(np.mean([_measure_luma(picture) < BLACK_LUMA for picture in pictures]))
+
+
+def _measure_luma(picture: Picture) -> float:
+    """Return the mean luma, for all frames, so not as the mean of floats, which is much slower."""
+    sums = picture.transpose(2, 0, 1).sum(axis=(1, 2), dtype=np.uint32)
+    luma: float = sums @ LUMA / (picture.size / 3)
+    return luma
+
+
+def measure_freezing(pictures: Sequence[Picture]) -> float:
+    """Return the share of frames, after the first, that equal the one before; NaN below two frames.
+
+    They are equal if at most one pixel of a thousand differs by more than 8 of 255 in green.
+    """
+    if len(pictures) < 2:
+        return math.nan
+    return float(np.mean([_is_equal(*pair) for pair in pairwise(pictures)]))
+
+
+def _is_equal(before: Picture, after: Picture) -> bool:
+    if before is after:  # shown for longer than the time between two frames
+        return True
+    green_before, green_after = before[..., 1], after[..., 1]
+    difference = np.maximum(green_before, green_after) - np.minimum(green_before, green_after)
+    num_moving = np.count_nonzero(difference > NOISE)
+    return bool(num_moving <= MAX_MOVING_RATE * difference.size)
+
+
 class CaptionTiming(NamedTuple):
     """How the captions of a file lie in time; rounded, so that no last bit of a machine shows."""
 
     offset_s: float
     """How much later than the speech they are; NaN without captions or without speech."""
     score: float
-    """0: no better than captions of another video; 1: the same as the speech. NaN: cannot tell."""
+    """0: no better than captions of another video; 1: the same as the speech. NaN: unknown."""
 
 
 UNKNOWN = CaptionTiming(math.nan, math.nan)
 
 
 def estimate_timing(speech: Track, captions: Sequence[Caption]) -> CaptionTiming:
-    """Compare captions with the probability of speech in every 32 ms from the start of a file on."""
+    """Compare captions with the probability of speech in every 32 ms of a file."""
     shown = _draw_captions(captions, len(speech))
     inside = shown[MAX_LAG : MAX_LAG + len(speech)]
     if min((speech >= 0.5).sum(), shown.sum()) * FRAME_S < MIN_ACTIVE_S:
@@ -95,9 +159,9 @@ def _correlate(speech: Track, shown: WideTrack) -> Float[np.ndarray, "L"]:
 
 
 def _chance_deviation(speech: Track, shown: Track) -> float:
-    """Return the standard deviation of the correlation of two such tracks that do not belong together.
+    """Return the standard deviation of the correlation of such tracks of two different videos.
 
-    Infinite if one of them does not change.
+    It is infinite if one of them does not change.
     """
     if min(np.ptp(speech), np.ptp(shown)) < 1e-3:
         return math.inf
@@ -112,67 +176,3 @@ def _autocorrelate(track: Track) -> Float[np.ndarray, "L"]:
     covariances = np.fft.irfft(np.abs(spectrum) ** 2)[: min(len(track), MAX_LAG)]
     autocorrelations: Float[np.ndarray, "L"] = covariances / covariances[0]
     return autocorrelations
-
-
-SILENT_WINDOW_SAMPLES = AUDIO_RATE_HZ // 50
-SILENT_AMPLITUDE = 32768 * 10 ** (-60 / 20)
-CLIPPED_AMPLITUDE = round(0.99 * 32768)
-"""Not all of full scale: resampling bends the flat tops of clipped sound."""
-BLACK_LUMA = 16.0
-LUMA = np.array([0.299, 0.587, 0.114])
-NOISE = 8
-"""So much, of 255, pixels of a still picture may differ after coding."""
-MAX_MOVING_RATE = 0.001
-"""More pixels than this beyond the noise are a change of the picture."""
-
-
-def measure_silence(samples: Int16[np.ndarray, "S"]) -> float:
-    """Return the share of windows of 20 ms (the last may be shorter) below -60 dBFS; NaN if empty."""
-    if not len(samples):
-        return math.nan
-    starts = np.arange(0, len(samples), SILENT_WINDOW_SAMPLES)
-    energies = np.add.reduceat(samples.astype(np.float64) ** 2, starts)
-    lengths = np.diff(np.append(starts, len(samples)))
-    return float(np.mean(energies / lengths < SILENT_AMPLITUDE**2))
-
-
-def measure_clipping(samples: Int16[np.ndarray, "S"]) -> float:
-    """Return the share of samples at full scale, that is from 99 % of it on; NaN if empty."""
-    if not len(samples):
-        return math.nan
-    num_clipped = np.count_nonzero(samples >= CLIPPED_AMPLITUDE)
-    num_clipped += np.count_nonzero(samples <= -CLIPPED_AMPLITUDE)
-    return num_clipped / len(samples)
-
-
-def measure_black(pictures: Sequence[Picture]) -> float:
-    """Return the share of frames whose mean luma is below 16 of 255; NaN without frames."""
-    if not pictures:
-        return math.nan
-    return float(np.mean([_measure_luma(picture) < BLACK_LUMA for picture in pictures]))
-
-
-def _measure_luma(picture: Picture) -> float:
-    """Return the mean luma; much faster than the mean of floats, and this is done for all frames."""
-    sums = picture.transpose(2, 0, 1).sum(axis=(1, 2), dtype=np.uint32)
-    luma: float = sums @ LUMA / (picture.size / 3)
-    return luma
-
-
-def measure_freezing(pictures: Sequence[Picture]) -> float:
-    """Return the share of frames, but the first, that equal the one before; NaN below two frames.
-
-    They are equal if at most one pixel of a thousand differs by more than 8 of 255 in green.
-    """
-    if len(pictures) < 2:
-        return math.nan
-    return float(np.mean([_is_equal(*pair) for pair in pairwise(pictures)]))
-
-
-def _is_equal(before: Picture, after: Picture) -> bool:
-    if before is after:  # shown for longer than the time between two frames
-        return True
-    green_before, green_after = before[..., 1], after[..., 1]
-    difference = np.maximum(green_before, green_after) - np.minimum(green_before, green_after)
-    num_moving = np.count_nonzero(difference > NOISE)
-    return bool(num_moving <= MAX_MOVING_RATE * difference.size)

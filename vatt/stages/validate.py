@@ -13,8 +13,8 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
 from vatt.params import ValidateParams
-from vatt.validate.expectations import REQUIRED_COLUMNS, read_duplicates, read_quarantine
-from vatt.validate.verdict import Corpus, validate_corpus
+from vatt.validate.tables import REQUIRED_COLUMNS, Corpus, read_duplicates, read_quarantine
+from vatt.validate.verdict import validate_corpus
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/validate")

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,19 @@ from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import pass_context
 
 from vatt.params import ValidateParams
-from vatt.validate import expectations
+from vatt.validate.expectations import column_rules, table_rules
+from vatt.validate.tables import VIDEO, Corpus, tabulate
 
 MAX_EXAMPLES = 5
 """Rows that a failed rule names in the verdict; the page lists up to 20."""
-
 KEY_COLUMNS = {
     "columns": [],
-    "segments": ["key", "source", "video_id"],
-    "videos": ["source", "video_id"],
-    "inputs": ["source", "video_id"],
+    "segments": ["key", *VIDEO],
+    "videos": VIDEO,
+    "inputs": VIDEO,
     "splits": ["split"],
 }
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What preprocess says of a corpus."""
-
-    index: pd.DataFrame
-    """A row per segment."""
-    quarantine: pd.DataFrame
-    """A row per input that has no segments."""
-    duplicates: pd.DataFrame
-    """A row per video and kind that is like one of another split."""
+"""The columns that name a row of each table."""
 
 
 def validate_corpus(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, Any], str]:
@@ -48,41 +36,23 @@ def validate_corpus(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, A
     was found and some rows that break it. A rule that cannot be computed is critical, whatever its
     severity. Without all columns nothing else is judged.
     """
-    index = corpus.index
-    results = {"columns": _judge("columns", index, expectations.column_expectations())}
-    if results["columns"].success:
-        videos = expectations.tabulate_videos(index, corpus.duplicates, params.min_caption_score)
-        judged = {
-            "segments": (
-                expectations.tabulate_segments(index),
-                expectations.segment_expectations(params),
-            ),
-            "videos": (videos, expectations.video_expectations(params)),
-            "inputs": (
-                expectations.tabulate_inputs(index, corpus.quarantine),
-                expectations.input_expectations(params),
-            ),
-            "splits": (
-                expectations.tabulate_splits(index),
-                expectations.split_expectations(params),
-            ),
-        }
-        for name, (table, rules) in judged.items():
-            results[name] = _judge(name, table, rules)
+    results = {"columns": _judge("columns", corpus.index, column_rules())}
+    is_complete = results["columns"].success
+    if is_complete:
+        rules = table_rules(params)
+        for name, table in tabulate(corpus, params.min_caption_score).items():
+            results[name] = _judge(name, table, rules[name])
     outcomes = [
         _outcome(rule, KEY_COLUMNS[name])
         for name, result in results.items()
         for rule in result.results
     ]
-    failed = [rule for rule in outcomes if not rule["success"]]
     verdict = {
-        "passed": all(rule["severity"] != "critical" for rule in failed),
-        "num_segments": len(index),
-        "num_videos": len(index.drop_duplicates(expectations.VIDEO))
-        if results["columns"].success
-        else 0,
+        "passed": all(rule["success"] or rule["severity"] != "critical" for rule in outcomes),
+        "num_segments": len(corpus.index),
+        "num_videos": len(corpus.index.drop_duplicates(VIDEO)) if is_complete else 0,
         "num_quarantined": len(corpus.quarantine),
-        "num_missing": int(expectations.find_missing(corpus.quarantine).sum()),
+        "num_missing": int(corpus.find_missing().sum()),
         "expectations": outcomes,
     }
     return verdict, _render(list(results.values()), verdict)
@@ -95,13 +65,8 @@ def _judge(name: str, table: pd.DataFrame, rules: list[Any]) -> Any:
     source = context.data_sources.add_pandas("preprocess")
     batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
     suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=rules))
-    return batch.get_batch({"dataframe": table}).validate(
-        suite,
-        result_format={
-            "result_format": "SUMMARY",
-            "unexpected_index_column_names": KEY_COLUMNS[name],
-        },
-    )
+    shown = {"result_format": "SUMMARY", "unexpected_index_column_names": KEY_COLUMNS[name]}
+    return batch.get_batch({"dataframe": table}).validate(suite, result_format=shown)
 
 
 def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
@@ -133,17 +98,15 @@ def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
         examples = [_name_row(row, keys, config.kwargs["column"]) for row in rows[:MAX_EXAMPLES]]
         asked = float(config.kwargs.get("mostly", 1.0))
         judged = result["element_count"] - result.get("missing_count", 0)
-        outcome["judged"] = judged
-        return outcome | {"observed": share, "threshold": asked, "examples": examples}
-    return outcome | {
-        "observed": result["observed_value"],
-        "threshold": config.kwargs["min_value"],
-    }
+        outcome |= {"judged": judged, "examples": examples}
+        return outcome | {"observed": share, "threshold": asked}
+    asked = config.kwargs["min_value"]
+    return outcome | {"observed": result["observed_value"], "threshold": asked}
 
 
 def _name_row(row: Mapping[str, Any], keys: list[str], column: str) -> str:
     """Return which row breaks a rule, and the value that does: `key source/video_id: value`."""
-    names = [str(row[key]) for key in keys if key not in expectations.VIDEO]
+    names = [str(row[key]) for key in keys if key not in VIDEO]
     if "video_id" in keys:
         names.append(f"{row['source']}/{row['video_id']}")
     name, value = " ".join(names), row.get(column)

@@ -13,11 +13,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.known_corpus import CORPUS_PARAMS
-from tests.preprocess.test_corpus import digest_files
+from tests.preprocess.runs import digest_files, preprocess
 from vatt.core.errors import StageError
 from vatt.core.pool import Lost, StallLimit, work_through
-from vatt.preprocess.corpus import write_corpus
-from vatt.preprocess.engine import RayCrew
+from vatt.preprocess.ray_pool import RayPool
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def cluster_address() -> Iterator[str]:
 
 
 def work_badly(folder: Path, number: int) -> tuple[int, str]:
-    """Die at 0, the first time, and at 1; hang at 2; 3 and 4 meet; return the number and the machine."""
+    """Die at 0 once and at 1 always; hang at 2; let 3 and 4 meet; return number and machine."""
     has_died = (folder / f"dead {number}").exists()
     if number == 1 or (number == 0 and not has_died):
         (folder / f"dead {number}").touch()
@@ -51,9 +50,9 @@ def test_a_death_costs_a_retry_and_a_hang_one_item(cluster_address: str, tmp_pat
     limit = StallLimit(
         2.0, lambda number: 0 if number == 2 and (tmp_path / "hangs").exists() else None
     )
-    crew = RayCrew(partial(work_badly, tmp_path), cluster_address)
-    assert crew.size == 2
-    results = dict(work_through(crew, range(7), limit))
+    pool = RayPool(partial(work_badly, tmp_path), cluster_address)
+    assert pool.size == 2
+    results = dict(work_through(pool, range(7), limit))
     assert isinstance(results.pop(1), Lost)
     assert isinstance(results.pop(2), Lost)
     assert [result[0] for result in results.values()] == list(results)
@@ -68,18 +67,16 @@ def fail(number: int) -> int:
 @pytest.mark.slow
 def test_errors_keep_their_type(cluster_address: str) -> None:
     with pytest.raises(OSError, match="No space left on device: 'file7'"):
-        list(work_through(RayCrew(fail, cluster_address), [7]))
+        list(work_through(RayPool(fail, cluster_address), [7]))
 
 
 def test_same_bytes_as_with_local_processes(
     cluster_address: str, download_dir: Path, corpus_dir: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    store_dir = tmp_path / "store"
-    write_corpus(download_dir, tmp_path / "out", CORPUS_PARAMS, 1, store_dir, cluster_address)
+    preprocess(download_dir, tmp_path / "out", CORPUS_PARAMS, ray_address=cluster_address)
     assert digest_files(tmp_path / "out") == digest_files(corpus_dir)
 
 
 def test_no_cluster_is_a_clear_error() -> None:
     with pytest.raises(StageError, match=r"launch\.ray_address = 127\.0\.0\.1:1: "):
-        RayCrew(fail, "127.0.0.1:1")
+        RayPool(fail, "127.0.0.1:1")

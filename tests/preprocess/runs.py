@@ -1,0 +1,45 @@
+"""Runs of preprocess for tests: what goes in, and what comes out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.made_media import Clip, write_clip
+from tests.preprocess.parameters import PARAMS
+from vatt.corpus.manifest import ManifestEntry
+from vatt.params import PreprocessParams
+from vatt.preprocess.corpus import write_corpus
+
+
+def write_clips(download_dir: Path, clips: Mapping[str, Clip]) -> list[ManifestEntry]:
+    """Write clips to the source `s`; return their rows of the manifest, all of the train split."""
+    for name, clip in clips.items():
+        write_clip(download_dir / "s" / name, clip)
+    return [ManifestEntry("s", name, "train", path=f"s/{name}") for name in clips]
+
+
+def preprocess(
+    download_dir: Path,
+    out_dir: Path,
+    params: PreprocessParams = PARAMS,
+    num_workers: int = 1,
+    **options: Any,
+) -> dict[str, Any]:
+    """Make `out_dir` and preprocess into it; return the metrics."""
+    out_dir.mkdir()
+    return write_corpus(download_dir, out_dir, params, num_workers, **options)
+
+
+def read_quarantine(folder: Path) -> dict[str, str]:
+    lines = (folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["video_id"]: row["reason"] for row in map(json.loads, lines)}
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
