@@ -10,10 +10,10 @@ import pytest
 
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt.core.errors import StageError
-from vatt.launch.agent import MARK_NAME, collect_facts, find_problem
+from vatt.launch.facts import MARK_NAME, collect_facts, find_problems
+from vatt.launch.nodes import Node, list_nodes, wrap_command
 from vatt.launch.slurm import build_script
-from vatt.launch.ssh import Node, Ssh, read_hostfile
-from vatt.launch.supervision import _find_network_problem, find_shares
+from vatt.launch.supervision import find_shares
 from vatt.params import SlurmParams, SshParams
 
 

@@ -92,7 +92,7 @@ def rank_of(number: int) -> psutil.Process:
     """Return the process of a rank; its loader workers look alike but have another parent."""
     for process in processes():
         is_rank = process.environ().get("RANK") == str(number)
-        if is_rank and "vatt.launch.torchrun" in process.parent().cmdline():
+        if is_rank and "vatt.launch.agent" in process.parent().cmdline():
             return process
     raise LookupError(number)
 
@@ -135,9 +135,7 @@ def cut_a_link(cluster: Cluster) -> None:
 
 
 def kill_an_agent(cluster: Cluster) -> None:
-    torchrun = rank_of(1).parent()
-    assert torchrun is not None
-    agent = torchrun.parent()
+    agent = rank_of(1).parent()
     assert agent is not None
     agent.kill()
 

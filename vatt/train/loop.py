@@ -22,7 +22,7 @@ from vatt.model.cost import Cost
 from vatt.params import LaunchParams, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
-from vatt.train.heartbeat import Heartbeat
+from vatt.train.heartbeat import beat
 from vatt.train.monitor import Curve, Guard, Live, append_row, write_rows
 from vatt.train.speed import Speed
 
@@ -84,7 +84,7 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], pla
         numbers = _Numbers(plan, state)
         curve, guard = numbers.curve, numbers.guard
         batches = iter(open_batches(start) if start < training.num_steps else ())
-        speed, heartbeat = Speed(engine, plan.cost), Heartbeat()
+        speed = Speed(engine, plan.cost)
         with Live(plan.section, plan.directory, start, training.num_steps) as live:
             for step in range(start + 1, training.num_steps + 1):
                 with speed.spending("waiting"):
@@ -103,7 +103,7 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], pla
                     curve.add(losses, norm)
                     guard.accept(losses[0])
                 live.advance()
-                heartbeat.beat(step)
+                beat(step)
                 speed.count(training.batch_size)
                 if is_logged:
                     live.show(step, "curve", curve.close_window(step, _find_rate(settings)))
