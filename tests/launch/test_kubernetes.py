@@ -10,7 +10,7 @@ import yaml
 from tests.launch.fakes import install_fakes, read_asked
 from tests.train.corpus import build_job
 from vatt.core.errors import StageError
-from vatt.launch.kubernetes import build_order, run_in_kubernetes, write_manifest
+from vatt.launch.kubernetes import build_pod_order, run_in_kubernetes, write_manifest
 from vatt.params import KubernetesParams
 from vatt.train.recipe import Job
 
@@ -62,12 +62,11 @@ def test_the_job_is_bounded_and_whole(job: Job) -> None:
 
 
 def test_each_pod_knows_its_place(job: Job) -> None:
-    first, second = (build_order(job, index, "a-0.a") for index in (0, 1))
-    assert "--rdzv-conf=is_host=1" in first["arguments"]
-    assert "--rdzv-conf=is_host=0" in second["arguments"]
-    for order in (first, second):
-        assert {"--nnodes=2", "--rdzv-endpoint=a-0.a:29400"} <= set(order["arguments"])
-        assert order["num_ranks"] == 4
+    for index in (0, 1):
+        path, num_ranks, _, *options = build_pod_order(job, Path("job.json"), index, "a-0.a")
+        assert (path, num_ranks) == ("job.json", "4")
+        meeting = {"--nnodes=2", "--master-addr=a-0.a", "--master-port=29400"}
+        assert set(options) == meeting | {f"--node-rank={index}"}
 
 
 def test_without_apply_the_manifest_waits_for_a_person(job: Job) -> None:

@@ -135,7 +135,9 @@ def cut_a_link(cluster: Cluster) -> None:
 
 
 def kill_an_agent(cluster: Cluster) -> None:
-    agent = rank_of(1).parent()
+    torchrun = rank_of(1).parent()
+    assert torchrun is not None
+    agent = torchrun.parent()
     assert agent is not None
     agent.kill()
 

@@ -67,8 +67,8 @@ def wait_until_it_trains(process: "subprocess.Popen[str]") -> list[psutil.Proces
 
 
 def ranks_of(stage: int) -> list[psutil.Process]:
-    (agent,) = psutil.Process(stage).children()
-    return sorted(agent.children(), key=lambda process: process.environ()["RANK"])
+    torchrun = psutil.Process(stage).children()[0].children()[0]
+    return sorted(torchrun.children(), key=lambda process: process.environ()["RANK"])
 
 
 def test_two_processes_finish_with_one_export(project: Path) -> None:

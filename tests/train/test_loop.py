@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_plan, make_batch, open_batches
+from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_run, make_batch, open_batches
 from vatt.core.batch import Batch
 from vatt.core.errors import StageError
 from vatt.train.loop import derive_seed, train
@@ -23,7 +23,7 @@ def run(
 ) -> dict[str, Tensor]:
     pretrain = PRETRAIN.model_copy(update={"num_steps": num_steps})
     engine = build_engine(RANDOM_MODEL, pretrain)
-    train(engine, batches, build_plan(directory, pretrain))
+    train(engine, *build_run(directory, pretrain, batches))
     return engine.gather_weights()
 
 

@@ -16,9 +16,9 @@ def test_what_is_used_in_a_container_is_not_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
 ) -> None:
     """Of 40 MiB in use, 8 are pages of files that can be dropped; the machine has a TiB."""
-    (tmp_path / "speed.max").write_text(f"{limit}\n")
-    (tmp_path / "speed.current").write_text(f"{40 * MIB}\n")
-    (tmp_path / "speed.stat").write_text(f"anon {32 * MIB}\ninactive_file {8 * MIB}\nshmem 0\n")
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{40 * MIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {32 * MIB}\ninactive_file {8 * MIB}\nshmem 0\n")
     monkeypatch.setattr(speed, "CONTAINER", tmp_path)
     monkeypatch.setattr("psutil.virtual_memory", _Machine)
     assert speed._find_free_bytes() == expected

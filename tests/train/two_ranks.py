@@ -18,7 +18,7 @@ from tests.train.corpus import (
     PRETRAIN,
     SHARED_MODEL,
     build_objective,
-    build_plan,
+    build_run,
     make_batch,
     take_rows,
 )
@@ -81,9 +81,8 @@ def train_until(last_step: int, num_processes: int, directory: Path) -> None:
         pretrain = PRETRAIN.model_copy(update=updates)
         launch = LAUNCH.model_copy(update={"num_processes": num_processes, **VARIANTS[variant]})
         engine = open_engine(launch, pretrain, MODEL)
-        plan = build_plan(directory / variant, pretrain)
         try:
-            train(engine, open_batches, plan)
+            train(engine, *build_run(directory / variant, pretrain, open_batches))
         except StageError as error:
             assert "the data ended" in str(error)  # noqa: PT017
 

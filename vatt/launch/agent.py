@@ -8,22 +8,23 @@ killed, so that no second attempt meets it at the checkpoints.
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import select
-import shutil
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import psutil
 
 from vatt.core.errors import StageError
+from vatt.core.signals import die_with_parent
+from vatt.params import LaunchParams
 from vatt.train.heartbeat import DIRECTORY_VARIABLE, Watch
-from vatt.train.recipe import Job
 
 LOOK_EVERY_S = 0.5
 LOG_LINES = 20
@@ -39,36 +40,14 @@ class End(NamedTuple):
 
     kind: str
     """done, stage (a StageError, which would only come again), lost, died, stall or error."""
-    message: str
+    message: str = ""
     time_s: float = 0.0
     """When it happened, by the clock of the node, in seconds since 1970."""
 
-
-class Link:
-    """The lines from and to the launcher, through what were standard input and output.
-
-    The ranks find /dev/null and standard error in their places.
-    """
-
-    def __init__(self) -> None:
-        self._heard_s = time.monotonic()
-        self._input, self._output = os.dup(0), os.dup(1)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)
-
-    def send(self, text: str = "") -> None:
-        """Send one line, which may be empty; `is_lost` notices a launcher that is gone."""
-        with contextlib.suppress(OSError):
-            os.write(self._output, f"{text}\n".encode())
-
-    def is_lost(self, timeout_s: float) -> bool:
-        """Look for a line for a moment; return whether the launcher is gone, or silent so long."""
-        self.send()
-        if select.select([self._input], [], [], LOOK_EVERY_S)[0]:
-            self._heard_s = time.monotonic()
-            if not os.read(self._input, 4096):
-                return True
-        return time.monotonic() - self._heard_s > timeout_s
+    @property
+    def exit_code(self) -> int:
+        """The exit code of an agent that ends so."""
+        return {"done": 0, "stage": STAGE_ERROR_CODE}.get(self.kind, FAILED_CODE)
 
 
 def build_order(
@@ -87,75 +66,75 @@ def build_order(
     return [str(job_path), str(num_ranks), address, *options]
 
 
-def train(order: Sequence[str], report: Callable[[End], None], link: Link | None) -> NoReturn:
-    """Run torchrun to its end or to that of the patience; kill what is left, report, and exit.
+def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
+    """Run torchrun to its end, or until a rank or the launcher is lost; nothing is left running.
 
     `order` holds the path of the job, the number of ranks here, the address of this node in the
-    network of the ranks, and torchrun's options of the meeting.
+    network of the ranks, and torchrun's options of the meeting. `is_lost` is asked again and again;
+    it waits for a moment, and returns whether there is nobody to train for.
     """
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
+    job_path, num_ranks, *_ = order
+    job = json.loads(Path(job_path).read_bytes())
+    launch = LaunchParams.model_validate(job["recipe"]["launch"])  # a Job would import torch here
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    with TemporaryDirectory(prefix="vatt-") as folder:
+        watch = Watch(Path(folder), int(num_ranks), launch.supervision)
+        arguments = (order, launch, Path(folder), sender)
+        multiprocessing.get_context("fork").Process(target=_run, args=arguments).start()
+        sender.close()
+        try:
+            while not is_lost():
+                if receiver.poll():
+                    return End(*receiver.recv())
+                if (stall := watch.find_stall()) is not None:
+                    return End("stall", stall, time.time())
+            return End("lost", "the launcher is gone", time.time())
+        except EOFError:
+            return End("died", "torchrun was killed", time.time())
+        finally:
+            kill_descendants()
+
+
+def _run(order: Sequence[str], launch: LaunchParams, folder: Path, sender: Pipe) -> None:
+    """Run torchrun as a process of its own, with heartbeats and logs in `folder`; send its end."""
+    die_with_parent()
     job_path, num_ranks, address, *meeting = order
-    launch = Job.model_validate_json(Path(job_path).read_bytes()).recipe.launch
-    folder, leaving = Path(tempfile.mkdtemp(prefix="vatt-")), threading.Lock()
-    heartbeats = Watch(folder / "heartbeats", int(num_ranks), launch.supervision)
-    heartbeats.directory.mkdir()
-
-    def leave(end: End) -> NoReturn:
-        leaving.acquire()  # for good: of two ends the first one counts
-        kill_descendants()
-        shutil.rmtree(folder, ignore_errors=True)
-        report(end)
-        codes = {"done": 0, "stage": STAGE_ERROR_CODE}
-        os._exit(codes.get(end.kind, FAILED_CODE))
-
-    def watch() -> None:
-        while (stall := heartbeats.find_stall()) is None:
-            if link is None:
-                time.sleep(LOOK_EVERY_S)
-            elif link.is_lost(launch.supervision.link_timeout_s):
-                leave(End("lost", "the launcher is gone", time.time()))
-        leave(End("stall", stall, time.time()))
-
-    threading.Thread(target=watch, daemon=True).start()
-    interfaces = psutil.net_if_addrs().items()
-    interface = next(
-        (name for name, all_ in interfaces if address in {a.address for a in all_}), "lo"
-    )
+    interfaces = [
+        name
+        for name, found in psutil.net_if_addrs().items()
+        if address in {a.address for a in found}
+    ]
     os.environ |= {
-        "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
+        "GLOO_SOCKET_IFNAME": (interfaces or ["lo"])[0],
+        "NCCL_SOCKET_IFNAME": (interfaces or ["lo"])[0],
         "OMP_NUM_THREADS": str(launch.threads_per_process),
-        DIRECTORY_VARIABLE: str(heartbeats.directory),
+        DIRECTORY_VARIABLE: str(folder),
     }
     # Only the first rank of a node writes to standard error; the words of others wait in files.
     others = ",".join(f"{rank}:3" for rank in range(1, int(num_ranks)))
-    meeting += [f"--nproc-per-node={num_ranks}", f"--log-dir={folder}"]
-    meeting += [f"--redirects={others}"] if others else []
-    leave(_run_torchrun([*meeting, "-m", "vatt.train.worker", job_path], folder))
+    options = [*meeting, f"--nproc-per-node={num_ranks}", f"--log-dir={folder / 'log'}"]
+    options += [f"--redirects={others}"] if others else []
 
-
-def _run_torchrun(arguments: Sequence[str], log_dir: Path) -> End:
-    """Run torchrun and return how it ended: a stage error as it is, others with where they were."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     try:
-        torchrun(arguments)
+        torchrun([*options, "-m", "vatt.train.worker", job_path])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        kind, how, words = "died", failure.message, ""
         if isinstance(failure.message, dict):  # what the worker recorded
-            how, words = failure.message["message"], failure.message["extraInfo"]["py_callstack"]
-            if how.startswith(STAGE_ERROR):
-                return End("stage", how.removeprefix(STAGE_ERROR), failure.timestamp)
-        else:
-            logs = log_dir.glob(f"*/attempt_*/{failure.local_rank}/stderr.log")
-            how, words = failure.message, "".join(log.read_text(errors="replace") for log in logs)
-        lines = [f"rank {rank} died: {how}", *words.splitlines()[-LOG_LINES:]]
-        kind = "error" if isinstance(failure.message, dict) else "died"
-        return End(kind, "\n".join(lines), failure.timestamp)
-    except Exception as error:  # noqa: BLE001 - such as nodes that do not meet
-        return End("died", f"torchrun ended: {error}", time.time())
-    return End("done", "", time.time())
+            kind, how = "error", failure.message["message"]
+            words = failure.message["extraInfo"]["py_callstack"]
+        for log in (folder / "log").glob(f"*/attempt_*/{failure.local_rank}/stderr.log"):
+            words = words or log.read_text(errors="replace")
+        message = "\n".join([f"rank {rank} died: {how}", *words.splitlines()[-LOG_LINES:]])
+        if how.startswith(STAGE_ERROR):
+            kind, message = "stage", how.removeprefix(STAGE_ERROR)
+        sender.send(End(kind, message, failure.timestamp))
+    else:
+        sender.send(End("done"))
 
 
 def kill_descendants() -> None:
@@ -167,6 +146,32 @@ def kill_descendants() -> None:
         psutil.wait_procs(children, timeout=LOOK_EVERY_S)
 
 
+def main() -> int:
+    """Train as ordered on the command line, in touch with the launcher; return the exit code."""
+    heard_s = time.monotonic()
+    from_launcher, to_launcher = os.dup(0), os.dup(1)
+    # What ranks print goes to standard error, and they have nothing to read.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+
+    def is_lost() -> bool:
+        nonlocal heard_s
+        send("")
+        if select.select([from_launcher], [], [], LOOK_EVERY_S)[0]:
+            heard_s = time.monotonic()
+            if not os.read(from_launcher, 4096):
+                return True
+        return time.monotonic() - heard_s > link_timeout_s
+
+    def send(line: str) -> None:
+        with contextlib.suppress(OSError):  # `is_lost` notices a launcher that is gone
+            os.write(to_launcher, f"{line}\n".encode())
+
+    link_timeout_s = float(sys.argv[1])
+    end = train(sys.argv[2:], is_lost)
+    send(json.dumps(end))
+    return end.exit_code
+
+
 if __name__ == "__main__":
-    to_launcher = Link()
-    train(sys.argv[1:], lambda end: to_launcher.send(json.dumps(end)), to_launcher)
+    sys.exit(main())

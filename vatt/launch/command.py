@@ -13,19 +13,14 @@ PATIENCE_S = 600.0
 ASK_AGAIN_S = 5.0
 
 
-class CommandError(StageError):
-    """A command failed; the message holds what it wrote."""
-
-
-def run_command(command: Sequence[str], setting: str, answers: Sequence[str] = ("",)) -> str:
+def run_command(command: Sequence[str], setting: str, answers: Sequence[str] | None = None) -> str:
     """Return what a command prints.
 
-    It is run again, for PATIENCE_S, while it fails with something else than one of `answers`;
-    the empty one is in every failure.
+    With `answers`, it is run again, for PATIENCE_S, until it succeeds or fails with one of them,
+    and what it failed with is returned.
 
     Raises:
-        CommandError: it failed.
-        StageError: it is not on this machine, though `setting` of params.yaml needs it.
+        StageError: it failed, or is not on this machine, though `setting` of params.yaml needs it.
     """
     deadline_s, is_said = time.monotonic() + PATIENCE_S, False
     while True:
@@ -36,9 +31,10 @@ def run_command(command: Sequence[str], setting: str, answers: Sequence[str] = (
         if done.returncode == 0:
             return done.stdout.strip()
         message = f"{shlex.join(command)}: {done.stderr.strip()}"
-        is_answer = any(answer in message for answer in answers)
-        if is_answer or time.monotonic() >= deadline_s:
-            raise CommandError(message)
+        if answers is not None and any(answer in message for answer in answers):
+            return message
+        if answers is None or time.monotonic() >= deadline_s:
+            raise StageError(message)
         if not is_said:
             print(f"{message}\nasking again, for {PATIENCE_S:g} s", file=sys.stderr, flush=True)
             is_said = True

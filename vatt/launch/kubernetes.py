@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 from string import Template
-from typing import NoReturn
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
-from vatt.launch.agent import STAGE_ERROR_CODE, End, build_order, train
+from vatt.core.signals import sigterm_raises
+from vatt.launch.agent import LOOK_EVERY_S, STAGE_ERROR_CODE, build_order, train
 from vatt.launch.command import run_command
 from vatt.train.recipe import Job
 from vatt.train.worker import run_job
@@ -85,12 +85,15 @@ def _apply_and_wait(job: Job, path: Path) -> None:
     run_command(["kubectl", "apply", f"--filename={path}"], SETTING)
     try:
         while True:
-            status = json.loads(run_command(get, SETTING, REFUSALS))["status"]
-            for condition in status.get("conditions", []):
-                if condition["status"] == "True" and condition["type"] == "Complete":
-                    return
-                if condition["status"] == "True" and condition["type"] == "Failed":
-                    raise StageError(f"job {name}: {condition.get('message', 'failed')}")
+            answer = run_command(get, SETTING, REFUSALS)
+            if not answer.startswith("{"):
+                raise StageError(answer)
+            conditions = json.loads(answer)["status"].get("conditions", [])
+            ends = {each["type"]: each for each in conditions if each["status"] == "True"}
+            if "Complete" in ends:
+                return
+            if "Failed" in ends:
+                raise StageError(f"job {name}: {ends['Failed'].get('message', 'failed')}")
             time.sleep(POLL_S)
     finally:
         run_command(delete, SETTING, REFUSALS)
@@ -105,17 +108,21 @@ def build_pod_order(job: Job, job_path: Path, index: int, first_pod: str) -> lis
     return build_order(job_path, num_ranks, address, index, (num_nodes, first_pod, PORT))
 
 
-def main() -> NoReturn:
+def main() -> int:
     """Train as the pod of this index, with the job of the file on the command line."""
     path = Path(sys.argv[1])
     job = Job.model_validate_json(path.read_text(encoding="utf-8"))
     index, first_pod = int(os.environ["JOB_COMPLETION_INDEX"]), os.environ["VATT_FIRST_POD"]
 
-    def report(end: End) -> None:
-        print(f"{job.recipe.section}: {end.message or end.kind}", file=sys.stderr, flush=True)
+    def is_lost() -> bool:
+        time.sleep(LOOK_EVERY_S)
+        return False
 
-    train(build_pod_order(job, path, index, first_pod), report, link=None)
+    with sigterm_raises():
+        end = train(build_pod_order(job, path, index, first_pod), is_lost)
+    print(f"{job.recipe.section}: {end.message or end.kind}", file=sys.stderr)
+    return end.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.core.signals import sigterm_raises
-from vatt.launch.command import CommandError, run_command
+from vatt.launch.command import run_command
 from vatt.launch.supervision import supervise
 from vatt.params import LaunchParams
 from vatt.train.recipe import Job
@@ -47,8 +47,7 @@ def run_in_slurm(job: Job) -> None:
     number = run_command(["sbatch", "--parsable", str(script_path)], SETTING).split(";")[0]
     with atomic_path(number_path) as partial:
         partial.write_text(number, encoding="utf-8")
-    message = f"{section}: Slurm job {number}, its output is {log_path}"
-    print(message, file=sys.stderr, flush=True)
+    print(f"{section}: Slurm job {number}, its output is {log_path}", file=sys.stderr, flush=True)
     try:
         _wait(number, log_path)
     finally:
@@ -67,16 +66,10 @@ def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
     """
     slurm = launch.slurm
     options = [
-        "--job-name=vatt-pretrain",
-        f"--nodes={slurm.num_nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={slurm.cpus_per_node}",
-        f"--time={slurm.time_limit}",
-        f"--output={log_path.absolute()}",
-        f"--chdir={Path.cwd()}",
-        "--open-mode=append",
-        "--no-kill",
-        "--requeue",
+        *("--job-name=vatt-pretrain", f"--nodes={slurm.num_nodes}", "--ntasks-per-node=1"),
+        *(f"--cpus-per-task={slurm.cpus_per_node}", f"--time={slurm.time_limit}"),
+        *(f"--output={log_path.absolute()}", f"--chdir={Path.cwd()}", "--open-mode=append"),
+        *("--no-kill", "--requeue"),
         *([f"--partition={slurm.partition}"] if slurm.partition else []),
         *([f"--gpus-per-node={slurm.gpus_per_node}"] if slurm.gpus_per_node else []),
         *slurm.options,
@@ -105,11 +98,7 @@ def _wait(number: str, log_path: Path) -> None:
 def _cancel(number: str) -> None:
     """End a job, if it has not ended, and wait until none of its processes is left."""
     if _find_state(number) in ACTIVE:
-        try:
-            run_command(["scancel", number], SETTING, ENDED)
-        except CommandError as error:
-            if not any(text in str(error) for text in ENDED):
-                raise
+        run_command(["scancel", number], SETTING, ENDED)
     while _find_state(number) in ACTIVE:
         time.sleep(POLL_S)
 
@@ -121,13 +110,7 @@ def _find_state(number: str) -> str:
         StageError: Slurm does not answer for a long time.
     """
     show = ["scontrol", "--oneliner", "show", "job", number]
-    try:
-        answer = run_command(show, SETTING, (FORGOTTEN,))
-    except CommandError as error:
-        if FORGOTTEN not in str(error):
-            raise
-        return "UNKNOWN"
-    _, _, rest = answer.partition("JobState=")
+    _, _, rest = run_command(show, SETTING, (FORGOTTEN,)).partition("JobState=")
     return (rest.split() or ["UNKNOWN"])[0]
 
 

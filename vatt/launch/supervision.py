@@ -128,7 +128,8 @@ def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     try:
         for number, (node, share) in enumerate(nodes.items()):
             order = build_order(path, share, facts[node]["address"], number, meeting)
-            connections.append(Connection(launch, node, "vatt.launch.agent", *order))
+            timeout = str(launch.supervision.link_timeout_s)
+            connections.append(Connection(launch, node, "vatt.launch.agent", timeout, *order))
         return _watch(job, connections)
     finally:
         _dismiss(connections, launch.supervision.link_timeout_s)

@@ -1,4 +1,4 @@
-"""How a process that trains shows that it lives, and how those beside it notice when it does not."""
+"""How a rank shows that it lives, and how a process beside it notices when it does not."""
 
 import os
 import time
