@@ -86,7 +86,8 @@ def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
         try:
             while not is_lost():
                 if receiver.poll():
-                    return End(*receiver.recv())
+                    end: End = receiver.recv()
+                    return end
                 if (stall := watch.find_stall()) is not None:
                     return End("stall", stall, time.time())
             return End("lost", "the launcher is gone", time.time())

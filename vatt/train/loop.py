@@ -117,7 +117,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> Curve:
 
 
 def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]:
-    """Open this rank's batches after `start_step` steps; parts are the same on any number of ranks."""
+    """Open this rank's batches after some steps, in the same parts on any number of ranks."""
     training, num_parts = job.recipe.training, job.recipe.training.accumulation_steps
     order = TrainingOrder(
         seed=job.recipe.run.seed,
