@@ -77,7 +77,7 @@ def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
 
 
 def test_gradients_are_clipped_only_when_asked() -> None:
-    """DeepSpeed's own default clips at 1; Adam's first step hides the scale, its second does not."""
+    """DeepSpeed by default clips at 1; Adam's first step hides the scale, its second does not."""
 
     def second_step(clip_norm: float) -> Tensor:
         pretrain = PRETRAIN.model_copy(update={"gradient_clip_norm": clip_norm})

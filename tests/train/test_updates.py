@@ -1,4 +1,4 @@
-"""Updates of the engine: parts of a batch, gradients that are not finite, fp16, compiled networks."""
+"""Updates of the engine: parts of a batch, broken gradients, fp16, compiled networks."""
 
 import json
 import math

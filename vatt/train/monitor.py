@@ -25,6 +25,24 @@ from vatt.core.files import atomic_path
 from vatt.params import TrainingParams
 from vatt.train.engine import Engine
 
+LINE_PREFIX = "numbers: "
+"""How a printed line of numbers begins; the orchestrator draws curves from the JSON after it."""
+BAR = {
+    "loss": "loss {:.4f}",
+    "clips_per_second": "{:.1f} clips/s",
+    "waiting_rate": "{:.0%} waiting",
+}
+"""The numbers in the progress bar, and how each is written."""
+MEDIAN_STEPS = 100
+"""How many losses a spike is compared with."""
+FIRST_JUDGED_STEPS = 20
+"""With fewer losses before it, no loss is called a spike."""
+COLLAPSED_RANK = 2.0
+"""Embeddings that vary in fewer directions have collapsed."""
+CHANCE_DEVIATIONS = 3.0
+"""Mean ranks this near to chance, in standard deviations of chance, are at chance."""
+SPACES = {"va": "video and audio", "vt": "video and text"}
+
 
 class Curve:
     """A line of JSON for each log window, with the means of its losses, which `parts` names.
@@ -77,16 +95,6 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def _to_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, sort_keys=True) + "\n"
-
-
-LINE_PREFIX = "numbers: "
-"""How a printed line of numbers begins; the orchestrator draws curves from the JSON after it."""
-BAR = {
-    "loss": "loss {:.4f}",
-    "clips_per_second": "{:.1f} clips/s",
-    "waiting_rate": "{:.0%} waiting",
-}
-"""The numbers in the progress bar, and how each is written."""
 
 
 class Live:
@@ -147,12 +155,6 @@ class Live:
         """Write a message of the first rank."""
         if self._is_first:
             print(f"{self._section}: step {step}: {message}", file=sys.stderr)
-
-
-MEDIAN_STEPS = 100
-"""How many losses a spike is compared with."""
-FIRST_JUDGED_STEPS = 20
-"""With fewer losses before it, no loss is called a spike."""
 
 
 class BadStepsError(StageError):
@@ -219,13 +221,6 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold to judge as before."""
         return {"losses": list(self._losses), "num_bad": self._num_bad}
-
-
-COLLAPSED_RANK = 2.0
-"""Embeddings that vary in fewer directions have collapsed."""
-CHANCE_DEVIATIONS = 3.0
-"""Mean ranks this near to chance, in standard deviations of chance, are at chance."""
-SPACES = {"va": "video and audio", "vt": "video and text"}
 
 
 class Pairs(NamedTuple):
