@@ -147,8 +147,8 @@ def build_job(**launch: object) -> Job:
 
 
 def build_engine(
-    model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN, zero_stage: int = 1
+    model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN, **launch: object
 ) -> Engine:
     objective = build_objective(model)
-    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage})
-    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, launch)
+    optimizer = build_optimizer(objective.parameters(), pretrain)
+    return Engine(objective, optimizer, pretrain, LAUNCH.model_copy(update=launch))
