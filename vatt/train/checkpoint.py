@@ -11,8 +11,8 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 from typing import Any, Self
 
 import torch
@@ -42,17 +42,16 @@ class Checkpoints:
 
     def __init__(self, directory: Path, training: TrainingParams) -> None:
         self._directory, self._training = directory, training
-        self._writer: Thread | None = None
-        self._error: tuple[Path, Exception] | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        elif self._writer is not None:
-            self._writer.join()
+        with self._writer:  # waits for its end
+            if kind is None:
+                self.finish()
 
     def save(self, engine: Engine, step: int, state: Mapping[str, Any]) -> None:
         """Copy what the checkpoint of `step` holds, and begin to write it.
@@ -67,8 +66,7 @@ class Checkpoints:
             # Text at once: the loop goes on to change the lists.
             text = json.dumps(numbers)
             folder = self._directory / f"step-{step:08d}"
-            self._writer = Thread(target=self._write, args=(folder, tensors, text))
-            self._writer.start()
+            self._writing = self._writer.submit(self._write, folder, tensors, text)
 
     def finish(self) -> None:
         """Wait until the last checkpoint is on disk.
@@ -76,14 +74,9 @@ class Checkpoints:
         Raises:
             StageError: it could not be written; nothing of it is left.
         """
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._error is not None:
-            (folder, error), self._error = self._error, None
-            host = socket.gethostname()
-            message = f"{host}: a checkpoint could not be written: {folder}: {error}"
-            raise StageError(message) from error
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Load the newest whole checkpoint.
@@ -105,7 +98,11 @@ class Checkpoints:
         return found[0]["step"], found[0]["run"]
 
     def _write(self, folder: Path, tensors: Mapping[str, Tensor], numbers: str) -> None:
-        """Write a checkpoint, force it to disk, mark it complete, then remove older ones."""
+        """Write a checkpoint, force it to disk, mark it complete, then remove older ones.
+
+        Raises:
+            StageError: something of it could not be done, such as on a full disk.
+        """
         try:
             _remove(folder)
             folder.mkdir(parents=True)
@@ -117,9 +114,11 @@ class Checkpoints:
             digests = {name: _digest(folder / name) for name in (TENSORS, NUMBERS)}
             write_json(folder / MARKER, {"files": digests})
             self._remove_old()
-        except Exception as error:  # noqa: BLE001 - in a thread: the next call raises it
+        except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            self._error = folder, error
+            host = socket.gethostname()
+            message = f"{host}: a checkpoint could not be written: {folder}: {error}"
+            raise StageError(message) from error
 
     def _remove_old(self) -> None:
         """Remove what need not be kept, and what a killed run left half-written."""
