@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -240,12 +240,8 @@ class Engine:
             KeyError: the state is that of another module.
         """
         for name, weight in collect_weights(self._module).items():
-            is_shared_out = hasattr(weight, "ds_id")  # under ZeRO-3 each rank has a part of it
-            with (
-                self._zero.GatheredParameters([weight], modifier_rank=0)
-                if is_shared_out
-                else nullcontext()
-            ):
+            # Under ZeRO-3 each rank has a part of a weight; otherwise nothing happens here.
+            with self._zero.GatheredParameters([weight], modifier_rank=0):
                 weight.data.copy_(self._receive(state, f"weights/{name}", weight))
         if self._stage > 0:
             self._sharded.refresh_fp32_params()
@@ -272,7 +268,7 @@ class Engine:
         return counts
 
     def count_optimizer_bytes(self) -> int:
-        """Return the size of the optimizer's moments on this rank."""
+        """Return the size of the optimizer's moments on this rank, in bytes."""
         states = self._optimizer.state.values()
         return sum(kept[moment].nbytes for kept in states for moment in self._moments)
 
