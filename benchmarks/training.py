@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from benchmarks.smoke import VOCAB_SIZE, draw_batch
 from vatt.core.batch import Batch
 from vatt.corpus.tokenizer import open_tokenizer
 from vatt.model.vatt import Vatt
-from vatt.params import LaunchParams, Params, PretrainParams, load_params
+from vatt.params import Params, load_params
 from vatt.train.engine import Engine
-from vatt.train.loop import Plan, train
+from vatt.train.loop import Setup, train
 from vatt.train.pretraining import PARTS, Objective, adam_settings, build_optimizer
 from vatt.train.recipe import Job, PretrainRecipe
 from vatt.train.worker import run_job
@@ -58,42 +59,62 @@ def load_short() -> Params:
     return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=updates)})
 
 
-def open_engine(params: Params, **launch: Any) -> Engine:
-    """Return an engine with the network of params.yaml."""
+def open_run(params: Params, **launch: Any) -> tuple[Engine, Params, Setup]:
+    """Return what `train_once` takes, with the network of params.yaml launched in another way."""
     objective = Objective(Vatt(params.model, params.clip, VOCAB_SIZE), params.loss)
-    optimizer = build_optimizer(objective.parameters(), params.pretrain)
-    chosen: LaunchParams = params.launch.model_copy(update=launch)
-    return Engine(objective, optimizer, params.pretrain, chosen)
+    setup = Setup(
+        objective=objective,
+        parts=PARTS,
+        optimizer=build_optimizer(objective.parameters(), params.pretrain),
+        settings=lambda step: [adam_settings(step, params.pretrain)],
+        open_batches=lambda _order: (),
+        validation=None,
+        select_weights=dict,
+    )
+    chosen = params.launch.model_copy(update=launch)
+    engine = Engine(objective, setup.optimizer, params.pretrain, chosen)
+    return engine, params.model_copy(update={"launch": chosen}), setup
 
 
-def plan_run(pretrain: PretrainParams, folder: Path) -> Plan:
-    """Return a plan for a run in `folder`."""
-    return Plan(
-        section="pretrain",
-        seed=0,
-        training=pretrain,
+def train_once(engine: Engine, params: Params, setup: Setup, batches: Iterator[Batch]) -> None:
+    """Train on some batches, in a folder that is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = build_job(params, Path(folder), Path(folder), VOCAB_SIZE)
+        train(engine, job, replace(setup, open_batches=lambda _order: batches))
+
+
+def build_job(params: Params, preprocess_dir: Path, folder: Path, vocab_size: int) -> Job:
+    """Return a job of pre-training whose run and curve are in `folder`."""
+    recipe = PretrainRecipe(
+        run=params.run,
+        clip=params.clip,
+        model=params.model,
+        loss=params.loss,
+        pretrain=params.pretrain,
+        launch=params.launch,
+        vocab_size=vocab_size,
+        index_digest="",
+        tokenizer_digest="",
+    )
+    return Job(
+        recipe=recipe,
+        initial_weights=None,
+        preprocess_dir=preprocess_dir,
         directory=folder,
         curve_path=folder / "curve.jsonl",
-        parts=PARTS,
-        settings=lambda step: [adam_settings(step, pretrain)],
     )
 
 
-def time_loop_steps(engine: Engine, params: Params, batch: Batch) -> float:
+def time_loop_steps(run: tuple[Engine, Params, Setup], batch: Batch) -> float:
     """Return the seconds that a step takes in the loop, from its first batch to its last update."""
     times_s: list[float] = []
 
-    def open_batches(_start_step: int) -> Iterator[Batch]:
+    def yield_batches() -> Iterator[Batch]:
         for same in repeat(batch):
             times_s.append(time.perf_counter())
             yield same
 
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            engine,
-            open_batches,
-            plan_run(params.pretrain, Path(folder)),
-        )
+    train_once(*run, yield_batches())
     return (times_s[-1] - times_s[0]) / (len(times_s) - 1)
 
 
@@ -110,7 +131,7 @@ def measure_overhead() -> float:
     bare_s: list[float] = []
     loop_s: list[float] = []
 
-    def open_batches(_start_step: int) -> Iterator[Batch]:
+    def yield_batches() -> Iterator[Batch]:
         for same in repeat(batch):
             start_s = time.process_time()
             optimizer.zero_grad()
@@ -123,17 +144,17 @@ def measure_overhead() -> float:
 
     updates = {"num_steps": NUM_STEPS * NUM_ROUNDS}
     pretrain = params.pretrain.model_copy(update=updates)
+    longer = params.model_copy(update={"pretrain": pretrain})
     # ZeRO 0: as the stage does for one process.
-    engine = open_engine(params, num_processes=1, zero_stage=0, threads_per_process=1)
-    with tempfile.TemporaryDirectory() as folder:
-        train(engine, open_batches, plan_run(pretrain, Path(folder)))
+    run = open_run(longer, num_processes=1, zero_stage=0, threads_per_process=1)
+    train_once(*run, yield_batches())
     return statistics.median(loop_s[2:]) / statistics.median(bare_s[2:])
 
 
 def be_a_rank(num_processes: int, path: Path) -> None:
     """Train as one of some ranks with 2 threads among them; the first one writes what it saw."""
     params = load_short()
-    engine = open_engine(
+    run = open_run(
         params,
         num_processes=num_processes,
         threads_per_process=2 // num_processes,
@@ -141,9 +162,9 @@ def be_a_rank(num_processes: int, path: Path) -> None:
         offload="none",
     )
     batch = repeat_clips(draw_batch(params.clip), NUM_COPIES // num_processes)
-    step_s = statistics.median(time_loop_steps(engine, params, batch) for _ in range(NUM_ROUNDS))
+    step_s = statistics.median(time_loop_steps(run, batch) for _ in range(NUM_ROUNDS))
     if torch.distributed.get_rank() == 0:
-        bytes_ = engine.count_optimizer_bytes()
+        bytes_ = run[0].count_optimizer_bytes()
         path.write_text(json.dumps({"step_s": step_s, "optimizer_bytes": bytes_}))
 
 
@@ -170,27 +191,16 @@ def measure_demo(preprocess_dir: Path) -> dict[str, float]:
         "validate_every_steps": None,
         "spike_factor": None,
     }
-    recipe = PretrainRecipe(
-        run=params.run,
-        clip=params.clip,
-        model=params.model,
-        loss=params.loss,
-        pretrain=params.pretrain.model_copy(update=updates),
-        launch=params.launch.model_copy(update={"num_processes": 1}),
-        vocab_size=open_tokenizer(preprocess_dir).vocab_size,
-        index_digest="",
-        tokenizer_digest="",
+    sections = {
+        "pretrain": params.pretrain.model_copy(update=updates),
+        "launch": params.launch.model_copy(update={"num_processes": 1}),
+    }
+    short, vocab_size = (
+        params.model_copy(update=sections),
+        open_tokenizer(preprocess_dir).vocab_size,
     )
     with tempfile.TemporaryDirectory() as folder:
-        run_job(
-            Job(
-                recipe=recipe,
-                initial_weights=None,
-                preprocess_dir=preprocess_dir,
-                directory=Path(folder),
-                curve_path=Path(folder) / "curve.jsonl",
-            )
-        )
+        run_job(build_job(short, preprocess_dir, Path(folder), vocab_size))
         lines = (Path(folder) / "speed.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[1 : 1 + NUM_WINDOWS]]
     waiting, saving = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 PREFIX = f"v{os.getpid()}-"
-"""Of interfaces and namespaces: several test sessions may run at once; at most 15 letters in all."""
+"""Begins names of interfaces (15 letters at most), as several test sessions may run at once."""
 NETWORK = f"10.213.{os.getpid() % 250}"
 BRIDGE = f"{PREFIX}b"
 NODES = {"first": f"{PREFIX}1", "second": f"{PREFIX}2"}
@@ -46,13 +46,11 @@ Host second
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes `first` and `second`, with the configuration of ssh that reaches them.
-
-    servers: the processes of sshd; what they start sees their network and their disks.
-    """
+    """Nodes `first` and `second`, with the configuration of ssh that reaches them."""
 
     config: Path
     servers: Mapping[str, int]
+    """The processes of sshd; what they start sees their network and their disks."""
 
     def cut(self, node: str) -> None:
         """Take the cable out of a node."""

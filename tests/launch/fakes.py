@@ -1,4 +1,4 @@
-"""Programs of a cluster at the edge of the network: each writes down what it is asked."""
+"""Fake programs of a cluster: each writes down what it is asked."""
 
 import os
 from pathlib import Path

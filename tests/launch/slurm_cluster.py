@@ -1,4 +1,4 @@
-"""A Slurm of one node on this machine: munged, slurmctld and slurmd from Debian, as its own cluster."""
+"""A Slurm cluster of one node on this machine: munged, slurmctld and slurmd from Debian."""
 
 import os
 import shutil
@@ -52,35 +52,30 @@ def open_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (folder / "munge.key").chmod(0o400)
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
-    config = CONFIG.format(
-        host=socket.gethostname(), ports=find_ports(2), folder=folder, cpus=os.cpu_count()
-    )
-    (folder / "slurm.conf").write_text(config)
+    values = {"host": socket.gethostname(), "ports": find_ports(2), "cpus": os.cpu_count()}
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, **values))
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log"}
     options = [f"--{option}={folder}/munge.{end}" for option, end in files.items()]
+    options += ["--force", "--foreground", f"--seed-file={folder}/seed"]
     with ExitStack() as stack:
-        start(
-            stack,
-            folder,
-            "munged",
-            "--force",
-            "--foreground",
-            f"--seed-file={folder}/seed",
-            *options,
-        )
+        start(stack, folder, "munged", *options)
         wait_until((folder / "munge.socket").exists, folder)
         start(stack, folder, "slurmctld", "-D")
         start(stack, folder, "slurmd", "-D")
-        wait_until(lambda: "idle" in sinfo(), folder)
+        sinfo = ["sinfo", "--noheader", "--format=%T"]
+        wait_until(
+            lambda: (
+                "idle" in subprocess.run(sinfo, check=False, capture_output=True, text=True).stdout
+            ),
+            folder,
+        )
         yield
 
 
 def find_ports(number: int) -> list[int]:
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("", 0))
+        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(number)]
         return [int(one.getsockname()[1]) for one in sockets]
 
 
@@ -91,11 +86,6 @@ def start(stack: ExitStack, folder: Path, name: str, *options: str) -> None:
         process = subprocess.Popen([path, *options], stdout=output, stderr=output, cwd=folder)
     stack.callback(process.wait)
     stack.callback(process.terminate)
-
-
-def sinfo() -> str:
-    command = ["sinfo", "--noheader", "--format=%T"]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def wait_until(is_so: Callable[[], bool], folder: Path) -> None:

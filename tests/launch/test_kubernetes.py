@@ -1,8 +1,7 @@
-"""The manifest for Kubernetes, field by field as its reference has them, and kubectl at the edge."""
+"""The manifest for Kubernetes, field by field as its reference has them, and a fake kubectl."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ import yaml
 from tests.launch.fakes import install_fakes, read_asked
 from tests.train.corpus import build_job
 from vatt.core.errors import StageError
-from vatt.launch.kubernetes import build_order, run_in_kubernetes, write_manifest
+from vatt.launch.kubernetes import build_pod_order, run_in_kubernetes, write_manifest
 from vatt.params import KubernetesParams
 from vatt.train.recipe import Job
 
@@ -23,13 +22,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return build_job(launcher="kubernetes", num_processes=8, kubernetes=kubernetes)
 
 
-def read_manifest(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-    service, indexed = yaml.safe_load_all(write_manifest(job).read_text())
-    return service, indexed
-
-
 def test_the_pods_find_each_other_by_the_headless_service(job: Job) -> None:
-    service, indexed = read_manifest(job)
+    service, indexed = yaml.safe_load_all(write_manifest(job).read_text())
     assert (service["apiVersion"], service["kind"]) == ("v1", "Service")
     assert (indexed["apiVersion"], indexed["kind"]) == ("batch/v1", "Job")
     assert service["spec"]["clusterIP"] == "None"
@@ -44,7 +38,8 @@ def test_the_pods_find_each_other_by_the_headless_service(job: Job) -> None:
 
 
 def test_the_job_is_bounded_and_whole(job: Job) -> None:
-    spec = read_manifest(job)[1]["spec"]
+    _, indexed = yaml.safe_load_all(write_manifest(job).read_text())
+    spec = indexed["spec"]
     assert spec["completionMode"] == "Indexed"
     assert spec["completions"] == spec["parallelism"] == 2
     assert spec["backoffLimit"] == 3 * 2  # max_restarts of each pod
@@ -62,12 +57,11 @@ def test_the_job_is_bounded_and_whole(job: Job) -> None:
 
 
 def test_each_pod_knows_its_place(job: Job) -> None:
-    first, second = (build_order(job, index, "a-0.a") for index in (0, 1))
-    assert "--rdzv-conf=is_host=1" in first["arguments"]
-    assert "--rdzv-conf=is_host=0" in second["arguments"]
-    for order in (first, second):
-        assert {"--nnodes=2", "--rdzv-endpoint=a-0.a:29400"} <= set(order["arguments"])
-        assert order["num_ranks"] == 4
+    for index in (0, 1):
+        path, num_ranks, _, *options = build_pod_order(job, Path("job.json"), index, "a-0.a")
+        assert (path, num_ranks) == ("job.json", "4")
+        meeting = {"--nnodes=2", "--master-addr=a-0.a", "--master-port=29400"}
+        assert set(options) == meeting | {f"--node-rank={index}"}
 
 
 def test_without_apply_the_manifest_waits_for_a_person(job: Job) -> None:
@@ -75,37 +69,40 @@ def test_without_apply_the_manifest_waits_for_a_person(job: Job) -> None:
         run_in_kubernetes(job)
 
 
-def test_a_failed_job_is_told_and_removed_but_not_while_the_cluster_is_away(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+AWAY = 'echo "The connection to the server was refused" >&2; exit 1'
+FAILED = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
+
+
+@pytest.mark.parametrize(
+    ("script", "message", "asked"),
+    [
+        (  # the API answers neither the first two questions nor the first request to remove the job
+            f"case $1/$N in get/1|get/2|delete/2) {AWAY};; get/*) cat answer.json;; esac",
+            "job vatt-0123456789abcdef: backoff limit",
+            ["delete", "apply", "get", "get", "get", "delete", "delete"],
+        ),
+        (  # somebody removed it
+            '[ $1 != get ] || { echo "Error from server (NotFound): jobs.batch" >&2; exit 1; }',
+            "NotFound",
+            ["delete", "apply", "get", "delete"],
+        ),
+    ],
+)
+def test_a_job_that_failed_is_told_and_removed_but_not_while_the_cluster_is_away(
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    message: str,
+    asked: list[str],
 ) -> None:
-    """The API answers neither the first two questions nor the first request to remove the job."""
-    status = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
-    (tmp_path / "answer.json").write_text(json.dumps({"status": status}))
-    away = 'echo "The connection to the server was refused" >&2; exit 1'
-    script = f"""case $1/$N in
-        get/1|get/2|delete/2) {away};;
-        get/*) cat {tmp_path}/answer.json;;
-    esac"""
+    (tmp_path / "answer.json").write_text(json.dumps({"status": FAILED}))
     install_fakes(tmp_path, monkeypatch, kubectl=script)
-    with pytest.raises(StageError, match="job vatt-0123456789abcdef: backoff limit"):
-        run_in_kubernetes(apply_at_once(job))
-    asked = [line.split()[1] for line in read_asked(tmp_path)]
-    assert asked == ["delete", "apply", "get", "get", "get", "delete", "delete"]
-
-
-def test_a_job_that_somebody_removed_is_told_at_once(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = '[ $1 != get ] || { echo "Error from server (NotFound): jobs.batch" >&2; exit 1; }'
-    install_fakes(tmp_path, monkeypatch, kubectl=gone)
-    with pytest.raises(StageError, match="NotFound"):
-        run_in_kubernetes(apply_at_once(job))
-    asked = [line.split()[1] for line in read_asked(tmp_path)]
-    assert asked == ["delete", "apply", "get", "delete"]
-
-
-def apply_at_once(job: Job) -> Job:
     launch = job.recipe.launch
     kubernetes = launch.kubernetes.model_copy(update={"apply": True})
-    launch = launch.model_copy(update={"kubernetes": kubernetes})
-    return job.model_copy(update={"recipe": job.recipe.model_copy(update={"launch": launch})})
+    recipe = job.recipe.model_copy(
+        update={"launch": launch.model_copy(update={"kubernetes": kubernetes})}
+    )
+    with pytest.raises(StageError, match=message):
+        run_in_kubernetes(job.model_copy(update={"recipe": recipe}))
+    assert [line.split()[1] for line in read_asked(tmp_path)] == asked

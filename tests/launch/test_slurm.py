@@ -1,13 +1,14 @@
-"""What a controller of Slurm that is away for a while does to a job: nothing."""
+"""The script for sbatch, and what a controller of Slurm that is away does to a job: nothing."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.launch.fakes import install_fakes, read_asked
-from tests.train.corpus import build_job
+from tests.train.corpus import LAUNCH, build_job
 from vatt.core.errors import StageError
-from vatt.launch.slurm import run_in_slurm
+from vatt.launch.slurm import build_script, run_in_slurm
+from vatt.params import SlurmParams
 from vatt.train.recipe import Job
 
 AWAY = 'echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1'
@@ -19,6 +20,22 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vatt.launch.slurm.POLL_S", 0.0)
     return build_job(launcher="slurm")
+
+
+def test_the_script_asks_for_what_params_say() -> None:
+    slurm = SlurmParams(
+        num_nodes=4, partition="gpu", gpus_per_node=8, cpus_per_node=64, options=("--account=me",)
+    )
+    launch = LAUNCH.model_copy(update={"slurm": slurm, "num_processes": 32})
+    first, *lines, last = build_script(
+        launch, Path("job.json"), Path("/runs/slurm.log")
+    ).splitlines()
+    assert first == "#!/bin/bash"
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
+    asked = {"--nodes=4", "--partition=gpu", "--gpus-per-node=8", "--cpus-per-task=64"}
+    assert options >= asked | {"--account=me", "--ntasks-per-node=1", "--no-kill", "--requeue"}
+    assert options >= {"--time=1-00:00:00", "--output=/runs/slurm.log"}
+    assert last.endswith("-m vatt.launch.slurm job.json")
 
 
 def test_a_job_goes_on_while_the_controller_is_away(

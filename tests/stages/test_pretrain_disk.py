@@ -1,4 +1,4 @@
-"""The stage on a disk that is full: it says so, leaves nothing running, and goes on with more room."""
+"""The stage on a full disk: it says so, leaves nothing running, and goes on with more room."""
 
 import socket
 import subprocess
@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.launch.cluster import run
-from tests.stages.test_pretrain_nodes import NUM_STEPS, curve, expect_finished, expect_none_left
-from tests.stages.test_pretrain_processes import PATIENCE_S, start
+from tests.stages.campaign import (
+    NUM_STEPS,
+    PATIENCE_S,
+    expect_finished,
+    expect_none_left,
+    read_curve,
+    read_errors,
+    start_with,
+)
 
 DIRECTORY = Path(".cache/pretrain")
 
@@ -29,25 +36,20 @@ def small_disk(size: str) -> Iterator[None]:
         run("umount", "--lazy", str(DIRECTORY))
 
 
-def start_two(num_steps: int) -> "subprocess.Popen[str]":
-    with Path("errors").open("w") as errors:
-        return start(num_steps, errors=errors)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_full_disk_is_told_and_training_goes_on_with_more_room(project: Path) -> None:
     """There is room for one checkpoint (16 MB), but not for the next one beside it."""
     with small_disk("24m"):
-        process = start_two(NUM_STEPS)
+        process = start_with(NUM_STEPS, supervision={"max_restarts": 0})
         assert process.wait(PATIENCE_S) == 1
-        errors = Path("errors").read_text()
+        errors = read_errors()
         assert "No space left on device" in errors
         assert f"{socket.gethostname()}: a checkpoint could not be written: {DIRECTORY}" in errors
         expect_none_left()
         (whole,) = DIRECTORY.glob("*/step-*/complete.json")
         assert whole.parent.name == "step-00000005"
-        before = curve()
+        before = read_curve()
         run("mount", "-o", "remount,size=1g", str(DIRECTORY))
-        expect_finished(start_two(NUM_STEPS))
-        assert curve()[:5] == before[:5]
+        expect_finished(start_with(NUM_STEPS, supervision={"max_restarts": 0}))
+        assert read_curve()[:5] == before[:5]

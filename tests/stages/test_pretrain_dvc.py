@@ -14,18 +14,20 @@ import pytest
 import yaml
 
 from tests.launch.cluster import Cluster, open_cluster
-from tests.stages.test_pretrain_nodes import (
+from tests.stages.campaign import (
+    HOSTS,
+    PATIENCE_S,
     PATIENT,
     SUPERVISION,
-    curve,
     cut_a_link,
     expect_none_left,
     kill_a_rank,
+    read_curve,
+    read_errors,
     stop_a_rank,
     wait_for,
     wait_for_step,
 )
-from tests.stages.test_pretrain_processes import PATIENCE_S
 from tests.test_whole_pipeline import create_copy, shrink
 from vatt import load
 
@@ -52,7 +54,7 @@ def trained_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(trained_here: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes; where that is allowed, the checkpoints are on a disk of their own, small enough to fill.
+    """Two nodes; where that is allowed, the checkpoints are on a small disk of their own, to fill.
 
     Nodes see the disks that were there before them.
     """
@@ -88,11 +90,11 @@ def start_dvc(root: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def start_on(root: Path, cluster: Cluster, harm: Harm | None) -> "subprocess.Popen[str]":
-    """Start without checkpoints; only faults that are seen by waiting are not waited for patiently."""
+    """Start without checkpoints; faults that are seen by waiting have short time limits."""
     for path in (root / RUNS_DIR).iterdir():
         shutil.rmtree(path)
     (root / "metrics/pretrain_curve.jsonl").unlink(missing_ok=True)
-    (root / "hostfile").write_text("first slots=1\nsecond slots=1\n")
+    (root / "hostfile").write_text(HOSTS)
     ssh = {"hostfile": "hostfile", "config": str(cluster.config)}
     supervision = SUPERVISION if harm in {stop_a_rank, cut_a_link} else PATIENT
     launch = {"launcher": "ssh", "ssh": ssh, "supervision": supervision}
@@ -101,8 +103,8 @@ def start_on(root: Path, cluster: Cluster, harm: Harm | None) -> "subprocess.Pop
 
 
 def expect_finished(process: "subprocess.Popen[str]") -> None:
-    assert process.wait(3 * PATIENCE_S) == 0, Path("errors").read_text()
-    assert [row["step"] for row in curve()] == list(range(1, NUM_STEPS + 1))
+    assert process.wait(3 * PATIENCE_S) == 0, read_errors()
+    assert [row["step"] for row in read_curve()] == list(range(1, NUM_STEPS + 1))
     load("data/pretrain")
 
 
@@ -146,10 +148,10 @@ def test_a_full_disk_ends_dvc_clearly_and_it_goes_on_with_more_room(
     process = start_on(trained_here, cluster, fill_the_disk)
     try:
         wait_for_step(process, 8)
-        before = curve()[:5]
+        before = read_curve()[:5]
         fill_the_disk(cluster)
         assert process.wait(PATIENCE_S) != 0
-        errors = Path("errors").read_text()
+        errors = read_errors()
         assert f"pretrain: {socket.gethostname()}: " in errors
         assert "No space left on device" in errors
         assert "restart" not in errors
@@ -158,7 +160,7 @@ def test_a_full_disk_ends_dvc_clearly_and_it_goes_on_with_more_room(
         FILLER.unlink()
         process = start_dvc(trained_here, "--force", "--single-item", "pretrain")
         expect_finished(process)
-        assert curve()[:5] == before
+        assert read_curve()[:5] == before
         expect_same_model()
     finally:
         FILLER.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Nodes that cannot train together: the node and the cause are told, and nothing is left running."""
+"""Nodes that cannot train together: node and cause are named, and nothing is left running."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.launch.cluster import Cluster, open_cluster
-from tests.stages.test_pretrain_nodes import PATIENT, expect_none_left
-from tests.stages.test_pretrain_processes import PATIENCE_S, ROOT, start
+from tests.stages.campaign import (
+    HOSTS,
+    PATIENCE_S,
+    PATIENT,
+    ROOT,
+    expect_none_left,
+    read_errors,
+    start_on,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-HOSTS = "first slots=1\nsecond slots=1\n"
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +77,10 @@ def test_it_is_refused(
     hosts: str,
     message: str,
 ) -> None:
-    Path("hostfile").write_text(hosts)
-    ssh = {"hostfile": "hostfile", "config": str(cluster.config)}
-    launch = {"launcher": "ssh", "ssh": ssh, "supervision": PATIENT}
-    with harm(cluster) as port, Path("errors").open("w") as errors:
-        process = start(20, launch={**launch, "port": port}, errors=errors)
+    with harm(cluster) as port:
+        process = start_on(cluster, 20, PATIENT, hosts, port)
         assert process.wait(PATIENCE_S) == 1
-        assert re.search(message, Path("errors").read_text())
-        assert "Traceback" not in Path("errors").read_text()
+        assert re.search(message, read_errors())
+        assert "Traceback" not in read_errors()
         expect_none_left()
     assert not list(Path(".cache").glob("pretrain/*/step-*"))

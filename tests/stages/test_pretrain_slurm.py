@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from tests.launch.slurm_cluster import open_slurm
-from tests.stages.test_pretrain_nodes import (
+from tests.stages.campaign import (
     NUM_STEPS,
+    PATIENCE_S,
     SUPERVISION,
-    curve,
+    expect_finished,
     expect_none_left,
-    processes,
-    rank_of,
+    find_rank,
+    list_processes,
+    read_errors,
+    start_with,
     wait_for,
     wait_for_step,
 )
-from tests.stages.test_pretrain_processes import PATIENCE_S, start
-from vatt import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,27 +35,22 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def start_in_slurm(num_steps: int, **slurm: object) -> "subprocess.Popen[str]":
-    sections = {"num_nodes": 1, "time_limit": "0:20:00", **slurm}
-    launch = {"launcher": "slurm", "slurm": sections, "supervision": SUPERVISION}
-    with Path("errors").open("w") as errors:
-        return start(num_steps, launch=launch, errors=errors)
+    section = {"num_nodes": 1, "time_limit": "0:20:00", **slurm}
+    return start_with(num_steps, launcher="slurm", slurm=section, supervision=SUPERVISION)
 
 
 def test_a_job_trains_and_restarts(project: Path, slurm: None) -> None:
     process = start_in_slurm(NUM_STEPS)
     wait_for_step(process, 8)
-    rank_of(1).kill()
+    find_rank(1).kill()
     wait_for(process, "restart 1 of 2")  # the job's output is shown
-    assert process.wait(PATIENCE_S) == 0, Path("errors").read_text()
-    assert [row["step"] for row in curve()] == list(range(1, NUM_STEPS + 1))
-    load("data/pretrain")
-    expect_none_left()
+    expect_finished(process)
 
 
 def test_a_cancelled_stage_cancels_its_job(project: Path, slurm: None) -> None:
     process = start_in_slurm(100_000)
     wait_for_step(process, 2)
-    assert processes()
+    assert list_processes()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     expect_none_left()
@@ -65,4 +61,4 @@ def test_a_cancelled_stage_cancels_its_job(project: Path, slurm: None) -> None:
 def test_a_refused_job_is_told(project: Path, slurm: None) -> None:
     process = start_in_slurm(NUM_STEPS, partition="no_such")
     assert process.wait(PATIENCE_S) == 1
-    assert "invalid partition specified: no_such" in Path("errors").read_text()
+    assert "invalid partition specified: no_such" in read_errors()

@@ -3,18 +3,12 @@
 import json
 import time
 
-from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch
-from vatt.train.engine import Engine
-from vatt.train.pretraining import adam_settings, build_optimizer
+from tests.train.corpus import PRETRAIN, build_engine, make_batch
+from vatt.train.pretraining import adam_settings
 
 
 def main() -> None:
-    engines = []
-    for compiles in (False, True):
-        objective = build_objective()
-        launch = LAUNCH.model_copy(update={"compile": compiles})
-        optimizer = build_optimizer(objective.parameters(), PRETRAIN)
-        engines.append(Engine(objective, optimizer, PRETRAIN, launch))
+    engines = [build_engine(compile=compiles) for compiles in (False, True)]
     for step in range(1, 5):
         row: list[list[float]] = []
         for engine in engines:

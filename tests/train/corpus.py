@@ -1,6 +1,6 @@
 """A tiny model and tiny random clips for tests of training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import torch
 
 from tests.tiny import LOSS, TINY_MODEL
 from vatt.core.batch import Batch
+from vatt.model.cost import Cost
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, LaunchParams, ModelParams, PretrainParams, RunParams
 from vatt.train.engine import Engine
-from vatt.train.loop import Plan
+from vatt.train.loop import Setup, Validation
 from vatt.train.pretraining import PARTS, Objective, adam_settings, build_optimizer
 from vatt.train.recipe import Job, PretrainRecipe
 
@@ -91,17 +92,36 @@ def take_rows(batch: Batch, rows: slice) -> Batch:
     )
 
 
-def build_plan(directory: Path, pretrain: PretrainParams) -> Plan:
-    """Return a plan whose run lies in `directory/run`, and its curve beside it."""
-    return Plan(
-        section="pretrain",
-        seed=7,
-        training=pretrain,
-        directory=directory / "run",
-        curve_path=directory / "curve.jsonl",
+def open_batches(start_step: int) -> Iterator[Batch]:
+    return (make_batch(step) for step in count(start_step + 1))
+
+
+def build_run(
+    directory: Path,
+    pretrain: PretrainParams,
+    batches: Callable[[int], Iterator[Batch]] = open_batches,
+    validation: Validation | None = None,
+    cost: Cost | None = None,
+) -> tuple[Job, Setup]:
+    """Return what `train` takes besides an engine, for a run in `directory/run`.
+
+    The curve lies beside it; `batches` yields them from the number of steps done.
+    """
+    job, objective = build_job(), build_objective()
+    updates = {"run": RunParams(seed=7), "pretrain": pretrain}
+    paths = {"directory": directory / "run", "curve_path": directory / "curve.jsonl"}
+    recipe = job.recipe.model_copy(update=updates)
+    setup = Setup(
+        objective=objective,
         parts=PARTS,
+        optimizer=build_optimizer(objective.parameters(), pretrain),
         settings=lambda step: [adam_settings(step, pretrain)],
+        open_batches=lambda order: batches(order.start_step),
+        validation=validation,
+        select_weights=dict,
+        cost=cost,
     )
+    return job.model_copy(update={"recipe": recipe, **paths}), setup
 
 
 def build_job(**launch: object) -> Job:
@@ -127,12 +147,8 @@ def build_job(**launch: object) -> Job:
 
 
 def build_engine(
-    model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN, zero_stage: int = 1
+    model: ModelParams = MODEL, pretrain: PretrainParams = PRETRAIN, **launch: object
 ) -> Engine:
     objective = build_objective(model)
-    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage})
-    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, launch)
-
-
-def open_batches(start_step: int) -> Iterator[Batch]:
-    return (make_batch(step) for step in count(start_step + 1))
+    optimizer = build_optimizer(objective.parameters(), pretrain)
+    return Engine(objective, optimizer, pretrain, LAUNCH.model_copy(update=launch))

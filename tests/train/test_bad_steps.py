@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import PRETRAIN, build_engine, build_plan, open_batches
+from tests.train.corpus import PRETRAIN, build_engine, build_run, open_batches
 from vatt.core.batch import Batch
 from vatt.core.errors import StageError
 from vatt.train.loop import train
@@ -36,7 +36,7 @@ def run(directory: Path, batches: Callable[[int], Iterator[Batch]], **values: An
     updates = {"num_steps": NUM_STEPS, "log_every_steps": 1, **values}
     pretrain = PRETRAIN.model_copy(update=updates)
     engine = build_engine(pretrain=pretrain)
-    return [train(engine, batches, build_plan(directory, pretrain)).rows, engine.gather_weights()]
+    return [train(engine, *build_run(directory, pretrain, batches)).rows, engine.gather_weights()]
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

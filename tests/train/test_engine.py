@@ -14,13 +14,13 @@ from tests.train.corpus import (
     MODEL,
     PRETRAIN,
     SHARED_MODEL,
+    build_engine,
     build_objective,
     make_batch,
 )
 from tests.train.two_ranks import LAST_STEPS, NUM_STEPS, PHASED, VARIANTS, train_until
 from vatt.model.towers import collect_weights
 from vatt.params import ModelParams
-from vatt.train.engine import Engine
 from vatt.train.pretraining import adam_settings, build_optimizer
 
 
@@ -51,9 +51,7 @@ def train_plainly(
 )
 def test_one_process_is_a_plain_loop(zero_stage: int, tolerance: float) -> None:
     rows, weights = train_plainly(NUM_STEPS)
-    objective = build_objective()
-    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage})
-    engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
+    engine = build_engine(zero_stage=zero_stage)
     for step, expected in enumerate(rows, start=1):
         losses = engine.compute_losses(make_batch(step))
         norm = engine.update(losses[0], [adam_settings(step, PRETRAIN)])
@@ -66,9 +64,7 @@ def test_one_process_is_a_plain_loop(zero_stage: int, tolerance: float) -> None:
 
 def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
     rows, _ = train_plainly(3)
-    objective = build_objective()
-    launch = LAUNCH.model_copy(update={"precision": "bf16"})
-    engine = Engine(objective, build_optimizer(objective.parameters(), PRETRAIN), PRETRAIN, launch)
+    engine = build_engine(precision="bf16")
     losses = engine.compute_losses(make_batch(1))
     engine.update(losses[0], [{"lr": 1e-3}])
     assert losses.tolist() == pytest.approx(rows[0][:3], rel=0.05)
@@ -77,14 +73,11 @@ def test_bf16_stays_near_float32_and_keeps_float32_weights() -> None:
 
 
 def test_gradients_are_clipped_only_when_asked() -> None:
-    """DeepSpeed's own default clips at 1; Adam's first step hides the scale, its second does not."""
+    """DeepSpeed by default clips at 1; Adam's first step hides the scale, its second does not."""
 
     def second_step(clip_norm: float) -> Tensor:
         pretrain = PRETRAIN.model_copy(update={"gradient_clip_norm": clip_norm})
-        objective = build_objective()
-        engine = Engine(
-            objective, build_optimizer(objective.parameters(), pretrain), pretrain, LAUNCH
-        )
+        engine = build_engine(pretrain=pretrain)
         for step in (1, 2):
             engine.update(engine.compute_losses(make_batch(step))[0] * 10**step, [{"lr": 1e-3}])
         return engine.gather_weights()["model.audio_projection.weight"]

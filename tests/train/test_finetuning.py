@@ -1,7 +1,6 @@
 """What is measured of fine-tuning, its jobs, and what it tells while it goes on."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import CLIP, LAUNCH, PRETRAIN, build_engine, build_plan, open_batches
+from tests.train.corpus import CLIP, LAUNCH, PRETRAIN, build_engine, build_run
 from tests.train.tasks import TASK
 from vatt.model.classifier import ClassifierParams
 from vatt.params import RunParams, TowerSize
@@ -138,8 +137,8 @@ def test_every_measurement_is_told_in_order_also_after_a_stop(tmp_path: Path) ->
                 raise EnoughError
 
         validation = Validation("validation", measure, tell=tell)
-        plan = build_plan(tmp_path, pretrain)
-        train(build_engine(pretrain=pretrain), open_batches, replace(plan, validation=validation))
+        run = build_run(tmp_path, pretrain, validation=validation)
+        train(build_engine(pretrain=pretrain), *run)
 
     start(None)
     whole, told = told, []

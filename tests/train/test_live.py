@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from dagster_pipes import PipesContext, encode_param
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.train.corpus import PRETRAIN, build_engine, build_plan, make_batch, open_batches
+from tests.train.corpus import PRETRAIN, build_engine, build_run, make_batch
 from vatt.model.cost import Cost
 from vatt.train.loop import Validation, train
 from vatt.train.monitor import measure_health
@@ -27,19 +26,16 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     updates = {"num_steps": 8, "validate_every_steps": 4}
     pretrain = PRETRAIN.model_copy(update=updates)
     measure = partial(measure_health, batches=[make_batch(99)])
-    plan = replace(
-        build_plan(directory, pretrain),
-        directory=directory,
-        validation=Validation("health", measure),
-        cost=COST,
-    )
+    run = build_run(directory, pretrain, validation=Validation("health", measure), cost=COST)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_PIPES_CONTEXT", encode_param({"data": {}}))
         messages = {"path": str(directory / "reports.jsonl")}
         patch.setenv("DAGSTER_PIPES_MESSAGES", encode_param(messages))
-        train(build_engine(pretrain=pretrain), open_batches, plan)
+        train(build_engine(pretrain=pretrain), *run)
         PipesContext.set(None)  # type: ignore[arg-type]
-    return directory
+    (directory / "curve.jsonl").rename(directory / "run/curve.jsonl")
+    (directory / "reports.jsonl").rename(directory / "run/reports.jsonl")
+    return directory / "run"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

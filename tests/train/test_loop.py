@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_plan, make_batch, open_batches
+from tests.train.corpus import MODEL, PRETRAIN, build_engine, build_run, make_batch, open_batches
 from vatt.core.batch import Batch
 from vatt.core.errors import StageError
 from vatt.train.loop import derive_seed, train
@@ -23,7 +23,7 @@ def run(
 ) -> dict[str, Tensor]:
     pretrain = PRETRAIN.model_copy(update={"num_steps": num_steps})
     engine = build_engine(RANDOM_MODEL, pretrain)
-    train(engine, batches, build_plan(directory, pretrain))
+    train(engine, *build_run(directory, pretrain, batches))
     return engine.gather_weights()
 
 
@@ -82,19 +82,6 @@ def flip_byte(checkpoint: Path) -> None:
     path.write_bytes(content)
 
 
-def cut_short(checkpoint: Path) -> None:
-    path = checkpoint / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def empty_file(checkpoint: Path) -> None:
-    (checkpoint / "run.json").write_bytes(b"")
-
-
-def remove_file(checkpoint: Path) -> None:
-    (checkpoint / "state.safetensors").unlink()
-
-
 def remove_marker(checkpoint: Path) -> None:
     (checkpoint / "complete.json").unlink()
 
@@ -106,10 +93,7 @@ def damage_marker(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_byte, "is damaged"),
-        (cut_short, "is damaged"),
-        (empty_file, "run.json is damaged"),
-        (remove_file, "is missing"),
+        (flip_byte, "state.safetensors is damaged"),
         (remove_marker, "half-written"),
         (damage_marker, "complete.json is damaged"),
     ],

@@ -27,7 +27,7 @@ def test_the_guide_has_the_tables_of_its_command() -> None:
 
 
 def test_a_step_of_bbs() -> None:
-    """193.9 M weights, gradients and weights once each; 2048 clips in both spaces, there and back."""
+    """193.9 M gradients and weights once each; 2048 clips in both spaces, there and back."""
     network = load_network("bbs")
     assert count_wire_bytes(network, 8) == 0  # one node
     weights, embeddings = 193_877_292, 2048 * (2 * 512 + 6 * 256)

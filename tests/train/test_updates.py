@@ -1,15 +1,16 @@
-"""Updates of the engine: parts of a batch, gradients that are not finite, fp16, compiled networks."""
+"""Updates of the engine: parts of a batch, broken gradients, fp16, compiled networks."""
 
 import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.corpus import LAUNCH, PRETRAIN, build_objective, make_batch, take_rows
+from tests.train.corpus import PRETRAIN, build_engine, build_objective, make_batch, take_rows
 from vatt.core.errors import StageError
 from vatt.train import engine as engine_module
 from vatt.train.engine import Engine
@@ -18,11 +19,9 @@ from vatt.train.pretraining import adam_settings, build_optimizer
 PER_STAGE = pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 
 
-def open_engine(zero_stage: int, accumulation_steps: int = 1, **values: object) -> Engine:
-    objective = build_objective()
+def open_engine(zero_stage: int, accumulation_steps: int = 1, **launch: Any) -> Engine:
     pretrain = PRETRAIN.model_copy(update={"accumulation_steps": accumulation_steps})
-    launch = LAUNCH.model_copy(update={"zero_stage": zero_stage, **values})
-    return Engine(objective, build_optimizer(objective.parameters(), pretrain), pretrain, launch)
+    return build_engine(pretrain=pretrain, zero_stage=zero_stage, **launch)
 
 
 def take_step(engine: Engine, step: int, num_parts: int = 1, scale: float = 1.0) -> float:

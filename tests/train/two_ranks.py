@@ -13,22 +13,20 @@ from typing import Any
 import torch
 
 from tests.train.corpus import (
-    LAUNCH,
     MODEL,
     PRETRAIN,
     SHARED_MODEL,
-    build_objective,
-    build_plan,
+    build_engine,
+    build_run,
     make_batch,
     take_rows,
 )
 from vatt.core.batch import Batch
 from vatt.core.distributed import rank, world_size
 from vatt.core.errors import StageError
-from vatt.params import LaunchParams, ModelParams, PretrainParams
-from vatt.train.engine import Engine
+from vatt.params import ModelParams
 from vatt.train.loop import train
-from vatt.train.pretraining import adam_settings, build_optimizer
+from vatt.train.pretraining import adam_settings
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"zero_{stage}": {"zero_stage": stage} for stage in range(4)},
@@ -41,12 +39,6 @@ LAST_STEPS = (2, 4, 6)
 """Of each phase."""
 
 
-def open_engine(launch: LaunchParams, pretrain: PretrainParams, model: ModelParams) -> Engine:
-    objective = build_objective(model)
-    optimizer = build_optimizer(objective.parameters(), pretrain)
-    return Engine(objective, optimizer, pretrain, launch)
-
-
 def take_share(batch: Batch) -> Batch:
     """Return this rank's clips of a batch."""
     size = len(batch.video) // world_size()
@@ -55,8 +47,7 @@ def take_share(batch: Batch) -> Batch:
 
 def write_losses(variant: str, num_steps: int, directory: Path, model: ModelParams) -> None:
     """Train, and write losses, gradient norms and weights."""
-    launch = LAUNCH.model_copy(update={"num_processes": 2, **VARIANTS[variant]})
-    engine = open_engine(launch, PRETRAIN, model)
+    engine = build_engine(model, num_processes=2, **VARIANTS[variant])
     rows = []
     for step in range(1, num_steps + 1):
         losses = engine.compute_losses(take_share(make_batch(step)))
@@ -79,11 +70,9 @@ def train_until(last_step: int, num_processes: int, directory: Path) -> None:
     for variant in PHASED:
         updates = {"checkpoint_every_steps": 2, "log_every_steps": 1}
         pretrain = PRETRAIN.model_copy(update=updates)
-        launch = LAUNCH.model_copy(update={"num_processes": num_processes, **VARIANTS[variant]})
-        engine = open_engine(launch, pretrain, MODEL)
-        plan = build_plan(directory / variant, pretrain)
+        engine = build_engine(pretrain=pretrain, num_processes=num_processes, **VARIANTS[variant])
         try:
-            train(engine, open_batches, plan)
+            train(engine, *build_run(directory / variant, pretrain, open_batches))
         except StageError as error:
             assert "the data ended" in str(error)  # noqa: PT017
 

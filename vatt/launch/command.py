@@ -13,41 +13,29 @@ PATIENCE_S = 600.0
 ASK_AGAIN_S = 5.0
 
 
-class CommandError(StageError):
-    """A command failed; the message holds what it wrote."""
-
-
-def run_command(command: Sequence[str], setting: str) -> str:
+def run_command(command: Sequence[str], setting: str, answers: Sequence[str] | None = None) -> str:
     """Return what a command prints.
 
-    Raises:
-        CommandError: it failed.
-        StageError: it is not on this machine, though `setting` of params.yaml needs it.
-    """
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError as error:
-        raise StageError(f"{setting}: {command[0]} is not on this machine") from error
-    except subprocess.CalledProcessError as error:
-        raise CommandError(f"{shlex.join(command)}: {error.stderr.strip()}") from error
-
-
-def ask_patiently(command: Sequence[str], setting: str, answers: Sequence[str]) -> str:
-    """Return what a command prints, which is run again while the controller does not answer.
+    With `answers`, it is run again, for PATIENCE_S, until it succeeds or fails with one of them,
+    and what it failed with is returned.
 
     Raises:
-        CommandError: it failed with one of `answers`, or in any way for PATIENCE_S.
-        StageError: it is not on this machine.
+        StageError: it failed, or is not on this machine, though `setting` of params.yaml needs it.
     """
-    deadline_s, is_told = time.monotonic() + PATIENCE_S, False
+    deadline_s, is_said = time.monotonic() + PATIENCE_S, False
     while True:
         try:
-            return run_command(command, setting)
-        except CommandError as error:
-            is_answer = any(answer in str(error) for answer in answers)
-            if is_answer or time.monotonic() >= deadline_s:
-                raise
-            if not is_told:
-                print(f"{error}\nasking again, for {PATIENCE_S:g} s", file=sys.stderr, flush=True)
-                is_told = True
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise StageError(f"{setting}: {command[0]} is not on this machine") from error
+        if done.returncode == 0:
+            return done.stdout.strip()
+        message = f"{shlex.join(command)}: {done.stderr.strip()}"
+        if answers is not None and any(answer in message for answer in answers):
+            return message
+        if answers is None or time.monotonic() >= deadline_s:
+            raise StageError(message)
+        if not is_said:
+            print(f"{message}\nasking again, for {PATIENCE_S:g} s", file=sys.stderr, flush=True)
+            is_said = True
         time.sleep(ASK_AGAIN_S)

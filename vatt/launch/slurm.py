@@ -1,4 +1,4 @@
-"""Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside of it."""
+"""Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside it."""
 
 import shlex
 import sys
@@ -8,8 +8,7 @@ from pathlib import Path
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.core.signals import sigterm_raises
-from vatt.launch.command import CommandError, ask_patiently, run_command
-from vatt.launch.ssh import Srun
+from vatt.launch.command import run_command
 from vatt.launch.supervision import supervise
 from vatt.params import LaunchParams
 from vatt.train.recipe import Job
@@ -29,78 +28,54 @@ def run_in_slurm(job: Job) -> None:
     """Submit a job and wait for it; one that a killed launcher left is cancelled first.
 
     Raises:
-        StageError: sbatch refused it, or it ended without weights; the message holds its last words.
-            Or Slurm does not say whether a job still runs; then none is submitted.
+        StageError: sbatch refused it, or it ended without weights; the message holds its last
+            words. Or Slurm does not say whether a job still runs; then none is submitted.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     number_path, log_path = job.directory / "slurm_job", job.directory / "slurm.log"
-    number = number_path.read_text(encoding="utf-8") if number_path.is_file() else ""
-    if number:
-        _cancel(number)  # of a launcher that was killed; both would write the same checkpoints
+    if number_path.is_file():
+        _cancel(number_path.read_text(encoding="utf-8"))  # both would write the same checkpoints
     job.weights_path.unlink(missing_ok=True)
     log_path.unlink(missing_ok=True)
-    script_path = write_script(job)
-    print(
-        f"{job.recipe.section}: {script_path}:\n{script_path.read_text(encoding='utf-8')}",
-        flush=True,
-    )
+    script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
+    write_json(job_path, job.model_dump(mode="json"))
+    script = build_script(job.recipe.launch, job_path, log_path)
+    with atomic_path(script_path) as partial:
+        partial.write_text(script, encoding="utf-8")
+    section = job.recipe.section
+    print(f"{section}: {script_path}:\n{script}", flush=True)
     number = run_command(["sbatch", "--parsable", str(script_path)], SETTING).split(";")[0]
     with atomic_path(number_path) as partial:
         partial.write_text(number, encoding="utf-8")
-    print(
-        f"{job.recipe.section}: Slurm job {number}, its output is {log_path}",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"{section}: Slurm job {number}, its output is {log_path}", file=sys.stderr, flush=True)
     try:
         _wait(number, log_path)
     finally:
         _cancel(number)
     if not job.weights_path.is_file():
-        log = log_path.read_text(errors="replace") if log_path.is_file() else "it wrote nothing"
-        last = log.strip().splitlines()[-1:] or ["it wrote nothing"]
-        raise StageError(f"Slurm job {number} ended as {_state(number)}: {last[0]}")
-
-
-def write_script(job: Job) -> Path:
-    """Write what sbatch submits, beside the job for the process that runs inside; return where."""
-    script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
-    write_json(job_path, job.model_dump(mode="json"))
-    script = build_script(job.recipe.launch, job_path, job.directory / "slurm.log")
-    with atomic_path(script_path) as partial:
-        partial.write_text(script, encoding="utf-8")
-    return script_path
+        lines = log_path.read_text(errors="replace").split("\n") if log_path.is_file() else []
+        last = next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
+        raise StageError(f"Slurm job {number} ended as {_find_state(number)}: {last}")
 
 
 def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
-    """Return the script: Slurm's options, and the supervisor, which starts torchrun by srun.
+    """Return the script: Slurm's options, and the supervisor, which starts the agents by srun.
 
     The job survives the loss of nodes (--no-kill) and starts again when its first one is lost
     (--requeue); both times from the newest checkpoint.
     """
     slurm = launch.slurm
     options = [
-        "--job-name=vatt-pretrain",
-        f"--nodes={slurm.num_nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={slurm.cpus_per_node}",
-        f"--time={slurm.time_limit}",
-        f"--output={log_path.absolute()}",
-        f"--chdir={Path.cwd()}",
-        "--open-mode=append",
-        "--no-kill",
-        "--requeue",
+        *("--job-name=vatt-pretrain", f"--nodes={slurm.num_nodes}", "--ntasks-per-node=1"),
+        *(f"--cpus-per-task={slurm.cpus_per_node}", f"--time={slurm.time_limit}"),
+        *(f"--output={log_path.absolute()}", f"--chdir={Path.cwd()}", "--open-mode=append"),
+        *("--no-kill", "--requeue"),
         *([f"--partition={slurm.partition}"] if slurm.partition else []),
         *([f"--gpus-per-node={slurm.gpus_per_node}"] if slurm.gpus_per_node else []),
         *slurm.options,
     ]
-    command = [sys.executable, "-m", "vatt.launch.slurm", str(job_path)]
-    lines = [
-        "#!/bin/bash",
-        *(f"#SBATCH {option}" for option in options),
-        'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-        f'exec {shlex.join(command)} "${{nodes[@]}}"',
-    ]
+    command = shlex.join([sys.executable, "-m", "vatt.launch.slurm", str(job_path)])
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), f"exec {command}"]
     return "\n".join(lines) + "\n"
 
 
@@ -108,7 +83,7 @@ def _wait(number: str, log_path: Path) -> None:
     """Show what the job writes until it has ended."""
     shown = 0
     while True:
-        is_active = _state(number) in ACTIVE
+        is_active = _find_state(number) in ACTIVE
         if log_path.is_file():
             with log_path.open("rb") as log:
                 log.seek(shown)
@@ -122,40 +97,29 @@ def _wait(number: str, log_path: Path) -> None:
 
 def _cancel(number: str) -> None:
     """End a job, if it has not ended, and wait until none of its processes is left."""
-    if _state(number) in ACTIVE:
-        try:
-            ask_patiently(["scancel", number], SETTING, ENDED)
-        except CommandError as error:
-            if not any(text in str(error) for text in ENDED):
-                raise
-    while _state(number) in ACTIVE:
+    if _find_state(number) in ACTIVE:
+        run_command(["scancel", number], SETTING, ENDED)
+    while _find_state(number) in ACTIVE:
         time.sleep(POLL_S)
 
 
-def _state(number: str) -> str:
+def _find_state(number: str) -> str:
     """Return the state of a job as Slurm calls it; UNKNOWN once it has forgotten the job.
 
     Raises:
         StageError: Slurm does not answer for a long time.
     """
-    try:
-        answer = ask_patiently(
-            ["scontrol", "--oneliner", "show", "job", number], SETTING, (FORGOTTEN,)
-        )
-    except CommandError as error:
-        if FORGOTTEN not in str(error):
-            raise
-        return "UNKNOWN"
-    states = [word for word in answer.split() if word.startswith("JobState=")]
-    return states[0].removeprefix("JobState=") if states else "UNKNOWN"
+    show = ["scontrol", "--oneliner", "show", "job", number]
+    _, _, rest = run_command(show, SETTING, (FORGOTTEN,)).partition("JobState=")
+    return (rest.split() or ["UNKNOWN"])[0]
 
 
 def main() -> int:
-    """Supervise the job of the file and on the nodes named on the command line."""
+    """Supervise the job of the file named on the command line, on the nodes of this Slurm job."""
     job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         with sigterm_raises():
-            supervise(job, Srun(job.recipe.launch, tuple(sys.argv[2:])))
+            supervise(job)
     except StageError as error:
         print(f"{job.recipe.section}: {error}", file=sys.stderr)
         return 1

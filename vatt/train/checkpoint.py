@@ -11,9 +11,8 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -28,7 +27,7 @@ from vatt.train.engine import Engine
 TENSORS = "state.safetensors"
 """Weights and moments."""
 NUMBERS = "run.json"
-"""The step, the counts of the engine, and what the loop must know to go on."""
+"""The step, the counts of the engine, and what the loop must know to continue."""
 MARKER = "complete.json"
 """Written last: the digest of every other file. A folder without it is half-written."""
 
@@ -43,19 +42,16 @@ class Checkpoints:
 
     def __init__(self, directory: Path, training: TrainingParams) -> None:
         self._directory, self._training = directory, training
-        self._writer: Thread | None = None
-        self._error: tuple[Path, Exception] | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.finish()
-        elif self._writer is not None:
-            self._writer.join()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._writer:  # waits for its end
+            if kind is None:
+                self.finish()
 
     def save(self, engine: Engine, step: int, state: Mapping[str, Any]) -> None:
         """Copy what the checkpoint of `step` holds, and begin to write it.
@@ -69,8 +65,8 @@ class Checkpoints:
         if _is_first_rank():
             # Text at once: the loop goes on to change the lists.
             text = json.dumps(numbers)
-            self._writer = Thread(target=self._write, args=(_name(step), tensors, text))
-            self._writer.start()
+            folder = self._directory / f"step-{step:08d}"
+            self._writing = self._writer.submit(self._write, folder, tensors, text)
 
     def finish(self) -> None:
         """Wait until the last checkpoint is on disk.
@@ -78,14 +74,9 @@ class Checkpoints:
         Raises:
             StageError: it could not be written; nothing of it is left.
         """
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._error is not None:
-            (folder, error), self._error = self._error, None
-            raise StageError(
-                f"{socket.gethostname()}: a checkpoint could not be written: {folder}: {error}"
-            ) from error
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Load the newest whole checkpoint.
@@ -106,26 +97,36 @@ class Checkpoints:
         engine.restore_state(tensors, found[0]["engine"])
         return found[0]["step"], found[0]["run"]
 
-    def _write(self, name: str, tensors: Mapping[str, Tensor], numbers: str) -> None:
-        """Write a checkpoint, mark it complete, then remove older ones."""
-        folder = self._directory / name
+    def _write(self, folder: Path, tensors: Mapping[str, Tensor], numbers: str) -> None:
+        """Write a checkpoint, force it to disk, mark it complete, then remove older ones.
+
+        Raises:
+            StageError: something of it could not be done, such as on a full disk.
+        """
         try:
             _remove(folder)
             folder.mkdir(parents=True)
             save_file(dict(tensors), folder / TENSORS)
             (folder / NUMBERS).write_text(numbers, encoding="utf-8")
-            _mark_complete(folder)
+            for name in (TENSORS, NUMBERS):
+                with (folder / name).open("rb+") as file:
+                    os.fsync(file.fileno())
+            digests = {name: _digest(folder / name) for name in (TENSORS, NUMBERS)}
+            write_json(folder / MARKER, {"files": digests})
             self._remove_old()
-        except Exception as error:  # noqa: BLE001 - of a thread: told by the next call
+        except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            self._error = folder, error
+            host = socket.gethostname()
+            message = f"{host}: a checkpoint could not be written: {folder}: {error}"
+            raise StageError(message) from error
 
     def _remove_old(self) -> None:
         """Remove what need not be kept, and what a killed run left half-written."""
         whole = [folder for folder in self._list() if (folder / MARKER).exists()]
         every_steps = self._training.keep_every_steps
         kept = whole[: self._training.keep_checkpoints]
-        kept += [folder for folder in whole if every_steps and _step_of(folder) % every_steps == 0]
+        if every_steps:
+            kept += [each for each in whole if int(each.name.split("-")[1]) % every_steps == 0]
         for folder in self._list():
             if folder not in kept:
                 _remove(folder)
@@ -161,26 +162,8 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
 def _is_first_rank() -> bool:
     return torch.distributed.get_rank() == 0
-
-
-def _mark_complete(folder: Path) -> None:
-    """Force the files to disk, then write the marker."""
-    digests = {}
-    for name in (TENSORS, NUMBERS):
-        with (folder / name).open("rb+") as file:
-            os.fsync(file.fileno())
-        digests[name] = _digest(folder / name)
-    write_json(folder / MARKER, {"files": digests})
 
 
 def _digest(path: Path) -> str:

@@ -1,9 +1,4 @@
-"""The only module that knows DeepSpeed: forward, backward, update and the state of one rank.
-
-The configuration of DeepSpeed.
-
-How a process of a run joins the others: its device, its threads, its process group.
-"""
+"""The only module that knows DeepSpeed: forward, backward, update and the state of one rank."""
 
 import importlib
 import logging
@@ -26,16 +21,20 @@ from vatt.params import LaunchParams, TrainingParams
 
 BUCKET_SIZE = 50_000_000
 """Elements that ranks exchange at once."""
-EXCHANGES = ("reduce", "allgather", "stage3_prefetch")
 SMALL_WEIGHT = 100_000
 """Weights of fewer elements stay whole on every rank, under ZeRO-3 too."""
+ADAM_MOMENTS, SGD_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
+"""What an optimizer keeps for each weight, as torch calls it."""
+FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 1000
+"""The loss scale of fp16 halves when a gradient overflows, and doubles after so many steps that
+did not."""
 
 
 def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, Any]:
     """Return DeepSpeed's configuration; what it would default to is written out."""
     parts = launch.num_processes * training.accumulation_steps
     to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    to_nowhere = {"device": "none"}
+    exchanges = ("reduce", "allgather", "stage3_prefetch")
     return {
         "train_batch_size": training.batch_size,
         "train_micro_batch_size_per_gpu": training.batch_size // parts,
@@ -48,15 +47,17 @@ def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, An
             "stage": launch.zero_stage,
             **dict.fromkeys(("contiguous_gradients", "reduce_scatter", "compute_grad_norm"), True),
             **dict.fromkeys(("overlap_comm", "round_robin_gradients"), False),
-            **dict.fromkeys((f"{what}_bucket_size" for what in EXCHANGES), BUCKET_SIZE),
+            **dict.fromkeys((f"{each}_bucket_size" for each in exchanges), BUCKET_SIZE),
             "stage3_max_live_parameters": 20 * BUCKET_SIZE,
             "stage3_max_reuse_distance": 20 * BUCKET_SIZE,
             "stage3_param_persistence_threshold": SMALL_WEIGHT,
             "sub_group_size": 20 * BUCKET_SIZE,
-            "offload_optimizer": to_nowhere if launch.offload == "none" else to_cpu,
-            "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else to_nowhere,
+            "offload_optimizer": {"device": "none"} if launch.offload == "none" else to_cpu,
+            "offload_param": (
+                to_cpu if launch.offload == "optimizer_and_parameters" else {"device": "none"}
+            ),
         },
-        # torch's also for weights on the CPU: DeepSpeed's own Adam would be compiled first, for minutes.
+        # torch's Adam on the CPU, too: DeepSpeed's own would be compiled first, for minutes.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,  # SGD, which our tests compare on every stage
         "fp16": {"enabled": False},
@@ -71,21 +72,21 @@ def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, An
 def join_processes(launch: LaunchParams) -> torch.device:
     """Join this process to the others of the run, once, and return its device.
 
-    A GPU for each process where there are GPUs (nccl), else the CPU (gloo). torchrun says in the
-    environment which rank this is; a run of one process needs no torchrun and opens no port.
+    Each process has a GPU of its own where there are GPUs (nccl), else the CPU (gloo). torchrun
+    names the rank in the environment; a run of one process needs no torchrun and opens no port.
 
     Raises:
         StageError: there are GPUs, but fewer than processes.
     """
-    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed asks for it
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed reads it
     torch.set_num_threads(launch.threads_per_process)
     device = torch.device("cpu")
-    # Several threads add the gradients of an indexed table in any order, unless told not to.
+    # By default, several threads add the gradients of an indexed table in any order.
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     # Else every buffer that DeepSpeed allocates would be filled first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
-        num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: on this node
+        num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this node
         if num_here > torch.cuda.device_count():
             raise StageError(
                 f"launch.num_processes = {launch.num_processes}, {num_here} on this machine: it "
@@ -102,21 +103,13 @@ def join_processes(launch: LaunchParams) -> torch.device:
     return device
 
 
-ADAM_MOMENTS, SGD_MOMENTS = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
-"""What an optimizer keeps for each weight, as torch calls it."""
-
-FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 1000
-"""Of fp16: the scale halves when a gradient overflows, and doubles after so many steps that did not."""
-
-
 class Engine:
     """One rank's share of a module in training, under DeepSpeed ZeRO.
 
-    `module` maps a batch to its losses, a vector whose first element is the one to minimise. Where
-    it has a method `after_update`, that is called after every update that was done. `optimizer` is
-    Adam, AdamW, or SGD with momentum.
-    Weights, moments and exchanged gradients are float32; with bf16 and fp16, matrix products run
-    in that type (autocast).
+    `module` maps a batch to its losses, a vector whose first element is the one to minimise. If it
+    has a method `after_update`, that is called after every update that was done. `optimizer` is
+    Adam, AdamW, or SGD with momentum. Weights, moments and exchanged gradients are float32; with
+    bf16 and fp16, matrix products run in that type (autocast).
     """
 
     def __init__(
@@ -129,7 +122,10 @@ class Engine:
         self.device = join_processes(launch)
         deepspeed = _import_deepspeed(self.device)
         self._zero, self._tensors = deepspeed.zero, deepspeed.utils
-        self._precision = _open_precision(self.device, launch.precision)
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        self._precision = torch.autocast(
+            self.device.type, dtypes[launch.precision], enabled=launch.precision != "fp32"
+        )
         self._module, self._optimizer = module.to(self.device), optimizer
         self._is_adam = isinstance(optimizer, torch.optim.Adam)
         self._moments = ADAM_MOMENTS if self._is_adam else SGD_MOMENTS
@@ -137,9 +133,7 @@ class Engine:
             self._module.compile()
         self._module.forward = self._precision(self._module.forward)
         self._engine, self._sharded, _, _ = deepspeed.initialize(
-            model=self._module,
-            optimizer=optimizer,
-            config=build_config(training, launch),
+            model=self._module, optimizer=optimizer, config=build_config(training, launch)
         )
         self._engine.enable_backward_allreduce = launch.num_processes > 1 or launch.zero_stage > 0
         self._stage = launch.zero_stage
@@ -173,7 +167,7 @@ class Engine:
         """Step the weights along the mean gradient of all ranks and parts.
 
         `settings` are those of each group of the optimizer for this step, such as `lr`. A gradient
-        that is not finite is not followed: then weights, moments and statistics stay what they were.
+        that is not finite is not followed: weights, moments and statistics stay what they were.
 
         Returns:
             The norm of that gradient over all weights, before clipping; infinite if not finite.
@@ -201,7 +195,7 @@ class Engine:
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        """Give the module in evaluation mode, without gradients; every rank must use it alike."""
+        """Yield the module in evaluation mode, without gradients; every rank must use it alike."""
         self._engine.eval()
         with torch.no_grad(), self._precision:
             yield self._module
@@ -238,13 +232,16 @@ class Engine:
         return state
 
     def restore_state(self, state: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
-        """Take up what `gather_state` and `counts` gave; every rank must call it, `state` is rank 0's.
+        """Load what `gather_state` and `counts` returned; every rank must call it.
+
+        `state` is read on rank 0 only.
 
         Raises:
             KeyError: the state is that of another module.
         """
         for name, weight in collect_weights(self._module).items():
-            with self._whole(weight):
+            # Under ZeRO-3 each rank has a part of a weight; otherwise nothing happens here.
+            with self._zero.GatheredParameters([weight], modifier_rank=0):
                 weight.data.copy_(self._receive(state, f"weights/{name}", weight))
         if self._stage > 0:
             self._sharded.refresh_fp32_params()
@@ -264,14 +261,14 @@ class Engine:
             self._steps_at_scale = int(counts["steps_at_scale"])
 
     def counts(self) -> dict[str, float]:
-        """Return the numbers that belong to the state: updates done and, in fp16, the loss scale."""
+        """Return the numbers beside the tensors: updates done and, in fp16, the loss scale."""
         counts = {"num_updates": float(self._num_updates)}
         if self.loss_scale is not None:
             counts |= {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
         return counts
 
     def count_optimizer_bytes(self) -> int:
-        """Return the size of the optimizer's moments on this rank."""
+        """Return the size of the optimizer's moments on this rank, in bytes."""
         states = self._optimizer.state.values()
         return sum(kept[moment].nbytes for kept in states for moment in self._moments)
 
@@ -279,9 +276,9 @@ class Engine:
         return [each for each in self._module.named_parameters() if each[1].requires_grad]
 
     def _create_moments(self) -> None:
-        """Create the state as the optimizer does at its first update, so that it can be restored before.
+        """Create the state of the optimizer before its first update, so that it can be restored.
 
-        SGD begins with the gradient itself, which is what momentum makes of a zero.
+        SGD would begin with the gradient itself, which is what momentum makes of a zero.
         """
         flat = [parameter for _, parameter in self._list_trained()]
         if self._stage in (1, 2):
@@ -299,21 +296,12 @@ class Engine:
 
     def _receive(self, state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
         """Return a tensor of rank 0's `state` on this rank."""
-        shape = getattr(like, "ds_shape", like.shape)  # of a ZeRO-3 weight, which is empty itself
+        shape = getattr(like, "ds_shape", like.shape)  # a ZeRO-3 weight is empty itself
         whole = torch.empty(shape, dtype=like.dtype, device=self.device)
         if torch.distributed.get_rank() == 0:
             whole.copy_(state[name])
         torch.distributed.broadcast(whole, src=0)
         return whole
-
-    @contextmanager
-    def _whole(self, weight: Tensor) -> Iterator[None]:
-        """Let all of a weight be written by all ranks, also where each has a part of it."""
-        if not hasattr(weight, "ds_id"):
-            yield
-            return
-        with self._zero.GatheredParameters([weight], modifier_rank=0):
-            yield
 
     def _finish_gradients(self) -> float:
         """Unscale gradients without ZeRO and return their norm; drop them if it is not finite."""
@@ -338,12 +326,6 @@ class Engine:
             raise StageError(
                 "launch.precision = fp16: gradients overflow at every loss scale; use bf16"
             )
-
-
-def _open_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context, also a decorator, in which the module computes."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
 def preload() -> None:

@@ -1,11 +1,11 @@
 """The training loop: forward, loss, backward, update, until the last step (VATT section 4.2).
 
-What each kind of training brings to the engine and to the loop.
+A `Setup` holds what each kind of training brings to it.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,78 +22,78 @@ from vatt.model.cost import Cost
 from vatt.params import LaunchParams, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
-from vatt.train.heartbeat import Heartbeat
+from vatt.train.heartbeat import beat
 from vatt.train.monitor import Curve, Guard, Live, append_row, write_rows
+from vatt.train.recipe import Job
 from vatt.train.speed import Speed
 
 AnyBatch = Batch | LabelledBatch
+SHARD_CACHE_DIR = Path(".cache/shards")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How the module is measured on the split validation, the same clips on every rank.
-
-    kind: what the numbers are called, and the file in the folder of the run. find_problems: from a step and its numbers, in words what is
-    wrong with them. tell: called on the first rank with the step and the numbers of every
-    measurement, in order, those before a resume included; it may raise to end the run.
-    """
+    """How the module is measured on the split validation, the same clips on every rank."""
 
     kind: str
+    """What the numbers are called, and the file in the folder of the run."""
     measure: Callable[[Engine], dict[str, float]]
     find_problems: Callable[[int, Mapping[str, float]], list[str]] = lambda _step, _numbers: []
+    """Returns from a step and its numbers, in words, what is wrong with them."""
     tell: Callable[[int, dict[str, float]], None] | None = None
+    """Called on the first rank with the step and the numbers of every measurement, in order, those
+    before a resume included; it may raise to end the run."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run does besides its module and its data.
+class Setup:
+    """What a kind of training brings: all but the engine and the loop."""
 
-    section: of params.yaml, for messages. directory: its checkpoints and logs. curve_path: its loss
-    curve. parts: the names of the losses. settings: from the number of an update, those of each
-    group of the optimizer. cost: of one clip in training.
-    """
-
-    section: str
-    seed: int
-    training: TrainingParams
-    directory: Path
-    curve_path: Path
+    objective: nn.Module
+    """Maps a batch to its losses, of which the first one is minimised."""
     parts: tuple[str, ...]
+    """The names of the losses."""
+    optimizer: torch.optim.Optimizer
     settings: Callable[[int], Sequence[Mapping[str, float]]]
-    validation: Validation | None = None
+    """Returns from the number of an update, counted from 1, those of each optimizer group."""
+    open_batches: Callable[[TrainingOrder], Iterable[AnyBatch]]
+    """Yields this rank's parts of batches in an order."""
+    validation: Validation | None
+    select_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    """Returns from all weights of the objective those that are the result, by their names there."""
     cost: Cost | None = None
+    """The cost of one clip in training; None where it is not counted."""
 
 
-def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], plan: Plan) -> Curve:
+def train(engine: Engine, job: Job, setup: Setup) -> Curve:
     """Train to the last step, from the newest whole checkpoint if there is one.
 
     Everything random in a step comes from its number, so a run that was killed and started again
-    computes what an uninterrupted one does. A finished run is left as it is.
-
-    Args:
-        engine: this rank's share of the module.
-        open_batches: from the number of steps done, this rank's parts of batches from there on.
-        plan: how long, how fast, and where to write.
+    computes what an uninterrupted one does. A finished run is left as it is. `engine` is this
+    rank's share of the module.
 
     Raises:
         StageError: a bad step ends the run, a checkpoint cannot be written, the data ended.
     """
-    training = plan.training
-    with Checkpoints(plan.directory, training) as checkpoints:
+    training, seed = job.recipe.training, job.recipe.run.seed
+    with Checkpoints(job.directory, training) as checkpoints:
         start, state = checkpoints.resume(engine)
-        numbers = _Numbers(plan, state)
-        curve, guard = numbers.curve, numbers.guard
-        batches = iter(open_batches(start) if start < training.num_steps else ())
-        speed, heartbeat = Speed(engine, plan.cost), Heartbeat()
-        with Live(plan.section, plan.directory, start, training.num_steps) as live:
+        records = _Records(job, setup, state)
+        curve, guard = records.curve, records.guard
+        batches = iter(_open_batches(job, setup, start) if start < training.num_steps else ())
+        speed = Speed(engine, setup.cost)
+        with Live(job.recipe.section, job.directory, start, training.num_steps) as live:
             for step in range(start + 1, training.num_steps + 1):
                 with speed.spending("waiting"):
-                    parts = _take_parts(batches, step, training)
+                    parts = list(islice(batches, training.accumulation_steps))
+                if len(parts) < training.accumulation_steps:
+                    expected = f"expected {training.num_steps} steps"
+                    raise StageError(f"step {step}: the data ended; {expected}")
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
-                torch.manual_seed(derive_seed(plan.seed, step))
-                settings = plan.settings(step)
+                torch.manual_seed(derive_seed(seed, step))
+                settings = setup.settings(step)
                 losses, norm, problem = _update(engine, parts, guard, settings)
                 if problem is not None:
                     guard.reject(step, problem)
@@ -103,24 +103,31 @@ def train(engine: Engine, open_batches: Callable[[int], Iterable[AnyBatch]], pla
                     curve.add(losses, norm)
                     guard.accept(losses[0])
                 live.advance()
-                heartbeat.beat(step)
+                beat(step)
                 speed.count(training.batch_size)
                 if is_logged:
-                    live.show(step, "curve", curve.close_window(step, _find_rate(settings)))
+                    highest = max((group["lr"] for group in settings), default=0.0)
+                    live.show(step, "curve", curve.close_window(step, highest))
                     live.show(step, "speed", speed.close_window())
-                numbers.validate(engine, step, speed, live)
+                records.validate(engine, step, speed, live)
                 if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
-                        checkpoints.save(engine, step, numbers.state())
+                        checkpoints.save(engine, step, records.state())
     return curve
 
 
-def _take_parts(batches: Iterator[AnyBatch], step: int, training: TrainingParams) -> list[AnyBatch]:
-    """Return this rank's batches of a step."""
-    parts = list(islice(batches, training.accumulation_steps))
-    if len(parts) < training.accumulation_steps:
-        raise StageError(f"step {step}: the data ended; expected {training.num_steps} steps")
-    return parts
+def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]:
+    """Open this rank's batches after some steps, in the same parts on any number of ranks."""
+    training, num_parts = job.recipe.training, job.recipe.training.accumulation_steps
+    order = TrainingOrder(
+        seed=job.recipe.run.seed,
+        batch_size=training.batch_size // num_parts,
+        start_step=start_step * num_parts,
+        num_steps=training.num_steps * num_parts,
+        rank=torch.distributed.get_rank(),
+        world_size=torch.distributed.get_world_size(),
+    )
+    return setup.open_batches(order)
 
 
 def _update(
@@ -150,38 +157,39 @@ def _update(
     return means, norm, problem
 
 
-class _Numbers:
+class _Records:
     """What a run keeps account of; all of it is part of a checkpoint."""
 
-    def __init__(self, plan: Plan, state: Mapping[str, Any]) -> None:
-        self._plan, self._is_first = plan, torch.distributed.get_rank() == 0
-        curve_path = plan.curve_path if self._is_first else None
-        self.curve = Curve(curve_path, plan.parts, state.get("curve", {}))
-        self.guard = Guard(plan.section, plan.parts, plan.training, state.get("guard", {}))
-        self._validations: list[dict[str, float]] = list(state.get("validations", []))
-        if self._is_first and plan.validation is not None:
-            self._path = plan.directory / f"{plan.validation.kind}.jsonl"
-            write_rows(self._path, self._validations)
-            for row in self._validations:
-                self._tell(plan.validation, row)
+    def __init__(self, job: Job, setup: Setup, state: Mapping[str, Any]) -> None:
+        self._training, self._validation = job.recipe.training, setup.validation
+        self._is_first = torch.distributed.get_rank() == 0
+        curve_path = job.curve_path if self._is_first else None
+        self.curve = Curve(curve_path, setup.parts, state.get("curve", {}))
+        self.guard = Guard(job.recipe.section, setup.parts, self._training, state.get("guard", {}))
+        self._rows: list[dict[str, float]] = list(state.get("validations", []))
+        if self._is_first and setup.validation is not None:
+            self._path = job.directory / f"{setup.validation.kind}.jsonl"
+            write_rows(self._path, self._rows)
+            for row in self._rows:
+                self._report(setup.validation, row)
 
     def validate(self, engine: Engine, step: int, speed: Speed, live: Live) -> None:
         """Measure the module where it is due, show the numbers, and say what is wrong with them."""
-        validation, training = self._plan.validation, self._plan.training
-        if validation is None or not _is_due(step, training.validate_every_steps, training):
+        validation, every_steps = self._validation, self._training.validate_every_steps
+        if validation is None or not _is_due(step, every_steps, self._training):
             return
         with speed.spending("validating"):
             measured = validation.measure(engine)
         row = {"step": step, **measured}
-        self._validations.append(row)
+        self._rows.append(row)
         live.show(step, validation.kind, measured)
         for problem in validation.find_problems(step, measured):
             live.say(step, problem)
         if self._is_first:
             append_row(self._path, row)
-            self._tell(validation, row)
+            self._report(validation, row)
 
-    def _tell(self, validation: Validation, row: Mapping[str, float]) -> None:
+    def _report(self, validation: Validation, row: Mapping[str, float]) -> None:
         if validation.tell is not None:
             measured = {name: value for name, value in row.items() if name != "step"}
             validation.tell(int(row["step"]), measured)
@@ -191,7 +199,7 @@ class _Numbers:
         return {
             "curve": self.curve.state(),
             "guard": self.guard.state(),
-            "validations": self._validations,
+            "validations": self._rows,
         }
 
 
@@ -201,36 +209,8 @@ def derive_seed(seed: int, step: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 
-def _find_rate(settings: Sequence[Mapping[str, float]]) -> float:
-    """Return the learning rate, of several the highest."""
-    return max((group["lr"] for group in settings), default=0.0)
-
-
 def _is_due(step: int, every_steps: int | None, training: TrainingParams) -> bool:
     return every_steps is not None and (step % every_steps == 0 or step == training.num_steps)
-
-
-SHARD_CACHE_DIR = Path(".cache/shards")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All but the engine and the loop.
-
-    objective: maps a batch to its losses, as many as there are names in `parts`; the first one is
-    minimised. settings: from the number of an update, counted from 1, those of each group of the
-    optimizer. select_weights: of all weights of the objective those that are the result, by their
-    names there. cost: of one clip in training, None where it is not counted.
-    """
-
-    objective: nn.Module
-    parts: tuple[str, ...]
-    optimizer: torch.optim.Optimizer
-    settings: Callable[[int], Sequence[Mapping[str, float]]]
-    open_batches: Callable[[TrainingOrder], Iterable[Batch | LabelledBatch]]
-    validation: Validation | None
-    select_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    cost: Cost | None = None
 
 
 def open_shards(launch: LaunchParams, index_digest: str) -> RemoteShards | None:

@@ -1,13 +1,7 @@
-"""Health of contrastive training: alignment and uniformity of embeddings, retrieval, collapse.
+"""What is watched while a run trains: its loss curve, bad steps, and the health of embeddings.
 
-Alignment and uniformity are those of Wang and Isola (Understanding contrastive representation
-learning through alignment and uniformity on the hypersphere, 2020).
-
-Steps that would do harm: a loss or gradient that is not finite, or a loss that leaps up.
-
-Where the numbers of a run are shown while it runs: the bar, logs, TensorBoard, lines for Dagster.
-
-The loss curve of a run: means over the steps of a log window.
+`Curve` writes means over log windows, `Live` shows numbers, `Guard` judges each step, and
+`measure_health` measures contrastive training: alignment, uniformity, retrieval, collapse.
 """
 
 import json
@@ -17,7 +11,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
@@ -33,11 +26,30 @@ from vatt.core.reports import report_numbers
 from vatt.params import TrainingParams
 from vatt.train.engine import Engine
 
+LINE_PREFIX = "numbers: "
+"""How a printed line of numbers begins; the orchestrator draws curves from the JSON after it."""
+BAR = {
+    "loss": "loss {:.4f}",
+    "clips_per_second": "{:.1f} clips/s",
+    "waiting_rate": "{:.0%} waiting",
+}
+"""The numbers in the progress bar, and how each is written."""
+MEDIAN_STEPS = 100
+"""How many losses a spike is compared with."""
+FIRST_JUDGED_STEPS = 20
+"""With fewer losses before it, no loss is called a spike."""
+COLLAPSED_RANK = 2.0
+"""Embeddings that vary in fewer directions have collapsed."""
+CHANCE_DEVIATIONS = 3.0
+"""Mean ranks this near to chance, in standard deviations of chance, are at chance."""
+SPACES = {"va": "video and audio", "vt": "video and text"}
+
 
 class Curve:
     """A line of JSON for each log window, with the means of its losses, which `parts` names.
 
-    `path` is None except on the first rank. The whole curve is part of a checkpoint, so that after a resume each step is in the file once.
+    `path` is None except on the first rank. The whole curve is part of a checkpoint, so that after
+    a resume each step is in the file once.
     """
 
     def __init__(self, path: Path | None, parts: Sequence[str], state: Mapping[str, Any]) -> None:
@@ -52,15 +64,12 @@ class Curve:
         self._window.append([*losses, gradient_norm])
 
     def close_window(self, step: int, learning_rate: float) -> dict[str, float] | None:
-        """Return the row of the window that ends at `step`, and write it; None if it has no steps."""
+        """Return the row of the window that ends at `step`, and write it; None if it is empty."""
         if not self._window:
             return None
         means = (sum(column) / len(column) for column in zip(*self._window, strict=True))
-        row = {
-            "step": step,
-            **dict(zip(self._names, means, strict=True)),
-            "learning_rate": learning_rate,
-        }
+        named = dict(zip(self._names, means, strict=True))
+        row = {"step": step, **named, "learning_rate": learning_rate}
         self.rows.append(row)
         self._window = []
         if self._path is not None:
@@ -75,31 +84,22 @@ class Curve:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a log anew, whole or not at all."""
     with atomic_path(path) as partial:
-        partial.write_text("".join(map(to_line, rows)), encoding="utf-8")
+        partial.write_text("".join(map(_to_line, rows)), encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line of JSON to a log."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(to_line(row))
+        file.write(_to_line(row))
 
 
-def to_line(row: Mapping[str, Any]) -> str:
-    """Return a row as one line of JSON."""
+def _to_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, sort_keys=True) + "\n"
 
 
-BAR = {
-    "loss": "loss {:.4f}",
-    "clips_per_second": "{:.1f} clips/s",
-    "waiting_rate": "{:.0%} waiting",
-}
-"""What the bar shows, and how."""
-
-
 class Live:
-    """Shows numbers; only the first rank does."""
+    """Shows the numbers of the first rank: a progress bar, TensorBoard, and lines in a log."""
 
     def __init__(self, section: str, directory: Path, start_step: int, num_steps: int) -> None:
         self._section, self._directory = section, directory
@@ -123,9 +123,7 @@ class Live:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self._board is not None:
             self._board.close()
@@ -135,9 +133,9 @@ class Live:
         self._bar.update()
 
     def show(self, step: int, kind: str, row: Mapping[str, float] | None) -> None:
-        """Show numbers of one kind: "curve", "speed", "health" or "validation", names and values.
+        """Show numbers of one kind: "curve", "speed", "health" or "validation".
 
-        What checkpoints hold has files of its own; the speed gets a line in `directory/speed.jsonl`.
+        The speed, which no checkpoint holds, also gets a line in `directory/speed.jsonl`.
         """
         if not self._is_first or row is None:
             return
@@ -148,9 +146,7 @@ class Live:
             self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()
         self._newest |= values
-        known = (
-            text.format(self._newest[name]) for name, text in BAR.items() if name in self._newest
-        )
+        known = [text.format(self._newest[n]) for n, text in BAR.items() if n in self._newest]
         self._bar.set_postfix_str(", ".join(known), refresh=False)
         report_numbers(kind, step, values)
 
@@ -158,11 +154,6 @@ class Live:
         """Write a message of the first rank."""
         if self._is_first:
             print(f"{self._section}: step {step}: {message}", file=sys.stderr)
-
-
-MEDIAN_STEPS = 100
-FIRST_JUDGED_STEPS = 20
-"""With fewer losses behind it, no loss is called a spike."""
 
 
 class BadStepsError(StageError):
@@ -211,17 +202,17 @@ class Guard:
             BadStepsError: the run is to end.
         """
         self._num_bad += 1
-        section = self._section
+        section, max_bad_steps = self._section, self._training.max_bad_steps
         if self._training.on_bad_step == "stop":
             raise BadStepsError(
                 f"step {step}: {problem}; the checkpoint before it is kept. A lower learning rate "
                 f"or a {section}.gradient_clip_norm may help; "
                 f"{section}.on_bad_step = skip or roll_back goes on"
             )
-        if self._num_bad > self._training.max_bad_steps:
+        if self._num_bad > max_bad_steps:
             raise BadStepsError(
                 f"step {step}: {problem}; these are more bad steps than "
-                f"{section}.max_bad_steps = {self._training.max_bad_steps}"
+                f"{section}.max_bad_steps = {max_bad_steps}"
             )
         if torch.distributed.get_rank() == 0:
             print(f"{section}: step {step} is left out: {problem}", file=sys.stderr)
@@ -231,15 +222,8 @@ class Guard:
         return {"losses": list(self._losses), "num_bad": self._num_bad}
 
 
-COLLAPSED_RANK = 2.0
-"""Embeddings that vary in fewer directions have collapsed."""
-CHANCE_DEVIATIONS = 3.0
-"""Mean ranks this near to chance, in standard deviations of chance, are at chance."""
-SPACES = {"va": "video and audio", "vt": "video and text"}
-
-
 class Pairs(NamedTuple):
-    """Clips in one space, of length 1: row i of `video` belongs to row i of `other`."""
+    """Embeddings of clips in one space, of length 1; row i of each is the same clip."""
 
     video: Float[Tensor, "N E"]
     other: Float[Tensor, "N E"]
@@ -248,26 +232,40 @@ class Pairs(NamedTuple):
 def measure_health(engine: Engine, batches: Iterable[Batch]) -> dict[str, float]:
     """Return the health of all spaces on some clips; every rank must measure the same clips.
 
-    Names end in the space: va or vt. A space with fewer than two pairs is left out.
+    Names end in the space: va or vt. Clips without audio or text are left out of a space, and a
+    space with fewer than two pairs is left out itself.
     """
-    spaces = _embed(engine, batches)
+    found: dict[str, list[Pairs]] = {space: [] for space in SPACES}
+    with engine.evaluating() as objective:
+        for batch in batches:
+            moved = batch.to(engine.device)
+            each: Embeddings = objective.model(moved)  # type: ignore[operator]
+            has_audio, has_text = moved.audio_mask, moved.text_mask[:, 0]
+            found["va"].append(Pairs(each.video_va[has_audio], each.audio_va[has_audio]))
+            found["vt"].append(Pairs(each.video_vt[has_text], each.text_vt[has_text, 0]))
     health: dict[str, float] = {}
-    for space, pairs in spaces.items():
-        if len(pairs.video) > 1:
-            health |= {f"{name}_{space}": value for name, value in measure_pairs(pairs).items()}
+    for space, parts in found.items():
+        sides = (torch.cat(rows).float() for rows in zip(*parts, strict=True))
+        pairs = [functional.normalize(side) for side in sides]
+        if pairs and len(pairs[0]) > 1:
+            measured = measure_pairs(Pairs(*pairs))
+            health |= {f"{name}_{space}": value for name, value in measured.items()}
     return health
 
 
 def measure_pairs(pairs: Pairs) -> dict[str, float]:
     """Return the health of two or more pairs.
 
-    alignment: mean squared distance in a pair, 0 to 4; 2 where the two have nothing to do with each
-    other. uniformity: log of the mean of exp(-2 d^2) over distances d of other clips of the same
-    modality, mean of both modalities; 0 where all are one point, -4 where they fill a sphere.
-    directions: how many directions the embeddings vary in (exponential of the entropy of the
-    singular values of their scatter), the smaller of both modalities. r1: share of videos found
-    first by the other modality. rank: mean place of the right video, 0 first to 1 last; 0.5 is
-    chance.
+    - alignment: the mean squared distance in a pair, 0 to 4; 2 where the two are unrelated.
+    - uniformity: the log of the mean of exp(-2 d^2) over the distances d of other clips of the same
+      modality, as the mean of both modalities; 0 where all are one point, -4 where they fill a
+      sphere. This and alignment are those of Wang and Isola (Understanding contrastive
+      representation learning through alignment and uniformity on the hypersphere, 2020).
+    - directions: in how many the embeddings vary (the exponential of the entropy of the singular
+      values of their scatter), the smaller of both modalities.
+    - r1: the share of videos found first by the other modality.
+    - rank: the mean place of the right video, 0 first to 1 last; 0.5 is chance.
+    - pairs: how many there are.
     """
     video, other = pairs
     right = (other * video).sum(1, keepdim=True)
@@ -293,7 +291,8 @@ def find_collapse(health: Mapping[str, float], *, is_warm: bool) -> list[str]:
         directions, rank = health[f"directions_{space}"], health[f"rank_{space}"]
         if directions < COLLAPSED_RANK:
             problems.append(
-                f"the embeddings of {modalities} have collapsed: they vary in {directions:.1f} directions"
+                f"the embeddings of {modalities} have collapsed: "
+                f"they vary in {directions:.1f} directions"
             )
         # The mean of N places, each uniform on [0, 1] by chance.
         deviation = 1 / math.sqrt(12 * health[f"pairs_{space}"])
@@ -302,25 +301,6 @@ def find_collapse(health: Mapping[str, float], *, is_warm: bool) -> list[str]:
                 f"retrieval between {modalities} is at chance: mean rank {rank:.2f} of 0 to 1"
             )
     return problems
-
-
-def _embed(engine: Engine, batches: Iterable[Batch]) -> dict[str, Pairs]:
-    """Return the pairs of each space; clips without sound or text are left out there."""
-    pairs: dict[str, list[Pairs]] = {space: [] for space in SPACES}
-    with engine.evaluating() as objective:
-        for batch in batches:
-            moved = batch.to(engine.device)
-            found: Embeddings = objective.model(moved)  # type: ignore[operator]
-            heard, read = moved.audio_mask, moved.text_mask[:, 0]
-            pairs["va"].append(Pairs(found.video_va[heard], found.audio_va[heard]))
-            pairs["vt"].append(Pairs(found.video_vt[read], found.text_vt[read, 0]))
-    return {
-        space: Pairs(
-            *(functional.normalize(torch.cat(rows).float()) for rows in zip(*parts, strict=True))
-        )
-        for space, parts in pairs.items()
-        if parts
-    }
 
 
 def _measure_uniformity(rows: Float[Tensor, "N E"]) -> Float[Tensor, ""]:

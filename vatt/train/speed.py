@@ -1,7 +1,4 @@
-"""How fast a run goes, what it waits for, and how much memory it takes.
-
-Whether a node has the memory that its ranks will need, said before they train.
-"""
+"""How fast a run goes and what it waits for; whether a node has the memory that it needs."""
 
 import os
 import socket
@@ -28,8 +25,10 @@ from vatt.params import ClipParams, LaunchParams, PretrainParams
 from vatt.train.engine import Engine
 
 CONTAINER = Path("/sys/fs/cgroup")
-"""As a process in a container sees its own control group (version 2)."""
+"""Where a process in a container sees its own control group (version 2)."""
 GIB = 2**30
+NUM_TRIES = 5
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 
 
 def require_memory(
@@ -41,7 +40,7 @@ def require_memory(
 ) -> None:
     """Compare what this rank will hold, by formula, with what is free on its GPU or on its node.
 
-    `model` has its weights already. The formula is that of a GPU without what is small, so that
+    `model` has its weights already. The formula (docs/scaling.md) leaves out what is small, so that
     what it refuses would have failed; on CPUs the first rank of a node answers for all there.
 
     Raises:
@@ -59,7 +58,11 @@ def require_memory(
     again = left.between + left.again
     one_clip = left.clip + (again if launch.recompute_activations else left.kept)
     if has_gpus:
-        state -= _count_offloaded(weights, launch)
+        # What lies in the memory of the CPU while a GPU trains.
+        if launch.offload != "none":
+            state -= FLOAT_BYTES * weights.trainable * 3 / launch.num_processes
+        if launch.offload == "optimizer_and_parameters":
+            state -= FLOAT_BYTES * sum(weights) / launch.num_processes
         free, where = torch.cuda.mem_get_info(local_rank)[0], f"GPU {local_rank}"
         num_here = 1
     else:
@@ -74,15 +77,6 @@ def require_memory(
             f"docs/scaling.md), and {where} has {free / GIB:.1f} GiB free. More processes, "
             "launch.zero_stage, launch.offload or launch.recompute_activations need less"
         )
-
-
-def _count_offloaded(weights: Weights, launch: LaunchParams) -> float:
-    """Return the bytes of the state that lie in the memory of the CPU while a GPU trains."""
-    if launch.offload == "none":
-        return 0.0
-    optimizer = FLOAT_BYTES * weights.trainable * 3 / launch.num_processes
-    whole = launch.offload == "optimizer_and_parameters"
-    return optimizer + whole * FLOAT_BYTES * sum(weights) / launch.num_processes
 
 
 def _find_free_bytes() -> int:
@@ -102,14 +96,10 @@ def _find_free_bytes() -> int:
     return min(free, int(limit) - int(used) + int(pages.get("inactive_file", 0)))
 
 
-NUM_TRIES = 5
-MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
-
-
 class Speed:
     """The speed of the run since the last log window, seen from this rank.
 
-    `cost` is that of one clip in training, None if it is not to be known. Utilisation is over the
+    `cost` is that of one clip in training, None if it is not known. Utilisation is over the
     MEASURED peak: what each rank reaches, in the precision of the run, on one large matrix product.
     """
 
@@ -133,7 +123,7 @@ class Speed:
         self._num_steps += 1
 
     def wait_for_ranks(self) -> None:
-        """Measure how long the slowest rank is waited for, with its batch in hand, in this step."""
+        """Measure how long this rank, with its batch in hand, waits for the slowest one."""
         if torch.distributed.get_world_size() > 1:
             start_s = time.perf_counter()
             torch.distributed.barrier()
@@ -142,9 +132,9 @@ class Speed:
     def close_window(self) -> dict[str, float]:
         """Return the numbers since the last call, and start again.
 
-        `*_rate` are shares of the time: waiting for data, for other ranks (by a sample of one step),
-        saving, validating. `*_per_second` are over all ranks. Memory is what this process holds
-        now; that of a GPU is the peak of the run.
+        `*_rate` are shares of the time: waiting for data, for other ranks (as in one step of the
+        window), saving, validating. `*_per_second` are over all ranks. Memory is what this process
+        holds now; that of a GPU is the peak of the run.
         """
         elapsed_s = time.perf_counter() - self._start_s
         clips_per_second = self._num_clips / elapsed_s
