@@ -20,7 +20,7 @@ from tests.download.datasets.miniature import (
 )
 from vatt.core.errors import StageError
 from vatt.download import fetch
-from vatt.download.ledger import GoneError, SiteVideo
+from vatt.download.remote_files import GoneError, SiteVideo
 
 
 def test_a_list_of_addresses(tmp_path: Path, server: str) -> None:
@@ -119,7 +119,7 @@ def test_videos_of_a_site_are_asked_for_by_the_lists(
 ) -> None:
     asked = []
 
-    def fetch_video(file: SiteVideo, folder: Path, _: object) -> Path:
+    def fetch_video(file: SiteVideo, folder: Path, *_: object) -> Path:
         asked.append((file.address.partition("watch?v=")[2], file.start_s, file.end_s))
         if "gone" in file.address:
             raise GoneError("Video unavailable")

@@ -12,8 +12,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tests.made_media import CAPTIONS, write_zoo
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.download.collection import Collection
 from vatt.download.folder import collect_folder, draw_split
-from vatt.download.items import Collection
 from vatt.media.captions import Caption, CaptionError, read_captions
 from vatt.params import FolderSource
 

@@ -11,7 +11,7 @@ import pytest
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
 from vatt.download.fetch import STATE_DIR, fetch_all
-from vatt.download.ledger import RemoteArchive
+from vatt.download.remote_files import RemoteArchive
 from vatt.params import FetchParams
 
 QUICK = FetchParams(tries=3, backoff_s=0.01, stall_s=2.0, min_free_gb=0.0)

@@ -14,7 +14,8 @@ import pytest
 
 from tests.made_media import ODD_NAMES
 from vatt.core.errors import StageError
-from vatt.download.storage import HIDDEN, Storage, _modified_s, remove_others
+from vatt.download.remote_files import HIDDEN
+from vatt.download.storage import Storage, _modified_s, remove_others
 from vatt.params import FetchParams
 
 
@@ -35,7 +36,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def fetch(source: Storage, folder: Path) -> dict[str, str | None]:
-    return source.fetch_all(source.list_files(), folder, "test")
+    return source.fetch_all(source.list_files(), folder)
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
@@ -190,7 +191,7 @@ def test_hostile_web_server(tmp_path: Path) -> None:
         source = Storage(f"{address}/clips", FetchParams(tries=3, backoff_s=0.01))
         listed = source.list_files()
         files = {file.name: file for file in listed}.values()
-        problems = source.fetch_all(files, tmp_path / "out" / "copy", "test")
+        problems = source.fetch_all(files, tmp_path / "out" / "copy")
     leaves = "the name leaves the folder"
     assert len(listed) - len(files) == 1  # good.mp4 is linked twice
     assert problems["../secret.mp4"] == leaves
@@ -250,7 +251,7 @@ def test_remove_others(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "link").symlink_to(tmp_path / "keep")
-    remove_others(tmp_path, [tmp_path / "keep" / "a", tmp_path / "d"])
+    remove_others(tmp_path, {tmp_path / "keep" / "a", tmp_path / "d"})
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "d",
         "keep",

@@ -10,8 +10,8 @@ import pytest
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.download.collection import Collection
 from vatt.download.folder import collect_urls
-from vatt.download.items import Collection
 from vatt.params import FetchParams, UrlsSource
 
 QUICK = FetchParams(tries=2, backoff_s=0.01, stall_s=2.0, min_free_gb=0.0)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from vatt.core.backoff import backoff_s
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import Segment
@@ -94,7 +95,7 @@ class RemoteShards:
                     raise UnreadableError(
                         f"cannot be read after {TRIES} tries: {error!r}"
                     ) from error
-                time.sleep(FIRST_PAUSE_S * 2**attempt)
+                time.sleep(backoff_s(FIRST_PAUSE_S, attempt + 1))
         raise AssertionError
 
     def _fetch_once(self, address: str, begin: int, end: int) -> bytes:

@@ -292,7 +292,9 @@ def _read_howto100m(text: str) -> Iterator[RawCaption]:
         lengths = ", ".join(f"{len(v)} {name}" for name, v in zip(COLUMNS, lists, strict=True))
         raise CaptionError(f"start, end and text differ in length: {lengths}")
     for start, end, value in zip(*lists, strict=True):
-        yield RawCaption(_number(start), _number(end), value if isinstance(value, str) else "")
+        yield RawCaption(
+            parse_seconds(start), parse_seconds(end), value if isinstance(value, str) else ""
+        )
 
 
 def _read_csv(text: str) -> Iterator[RawCaption]:
@@ -305,14 +307,16 @@ def _read_csv(text: str) -> Iterator[RawCaption]:
                 f"has no column {', '.join(missing)}; start, end and text are needed"
             )
         for row in rows:
-            yield RawCaption(_number(row["start"]), _number(row["end"]), row["text"] or "")
+            yield RawCaption(
+                parse_seconds(row["start"]), parse_seconds(row["end"]), row["text"] or ""
+            )
     except csv.Error as error:
         raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
 
 
-def _number(value: Any) -> float:
-    """A number of seconds; NaN for anything else."""
+def parse_seconds(value: Any) -> float:
+    """Return a number of seconds from a number or a text; NaN for anything else."""
     try:
-        return float(value)
+        return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vatt.core.batch import Batch, LabelledBatch
-from vatt.core.disk import telling_disk_errors
+from vatt.core.disk import name_disk_errors
 from vatt.core.files import atomic_path
 from vatt.core.signals import die_with_parent
 from vatt.loading.order import TrainingOrder
@@ -63,7 +63,7 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
         validation=setup.validation,
         cost=setup.cost,
     )
-    with telling_disk_errors(job.directory, job.curve_path):
+    with name_disk_errors(job.directory, job.curve_path):
         train(engine, open_batches, plan)
         _save_weights(engine, setup, job.weights_path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.corpus.manifest import FOLD_TASK, ManifestEntry, read_manifest, write_manifest
-from vatt.download.items import Collection
+from vatt.download.collection import Collection
 from vatt.download.official_source import collect_catalogue
 from vatt.params import DownloadParams, FetchParams
 from vatt.params.sources import CatalogueSource

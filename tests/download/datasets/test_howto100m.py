@@ -18,7 +18,7 @@ from tests.download.datasets.miniature import (
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.download import corpus_captions
-from vatt.download.items import Collection
+from vatt.download.collection import Collection
 from vatt.media.captions import Caption, read_captions
 
 LIST = (

@@ -74,11 +74,11 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
     write_media(tmp_path, "x.mp4")
     collection = collect(tmp_path, "youcook2")
     problems = {
-        "../x": "is no id of letters, digits, _ and -",
+        "../x": "id = '../x': must be an id of letters, digits, _ and -",
         "aaa": "subset = 'testing': must be training or validation",
         "aab": "subset = []: must be training or validation",
         "bbb": "subset = None: must be training or validation",
-        "b?b": "is no id of letters, digits, _ and -",
+        "b?b": "id = 'b?b': must be an id of letters, digits, _ and -",
         "ccc": "annotations[0]: end = 1: must be after start = 2",
         "ddd": (
             "annotations[0]: needs segment [start, end] and sentence; "

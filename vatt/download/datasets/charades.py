@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, check_part, make_items, read_seconds
+from vatt.download.items import Item, Row, RowError, check_part, make_items, read_seconds
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import CharadesSource
 
 LISTS: tuple[tuple[Split, str], ...] = (

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item, fold_label, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import HMDB51Source
 
 FOLDS = (1, 2, 3)
@@ -19,8 +18,7 @@ Folds = dict[str, list[Annotation]]
 def read_hmdb51(lists: OfficialLists, source: HMDB51Source) -> Iterator[Item]:
     """Yield the items of the fold of the source; what they are for in all folds is their labels.
 
-    Those that it leaves out are its validation split, if another fold uses them: else they have no
-    split.
+    Those that it leaves out are its validation split, if another fold uses them: else unused.
 
     Raises:
         StageError: there is no list of this fold, or one cannot be read.
@@ -56,12 +54,11 @@ def _make_item(row: Row, class_name: str, source: HMDB51Source, folds: Folds) ->
     if code not in SPLITS:
         raise RowError(f"code = {code!r}: must be 0 (unused), 1 (train) or 2 (test)")
     stem, uses = stem_of(file), folds.get(file, ())
-    split = SPLITS[code] or ("validation" if uses else None)
     return Item(
         f"{class_name}/{file}",
-        split,
+        SPLITS[code] or "validation",
         (f"{class_name}/{stem}", stem),
         (label(source.name, class_name), *uses),
         recording=stem.partition(f"_{class_name}_")[0],  # <recording>_<class>_..._<clip>.avi
-        problem=None if split else "in no list of any fold",
+        unused=None if SPLITS[code] or uses else "in no list of any fold",
     )

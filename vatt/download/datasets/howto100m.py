@@ -5,8 +5,8 @@ Their captions are found by `vatt.download.corpus_captions`.
 
 from collections.abc import Iterator
 
-from vatt.download.items import Item
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import HowTo100MSource
 
 

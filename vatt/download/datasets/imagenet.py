@@ -9,9 +9,8 @@ from functools import partial
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import ImageNetSource
 
 TRAIN_LIST = "train_cls.txt"

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import MomentsInTimeSource
 
 LISTS: tuple[tuple[Split, str, str], ...] = (

@@ -7,9 +7,8 @@ from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.official_lists import IDENTIFIER, OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, check_identifier, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import MSRVTTSource
 
 SPLITS: dict[str, Split] = {"train": "train", "validate": "validation", "test": "test"}
@@ -41,12 +40,10 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
     names = [name for name in map(lists.find, FULL_LISTS) if name] or [lists.need(*FULL_LISTS)]
     for name in names:
         videos, sentences = _read_data(lists, name)
-        for number, video in enumerate(videos):
-            place = f"{name} videos[{number}]"
-            try:
-                yield _make_full_item(video, sentences)
-            except RowError as error:
-                yield Item(place, "train", problem=f"{place}: {error}")
+        rows = (
+            Row(f"{name} videos[{number}]", number, video) for number, video in enumerate(videos)
+        )
+        yield from make_items(rows, "train", partial(_make_full_item, sentences=sentences))
 
 
 def _read_data(lists: OfficialLists, name: str) -> tuple[list[Any], Sentences]:
@@ -81,12 +78,9 @@ def _make_train_item(row: Row, sentences: Sentences) -> Item:
     return Item(video_id, "train", (video_id,), sentences[video_id])
 
 
-def _make_full_item(video: Any, sentences: Sentences) -> Item:
-    match video:
+def _make_full_item(row: Row, sentences: Sentences) -> Item:
+    match row.fields:
         case {"video_id": str(video_id), "split": str(split)} if split in SPLITS:
-            if not IDENTIFIER.fullmatch(video_id):
-                raise RowError(
-                    f"video_id = {video_id!r}: must be an id of letters, digits, _ and -"
-                )
+            check_identifier(video_id, "video_id")
             return Item(video_id, SPLITS[split], (video_id,), sentences.get(video_id, ()))
-    raise RowError(f"needs video_id and split ({', '.join(SPLITS)}); it is {video!r:.100}")
+    raise RowError(f"needs video_id and split ({', '.join(SPLITS)}); it is {row.fields!r:.100}")

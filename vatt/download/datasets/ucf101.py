@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item, fold_label, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import UCF101Source
 
 FOLDS = (1, 2, 3)
