@@ -1,6 +1,8 @@
 """Data sets of the paper: every item and every file is accounted for, also when there are many."""
 
+import importlib
 import os
+import pkgutil
 import time
 import tracemalloc
 from pathlib import Path
@@ -23,18 +25,25 @@ from tests.download.datasets.miniature import (
     write_media,
 )
 from vatt.core.errors import StageError
+from vatt.download import datasets
 from vatt.download.datasets.audioset import read_audioset
 from vatt.download.official_lists import OfficialLists
-from vatt.download.official_source import READERS, collect_catalogue
+from vatt.download.official_source import collect_catalogue
 from vatt.params import DownloadParams, FetchParams, Source
-from vatt.params.sources import AudioSetSource, CatalogueSource, ImageNetSource
+from vatt.params.sources import AudioSetSource, CatalogueSource
 
 
 def test_every_kind_has_a_reader() -> None:
-    kinds = get_args(get_args(Source)[0])
-    assert {*READERS, ImageNetSource} == {
-        kind for kind in kinds if issubclass(kind, CatalogueSource)
+    kinds = {
+        get_args(source.model_fields["kind"].annotation)[0]
+        for source in get_args(get_args(Source)[0])
+        if issubclass(source, CatalogueSource)
     }
+    modules = {module.name for module in pkgutil.iter_modules(datasets.__path__)}
+    assert kinds == modules
+    for kind in kinds:
+        module = importlib.import_module(f"vatt.download.datasets.{kind}")
+        assert callable(getattr(module, f"read_{kind}"))
 
 
 def test_remote_lists_and_media(tmp_path: Path, server: str) -> None:

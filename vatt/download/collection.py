@@ -1,10 +1,11 @@
 """What a source brings: rows of the manifest, files that are no input, and counts."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
-from vatt.corpus.manifest import ManifestEntry, Split
+from vatt.corpus.manifest import Annotation, ManifestEntry, Split
 from vatt.media.caption_files import captions_format
 
 Outcome = Literal["found", "missing", "unusable"]
@@ -44,10 +45,38 @@ class ListCounts:
 class Collection:
     """What a source holds: a row for each input, and the files that are none."""
 
+    source: str
     entries: list[ManifestEntry] = field(default_factory=list)
     ignored: list[IgnoredFile] = field(default_factory=list)
     listed: ListCounts | None = None
     """Only where there is an official list."""
+
+    def add(
+        self,
+        name: str,
+        split: Split,
+        annotations: tuple[Annotation, ...] = (),
+        captions: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Add the row of a file that is here, or for the reason given is not."""
+        path = None if reason else f"{self.source}/{name}"
+        self.entries.append(
+            ManifestEntry(
+                source=self.source,
+                video_id=name,
+                split=split,
+                status="failed" if reason else "ok",
+                path=path,
+                reason=reason,
+                annotations=annotations,
+                **(captions or {}),
+            )
+        )
+
+    def ignore(self, name: str, reason: str) -> None:
+        """Note a file that is no input."""
+        self.ignored.append(IgnoredFile(self.source, name, reason))
 
 
 def describe_captions(source: str, name: str, problem: str | None = None) -> dict[str, Any]:

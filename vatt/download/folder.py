@@ -14,7 +14,7 @@ from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.corpus.manifest import Annotation, ManifestEntry, Split
+from vatt.corpus.manifest import Annotation, Split
 from vatt.download.address_list import (
     ARCHIVES,
     AddressedMedia,
@@ -22,7 +22,7 @@ from vatt.download.address_list import (
     fetch_media,
     read_addresses,
 )
-from vatt.download.collection import Collection, IgnoredFile, describe_captions
+from vatt.download.collection import Collection, describe_captions
 from vatt.download.corpus_captions import stream_captions
 from vatt.download.labels import FileLabels, read_labels
 from vatt.download.remote_files import HIDDEN, StoredFile
@@ -105,7 +105,7 @@ class _Reader:
         for name in CORPUS_CAPTIONS:
             if name in texts:
                 self._read_corpus_captions(name, stems)
-        self._collection = Collection()
+        self._collection = Collection(source.name)
 
     def collect(self) -> Collection:
         """Fetch the media and their captions, and describe all files."""
@@ -120,7 +120,7 @@ class _Reader:
         self._add_labels_without_media()
         for name, missing in self._num_others.items():
             total = missing + len(self._corpus_captions[name])
-            self._ignore(name, f"{missing} of its {total} videos are not in the folder")
+            self._collection.ignore(name, f"{missing} of its {total} videos are not in the folder")
         return self._collection
 
     def _read_labels(self) -> dict[str, FileLabels]:
@@ -145,7 +145,7 @@ class _Reader:
                     self._num_others[name] += 1
 
     def _add_media(self, name: str) -> None:
-        """Add the row of a media file: the first of its caption files, else what others say of it."""
+        """Add the row of a media file: its first caption file, else what others say of it."""
         if problem := self._problems[name]:
             self._fail(name, problem)
             return
@@ -154,16 +154,7 @@ class _Reader:
             captions = describe_captions(self._source.name, beside[0], self._problems[beside[0]])
         else:
             captions = self._write_captions(name)
-        self._collection.entries.append(
-            ManifestEntry(
-                source=self._source.name,
-                video_id=name,
-                path=f"{self._source.name}/{name}",
-                split=self._split(name),
-                annotations=self._annotations(name),
-                **captions,
-            )
-        )
+        self._collection.add(name, self._split(name), self._annotations(name), captions)
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
@@ -174,13 +165,13 @@ class _Reader:
             if problem and problem != HIDDEN and _may_hold_input(name):
                 self._fail(name, problem)
             elif problem:
-                self._ignore(name, problem)
+                self._collection.ignore(name, problem)
             elif name in used:
-                self._ignore(name, f"{used[name]} is used instead")
+                self._collection.ignore(name, f"{used[name]} is used instead")
             elif captions_format(name) in ("vtt", "srt"):
                 self._fail(name, "no media file of the same name is beside this caption file")
             else:
-                self._ignore(name, "neither a media file nor the captions of one")
+                self._collection.ignore(name, "neither a media file nor the captions of one")
 
     def _add_equal_names(self) -> None:
         """Add a failed row for each file whose name another one has."""
@@ -201,20 +192,8 @@ class _Reader:
                 self._fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
 
     def _fail(self, name: str, reason: str) -> None:
-        """Add a failed row."""
-        self._collection.entries.append(
-            ManifestEntry(
-                source=self._source.name,
-                video_id=name,
-                status="failed",
-                reason=reason,
-                split=self._split(name),
-                annotations=self._annotations(name),
-            )
-        )
-
-    def _ignore(self, name: str, reason: str) -> None:
-        self._collection.ignored.append(IgnoredFile(self._source.name, name, reason))
+        annotations = self._annotations(name)
+        self._collection.add(name, self._split(name), annotations, reason=reason)
 
     def _split(self, name: str) -> Split:
         source, labels = self._source, self._labels.get(name)

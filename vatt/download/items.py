@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from vatt.corpus.manifest import FOLD_TASK, Annotation, Split
 from vatt.media.captions import parse_seconds
@@ -97,13 +97,22 @@ class Item(NamedTuple):
     """Why this fold or protocol leaves the item out, if it does; `split` says nothing then."""
 
 
-def make_items(rows: Iterable[Row], split: Split, make: Callable[[Row], Item]) -> Iterator[Item]:
+Given = ParamSpec("Given")
+
+
+def make_items(
+    rows: Iterable[Row],
+    split: Split,
+    make: Callable[Concatenate[Row, Given], Item],
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Iterator[Item]:
     """Yield the item that `make` makes of each row; wrong rows become items that say so."""
     for row in rows:
         problem = row.problem
         if problem is None:
             try:
-                yield make(row)
+                yield make(row, *args, **kwargs)
             except RowError as error:
                 problem = str(error)
         if problem is not None:

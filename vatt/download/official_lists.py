@@ -5,8 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.download.items import Row
@@ -29,6 +28,8 @@ class OfficialLists:
         self.files: dict[str, StoredFile] = {
             file.name: file for file in self.storage.list_files() if not file.problem
         }
+        self.media_names: Iterable[str] = ()
+        """What the media are called, for a data set whose folders of classes are its list."""
 
     def find(self, *names: str) -> str | None:
         """Return the first of these files that is there, in whatever folder; the topmost one."""
@@ -56,15 +57,9 @@ class OfficialLists:
             )
         return found
 
-    @contextmanager
-    def _open_text(self, name: str) -> Iterator[TextIO]:
-        with self.storage.open(self.files[name]) as file:
-            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-
     def columns(self, name: str) -> list[str]:
         """Return the header of a CSV."""
-        with self._open_text(name) as text:
-            _, header = next(_number(name, csv.reader(text)), (0, []))
+        _, header = next(self._read(name), (0, []))
         return [column.strip() for column in header]
 
     def read_csv(self, name: str, *columns: str) -> Iterator[Row]:
@@ -90,16 +85,15 @@ class OfficialLists:
         Raises:
             StageError: the file is no CSV in UTF-8.
         """
-        with self._open_text(name) as text:
-            last = 0
-            for line, values in _number(name, csv.reader(text, skipinitialspace=True)):
-                first, last = last + 1, line
-                if values and not values[0].startswith("#"):
-                    problem = None
-                    if first < last:
-                        problem = f"goes on to line {last}: a quotation mark is not closed"
-                    fields = dict(zip(columns, values, strict=False))
-                    yield Row(f"{name} line {first}", first, fields, problem)
+        last = 0
+        for line, values in self._read(name, skipinitialspace=True):
+            first, last = last + 1, line
+            if values and not values[0].startswith("#"):
+                problem = None
+                if first < last:
+                    problem = f"goes on to line {last}: a quotation mark is not closed"
+                fields = dict(zip(columns, values, strict=False))
+                yield Row(f"{name} line {first}", first, fields, problem)
 
     def read_words(self, name: str, *columns: str) -> Iterator[Row]:
         """Yield the lines of a text as words between spaces; empty lines are none.
@@ -107,11 +101,9 @@ class OfficialLists:
         Raises:
             StageError: the file is no text in UTF-8.
         """
-        with self._open_text(name) as text:
-            for line, content in _number(name, _Lines(text)):
-                if words := content.split():
-                    fields = dict(zip(columns, words, strict=False))
-                    yield Row(f"{name} line {line}", line, fields)
+        for line, values in self._read(name, delimiter=" ", quoting=csv.QUOTE_NONE):
+            if words := " ".join(values).split():
+                yield Row(f"{name} line {line}", line, dict(zip(columns, words, strict=False)))
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file whole.
@@ -128,6 +120,23 @@ class OfficialLists:
             except (ValueError, RecursionError) as error:
                 raise StageError(f"{name}: is not JSON: {error}") from error
 
+    def _read(self, name: str, **dialect: Any) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line where each row of a CSV ends, and the row.
+
+        Raises:
+            StageError: a row cannot be read; file and line are named.
+        """
+        with self.storage.open(self.files[name]) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            rows = csv.reader(text, **dialect)
+            try:
+                for row in rows:
+                    yield rows.line_num, row
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise StageError(
+                    f"{name} after line {rows.line_num}: is no text in UTF-8: {error}"
+                ) from error
+
 
 def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object of JSON, of which else the last of equal keys would win silently."""
@@ -136,31 +145,3 @@ def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((double, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"{double!r} is given more than once")
     return content
-
-
-class _Lines:
-    """Lines of a text with their number, like csv.reader."""
-
-    def __init__(self, text: Iterable[str]) -> None:
-        self.line_num = 0
-        self._lines = iter(text)
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            self.line_num += 1
-            yield line
-
-
-def _number(name: str, rows: Any) -> Iterator[tuple[int, Any]]:
-    """Yield the line where each row ends, and the row.
-
-    Raises:
-        StageError: a row cannot be read; file and line are named.
-    """
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise StageError(
-            f"{name} after line {rows.line_num}: is no text in UTF-8: {error}"
-        ) from error

@@ -1,4 +1,4 @@
-"""Files of a source before they are fetched: plain ones, archives, videos of sites; how that fails."""
+"""Files of a source before they are fetched, archives and videos of sites; how fetching fails."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit

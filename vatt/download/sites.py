@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import shutil
 import threading
@@ -26,6 +27,11 @@ GONE = (
 """Words of sites for what stays so; yt-dlp passes them on as text."""
 BUSY = ("too many requests", "rate-limited", "rate limit", "not a bot", "try again later")
 """Words of sites for "you ask too often"; looked for first."""
+
+
+SILENCE = logging.getLogger("vatt.silence")
+"""Takes yt-dlp's messages: its errors come as exceptions as well."""
+SILENCE.disabled = True
 
 
 class _StoppedError(Exception):
@@ -127,7 +133,7 @@ def _options(
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _Silence(),
+        "logger": SILENCE,
     }
 
 
@@ -140,17 +146,8 @@ def _is_empty(path: Path) -> bool:
         return True
 
 
-class _Silence:
-    """Takes yt-dlp's messages: its errors come as exceptions as well."""
-
-    def debug(self, message: str) -> None:
-        """Drop a message."""
-
-    info = warning = error = debug
-
-
 def _classify(error: BaseException, yt_dlp: Any) -> FetchError:
-    """Tell failures for good from those that may pass: by the errors' types, else by their words."""
+    """Return whether a failure is for good, by the errors' types, else by their words."""
     errors: list[Any] = [error]
     if getattr(error, "exc_info", None):
         errors.append(error.exc_info[1])  # type: ignore[attr-defined]

@@ -221,7 +221,7 @@ def _describe_root(error: BaseException) -> str:
     """Describe the error at the bottom: those above it repeat the address."""
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
-        if error.errno and error.errno > 0:  # asyncio writes the address in place of the words
-            return os.strerror(error.errno)
+    number = getattr(error, "errno", None) or 0
+    if number > 0 and not isinstance(error, ssl.SSLError):  # asyncio writes the address as words
+        return os.strerror(number)
     return describe(error)

@@ -90,6 +90,8 @@ class CatalogueSource(Section):
     docs/data_sets.md says for each kind which lists it needs and how media may be named.
     """
 
+    kind: str
+    """Which data set; `vatt/download/datasets/<kind>.py` reads its lists."""
     name: Name
     """Folder below data/download; also the task of the data set's labels."""
     annotations: Address

@@ -58,7 +58,8 @@ def _remove_all_but(names: set[str]) -> None:
 
 def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
     if isinstance(source, DemoSource):
-        return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
+        demo = generate_demo(OUT_DIR / source.name, source.num_videos, seed)
+        return Collection(source.name, demo)
     if isinstance(source, FolderSource):
         return collect_folder(source, OUT_DIR, fetch)
     if isinstance(source, UrlsSource):

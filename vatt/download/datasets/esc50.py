@@ -1,7 +1,6 @@
 """ESC-50: 2,000 sounds of 5 s, 50 classes, five official folds (VATT section 4.1)."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Split
 from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
@@ -12,13 +11,9 @@ FOLDS = range(1, 6)
 
 
 def read_esc50(lists: OfficialLists, source: ESC50Source) -> Iterator[Item]:
-    """Yield all items, of all folds: the fold of the source is the test split, the others train.
-
-    Raises:
-        StageError: the list is missing or cannot be read.
-    """
+    """Yield all items, of all folds: the fold of the source is the test split, the others train."""
     rows = lists.read_csv(lists.need("esc50.csv"), "filename", "fold", "category")
-    return make_items(rows, "train", partial(_make_item, source=source))
+    return make_items(rows, "train", _make_item, source)
 
 
 def _make_item(row: Row, source: ESC50Source) -> Item:

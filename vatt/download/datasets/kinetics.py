@@ -5,7 +5,6 @@ code. The labels of the official test list were never published for all versions
 """
 
 from collections.abc import Collection, Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Split
 from vatt.download.items import Item, Row, RowError, label, make_items
@@ -25,11 +24,7 @@ def read_kinetics(
     source: KineticsSource | KineticsSoundsSource,
     classes: Collection[str] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items of every CSV with columns of Kinetics, of `classes` if they are given.
-
-    Raises:
-        StageError: there is no such CSV, or one cannot be read or lacks a column.
-    """
+    """Yield the items of every CSV with columns of Kinetics, of `classes` if they are given."""
     names = [name for name in lists.find_all(".csv") if set(COLUMNS) & set(lists.columns(name))]
     if not names:
         lists.need(f"CSV with the columns label,{','.join(COLUMNS)}")
@@ -39,7 +34,7 @@ def read_kinetics(
             rows = (
                 row for row in rows if row.problem or row.fields.get("label", "").strip() in classes
             )
-        yield from make_items(rows, "train", partial(_make_item, task=source.name))
+        yield from make_items(rows, "train", _make_item, source.name)
 
 
 def _make_item(row: Row, task: str) -> Item:

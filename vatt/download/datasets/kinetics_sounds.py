@@ -49,9 +49,5 @@ CLASSES = frozenset(
 
 
 def read_kinetics_sounds(lists: OfficialLists, source: KineticsSoundsSource) -> Iterator[Item]:
-    """Yield the items of the 32 classes in the CSVs of Kinetics; other rows are no items.
-
-    Raises:
-        StageError: there is no such CSV, or one cannot be read.
-    """
+    """Yield the items of the 32 classes in the CSVs of Kinetics; other rows are no items."""
     return read_kinetics(lists, source, CLASSES)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from vatt.core.errors import StageError
@@ -24,9 +23,6 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
 
     1k_a: the 1,000 test videos with the one sentence of the list; the training videos with all of
     theirs, if their list is there. full: the three official splits, of the files that are there.
-
-    Raises:
-        StageError: a list is missing or is not of the official form.
     """
     if source.protocol == "1k_a":
         rows = lists.read_csv(lists.need(*TEST_LISTS), "video_id", "sentence")
@@ -34,8 +30,8 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
         train = lists.find(*TRAIN_LISTS)
         if train:
             _, sentences = _read_data(lists, lists.need("MSRVTT_data.json"))
-            make = partial(_make_train_item, sentences=sentences)
-            yield from make_items(lists.read_csv(train, "video_id"), "train", make)
+            rows = lists.read_csv(train, "video_id")
+            yield from make_items(rows, "train", _make_train_item, sentences)
         return
     names = [name for name in map(lists.find, FULL_LISTS) if name] or [lists.need(*FULL_LISTS)]
     for name in names:
@@ -43,7 +39,7 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
         rows = (
             Row(f"{name} videos[{number}]", number, video) for number, video in enumerate(videos)
         )
-        yield from make_items(rows, "train", partial(_make_full_item, sentences=sentences))
+        yield from make_items(rows, "train", _make_full_item, sentences)
 
 
 def _read_data(lists: OfficialLists, name: str) -> tuple[list[Any], Sentences]:

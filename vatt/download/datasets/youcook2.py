@@ -16,11 +16,7 @@ SPLITS: dict[str, Split] = {"training": "train", "validation": "test"}
 
 
 def read_youcook2(lists: OfficialLists, _: YouCook2Source) -> Iterator[Item]:
-    """Yield the videos with their sentences, each from its start to its end in the whole video.
-
-    Raises:
-        StageError: the list is missing or is not of the official form.
-    """
+    """Yield the videos with their sentences, each from its start to its end in the whole video."""
     name = lists.need("youcookii_annotations_trainval.json")
     content = lists.read_json(name)
     videos = content.get("database") if isinstance(content, dict) else None
