@@ -1,4 +1,4 @@
-"""Fetching from a server that misbehaves: every file ends right, and is asked for no more than needed."""
+"""A server that misbehaves: every file ends right, and is asked for no more than needed."""
 
 import hashlib
 import signal

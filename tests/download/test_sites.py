@@ -1,4 +1,4 @@
-"""Videos of sites, through the real yt-dlp: its generic site plays a file of a server on localhost."""
+"""Videos of sites, through the real yt-dlp: its generic site plays a file of a local server."""
 
 import errno
 import shutil

@@ -1,17 +1,14 @@
 """Listing and fetching, from a disk, from memory and from web servers that misbehave."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from tests.download.made_files import QuietHandler, read_tree, serve_with
 from tests.made_media import ODD_NAMES
 from vatt.core.errors import StageError
 from vatt.download.remote_files import HIDDEN
@@ -19,32 +16,8 @@ from vatt.download.storage import Storage, _modified_s, remove_others
 from vatt.params import FetchParams
 
 
-@contextmanager
-def serve(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve on localhost for the time of the block; yield the address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def fetch(source: Storage, folder: Path) -> dict[str, str | None]:
     return source.fetch_all(source.list_files(), folder)
-
-
-def read_tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -66,7 +39,7 @@ def test_local_copy_is_equal(original: Path, tmp_path: Path) -> None:
 
 
 def test_web_copy_is_equal(original: Path, tmp_path: Path) -> None:
-    with serve(partial(QuietHandler, directory=str(original.parent))) as address:
+    with serve_with(partial(QuietHandler, directory=str(original.parent))) as address:
         problems = fetch(Storage(f"{address}/a%20folder/"), tmp_path / "copy")
     assert set(problems.values()) == {None}
     assert read_tree(tmp_path / "copy") == read_tree(original)
@@ -187,7 +160,7 @@ class HostileHandler(QuietHandler):
 
 def test_hostile_web_server(tmp_path: Path) -> None:
     HostileHandler.tries = {}
-    with serve(HostileHandler) as address:
+    with serve_with(HostileHandler) as address:
         source = Storage(f"{address}/clips", FetchParams(tries=3, backoff_s=0.01))
         listed = source.list_files()
         files = {file.name: file for file in listed}.values()
@@ -227,7 +200,7 @@ def test_source_that_cannot_be_opened(url: str, message: str) -> None:
 
 def test_missing_web_folder() -> None:
     with (
-        serve(partial(QuietHandler, directory=str(Path(__file__).parent))) as address,
+        serve_with(partial(QuietHandler, directory=str(Path(__file__).parent))) as address,
         pytest.raises(StageError, match="cannot be listed"),
     ):
         Storage(f"{address}/none/").list_files()

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.download.made_files import QUICK
 from tests.download.misbehaving_server import serve
 from vatt.download.fetch import STATE_DIR, fetch_all
 from vatt.download.remote_files import RemoteFile
 from vatt.download.store import Store
-from vatt.params import FetchParams
 
-QUICK = FetchParams(tries=3, backoff_s=0.01, stall_s=5.0, min_free_gb=0.0)
 OUT = Path("out")
 
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from vatt.core.errors import StageError
 
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
-"""What a disk refuses until a person makes room or gives the right to write. A disk that cannot read
-(EIO) is none of these: another attempt, on another machine too, may succeed."""
+"""What a disk refuses until a person makes room or gives the right to write. EIO, of a disk that
+cannot read, is none of these: another attempt may succeed, on another machine, too."""
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -30,7 +30,7 @@ def require_space(folder: Path, num_bytes: int, min_free_gb: float) -> None:
     free_gb = shutil.disk_usage(folder).free / 1e9
     if free_gb - num_bytes / 1e9 < min_free_gb:
         raise StageError(
-            f"{folder}: {num_bytes / 1e9:.3f} GB are to come, {free_gb:.3f} GB of the disk are free "
+            f"{folder}: {num_bytes / 1e9:.3f} GB are to come, {free_gb:.3f} GB are free "
             f"and download.fetch.min_free_gb = {min_free_gb} must stay free; make room and run "
             "again: what came is kept"
         )

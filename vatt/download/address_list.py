@@ -79,11 +79,7 @@ class AddressedMedia:
         return problems | fetch.fetch_all(remote, folder, self._fetch)
 
     def open(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """Open a file to be read as a stream.
-
-        Raises:
-            StageError: it cannot be read.
-        """
+        """Open a file to be read as a stream; raise StageError if it cannot be read."""
         return Storage(file.address, self._fetch).open(file)
 
     def _unpack(self) -> Iterator[StoredFile]:

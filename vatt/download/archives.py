@@ -56,8 +56,8 @@ class _Member(NamedTuple):
 def unpack(archive: Path, folder: Path, min_free_gb: float) -> None:
     """Unpack an archive to `folder`, which appears whole or not at all; one that is there goes.
 
-    All of it is refused for a name that leaves the folder or is given twice, a link, a device, a pipe
-    or an encrypted member, and for more bytes than the limits or the member's own word allow.
+    All of it is refused for a name that leaves the folder or is given twice, a link, a device, a
+    pipe or an encrypted member, and for more bytes than the limits or the member's own word allow.
 
     Raises:
         ArchiveError: it is refused, damaged, or neither zip, tar nor tar.gz.

@@ -29,11 +29,14 @@ class ListCounts:
 
     def to_metrics(self) -> dict[str, Any]:
         """Return listed = found + missing + unusable, in all and by split, and what is unused."""
-        splits = [split for split in get_args(Split) if split in {key[0] for key in self.outcomes}]
-        by_split = {split: self._sum([split]) for split in splits}
-        return {**self._sum(splits), "unused": self.unused, "by_split": by_split}
+        by_split = {
+            split: self._sum(split)
+            for split in get_args(Split)
+            if split in {key[0] for key in self.outcomes}
+        }
+        return {**self._sum(*by_split), "unused": self.unused, "by_split": by_split}
 
-    def _sum(self, splits: list[Split]) -> dict[str, int]:
+    def _sum(self, *splits: Split) -> dict[str, int]:
         counts = {
             outcome: sum(self.outcomes[split, outcome] for split in splits)
             for outcome in get_args(Outcome)

@@ -78,7 +78,7 @@ def _axis_px(size_px: int) -> Float[np.ndarray, " N"]:
 def _move(
     motion: str, times_s: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the shape's centre x, y and its radius at each time, in half heights of the picture."""
+    """Return the shape's x, y and radius at each time, in half heights of the picture."""
     x, y = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
     radius = np.float32(rng.uniform(0.5, 0.65))
     turn = rng.random(dtype=np.float32)
@@ -127,23 +127,17 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
     step = 2 * np.pi / TEXTURE_PERIOD_PX[material]
     column = step * _axis_px(WIDTH_PX)[None, :] + rng.uniform(-1, 1)
     row = step * _axis_px(HEIGHT_PX)[:, None] + rng.uniform(-1, 1)
-    match material:
-        case "metal":  # fine lines across
-            texture = np.sin(row + 0 * column)
-        case "wood":  # upright grain
-            texture = np.sin(column + 0 * row)
-        case "glass":  # a slanting gleam
-            texture = np.sin(column + row)
-        case "stone":  # blocks
-            texture = 1.5 * np.sin(column) * np.sin(row)
-        case "brick":  # a slant the other way
-            texture = np.sin(column - row)
-        case "cloth":  # a fine weave
-            texture = 2 * np.sin(column) * np.sin(row)
-        case "rubber":  # dots
-            texture = np.cos(column) + np.cos(row)
-        case _:  # waves
-            texture = np.sin(2 * row + 2 * np.sin(column))
+    textures = {
+        "metal": np.sin(row + 0 * column),  # fine lines across
+        "wood": np.sin(column + 0 * row),  # upright grain
+        "glass": np.sin(column + row),  # a slanting gleam
+        "stone": 1.5 * np.sin(column) * np.sin(row),  # blocks
+        "brick": np.sin(column - row),  # a slant the other way
+        "cloth": 2 * np.sin(column) * np.sin(row),  # a fine weave
+        "rubber": np.cos(column) + np.cos(row),  # dots
+        "water": np.sin(2 * row + 2 * np.sin(column)),  # waves
+    }
+    texture = textures[material]
     grain = rng.normal(0, 0.03, (HEIGHT_PX, WIDTH_PX, 3))
     wall: np.ndarray = 0.25 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
     return wall.astype(np.float32)

@@ -9,19 +9,14 @@ import csv
 import hashlib
 import io
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.address_list import (
-    ARCHIVES,
-    AddressedMedia,
-    Media,
-    fetch_media,
-    read_addresses,
-)
+from vatt.download.address_list import ARCHIVES, AddressedMedia, Media, fetch_media, read_addresses
 from vatt.download.collection import Collection, describe_captions
 from vatt.download.corpus_captions import stream_captions
 from vatt.download.labels import FileLabels, read_labels
@@ -79,11 +74,7 @@ class _Reader:
     """Turns the files of a folder into manifest rows and a list of ignored files."""
 
     def __init__(self, source: LabelledSource, download_dir: Path, media: Media) -> None:
-        """List the files; read the labels and the file of all captions.
-
-        Raises:
-            StageError: one of them cannot be read.
-        """
+        """List the files; read the labels and the file of all captions."""
         self._source, self._download_dir, self._media = source, download_dir, media
         self._listed = media.list_files()
         self._files = {file.name: file for file in reversed(self._listed)}
@@ -146,15 +137,14 @@ class _Reader:
 
     def _add_media(self, name: str) -> None:
         """Add the row of a media file: its first caption file, else what others say of it."""
-        if problem := self._problems[name]:
-            self._fail(name, problem)
-            return
         beside = self._captions.get(name)
-        if beside:
-            captions = describe_captions(self._source.name, beside[0], self._problems[beside[0]])
+        if problem := self._problems[name]:
+            self._add(name, reason=problem)
+        elif beside:
+            problem = self._problems[beside[0]]
+            self._add(name, describe_captions(self._source.name, beside[0], problem))
         else:
-            captions = self._write_captions(name)
-        self._collection.add(name, self._split(name), self._annotations(name), captions)
+            self._add(name, self._write_captions(name))
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
@@ -163,13 +153,13 @@ class _Reader:
         for name in sorted(names - {self._source.labels_csv}):
             problem = self._files[name].problem
             if problem and problem != HIDDEN and _may_hold_input(name):
-                self._fail(name, problem)
+                self._add(name, reason=problem)
             elif problem:
                 self._collection.ignore(name, problem)
             elif name in used:
                 self._collection.ignore(name, f"{used[name]} is used instead")
             elif captions_format(name) in ("vtt", "srt"):
-                self._fail(name, "no media file of the same name is beside this caption file")
+                self._add(name, reason="no media file of the same name is beside this caption file")
             else:
                 self._collection.ignore(name, "neither a media file nor the captions of one")
 
@@ -178,7 +168,7 @@ class _Reader:
         for number, file in enumerate(self._listed):
             if file is not self._files[file.name]:
                 reason = f"another file is called {file.name} too"
-                self._fail(f"{file.name} (file {number})", reason)
+                self._add(f"{file.name} (file {number})", reason=reason)
 
     def _add_labels_without_media(self) -> None:
         """Add a failed row for each path of the labels that is no media file of the folder.
@@ -189,25 +179,19 @@ class _Reader:
         for name in sorted(self._labels.keys() - known):
             file = self._labels[name]
             if name not in self._problems or file.annotations:
-                self._fail(name, f"{file.place}: path = {name!r}: is no media file of the folder")
+                reason = f"{file.place}: path = {name!r}: is no media file of the folder"
+                self._add(name, reason=reason)
 
-    def _fail(self, name: str, reason: str) -> None:
-        annotations = self._annotations(name)
-        self._collection.add(name, self._split(name), annotations, reason=reason)
-
-    def _split(self, name: str) -> Split:
-        source, labels = self._source, self._labels.get(name)
-        drawn = draw_split(name, source.validation_rate, source.test_rate)
-        return (labels.split if labels else None) or drawn
-
-    def _annotations(self, name: str) -> tuple[Annotation, ...]:
-        """Rows of the labels, and the name of the folder that holds the file, if asked for."""
-        labels = self._labels.get(name)
-        found = list(labels.annotations) if labels else []
-        folder = PurePosixPath(name).parent.name
-        if self._source.labels_from_folders and folder:
-            found.append(Annotation(self._source.labels_from_folders, folder))
-        return tuple(found)
+    def _add(
+        self, name: str, captions: Mapping[str, Any] | None = None, reason: str | None = None
+    ) -> None:
+        """Add a row with what the labels say; the folder of the file is one, too, if asked for."""
+        source, labels = self._source, self._labels.get(name, FileLabels(""))
+        split = labels.split or draw_split(name, source.validation_rate, source.test_rate)
+        notes, folder = tuple(labels.annotations), PurePosixPath(name).parent.name
+        if source.labels_from_folders and folder:
+            notes += (Annotation(source.labels_from_folders, folder),)
+        self._collection.add(name, split, notes, captions, reason)
 
     def _write_captions(self, name: str) -> dict[str, Any]:
         """Write a caption file from HowTo100M's file of all captions, or the labels' narration.

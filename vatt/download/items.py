@@ -52,11 +52,7 @@ def check_identifier(value: str, field: str) -> str:
 
 
 def read_seconds(value: Any, field: str) -> float:
-    """Return a number of seconds, 0 or more, however it is written.
-
-    Raises:
-        RowError: it is none.
-    """
+    """Return a number of seconds, 0 or more, however it is written; raise RowError for others."""
     time_s = parse_seconds(value)
     if not (math.isfinite(time_s) and time_s >= 0):
         raise RowError(f"{field} = {value!r}: must be a number of seconds, 0 or more")
@@ -64,11 +60,7 @@ def read_seconds(value: Any, field: str) -> float:
 
 
 def check_part(start_s: float, end_s: float, field: str = "") -> tuple[float, float]:
-    """Return start and end of a part of a video; `field` stands in the error.
-
-    Raises:
-        RowError: it does not end after its start.
-    """
+    """Return start and end; raise RowError, which names `field`, where that is no part."""
     if end_s <= start_s:
         field = field and f"{field}: "
         raise RowError(f"{field}end = {end_s:g}: must be after start = {start_s:g}")

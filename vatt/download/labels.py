@@ -60,7 +60,7 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
             texts = {key: (fields.get(key) or "").strip() for key in fields if key}
             row = Row(f"{name} line {rows.line_num}", rows.line_num, texts)
             try:
-                _add_row(labels, row, texts)
+                _add_row(labels, row)
             except RowError as error:
                 problems.append(f"{row.place}: {error}")
     except (csv.Error, CaptionError) as error:
@@ -71,8 +71,9 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     return labels
 
 
-def _add_row(labels: dict[str, FileLabels], row: Row, fields: Mapping[str, str]) -> None:
+def _add_row(labels: dict[str, FileLabels], row: Row) -> None:
     """Check one row and add it to the labels of its file."""
+    fields: Mapping[str, str] = row.fields
     path, task = str(PurePosixPath(row.text("path"))), row.text("task")
     start_s = end_s = None
     if fields.get("start") or fields.get("end"):

@@ -79,11 +79,7 @@ class Ledger:
     """The open database."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """Prepare the database; make the table where there is none.
-
-        Raises:
-            sqlite3.DatabaseError: it is no ledger, or one of another version of this program.
-        """
+        """Prepare the database; sqlite3.DatabaseError says that it is no ledger of this version."""
         self._database = database
         database.execute("PRAGMA journal_mode = WAL")  # readers and this writer do not wait
         database.execute("PRAGMA synchronous = NORMAL")

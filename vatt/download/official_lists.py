@@ -15,14 +15,14 @@ from vatt.params import FetchParams
 
 
 class OfficialLists:
-    """The folder of a data set's annotation files."""
+    """The folder of a data set's annotation files.
+
+    StageError names the folder or file, and the line, that is missing, cannot be read, is not in
+    UTF-8 or lacks a column.
+    """
 
     def __init__(self, url: str, fetch: FetchParams) -> None:
-        """List the folder.
-
-        Raises:
-            StageError: it does not exist or cannot be listed.
-        """
+        """List the folder."""
         self._url = url
         self.storage = Storage(url, fetch, "annotations")
         self.files: dict[str, StoredFile] = {
@@ -44,11 +44,7 @@ class OfficialLists:
         return sorted(path for path in self.files if path.endswith(ending))
 
     def need(self, *names: str) -> str:
-        """Return the first of these files that is there.
-
-        Raises:
-            StageError: none of them is.
-        """
+        """Return the first of these files that is there; raise StageError if none is."""
         found = self.find(*names)
         if found is None:
             raise StageError(
@@ -63,11 +59,7 @@ class OfficialLists:
         return [column.strip() for column in header]
 
     def read_csv(self, name: str, *columns: str) -> Iterator[Row]:
-        """Yield the rows of a CSV whose header holds at least these columns.
-
-        Raises:
-            StageError: a column is missing, or the file is no CSV in UTF-8.
-        """
+        """Yield the rows of a CSV whose header holds at least these columns."""
         header = self.columns(name)
         missing = [column for column in columns if column not in header]
         if missing:
@@ -80,11 +72,7 @@ class OfficialLists:
         yield from rows
 
     def read_bare_csv(self, name: str, *columns: str) -> Iterator[Row]:
-        """Yield the rows of a CSV without header; lines that begin with # are none.
-
-        Raises:
-            StageError: the file is no CSV in UTF-8.
-        """
+        """Yield the rows of a CSV without header; lines that begin with # are none."""
         last = 0
         for line, values in self._read(name, skipinitialspace=True):
             first, last = last + 1, line
@@ -96,21 +84,13 @@ class OfficialLists:
                 yield Row(f"{name} line {first}", first, fields, problem)
 
     def read_words(self, name: str, *columns: str) -> Iterator[Row]:
-        """Yield the lines of a text as words between spaces; empty lines are none.
-
-        Raises:
-            StageError: the file is no text in UTF-8.
-        """
+        """Yield the lines of a text as words between spaces; empty lines are none."""
         for line, values in self._read(name, delimiter=" ", quoting=csv.QUOTE_NONE):
             if words := " ".join(values).split():
                 yield Row(f"{name} line {line}", line, dict(zip(columns, words, strict=False)))
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file whole.
-
-        Raises:
-            StageError: it is no JSON.
-        """
+        """Read a JSON file whole."""
         with self.storage.open(self.files[name]) as file:
             try:
                 content = json.load(file, object_pairs_hook=_refuse_doubles)
@@ -121,11 +101,7 @@ class OfficialLists:
                 raise StageError(f"{name}: is not JSON: {error}") from error
 
     def _read(self, name: str, **dialect: Any) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line where each row of a CSV ends, and the row.
-
-        Raises:
-            StageError: a row cannot be read; file and line are named.
-        """
+        """Yield the line where each row of a CSV ends, and the row."""
         with self.storage.open(self.files[name]) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             rows = csv.reader(text, **dialect)

@@ -56,11 +56,7 @@ class Storage:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     def refuse_overlap(self, download_dir: Path) -> None:
-        """Refuse a local folder that holds `download_dir`, or lies in it: it would copy itself.
-
-        Raises:
-            StageError: it is such a folder.
-        """
+        """Raise StageError for a local folder that holds `download_dir`, or lies in it."""
         target = download_dir.resolve()
         root = Path(self._root).resolve()
         if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
@@ -89,11 +85,7 @@ class Storage:
 
     @contextmanager
     def open(self, file: StoredFile) -> Iterator[BinaryIO]:
-        """Open a file to be read as a stream.
-
-        Raises:
-            StageError: it cannot be read.
-        """
+        """Open a file to be read as a stream; raise StageError if it cannot be read."""
         try:
             with self._files.open(file.address, "rb") as stream:
                 yield stream
