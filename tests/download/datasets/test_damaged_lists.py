@@ -101,7 +101,7 @@ def check(tmp_path: Path, kind: str, seeds: range) -> None:
             assert name in refused or "holds no CSV with the columns" in refused, seed
             continue
         num_used += 1
-        assert collection.counts
+        assert collection.counts is not None
         items = collection.metrics
         rows = {row.video_id for row in collection.entries}
         files = {*names, "extra.wav", "README"}
