@@ -121,6 +121,31 @@ def test_the_same_again_is_the_same_and_media_must_not_hold_the_copy(tmp_path: P
         collect(tmp_path, "esc50", media=str(tmp_path))
 
 
+VALIDATION: dict[str, tuple[str, str, str, list[str]]] = {
+    "ucf101": ("trainlist01.txt", "a/{}", "_", [f"v_a_g{n:02d}" for n in range(40)]),
+    "hmdb51": ("a_test_split1.txt", "{} 1", "_", [f"film{n}_a_u_nm_np1_med" for n in range(40)]),
+    "esc50": ("esc50.csv", "{},2,dog", "-", [f"2-{n}" for n in range(40)]),
+}
+"""The list, a row of it, what parts a recording's name from its clips', the names of recordings."""
+
+
+@pytest.mark.parametrize("kind", VALIDATION)
+def test_validation_takes_whole_recordings_of_the_training_data(tmp_path: Path, kind: str) -> None:
+    file, row, mark, recordings = VALIDATION[kind]
+    clips = [f"{recording}{mark}{clip}.avi" for recording in recordings for clip in "ABC"]
+    lists = {"testlist01.txt": "", file: "".join(f"{row.format(clip)}\n" for clip in clips)}
+    if kind == "esc50":
+        lists[file] = f"filename,fold,category\n{lists[file]}1-1-A.avi,1,dog\n"
+    write_lists(tmp_path, lists)
+    write_media(tmp_path / "media", *clips, "1-1-A.avi")
+    found = collect(tmp_path, kind, validation_rate=0.5).splits
+    drawn = {name for name, split in found.items() if split == "validation"}
+    whole = {name.rpartition(mark)[0] for name in drawn}
+    assert 10 <= len(whole) <= 30
+    assert len(drawn) == 3 * len(whole)
+    assert found.get("1-1-A.avi", "test") == "test"
+
+
 NUM_ROWS = 200_000
 
 

@@ -64,7 +64,7 @@ def fetch_all(
     """
     with open_ledger(state_dir) as ledger:
         store = Store(folder, state_dir / "partial" / folder.name, params.min_free_gb)
-        return _Run(files, store, params, ledger).fetch(recheck)
+        return _FetchRun(files, store, params, ledger).fetch(recheck)
 
 
 @dataclass
@@ -81,7 +81,7 @@ class _Host:
     """Why its files are left to the next run."""
 
 
-class _Run:
+class _FetchRun:
     """One call of `fetch_all`: what its workers share."""
 
     def __init__(
@@ -93,7 +93,7 @@ class _Run:
         self._rows = ledger.open_rows(store.folder.as_posix(), self._files.values())
         self._stopped = threading.Event()
         self._failures: Counter[str] = Counter()
-        """Of this run, by name."""
+        """How often each file failed in this run."""
         self._counted_bytes = {row.number: row.num_bytes for row in self._rows.values()}
         self._received_bytes = 0
 

@@ -78,7 +78,7 @@ class _Reader:
         self._source, self._download_dir, self._media = source, download_dir, media
         self._listed = media.list_files()
         self._files = {file.name: file for file in reversed(self._listed)}
-        """Of files with equal names the first one counts."""
+        """By name; the first of files with equal names counts."""
         self._names = sorted(name for name, file in self._files.items() if _is_media(file))
         texts = {
             name

@@ -1,6 +1,6 @@
 """Miniatures of data sets: official lists and media of a few bytes, and what becomes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,12 @@ class Found:
     def ignored(self) -> dict[str, str]:
         """The reasons of what is no input."""
         return {file.path: file.reason for file in self.collection.ignored}
+
+
+def name_rows(file: str, problems: Sequence[str], first: int = 2) -> dict[str, str]:
+    """Return the failed rows for bad lines that follow each other from the line `first`."""
+    places = [f"{file} line {line}" for line in range(first, first + len(problems))]
+    return {place: f"{place}: {problem}" for place, problem in zip(places, problems, strict=True)}
 
 
 def collect(tmp_path: Path, kind: str, **changes: object) -> Found:

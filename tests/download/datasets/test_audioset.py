@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import collect, write_lists, write_media
+from tests.download.datasets.miniature import collect, name_rows, write_lists, write_media
 from tests.made_media import Clip, write_clip
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
@@ -88,15 +88,13 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     name = "eval_segments.csv"
     rows = f'{HEAD}a/b, 0, 10, "/m/04rlf"\nabc, 0, 10, "/m/04rlf,/m/none"\nabc, 0\nabc, 0, inf, x\n'
     write_lists(tmp_path, {name: rows, "class_labels_indices.csv": CLASSES})
-    assert collect(tmp_path, "audioset").failed == {
-        f"{name} line {line}": f"{name} line {line}: {problem}"
-        for line, problem in {
-            4: "id = 'a/b': must be an id of letters, digits, _ and -",
-            5: "label = '/m/none': is not in class_labels_indices.csv",
-            6: "end: is empty",
-            7: "end = 'inf': must be a number of seconds, 0 or more",
-        }.items()
-    }
+    problems = [
+        "id = 'a/b': must be an id of letters, digits, _ and -",
+        "label = '/m/none': is not in class_labels_indices.csv",
+        "end: is empty",
+        "end = 'inf': must be a number of seconds, 0 or more",
+    ]
+    assert collect(tmp_path, "audioset").failed == name_rows(name, problems, first=4)
 
 
 def test_missing_lists_are_named(tmp_path: Path) -> None:

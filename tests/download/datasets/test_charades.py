@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.download.datasets.miniature import collect, write_lists, write_media
+from tests.download.datasets.miniature import collect, name_rows, write_lists, write_media
 from vatt.corpus.manifest import Annotation
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
@@ -42,7 +42,4 @@ def test_bad_actions_are_named(tmp_path: Path) -> None:
         "actions = '-1': must be a number of seconds, 0 or more",
         "id = '../x': must be an id of letters, digits, _ and -",
     ]
-    assert collect(tmp_path, "charades").failed == {
-        f"{name} line {line}": f"{name} line {line}: {problem}"
-        for line, problem in enumerate(problems, start=2)
-    }
+    assert collect(tmp_path, "charades").failed == name_rows(name, problems)

@@ -66,23 +66,3 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     write_lists(tmp_path, {"esc50.csv": "filename,target\n"})
     with pytest.raises(StageError, match=r"esc50\.csv: has no column fold, category; its header"):
         collect(tmp_path, "esc50")
-
-
-def test_validation_takes_whole_recordings_of_the_training_folds(tmp_path: Path) -> None:
-    files = [
-        f"{fold}-{100 * fold + number}-{take}-0.wav"
-        for fold in (1, 2, 3)
-        for number in range(20)
-        for take in "AB"
-    ]
-    rows = "".join(f"{file},{file[0]},0,dog,True,1,A\n" for file in files)
-    write_lists(tmp_path, {"esc50.csv": HEADER + rows})
-    write_media(tmp_path / "media", *files)
-    found = collect(tmp_path, "esc50", validation_rate=0.5).splits
-    assert {file for file, split in found.items() if split == "test"} == set(files[:40])
-    drawn = {file for file, split in found.items() if split == "validation"}
-    assert 16 <= len(drawn) <= 64  # of 80, in pairs: 3 standard deviations are 38
-    assert all(
-        found[f"{recording}-A-0.wav"] == found[f"{recording}-B-0.wav"]
-        for recording in {file.rsplit("-", 2)[0] for file in files}
-    )

@@ -65,14 +65,3 @@ def test_wrong_codes_are_named(tmp_path: Path) -> None:
 def test_no_list_of_the_fold(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"holds no <class>_test_split1\.txt"):
         collect(tmp_path, "hmdb51")
-
-
-def test_validation_takes_whole_recordings(tmp_path: Path) -> None:
-    files = [f"film{film}_wave_u_nm_np1_ba_med_{clip}.avi" for film in range(40) for clip in (0, 1)]
-    rows = "".join(f"{file} 1\n" for file in files)
-    write_files(tmp_path / "lists", {"wave_test_split1.txt": rows})
-    write_media(tmp_path / "media", *files)
-    found = collect(tmp_path, "hmdb51", validation_rate=0.5).splits
-    films = {file.split("_")[0] for file, split in found.items() if split == "validation"}
-    assert 10 <= len(films) <= 30
-    assert sum(split == "validation" for split in found.values()) == 2 * len(films)

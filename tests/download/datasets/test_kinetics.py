@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import collect, write_lists, write_media
+from tests.download.datasets.miniature import collect, name_rows, write_lists, write_media
 from tests.made_media import Clip, write_clip
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
@@ -90,10 +90,7 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     ]
     collection = collect(tmp_path, "kinetics")
     assert collection.counts == {"train": (0, 0, len(problems))}
-    assert collection.failed == {
-        f"train.csv line {line}": f"train.csv line {line}: {problem}"
-        for line, problem in enumerate(problems, start=2)
-    }
+    assert collection.failed == name_rows("train.csv", problems)
 
 
 def test_no_list_has_the_columns(tmp_path: Path) -> None:

@@ -138,14 +138,3 @@ def test_lists_that_cannot_be_used_are_named(
     write_lists(tmp_path, files)
     with pytest.raises(StageError, match=problem):
         collect(tmp_path, "ucf101")
-
-
-def test_validation_takes_whole_groups(tmp_path: Path) -> None:
-    files = [f"v_a_g{group:02d}_c{clip:02d}.avi" for group in range(40) for clip in (1, 2, 3)]
-    rows = "".join(f"a/{file} 1\n" for file in files)
-    write_lists(tmp_path, {"trainlist01.txt": rows, "testlist01.txt": ""})
-    write_media(tmp_path / "media", *files)
-    found = collect(tmp_path, "ucf101", validation_rate=0.5).splits
-    groups = {file.rpartition("_")[0] for file, split in found.items() if split == "validation"}
-    assert 10 <= len(groups) <= 30
-    assert sum(split == "validation" for split in found.values()) == 3 * len(groups)
