@@ -147,7 +147,7 @@ class _FetchRun:
         try:
             async with open_session(self._params) as session, asyncio.TaskGroup() as workers:
                 self._client = Client(session, self._params, self._record)
-                for host in hosts.values():
+                for host in hosts.values():  # a task for each of a million files would take GBs
                     for _ in range(min(self._params.connections_per_host, len(host.waiting))):
                         workers.create_task(self._work(host))
         finally:

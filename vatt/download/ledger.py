@@ -129,7 +129,7 @@ def open_ledger(state_dir: Path) -> Iterator[Ledger]:
             raise StageError(
                 f"{state_dir}: another download is running here; wait for it or stop it"
             ) from error
-        database = sqlite3.connect(path, timeout=30)
+        database = sqlite3.connect(path, timeout=30)  # somebody may be reading it
         try:
             try:
                 ledger = Ledger(database)

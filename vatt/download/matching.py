@@ -81,6 +81,7 @@ class ItemFiles:
         elif not files:
             self._fail(item, "missing", f"{MISSING}no media file is called {item.names[0]}")
         else:
+            # Names are of no more use, and those of millions of items fill the memory.
             self._assign(item._replace(names=(), part_s=part_s), files)
 
     def add_media(

@@ -73,7 +73,7 @@ class OfficialLists:
 
     def read_bare_csv(self, name: str, *columns: str) -> Iterator[Row]:
         """Yield the rows of a CSV without header; lines that begin with # are none."""
-        last = 0
+        last = 0  # csv gives the line where a row ends; it is named by the one where it begins
         for line, values in self._read(name, skipinitialspace=True):
             first, last = last + 1, line
             if values and not values[0].startswith("#"):

@@ -45,7 +45,7 @@ def collect_catalogue(
     listed = media.list_files()
     suffixes = IMAGE_SUFFIXES if isinstance(source, kinds.ImageNetSource) else MEDIA_SUFFIXES
     index = MediaIndex(listed, suffixes)
-    lists.media_names = index.files
+    lists.media_names = index.files  # ImageNet's folders of classes are its list
     items = ItemFiles(source.name, index)
     for item in _read_items(source, lists):
         items.add(_draw_validation(item, source))

@@ -81,7 +81,7 @@ def check_remote(file: RemoteFile) -> str | None:
         return f"the name is too long: {MAX_NAME_BYTES} bytes a part, {MAX_PATH} letters in all"
     try:
         parts = urlsplit(file.address)
-        hostname, _ = parts.hostname, parts.port
+        hostname, _ = parts.hostname, parts.port  # a bad port raises when it is read
     except ValueError as error:
         return f"the address cannot be read: {error}"
     if parts.scheme not in ("http", "https") or not hostname:
