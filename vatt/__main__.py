@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from vatt.core.disk import telling_disk_errors
+from vatt.core.disk import name_disk_errors
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.params import TASKS, Params, format_settings, load_params
@@ -116,7 +116,7 @@ def main() -> int:
         if arguments.stage == "describe":
             print(importlib.import_module("vatt.description").describe(arguments.params, params))
             return 0
-        with telling_disk_errors(Path("data"), Path("metrics"), Path(".cache")):
+        with name_disk_errors(Path("data"), Path("metrics"), Path(".cache")):
             write_json(metrics_path, run_stage(arguments.stage, task, params))
     except StageError as error:
         print(f"{' '.join(words)}: {error}", file=sys.stderr)

@@ -1,11 +1,12 @@
 """A folder for each test, because fetching keeps its ledger there, and a server of media."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import serve
+from tests.download.made_files import QuietHandler, serve_with
 
 
 @pytest.fixture(autouse=True)
@@ -20,5 +21,6 @@ def current_folder(
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server of `media/`."""
-    with serve(tmp_path / "media") as address:
+    (tmp_path / "media").mkdir()
+    with serve_with(partial(QuietHandler, directory=str(tmp_path / "media"))) as address:
         yield address

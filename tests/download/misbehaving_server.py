@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.download.made_files import serve_with
 
 
 def content_of(path: str, num_bytes: int = 300_000) -> bytes:
@@ -53,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             record.times_s.append(time.monotonic())
             record.running += 1
             record.most_running = max(record.most_running, record.running)
+            self.content = record.files.setdefault(self.path, content_of(self.path))
+        self.tag = f'"{hashlib.md5(self.content).hexdigest()}"'
         try:
             time.sleep(record.delay_s)
             self.tries = record.count(self.path)
@@ -64,9 +68,10 @@ class Handler(BaseHTTPRequestHandler):
             with record.lock:
                 record.running -= 1
 
-    def content(self) -> bytes:
+    def hold(self, content: bytes) -> None:
+        """Hold other content from now on."""
         with self.record.lock:
-            return self.record.files.setdefault(self.path, content_of(self.path))
+            self.record.files[self.path] = content
 
     def send_head(self, status: int, **headers: str) -> None:
         self.send_response(status)
@@ -74,68 +79,60 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
+    def send_part(self, num_bytes: int, with_tag: bool = True) -> None:
+        """Say that all is to come, and send a part of it."""
+        tags = {"ETag": self.tag} if with_tag else {}
+        self.send_head(200, Content_Length=str(len(self.content)), **tags)
+        self.wfile.write(self.content[:num_bytes])
+        self.close_connection = True
+
+    def send_rest(self, start: int) -> None:
+        size = len(self.content)
+        place = f"bytes {start}-{size - 1}/{size}"
+        self.send_head(206, Content_Length=str(size - start), Content_Range=place, ETag=self.tag)
+        self.write(self.content[start:])
+
     def answer_well(self, with_tag: bool = True, with_ranges: bool = True) -> None:
-        content = self.content()
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
-        tags = {"ETag": tag} if with_tag else {}
-        if with_tag and self.headers.get("If-None-Match") == tag:
+        tags = {"ETag": self.tag} if with_tag else {}
+        asked = self.headers.get("Range")
+        if with_tag and self.headers.get("If-None-Match") == self.tag:
             self.send_head(304, **tags)
-            return
-        asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        if asked and with_ranges and condition in (None, tag):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            size = len(content)
-            headers = {"Content_Range": f"bytes {start}-{size - 1}/{size}", **tags}
-            content = content[start:]
-            self.send_head(206, Content_Length=str(len(content)), **headers)
+        elif asked and with_ranges and self.headers.get("If-Range") in (None, self.tag):
+            self.send_rest(int(asked.removeprefix("bytes=").removesuffix("-")))
         else:
-            self.send_head(200, Content_Length=str(len(content)), **tags)
-        self.write(content)
+            self.send_head(200, Content_Length=str(len(self.content)), **tags)
+            self.write(self.content)
 
     def write(self, content: bytes) -> None:
         rate = self.record.bytes_per_s
-        if rate is None:
-            self.wfile.write(content)
-            return
-        step = 64 * 1024
+        step = 64 * 1024 if rate else len(content) or 1
         for start in range(0, len(content), step):
             self.wfile.write(content[start : start + step])
-            time.sleep(step / rate)
+            time.sleep(step / rate if rate else 0.0)
 
     def answer_half(self) -> None:
         """Send half of what is said to come; the rest when asked for it."""
-        content = self.content()
         if self.headers.get("Range"):
             self.answer_well()
-            return
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
-        self.send_head(200, Content_Length=str(len(content)), ETag=tag)
-        self.wfile.write(content[: len(content) // 2])
-        self.close_connection = True
+        else:
+            self.send_part(len(self.content) // 2)
 
     def answer_always_half(self) -> None:
-        content = self.content()
-        self.send_head(200, Content_Length=str(len(content)))
-        self.wfile.write(content[: len(content) // 2])
-        self.close_connection = True
+        self.send_part(len(self.content) // 2, with_tag=False)
 
     def answer_half_chunk(self) -> None:
         """Break off in a chunk the first time: no length tells that something is missing."""
-        content = self.content()
         self.send_head(200, Transfer_Encoding="chunked")
-        self.wfile.write(f"{len(content):x}\r\n".encode())
+        self.wfile.write(f"{len(self.content):x}\r\n".encode())
         if self.tries == 1:
-            self.wfile.write(content[:1000])
+            self.wfile.write(self.content[:1000])
             self.close_connection = True
         else:
-            self.wfile.write(content + b"\r\n0\r\n\r\n")
+            self.wfile.write(self.content + b"\r\n0\r\n\r\n")
 
     def answer_no_ranges(self) -> None:
         """Break off the first time; then ignore what range is asked for."""
-        if self.tries == 1:
-            self.answer_half()
-        else:
-            self.answer_well(with_ranges=False)
+        self.answer_half() if self.tries == 1 else self.answer_no_seeking()
 
     def answer_no_seeking(self) -> None:
         self.answer_well(with_ranges=False)
@@ -153,8 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         """Hold other bytes, under another tag, when asked for the rest."""
         if self.tries == 1:
             self.answer_half()
-            with self.record.lock:
-                self.record.files[self.path] = content_of(f"new {self.path}", 310_000)
+            self.hold(content_of(f"new {self.path}", 310_000))
         else:
             self.answer_well()
 
@@ -162,54 +158,33 @@ class Handler(BaseHTTPRequestHandler):
         """As above, but send the rest of the new bytes as if nothing had happened."""
         if self.tries == 1:
             self.answer_half()
-            with self.record.lock:
-                self.record.files[self.path] = content_of(f"new {self.path}")
-        elif self.headers.get("Range"):
-            del self.headers["If-Range"]
-            self.answer_well()
+            self.hold(content_of(f"new {self.path}"))
         else:
+            del self.headers["If-Range"]
             self.answer_well()
 
     def answer_other_range(self) -> None:
         """Begin somewhere else than asked."""
-        if self.tries == 1:
-            self.answer_half()
-        elif self.headers.get("Range"):
-            content = self.content()
-            tag = f'"{hashlib.md5(content).hexdigest()}"'
-            size = len(content)
-            headers = {"Content_Range": f"bytes 10-{size - 1}/{size}", "ETag": tag}
-            self.send_head(206, Content_Length=str(size - 10), **headers)
-            self.wfile.write(content[10:])
+        if self.tries > 1 and self.headers.get("Range"):
+            self.send_rest(10)
         else:
-            self.answer_well()
+            self.answer_half() if self.tries == 1 else self.answer_well()
 
     def answer_untagged(self) -> None:
         """Break off the first time; nothing names the bytes, so that no rest may be appended."""
-        if self.tries == 1:
-            self.answer_always_half()
-        else:
-            self.answer_well(with_tag=False)
+        self.answer_always_half() if self.tries == 1 else self.answer_plain()
 
     def answer_stall_before(self) -> None:
         """Say nothing the first time."""
-        if self.tries == 1:
-            time.sleep(2.5)
-            self.close_connection = True
-        else:
-            self.answer_well()
+        self.answer_stall_always() if self.tries == 1 else self.answer_well()
 
     def answer_stall_within(self) -> None:
         """Send a part, then nothing, the first time."""
         if self.headers.get("Range"):
             self.answer_well()
-            return
-        content = self.content()
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
-        self.send_head(200, Content_Length=str(len(content)), ETag=tag)
-        self.wfile.write(content[:100_000])
-        time.sleep(2.5)
-        self.close_connection = True
+        else:
+            self.send_part(100_000)
+            time.sleep(2.5)
 
     def answer_stall_always(self) -> None:
         time.sleep(2.5)
@@ -217,19 +192,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_drip(self) -> None:
         """Send a byte now and then the first time: no read ever waits long."""
-        content = self.content()
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
-        if self.tries > 1:
-            self.answer_well()
-            return
-        self.send_head(200, Content_Length=str(len(content)), ETag=tag)
-        for byte in content[:1000]:
-            self.wfile.write(bytes([byte]))
-            time.sleep(0.05)
+        self.answer_drip_always() if self.tries == 1 else self.answer_well()
 
     def answer_drip_always(self) -> None:
-        self.tries = 1
-        self.answer_drip()
+        self.send_part(0)
+        for byte in self.content[:1000]:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.05)
 
     def answer_refuse(self) -> None:
         """/refuse/404/name answers 404."""
@@ -252,10 +221,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_close(self) -> None:
         """Close the connection at once, twice."""
-        if self.tries <= 2:
-            self.close_connection = True
-        else:
-            self.answer_well()
+        self.answer_close_always() if self.tries <= 2 else self.answer_well()
 
     def answer_close_always(self) -> None:
         self.close_connection = True
@@ -271,26 +237,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(302, Content_Length="0", Location="file:///etc/hostname")
 
 
-class Server(ThreadingHTTPServer):
-    """Leaves at once, and says nothing of those who close their connection."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass
-
-
 @contextmanager
 def serve() -> Iterator[tuple[str, Record]]:
     """Serve for the time of the block; yield the address and the record."""
     record = Record()
-    handler = type("BoundHandler", (Handler,), {"record": record})
-    with Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", record
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_with(type("BoundHandler", (Handler,), {"record": record})) as address:
+        yield address, record

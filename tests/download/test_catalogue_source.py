@@ -1,6 +1,8 @@
 """Data sets of the paper: every item and every file is accounted for, also when there are many."""
 
+import importlib
 import os
+import pkgutil
 import time
 import tracemalloc
 from pathlib import Path
@@ -9,32 +11,28 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.download.datasets.miniature import (
-    ESC50,
-    FETCH,
-    collect,
-    counts,
-    failed,
-    ignored,
-    labels,
-    ok,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import ESC50, FETCH, Found, collect, write_lists, write_media
+from tests.download.made_files import write_files
 from vatt.core.errors import StageError
+from vatt.download import datasets
 from vatt.download.datasets.audioset import read_audioset
 from vatt.download.official_lists import OfficialLists
-from vatt.download.official_source import READERS, collect_catalogue
+from vatt.download.official_source import collect_catalogue
 from vatt.params import DownloadParams, FetchParams, Source
-from vatt.params.sources import AudioSetSource, CatalogueSource, ImageNetSource
+from vatt.params.sources import AudioSetSource, CatalogueSource
 
 
 def test_every_kind_has_a_reader() -> None:
-    kinds = get_args(get_args(Source)[0])
-    assert {*READERS, ImageNetSource} == {
-        kind for kind in kinds if issubclass(kind, CatalogueSource)
+    kinds = {
+        get_args(source.model_fields["kind"].annotation)[0]
+        for source in get_args(get_args(Source)[0])
+        if issubclass(source, CatalogueSource)
     }
+    modules = {module.name for module in pkgutil.iter_modules(datasets.__path__)}
+    assert kinds == modules
+    for kind in kinds:
+        module = importlib.import_module(f"vatt.download.datasets.{kind}")
+        assert callable(getattr(module, f"read_{kind}"))
 
 
 def test_remote_lists_and_media(tmp_path: Path, server: str) -> None:
@@ -43,9 +41,9 @@ def test_remote_lists_and_media(tmp_path: Path, server: str) -> None:
     collection = collect(
         tmp_path, "esc50", annotations=f"{server}/lists/", media=f"{server}/audio/"
     )
-    assert splits(collection) == {"a.wav": "test", "b.flac": "test"}
+    assert collection.splits == {"a.wav": "test", "b.flac": "test"}
     assert (tmp_path / "download/mine/a.wav").read_text() == "audio/a.wav"
-    assert counts(collection) == {"test": (2, 2, 0)}
+    assert collection.counts == {"test": (2, 2, 0)}
 
 
 @pytest.mark.parametrize(
@@ -68,20 +66,20 @@ def test_wrong_parameters_are_refused(changes: dict[str, Any], problem: str) -> 
 
 
 def test_folders_that_do_not_exist_are_named_by_their_key(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", {"esc50.csv": ESC50})
+    write_lists(tmp_path, {"esc50.csv": ESC50})
     for key in ("annotations", "media"):
         with pytest.raises(StageError, match=f"{key} = 'none': is not an existing folder"):
             collect(tmp_path, "esc50", **{key: "none"})
 
 
 def test_a_file_that_cannot_be_read_is_unusable(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", {"esc50.csv": ESC50})
+    write_lists(tmp_path, {"esc50.csv": ESC50})
     write_media(tmp_path / "media", "a.wav", "b.wav")
     (tmp_path / "media/c.wav").symlink_to("nowhere")
     (tmp_path / "media/d.wav").mkdir()
     collection = collect(tmp_path, "esc50")
-    assert counts(collection) == {"test": (2, 1, 1)}
-    assert failed(collection) == {
+    assert collection.counts == {"test": (2, 1, 1)}
+    assert collection.failed == {
         "c.wav": "is not a file, or a link to a file that does not exist",
         "d.wav": "missing: no media file is called d",
     }
@@ -96,20 +94,20 @@ def test_names_with_everything_in_them(tmp_path: Path) -> None:
         "n\nl.wav",
     ]
     rows = "".join('"{}",1,dog\r\n'.format(name.replace('"', '""')) for name in names)
-    write_files(tmp_path / "lists", {"esc50.csv": f"\ufefffilename,fold,category\r\n{rows}"})
+    write_lists(tmp_path, {"esc50.csv": f"\ufefffilename,fold,category\r\n{rows}"})
     write_media(tmp_path / "media", *names)
     Path(os.fsdecode(os.fsencode(tmp_path / "media") + b"/\xff.wav")).write_text("not UTF-8")
     collection = collect(tmp_path, "esc50")
-    assert set(ok(collection)) == set(names[:4])
-    # The last name goes over two lines: that is what a quotation mark that is not closed looks like.
-    assert failed(collection) == {
+    assert set(collection.ok) == set(names[:4])
+    # The last name goes over two lines, as after a quotation mark that is not closed.
+    assert collection.failed == {
         "esc50.csv line 6": "esc50.csv line 6: goes on to line 7: a quotation mark is not closed"
     }
-    assert set(ignored(collection)) == {"n\nl.wav", "\\udcff.wav"}
+    assert set(collection.ignored) == {"n\nl.wav", "\\udcff.wav"}
 
 
 def test_the_same_again_is_the_same_and_media_must_not_hold_the_copy(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", {"esc50.csv": ESC50})
+    write_lists(tmp_path, {"esc50.csv": ESC50})
     write_media(tmp_path / "media", "a.wav", "sub/b.wav", "sub/x.wav")
     first = collect(tmp_path, "esc50")
     second = collect(tmp_path, "esc50")
@@ -117,10 +115,35 @@ def test_the_same_again_is_the_same_and_media_must_not_hold_the_copy(tmp_path: P
     # Lists and media may share a folder.
     write_files(tmp_path / "media", {"esc50.csv": ESC50})
     shared = collect(tmp_path, "esc50", annotations=str(tmp_path / "media"))
-    assert labels(shared) == labels(first)
-    assert ignored(shared)["esc50.csv"] == "is no media file"
+    assert shared.labels == first.labels
+    assert shared.ignored["esc50.csv"] == "is no media file"
     with pytest.raises(StageError, match=r"holds .*download or lies in it"):
         collect(tmp_path, "esc50", media=str(tmp_path))
+
+
+VALIDATION: dict[str, tuple[str, str, str, list[str]]] = {
+    "ucf101": ("trainlist01.txt", "a/{}", "_", [f"v_a_g{n:02d}" for n in range(40)]),
+    "hmdb51": ("a_test_split1.txt", "{} 1", "_", [f"film{n}_a_u_nm_np1_med" for n in range(40)]),
+    "esc50": ("esc50.csv", "{},2,dog", "-", [f"2-{n}" for n in range(40)]),
+}
+"""The list, a row of it, what parts a recording's name from its clips', the names of recordings."""
+
+
+@pytest.mark.parametrize("kind", VALIDATION)
+def test_validation_takes_whole_recordings_of_the_training_data(tmp_path: Path, kind: str) -> None:
+    file, row, mark, recordings = VALIDATION[kind]
+    clips = [f"{recording}{mark}{clip}.avi" for recording in recordings for clip in "ABC"]
+    lists = {"testlist01.txt": "", file: "".join(f"{row.format(clip)}\n" for clip in clips)}
+    if kind == "esc50":
+        lists[file] = f"filename,fold,category\n{lists[file]}1-1-A.avi,1,dog\n"
+    write_lists(tmp_path, lists)
+    write_media(tmp_path / "media", *clips, "1-1-A.avi")
+    found = collect(tmp_path, kind, validation_rate=0.5).splits
+    drawn = {name for name, split in found.items() if split == "validation"}
+    whole = {name.rpartition(mark)[0] for name in drawn}
+    assert 10 <= len(whole) <= 30
+    assert len(drawn) == 3 * len(whole)
+    assert found.get("1-1-A.avi", "test") == "test"
 
 
 NUM_ROWS = 200_000
@@ -156,9 +179,9 @@ def test_many_rows_take_seconds(tmp_path: Path, large_lists: Path) -> None:
     media = str(tmp_path / "media")
     source = AudioSetSource(kind="audioset", name="mine", annotations=str(large_lists), media=media)
     start_s = time.process_time()
-    collection = collect_catalogue(source, tmp_path / "download", FETCH)
+    collection = Found(collect_catalogue(source, tmp_path / "download", FETCH))
     taken_s = time.process_time() - start_s
-    assert counts(collection) == {"train": (len(names), NUM_ROWS - len(names), 0)}
+    assert collection.counts == {"train": (len(names), NUM_ROWS - len(names), 0)}
     assert len(collection.entries) == NUM_ROWS
-    assert ok(collection)[names[1]].annotations[0].label == f"Sound {400 * 7 % 527}"
+    assert collection.ok[names[1]].annotations[0].label == f"Sound {400 * 7 % 527}"
     assert taken_s < 20  # 4 s on a quiet machine

@@ -46,19 +46,9 @@ def test_missing_texts_cost_nothing_else() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "",
-        "[]",
-        "{",
-        '{"a"',
-        '{"a": 1}',
-        '{"a": []}',
-        '{"a": {"start": [}}',
-        '{"a": {}',
-        '{"a": {}} x',
-        '{"a": {}}{"b": {}}',
-        '{"a": ' + '{"a": ' * 5000 + "1" + "}" * 5001,
-        b'{"a\xff": {}}',
-        b"\0",
+        *("", "[]", "{", '{"a"', '{"a": 1}', '{"a": []}', '{"a": {"start": [}}', '{"a": {}'),
+        *('{"a": {}} x', '{"a": {}}{"b": {}}', '{"a": ' + '{"a": ' * 5000 + "1" + "}" * 5001),
+        *(b'{"a\xff": {}}', b"\0"),
     ],
 )
 def test_other_files_are_refused(content: str | bytes) -> None:

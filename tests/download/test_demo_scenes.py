@@ -16,47 +16,20 @@ from vatt.download.demo import (
     draw_scene,
     play_scene,
 )
-from vatt.download.demo_scenes import (
-    MATERIAL_WORDS,
-    MATERIALS,
-    MOTION_WORDS,
-    MOTIONS,
-    RHYTHM_WORDS,
-    RHYTHMS,
-    SHAPE_WORDS,
-    SHAPES,
-    Scene,
-    describe_scene,
-    narrate,
-    plan_videos,
-)
+from vatt.download.demo_scenes import RHYTHMS_HZ, WORDS, Scene, describe_scene, narrate, plan_videos
 
-WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "shape": dict(SHAPE_WORDS),
-    "motion": dict(MOTION_WORDS),
-    "material": dict(MATERIAL_WORDS),
-    "rhythm": dict(RHYTHM_WORDS),
-}
 Floats = npt.NDArray[np.float64]
 
 
 def scene_of(seed: int, duration_s: float = 4.0, **factors: str) -> Scene:
     """A scene with the given factors; what is not given is drawn from the seed."""
     rng = np.random.default_rng(seed)
-    drawn = {
-        "shape": str(rng.choice(SHAPES)),
-        "motion": str(rng.choice(MOTIONS)),
-        "material": str(rng.choice(MATERIALS)),
-        "rhythm": str(rng.choice(list(RHYTHMS))),
-    } | factors
+    drawn = {name: str(rng.choice(list(values))) for name, values in WORDS.items()} | factors
     return Scene(
         start_s=0.0,
         end_s=duration_s,
-        shape=drawn["shape"],
-        motion=drawn["motion"],
-        material=drawn["material"],
-        rhythm=drawn["rhythm"],
-        beat_rate_hz=RHYTHMS[drawn["rhythm"]] * float(rng.uniform(0.93, 1.07)),
+        **drawn,
+        beat_rate_hz=RHYTHMS_HZ[drawn["rhythm"]] * float(rng.uniform(0.93, 1.07)),
         beat_phase=float(rng.random()),
         seed=seed,
     )
@@ -88,7 +61,7 @@ def test_one_frames_colour_and_the_loudness_tell_nothing() -> None:
         assert forest.score(rows[400:], labels[400:]) < chance + margin, factor
 
 
-@pytest.mark.parametrize("rhythm", RHYTHMS)
+@pytest.mark.parametrize("rhythm", RHYTHMS_HZ)
 def test_rhythm_is_the_same_in_picture_and_sound(rhythm: str) -> None:
     scene = scene_of(1, 16.0, rhythm=rhythm, motion="rest")
     seen = draw_scene(scene, 20).mean(axis=(1, 2, 3))
@@ -98,7 +71,7 @@ def test_rhythm_is_the_same_in_picture_and_sound(rhythm: str) -> None:
     assert np.corrcoef(seen, heard)[0, 1] > 0.6
 
 
-@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("material", WORDS["material"])
 def test_material_is_heard_in_its_own_band(material: str) -> None:
     low_hz, high_hz = NOISE_BANDS_HZ.get(material) or (
         PARTIALS_HZ[material][0],
@@ -111,18 +84,15 @@ def test_material_is_heard_in_its_own_band(material: str) -> None:
         assert power[inside].sum() > 0.75 * power.sum()
 
 
-@pytest.mark.parametrize(
-    ("material", "direction"),
-    [
-        ("metal", (1, 0)),
-        ("wood", (0, 1)),
-        ("glass", (1, 1)),
-        ("brick", (1, 1)),
-        ("stone", (1, 1)),
-        ("cloth", (1, 1)),
-    ],
-)
-def test_material_is_seen_as_a_texture(material: str, direction: tuple[int, int]) -> None:
+DIRECTIONS = {
+    "metal": (1, 0),
+    "wood": (0, 1),
+    **dict.fromkeys(("glass", "brick", "stone", "cloth"), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("material", DIRECTIONS)
+def test_material_is_seen_as_a_texture(material: str) -> None:
     for seed in range(3):
         scene = scene_of(seed, 1.0, material=material, motion="rest")
         frame = draw_scene(scene, 10).astype(np.float64)[5].mean(axis=-1)[: HEIGHT_PX // 2]
@@ -132,11 +102,11 @@ def test_material_is_seen_as_a_texture(material: str, direction: tuple[int, int]
         spectrum[np.hypot(down, across) < 0.045] = 0  # the shape
         peak = np.unravel_index(spectrum.argmax(), spectrum.shape)
         measured = np.array([down[peak[0], 0], across[0, peak[1]]])
-        expected = np.array(direction) / TEXTURE_PERIOD_PX[material]
+        expected = np.array(DIRECTIONS[material]) / TEXTURE_PERIOD_PX[material]
         assert np.abs(measured - expected).max() < 0.022
 
 
-@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("motion", WORDS["motion"])
 def test_motion_is_seen(motion: str) -> None:
     scene = dataclasses.replace(scene_of(6, motion=motion, shape="box"), beat_rate_hz=1e-6)
     frames = draw_scene(scene, 10).astype(np.float64)  # in steady light

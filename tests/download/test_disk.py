@@ -12,7 +12,7 @@ import pytest
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
 from vatt.download.fetch import fetch_all
-from vatt.download.ledger import RemoteFile
+from vatt.download.remote_files import RemoteFile
 from vatt.params import FetchParams
 
 QUICK = FetchParams(connections=3, tries=2, backoff_s=0.01, stall_s=5.0, min_free_gb=0.0)

@@ -1,4 +1,4 @@
-"""The folder source: every file of a folder ends in the manifest or in the list of ignored files."""
+"""The folder source: every file of a folder ends in the manifest or among the ignored files."""
 
 import json
 import os
@@ -9,22 +9,16 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from tests.download.made_files import write_files
 from tests.made_media import CAPTIONS, write_zoo
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.download.collection import Collection
 from vatt.download.folder import collect_folder, draw_split
-from vatt.download.items import Collection
 from vatt.media.captions import Caption, CaptionError, read_captions
 from vatt.params import FolderSource
 
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"
-
-
-def write_files(folder: Path, files: dict[str, str]) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
 
 
 def collect(folder: Path, **changes: object) -> Collection:

@@ -35,7 +35,7 @@ def test_rows_of_a_file_are_collected() -> None:
         ("a.mp4,action,run,x,2,", "labels.csv line 3: start = 'x': must be a number of seconds"),
         ("a.mp4,action,run,0,nan,", "labels.csv line 3: end = 'nan'"),
         ("a.mp4,action,run,-1,2,", "labels.csv line 3: start = '-1'"),
-        ("a.mp4,action,run,2,1,", "labels.csv line 3: end = '1': must be after start = '2'"),
+        ("a.mp4,action,run,2,1,", "labels.csv line 3: end = 1: must be after start = 2"),
         ("a.mp4,action,run,2,,", "labels.csv line 3: start and end: give both"),
         ("a.mp4,action,run,,,dev", "line 3: split = 'dev': must be train, validation, test"),
         ("b.mp4,action,run,,,test", "line 3: split = 'test': b.mp4 is in 'train'"),

@@ -3,26 +3,15 @@
 import hashlib
 import io
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.download.made_files import QUICK, zip_of
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
 from vatt.download.fetch import STATE_DIR, fetch_all
-from vatt.download.ledger import RemoteArchive
-from vatt.params import FetchParams
-
-QUICK = FetchParams(tries=3, backoff_s=0.01, stall_s=2.0, min_free_gb=0.0)
-
-
-def zip_of(*names: str) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name in names:
-            archive.writestr(name, content_of(name, 50_000))
-    return made.getvalue()
+from vatt.download.remote_files import RemoteArchive
 
 
 def tar_gz_of(*names: str) -> bytes:
@@ -36,7 +25,8 @@ def tar_gz_of(*names: str) -> bytes:
 
 
 def test_archives_are_unpacked_whole_and_not_fetched_again() -> None:
-    good, other = zip_of("a.mp4", "sub/b.mp4"), tar_gz_of("c.mp4")
+    good = zip_of({name: content_of(name, 50_000) for name in ("a.mp4", "sub/b.mp4")})
+    other = tar_gz_of("c.mp4")
     evil = tar_gz_of("fine.mp4", "../../evil.mp4")
     with serve() as (address, record):
         record.files |= {"/half/x.zip": good, "/well/y.tar.gz": other, "/well/evil.tgz": evil}
@@ -72,7 +62,7 @@ def test_a_disk_too_small_to_unpack_keeps_the_archive(monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise StageError("make room")
 
-    content = zip_of("a.mp4")
+    content = zip_of({"a.mp4": content_of("a.mp4", 50_000)})
     with serve() as (address, record):
         record.files["/well/x.zip"] = content
         files = [RemoteArchive("x", f"{address}/well/x.zip")]

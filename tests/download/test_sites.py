@@ -1,4 +1,4 @@
-"""Videos of sites, through the real yt-dlp: its generic site plays a file of a server on localhost."""
+"""Videos of sites, through the real yt-dlp: its generic site plays a file of a local server."""
 
 import errno
 import shutil
@@ -14,9 +14,8 @@ from tests.download.misbehaving_server import Record, serve
 from tests.made_media import Clip, write_clip
 from vatt.core.errors import StageError
 from vatt.download.fetch import STATE_DIR, fetch_all
-from vatt.download.ledger import FetchError, GoneError, HostError, SiteVideo
-from vatt.download.sites import _options, _tell
-from vatt.download.transfer import Conditions
+from vatt.download.remote_files import FetchError, GoneError, HostError, SiteVideo
+from vatt.download.sites import _classify, _options
 from vatt.params import FetchParams
 
 yt_dlp: Any = pytest.importorskip("yt_dlp")
@@ -73,8 +72,9 @@ def test_a_section_alone(clip: bytes) -> None:
 
 
 def test_what_has_no_end_or_ends_too_soon() -> None:
-    conditions = Conditions(QUICK, lambda _: None, threading.Event())
-    refuse = _options(SiteVideo("v", "http://x/v"), Path("x"), conditions)["match_filter"]
+    refuse = _options(SiteVideo("v", "http://x/v"), Path("x"), QUICK, threading.Event())[
+        "match_filter"
+    ]
     assert refuse({"duration": 5.0}, incomplete=False) is None
     with pytest.raises(GoneError, match="is live"):
         refuse({"is_live": True}, incomplete=True)
@@ -82,9 +82,8 @@ def test_what_has_no_end_or_ends_too_soon() -> None:
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_a_section_behind_the_end() -> None:
-    conditions = Conditions(QUICK, lambda _: None, threading.Event())
     video = SiteVideo("v", "http://x/v", start_s=30.0, end_s=40.0)
-    refuse = _options(video, Path("x"), conditions)["match_filter"]
+    refuse = _options(video, Path("x"), QUICK, threading.Event())["match_filter"]
     assert refuse({"duration": 31}, incomplete=False) is None
     with pytest.raises(GoneError, match="ends at 30 s, before the section"):
         refuse({"duration": 30}, incomplete=False)
@@ -150,7 +149,7 @@ SAID = {
 
 @pytest.mark.parametrize("words", SAID)
 def test_what_sites_say_is_told_apart(words: str) -> None:
-    told = _tell(yt_dlp.utils.DownloadError(f"ERROR: {words}"), yt_dlp)
+    told = _classify(yt_dlp.utils.DownloadError(f"ERROR: {words}"), yt_dlp)
     assert type(told) is SAID[words]
     assert told.reason == words
 
@@ -160,4 +159,4 @@ def test_errors_are_told_apart_by_their_type() -> None:
     refused = yt_dlp.networking.exceptions.TransportError("Connection reset by peer")
     for known, kind in ((geo, GoneError), (refused, HostError)):
         error = yt_dlp.utils.DownloadError("ERROR: x", exc_info=(type(known), known, None))
-        assert type(_tell(error, yt_dlp)) is kind
+        assert type(_classify(error, yt_dlp)) is kind

@@ -1,49 +1,23 @@
 """Listing and fetching, from a disk, from memory and from web servers that misbehave."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from tests.download.made_files import QuietHandler, read_tree, serve_with
 from tests.made_media import ODD_NAMES
 from vatt.core.errors import StageError
-from vatt.download.storage import HIDDEN, Storage, _modified_s, remove_others
+from vatt.download.remote_files import HIDDEN
+from vatt.download.storage import Storage, _modified_s, remove_others
 from vatt.params import FetchParams
 
 
-@contextmanager
-def serve(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve on localhost for the time of the block; yield the address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def fetch(source: Storage, folder: Path) -> dict[str, str | None]:
-    return source.fetch_all(source.list_files(), folder, "test")
-
-
-def read_tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return source.fetch_all(source.list_files(), folder)
 
 
 @pytest.fixture
@@ -65,7 +39,7 @@ def test_local_copy_is_equal(original: Path, tmp_path: Path) -> None:
 
 
 def test_web_copy_is_equal(original: Path, tmp_path: Path) -> None:
-    with serve(partial(QuietHandler, directory=str(original.parent))) as address:
+    with serve_with(partial(QuietHandler, directory=str(original.parent))) as address:
         problems = fetch(Storage(f"{address}/a%20folder/"), tmp_path / "copy")
     assert set(problems.values()) == {None}
     assert read_tree(tmp_path / "copy") == read_tree(original)
@@ -186,11 +160,11 @@ class HostileHandler(QuietHandler):
 
 def test_hostile_web_server(tmp_path: Path) -> None:
     HostileHandler.tries = {}
-    with serve(HostileHandler) as address:
+    with serve_with(HostileHandler) as address:
         source = Storage(f"{address}/clips", FetchParams(tries=3, backoff_s=0.01))
         listed = source.list_files()
         files = {file.name: file for file in listed}.values()
-        problems = source.fetch_all(files, tmp_path / "out" / "copy", "test")
+        problems = source.fetch_all(files, tmp_path / "out" / "copy")
     leaves = "the name leaves the folder"
     assert len(listed) - len(files) == 1  # good.mp4 is linked twice
     assert problems["../secret.mp4"] == leaves
@@ -226,7 +200,7 @@ def test_source_that_cannot_be_opened(url: str, message: str) -> None:
 
 def test_missing_web_folder() -> None:
     with (
-        serve(partial(QuietHandler, directory=str(Path(__file__).parent))) as address,
+        serve_with(partial(QuietHandler, directory=str(Path(__file__).parent))) as address,
         pytest.raises(StageError, match="cannot be listed"),
     ):
         Storage(f"{address}/none/").list_files()
@@ -250,7 +224,7 @@ def test_remove_others(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "link").symlink_to(tmp_path / "keep")
-    remove_others(tmp_path, [tmp_path / "keep" / "a", tmp_path / "d"])
+    remove_others(tmp_path, {tmp_path / "keep" / "a", tmp_path / "d"})
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "d",
         "keep",

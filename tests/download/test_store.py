@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.download.made_files import QUICK
 from tests.download.misbehaving_server import serve
-from vatt.download.archives import Store
 from vatt.download.fetch import STATE_DIR, fetch_all
-from vatt.download.ledger import RemoteFile
-from vatt.params import FetchParams
+from vatt.download.remote_files import RemoteFile
+from vatt.download.store import Store
 
-QUICK = FetchParams(tries=3, backoff_s=0.01, stall_s=5.0, min_free_gb=0.0)
 OUT = Path("out")
 
 
@@ -27,7 +26,7 @@ def test_a_changed_file_of_as_many_bytes_survives_a_kill_before_the_move(
             raise RuntimeError("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "place", die)
+            patch.setattr(Store, "move", die)
             with pytest.raises(RuntimeError, match="killed"):
                 fetch_all(files, OUT, QUICK, recheck=True)
         assert (OUT / "a").read_bytes() == b"old bytes"

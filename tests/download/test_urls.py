@@ -1,20 +1,18 @@
 """The urls source: every row of a list of addresses ends in the manifest or among the ignored."""
 
 import hashlib
-import io
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.download.made_files import QUICK, zip_of
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.download.collection import Collection
 from vatt.download.folder import collect_urls
-from vatt.download.items import Collection
-from vatt.params import FetchParams, UrlsSource
+from vatt.params import UrlsSource
 
-QUICK = FetchParams(tries=2, backoff_s=0.01, stall_s=2.0, min_free_gb=0.0)
 VTT = b"WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"
 LABELS = b"path,task,label,split\na.mp4,action,run,test\nx/in.mp4,action,jump,train\n"
 
@@ -32,14 +30,6 @@ def collect(rows: str, **changes: object) -> Collection:
 
 def by_id(collection: Collection) -> dict[str, ManifestEntry]:
     return {row.video_id: row for row in collection.entries}
-
-
-def zip_of(files: dict[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return made.getvalue()
 
 
 def test_every_row_of_a_list_is_accounted_for() -> None:

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.download.made_files import QuietHandler, read_tree, serve_with
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import read_manifest
 from vatt.params import DownloadParams, RunParams
@@ -27,14 +28,6 @@ def folder_source(name: str, url: str, **changes: object) -> dict[str, object]:
 
 def sources(*given: dict[str, object]) -> DownloadParams:
     return DownloadParams.model_validate({"sources": given})
-
-
-def read_tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +91,11 @@ def test_output_that_cannot_be_written_is_named(workplace: Path) -> None:
         main(RUN, sources(folder_source("one", "one")))
 
 
-class SlowHandler(SimpleHTTPRequestHandler):
+class SlowHandler(QuietHandler):
     """Sends half of a file, then waits until it may go on."""
 
     may_go_on: threading.Event
     half_sent: threading.Event
-
-    def log_message(self, *args: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         if not self.path.endswith("slow.mp4"):
@@ -122,17 +112,22 @@ class SlowHandler(SimpleHTTPRequestHandler):
         self.wfile.write(content[len(content) // 2 :])
 
 
-def test_killed_in_the_middle_of_a_file_and_run_again(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_the_middle_of_a_file_and_run_again(workplace: Path) -> None:
     (workplace / "two" / "slow.mp4").write_bytes(os.urandom(300_000))
     SlowHandler.may_go_on, SlowHandler.half_sent = threading.Event(), threading.Event()
-    monkeypatch.setattr(SlowHandler, "log_message", lambda *_: None)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: SlowHandler(*args, directory=str(workplace / "two"))
-    )
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
+    with serve_with(partial(SlowHandler, directory=str(workplace / "two"))) as url:
+        kill_and_run_again(workplace, url)
+    asked = {f"web/{name}": path for name, path in read_tree(workplace / "two").items()}
+    asked.pop("web/README")
+    found = read_tree(workplace / "data/download")
+    assert found.pop("manifest.jsonl")
+    assert b"README" in found.pop("ignored.jsonl")
+    assert found == asked
+    metrics = json.loads((workplace / "metrics/download.json").read_text())
+    assert metrics["sources"]["web"]["ok"] == 2
+
+
+def kill_and_run_again(workplace: Path, url: str) -> None:
     content = yaml.safe_load(PARAMS.read_text())
     content["download"] = {"sources": [folder_source("web", url)]}
     (workplace / "params.yaml").write_text(yaml.safe_dump(content))
@@ -148,13 +143,3 @@ def test_killed_in_the_middle_of_a_file_and_run_again(
 
     SlowHandler.may_go_on.set()
     subprocess.run(command, cwd=workplace, check=True)
-    server.shutdown()
-    server.server_close()
-    wanted = {f"web/{name}": path for name, path in read_tree(workplace / "two").items()}
-    wanted.pop("web/README")
-    found = read_tree(out)
-    assert found.pop("manifest.jsonl")
-    assert b"README" in found.pop("ignored.jsonl")
-    assert found == wanted
-    metrics = json.loads((workplace / "metrics/download.json").read_text())
-    assert metrics["sources"]["web"]["ok"] == 2

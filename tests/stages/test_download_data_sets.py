@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.download.made_files import read_tree
 from tests.made_media import Clip, write_clip
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import read_manifest
@@ -124,15 +125,10 @@ def test_labels_arrive_in_the_index_and_counts_in_the_metrics(workplace: Path) -
 
 
 def test_the_same_bytes_again(workplace: Path) -> None:
-    def read_tree() -> dict[str, bytes]:
-        folder = workplace / "data/download"
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
     run(workplace, "download")
-    first = read_tree()
+    first = read_tree(workplace / "data/download")
     run(workplace, "download")
-    assert read_tree() == first
+    assert read_tree(workplace / "data/download") == first
 
 
 def test_wrong_keys_are_refused_by_name(workplace: Path) -> None:

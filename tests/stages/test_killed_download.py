@@ -1,6 +1,5 @@
-"""The stage is killed with -9 at random moments: the same bytes, and nothing done is asked for again."""
+"""Kills with -9 at random moments: the same bytes, and nothing done is asked for again."""
 
-import io
 import json
 import os
 import random
@@ -8,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.download.made_files import read_tree, zip_of
 from tests.download.misbehaving_server import Record, content_of, serve
 
 ROOT = Path(__file__).parents[2]
@@ -114,26 +113,13 @@ def fetch_with_kills(folder: Path, address: str, record: Record, num_kills: int)
     return reached
 
 
-def read_tree(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def make_archive() -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, content in MEMBERS.items():
-            archive.writestr(name, content)
-    return made.getvalue()
-
-
 @pytest.mark.parametrize(
     "num_kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 def test_a_killed_stage_gives_the_same_bytes(tmp_path: Path, num_kills: int) -> None:
     with serve() as (address, record):
         record.files[f"/{LARGE}"] = content_of(LARGE, LARGE_BYTES)
-        record.files[f"/{ARCHIVE}"] = make_archive()
+        record.files[f"/{ARCHIVE}"] = zip_of(MEMBERS)
         # Slow enough that the large file outlives the kills.
         record.bytes_per_s = LARGE_BYTES / (1.2 * num_kills + 2.0)
         record.delay_s = 0.005 * num_kills

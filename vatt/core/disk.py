@@ -1,7 +1,4 @@
-"""What a full or broken disk does to a stage: one line that names the machine and the place.
-
-Space on the disk: looked at before and while files come in, so that nothing fills it up.
-"""
+"""Disks that are full or refuse to be written: one line that names the machine and the place."""
 
 import errno
 import shutil
@@ -14,7 +11,14 @@ from safetensors import SafetensorError
 
 from vatt.core.errors import StageError
 
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
+"""What a disk refuses until a person makes room or gives the right to write. EIO, of a disk that
+cannot read, is none of these: another attempt may succeed, on another machine, too."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that a disk is full or may not be written to."""
+    return isinstance(error, OSError) and error.errno in REFUSALS
 
 
 def require_space(folder: Path, num_bytes: int, min_free_gb: float) -> None:
@@ -26,37 +30,15 @@ def require_space(folder: Path, num_bytes: int, min_free_gb: float) -> None:
     free_gb = shutil.disk_usage(folder).free / 1e9
     if free_gb - num_bytes / 1e9 < min_free_gb:
         raise StageError(
-            f"{folder}: {num_bytes / 1e9:.3f} GB are to come, {free_gb:.3f} GB of the disk are free "
+            f"{folder}: {num_bytes / 1e9:.3f} GB are to come, {free_gb:.3f} GB are free "
             f"and download.fetch.min_free_gb = {min_free_gb} must stay free; make room and run "
             "again: what came is kept"
         )
 
 
 @contextmanager
-def name_full_disk(path: Path) -> Iterator[None]:
-    """Turn the errors of a disk that takes no more into one that says what to do.
-
-    Raises:
-        StageError: the disk is full, or must not be written to.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_IS_FULL:
-            raise StageError(
-                f"{path}: cannot be written: {error.strerror}; make room and run again: "
-                "what came is kept"
-            ) from error
-        raise
-
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-"""What a disk refuses until a person makes room or gives the right."""
-
-
-@contextmanager
-def telling_disk_errors(*places: Path) -> Iterator[None]:
-    """Name the machine and, where an error does not say it, the `places` that are written to.
+def name_disk_errors(*places: Path) -> Iterator[None]:
+    """Name the machine and, where an error does not name its file, the `places` written to.
 
     Raises:
         StageError: a disk is full or may not be written; another attempt would meet it too.
@@ -67,7 +49,9 @@ def telling_disk_errors(*places: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise StageError(f"{socket.gethostname()}: {written}: {error}") from error
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if not is_refusal(error):
             raise
-        place = error.filename or written
-        raise StageError(f"{socket.gethostname()}: {place}: {error.strerror}") from error
+        raise StageError(
+            f"{socket.gethostname()}: {error.filename or written}: {error.strerror}; "
+            "make room or give the right to write, and run again"
+        ) from error

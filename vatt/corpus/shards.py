@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from vatt.core.backoff import backoff_s
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import Segment
@@ -172,16 +173,19 @@ class RemoteShards:
         name = f"{address}:{begin}-{end}:{self._version}"
         return self._cache.read(name, lambda: self._fetch(address, begin, end))
 
-    def _fetch(self, address: str, begin: int, end: int, attempt: int = 1) -> bytes:
-        try:
-            return self._fetch_once(address, begin, end)
-        except (ImportError, ValueError) as error:
-            raise UnreadableError(f"cannot be read: {error!r}") from error
-        except Exception as error:  # every kind of storage raises its own errors
-            if attempt == TRIES:
-                raise UnreadableError(f"cannot be read after {TRIES} tries: {error!r}") from error
-        time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
-        return self._fetch(address, begin, end, attempt + 1)
+    def _fetch(self, address: str, begin: int, end: int) -> bytes:
+        for attempt in range(TRIES):
+            try:
+                return self._fetch_once(address, begin, end)
+            except (ImportError, ValueError) as error:
+                raise UnreadableError(f"cannot be read: {error!r}") from error
+            except Exception as error:  # every kind of storage raises its own errors
+                if attempt == TRIES - 1:
+                    raise UnreadableError(
+                        f"cannot be read after {TRIES} tries: {error!r}"
+                    ) from error
+                time.sleep(backoff_s(FIRST_PAUSE_S, attempt + 1))
+        raise AssertionError
 
     def _fetch_once(self, address: str, begin: int, end: int) -> bytes:
         content: bytes = self._files().cat_file(address, start=begin, end=end)

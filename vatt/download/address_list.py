@@ -3,8 +3,9 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,11 +14,17 @@ import fsspec
 
 from vatt.core.errors import StageError
 from vatt.download import fetch
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.ledger import RemoteArchive, RemoteFile, SiteVideo, describe
-from vatt.download.official_lists import read_seconds
-from vatt.download.storage import HIDDEN, Storage, StoredFile
+from vatt.download.items import Item, RowError, read_seconds
+from vatt.download.remote_files import (
+    RemoteArchive,
+    RemoteFile,
+    SiteVideo,
+    StoredFile,
+    check_name,
+    check_remote,
+    describe,
+)
+from vatt.download.storage import Storage, remove_others
 from vatt.media.captions import CaptionError, decode_text
 from vatt.params import FetchParams
 
@@ -26,23 +33,17 @@ YOUTUBE = "https://www.youtube.com/watch?v="
 
 
 class AddressedMedia:
-    """Media files by their addresses; they are fetched to `folder`."""
+    """Media files by their addresses; archives are fetched to `folder`, and unpacked there."""
 
-    def __init__(
-        self, files: Iterable[RemoteFile | StoredFile], folder: Path, fetch: FetchParams
-    ) -> None:
+    def __init__(self, files: Iterable[StoredFile], folder: Path, fetch: FetchParams) -> None:
         self._folder, self._fetch = folder, fetch
         self._archives: dict[str, RemoteArchive] = {}
-        self._remote: dict[tuple[str, str], RemoteFile] = {}
         self._listed: list[StoredFile] = []
         for file in files:
             if isinstance(file, RemoteArchive):
                 self._archives.setdefault(file.name, file)
-                continue
-            if isinstance(file, RemoteFile):
-                self._remote.setdefault((file.name, file.address), file)
-                file = StoredFile(file.name, file.address, _find_problem(file))  # noqa: PLW2901
-            self._listed.append(file)
+            else:
+                self._listed.append(file)
 
     @property
     def archives_dir(self) -> Path:
@@ -54,18 +55,16 @@ class AddressedMedia:
         listed = [*self._listed, *self._unpack()] if self._archives else self._listed
         return sorted(listed, key=lambda file: file.name)
 
-    def fetch_all(
-        self, files: Iterable[StoredFile], folder: Path, title: str
-    ) -> dict[str, str | None]:
+    def fetch_all(self, files: Collection[StoredFile], folder: Path) -> dict[str, str | None]:
         """Fetch files to the folder; return for each name why it could not be fetched, or None."""
-        problems: dict[str, str | None] = {}
+        problems = {file.name: file.problem for file in files}
         remote: list[RemoteFile] = []
         stores: defaultdict[str, list[StoredFile]] = defaultdict(list)
         for file in files:
             if file.problem or Path(file.address).is_relative_to(self.archives_dir):
-                problems[file.name] = file.problem
-            elif (file.name, file.address) in self._remote:
-                remote.append(self._remote[file.name, file.address])
+                continue
+            if isinstance(file, RemoteFile):
+                remote.append(file)
             else:
                 parts = urlsplit(file.address)
                 stores[f"{parts.scheme or 'file'}://{parts.netloc}/"].append(file)
@@ -76,23 +75,11 @@ class AddressedMedia:
                 reason = f"cannot be fetched: {describe(error)}"
                 problems |= dict.fromkeys((file.name for file in group), reason)
             else:
-                problems |= storage.fetch_all(group, folder, title)
+                problems |= storage.fetch_all(group, folder)
         return problems | fetch.fetch_all(remote, folder, self._fetch)
 
-    def read(self, file: StoredFile) -> bytes:
-        """Read a small file whole.
-
-        Raises:
-            StageError: it cannot be read.
-        """
-        return Storage(file.address, self._fetch).read(file)
-
     def open(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """Open a file of any size to be read as a stream.
-
-        Raises:
-            StageError: it cannot be read.
-        """
+        """Open a file to be read as a stream; raise StageError if it cannot be read."""
         return Storage(file.address, self._fetch).open(file)
 
     def _unpack(self) -> Iterator[StoredFile]:
@@ -100,14 +87,35 @@ class AddressedMedia:
         problems = fetch.fetch_all(list(self._archives.values()), self.archives_dir, self._fetch)
         for name, problem in problems.items():
             if problem:
-                yield StoredFile(self._archives[name].address, "", problem)
+                yield StoredFile(self._archives[name].address, "", problem=problem)
             for path in sorted((self.archives_dir / name).rglob("*")):
                 if path.is_file():
                     member = path.relative_to(self._folder).as_posix()
-                    yield StoredFile(member, str(path), _find_hidden(member))
+                    yield StoredFile(member, str(path), problem=check_name(member))
 
 
-def read_addresses(url: str) -> Iterator[RemoteFile | StoredFile]:
+Media = Storage | AddressedMedia
+
+
+def fetch_media(
+    media: Media, files: Collection[StoredFile], folder: Path, made: Iterable[Path] = ()
+) -> dict[str, str | None]:
+    """Fetch files to the folder of a source, from which all others but those `made` are removed.
+
+    Returns:
+        For each file's name: None, or why it could not be fetched.
+
+    Raises:
+        StageError: nothing can be written, as when the disk is full.
+    """
+    kept = {folder / file.name for file in files if not file.problem} | {*made}
+    if isinstance(media, AddressedMedia):
+        kept.update(media.archives_dir.rglob("*"))
+    remove_others(folder, kept)
+    return media.fetch_all(files, folder)
+
+
+def read_addresses(url: str) -> Iterator[StoredFile]:
     """Read a list of addresses: one a line, or a CSV with a column address.
 
     The CSV may also have the columns name (below the folder of the source; else the last part of
@@ -123,36 +131,39 @@ def read_addresses(url: str) -> Iterator[RemoteFile | StoredFile]:
         raise StageError(
             f"download.sources: addresses = {url!r}: cannot be read: {describe(error)}"
         ) from error
-    header = [column.strip() for column in content.split("\n", 1)[0].split(",")]
+    is_csv = "address" in [column.strip() for column in content.split("\n", 1)[0].split(",")]
     rows: Iterable[Mapping[str | Any, Any]] = (
         csv.DictReader(io.StringIO(content, newline=""))
-        if "address" in header
+        if is_csv
         else ({"address": line} for line in content.split("\n"))
     )
-    for number, row in enumerate(rows, start=2 if "address" in header else 1):
+    for number, row in enumerate(rows, start=2 if is_csv else 1):
         fields = {key.strip(): (value or "").strip() for key, value in row.items() if key}
         if fields.get("address"):
             try:
-                yield _read_row(fields)
+                file = _read_row(fields)
             except RowError as error:
                 raise StageError(f"{url} row {number}: {error}") from error
+            is_archive = isinstance(file, RemoteArchive)
+            yield file if is_archive else replace(file, problem=_find_problem(file))
 
 
 def find_videos(items: Iterable[Item]) -> Iterator[SiteVideo]:
     """Yield the video of the site for each item that is one, or a part of one."""
     for item in items:
-        if item.whole_video and not item.problem:
+        if item.whole_video and not (item.problem or item.unused):
             start_s, end_s = item.part_s or (None, None)
             address = f"{YOUTUBE}{item.whole_video}"
-            yield SiteVideo(f"{item.names[0]}.mp4", address, start_s=start_s, end_s=end_s)
+            file = SiteVideo(f"{item.names[0]}.mp4", address, start_s=start_s, end_s=end_s)
+            yield replace(file, problem=_find_problem(file))
 
 
-def _read_row(row: Mapping[str, str]) -> RemoteFile | StoredFile:
-    """Tell from the address what is behind it."""
+def _read_row(row: Mapping[str, str]) -> StoredFile:
+    """Find out from the address what is behind it."""
     address, parts = row["address"], urlsplit(row["address"])
     name = row.get("name") or unquote(parts.path).rstrip("/").rpartition("/")[2]
     if parts.scheme not in ("http", "https"):
-        return StoredFile(name, address, _find_problem(RemoteFile(name, "http://here/")))
+        return StoredFile(name, address)
     digests = (row.get("sha256") or None, row.get("md5") or None)
     suffix = next((end for end in ARCHIVES if parts.path.lower().endswith(end)), None)
     if suffix:
@@ -164,9 +175,6 @@ def _read_row(row: Mapping[str, str]) -> RemoteFile | StoredFile:
     return RemoteFile(name, address, *digests)
 
 
-def _find_problem(file: RemoteFile) -> str | None:
-    return file.problem() or _find_hidden(file.name)
-
-
-def _find_hidden(name: str) -> str | None:
-    return HIDDEN if any(part.startswith(".") for part in name.split("/")) else None
+def _find_problem(file: StoredFile) -> str | None:
+    remote = file if isinstance(file, RemoteFile) else RemoteFile(file.name, "http://any/")
+    return check_remote(remote) or check_name(file.name)

@@ -1,34 +1,25 @@
 """Unpacks zip and tar archives of others: whole or not at all, and nothing but files and folders.
 
-Where fetched files lie: in part below the ledger's folder, whole in the folder of the source.
+The filters of tarfile are not used: `data` takes links within the folder and cuts the first slash
+of a name, where all of the archive is refused here, and zipfile has none.
 """
 
 import errno
 import gzip
-import hashlib
-import shutil
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
-from vatt.core.disk import name_full_disk, require_space
+from vatt.core.disk import name_disk_errors, require_space
 from vatt.core.files import atomic_path
-from vatt.download.ledger import (
-    FetchError,
-    GoneError,
-    Item,
-    RemoteArchive,
-    RemoteFile,
-    stays_inside,
-)
+from vatt.download.remote_files import stays_inside
 
 MAX_RATIO = 200
 """Unpacked to packed bytes of a whole archive: text reaches 20, media 1, a bomb a thousand."""
@@ -40,14 +31,18 @@ CHUNK_BYTES = 1024 * 1024
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 NO_LINKS = "is a link, a device or a pipe"
 BAD_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, struct.error),
+    *(UnicodeError, OverflowError, NotImplementedError),
+)
+"""What the readers of archives raise."""
 
 
 class ArchiveError(ValueError):
     """An archive cannot be unpacked, or must not be; the message names the member."""
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     """A file or a folder of an archive."""
 
     name: str
@@ -61,7 +56,7 @@ class _Member:
 def unpack(archive: Path, folder: Path, min_free_gb: float) -> None:
     """Unpack an archive to `folder`, which appears whole or not at all; one that is there goes.
 
-    All of it is refused for a name that leaves the folder or is given twice, for a link, a device, a
+    All of it is refused for a name that leaves the folder or is given twice, a link, a device, a
     pipe or an encrypted member, and for more bytes than the limits or the member's own word allow.
 
     Raises:
@@ -69,14 +64,17 @@ def unpack(archive: Path, folder: Path, min_free_gb: float) -> None:
         StageError: the disk is full, or would be.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _name_damage(), _open(archive) as listed:
-        members = _check_all(listed, archive.stat().st_size)
-        total_bytes = sum(member.num_bytes for member in members)
-        require_space(folder.parent, total_bytes, min_free_gb)
-        with name_full_disk(folder), atomic_path(folder) as made:
-            made.mkdir()
-            for member in members:
-                _write(member, made / member.name)
+    try:
+        with _open(archive) as listed:
+            members = _check_all(listed, archive.stat().st_size)
+            total_bytes = sum(member.num_bytes for member in members.values())
+            require_space(folder.parent, total_bytes, min_free_gb)
+            with name_disk_errors(folder), atomic_path(folder) as made:
+                made.mkdir()
+                for name, member in members.items():
+                    _write(member, made / name)
+    except DAMAGE as error:
+        raise ArchiveError(f"is damaged: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -107,11 +105,6 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, num_bytes: int = -1) -> bytes:
-        """Read at most MAX_HEADER_BYTES.
-
-        Raises:
-            ArchiveError: more was asked for.
-        """
         if not 0 <= num_bytes <= MAX_HEADER_BYTES:
             raise ArchiveError(f"a header says that it has {num_bytes} bytes")
         return self._stream.read(num_bytes)
@@ -119,9 +112,8 @@ class _Bounded:
 
 def _list_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
     for entry in archive.infolist():
-        kind = stat.S_IFMT(entry.external_attr >> 16)
         problem = None
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             problem = NO_LINKS
         elif entry.flag_bits & 0x1:
             problem = "is encrypted"
@@ -143,36 +135,37 @@ def _list_tar(archive: tarfile.TarFile, stream: IO[bytes]) -> Iterator[_Member]:
         raise ArchiveError(f"is damaged: neither a member nor the end is at byte {archive.offset}")
 
 
-def _check_all(listed: Iterator[_Member], archive_bytes: int) -> list[_Member]:
-    """Check members as they are listed, so that a bomb is met before it is read through."""
+def _check_all(listed: Iterator[_Member], archive_bytes: int) -> dict[str, _Member]:
+    """Check members as they are listed, so that a bomb is met before it is read through.
+
+    Returns:
+        The members by their names without the dots and slashes that mean nothing.
+    """
     members: dict[str, _Member] = {}
     total_bytes, max_bytes = 0, max(FREE_BYTES, MAX_RATIO * archive_bytes)
     for member in listed:
-        name = str(PurePosixPath(member.name))  # without the dots and slashes that mean nothing
+        name = str(PurePosixPath(member.name))
         total_bytes += member.num_bytes
-        problem = member.problem or _problem_of_name(member.name, name)
+        problem = member.problem
+        if name != "." and not stays_inside(name):
+            problem = problem or "leaves the folder"
+        if "\\" in member.name or not name.isprintable():
+            problem = (
+                problem or "has a name with a backslash or control characters, or not in UTF-8"
+            )
         if name in members and not (member.is_folder and members[name].is_folder):
             problem = problem or "is given twice"
         if member.num_bytes < 0 or total_bytes > max_bytes or len(members) >= MAX_MEMBERS:
             problem = problem or f"makes it {total_bytes} bytes, unpacked from {archive_bytes}"
         if problem:
             raise ArchiveError(f"{member.name[:300]!a} {problem}")
-        if name != ".":
-            members[name] = replace(member, name=name)
+        members[name] = member
+    members.pop(".", None)
     for name in members:
         for parent in PurePosixPath(name).parents:
             if str(parent) in members and not members[str(parent)].is_folder:
                 raise ArchiveError(f"{name!a} is in a folder that is a file")
-    return list(members.values())
-
-
-def _problem_of_name(written: str, name: str) -> str | None:
-    """Say what is wrong with a member's name."""
-    if name != "." and not stays_inside(name):
-        return "leaves the folder"
-    if "\\" in written or not name.isprintable():
-        return "has a name with a backslash or control characters, or not in UTF-8"
-    return None
+    return members
 
 
 def _write(member: _Member, target: Path) -> None:
@@ -182,12 +175,13 @@ def _write(member: _Member, target: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file, member.open() or _nothing(member) as content:
+        content = member.open()
+        if content is None:
+            raise ArchiveError(f"{member.name!a} has no content")
+        with target.open("xb") as file, content:
             left = member.num_bytes
-            while chunk := content.read(CHUNK_BYTES):
+            while left >= 0 and (chunk := content.read(CHUNK_BYTES)):
                 left -= len(chunk)
-                if left < 0:
-                    break
                 file.write(chunk)
         if left:
             raise ArchiveError(f"{member.name!a} does not have the size that it says")
@@ -195,134 +189,3 @@ def _write(member: _Member, target: Path) -> None:
         if error.errno in BAD_NAME:
             raise ArchiveError(f"{member.name[:300]!a}: {error.strerror}") from error
         raise
-
-
-def _nothing(member: _Member) -> IO[bytes]:
-    raise ArchiveError(f"{member.name!a} has no content")
-
-
-@contextmanager
-def _name_damage() -> Iterator[None]:
-    """Turn what the readers of archives raise into one error.
-
-    Raises:
-        ArchiveError: the archive is damaged.
-    """
-    damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
-    odd = (struct.error, UnicodeError, OverflowError, NotImplementedError)
-    try:
-        yield
-    except (*damage, *odd) as error:
-        raise ArchiveError(f"is damaged: {type(error).__name__}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Store:
-    """The two folders of a source."""
-
-    folder: Path
-    partial_dir: Path
-    min_free_gb: float
-
-    def partial(self, item: Item) -> Path:
-        """Return where the bytes of a file gather: named by the ledger, never from outside."""
-        return self.partial_dir / f"{item.number}.partial"
-
-    def site_dir(self, item: Item) -> Path:
-        """Return where the video of a site gathers: it may come in several files."""
-        return self.partial_dir / f"{item.number}.site"
-
-    def holds(self, file: RemoteFile, item: Item) -> bool:
-        """Whether a file that is done is here; a move that a kill prevented is made up for."""
-        if item.state != "done":
-            return False
-        target, partial = self.folder / file.name, self.partial(item)
-        if isinstance(file, RemoteArchive):
-            return target.is_dir()
-        if file.sha256 and item.digest and file.sha256.lower() != item.digest:
-            return False
-        if _has_size(partial, item):  # also where the old bytes are as many
-            self.place(partial, target)
-        return _has_size(target, item)
-
-    def adopt(self, file: RemoteFile, item: Item) -> bool:
-        """Take a file that is here without a line in the ledger as done, if its digest agrees."""
-        target = self.folder / file.name
-        if isinstance(file, RemoteArchive):
-            here = target.is_dir()
-        else:
-            here = target.is_file() and not target.is_symlink() and not _wrong_digest(file, target)
-        if here:
-            item.state, item.num_bytes = "done", target.stat().st_size
-            item.digest = file.sha256
-            self.partial(item).unlink(missing_ok=True)  # of another file that had this number
-        return here
-
-    def keep(self, file: RemoteFile, item: Item) -> Path:
-        """Check what came whole; the row then calls it done. An archive is unpacked here.
-
-        Raises:
-            FetchError: it is not what was wanted; nothing of it is kept.
-            StageError: the disk is full.
-        """
-        partial, target = self.partial(item), self.folder / file.name
-        wrong = _wrong_digest(file, partial)
-        if wrong:
-            self.drop(item)
-            # The same wrong bytes twice are no accident of the way.
-            raise GoneError(wrong) if item.reason == wrong else FetchError(wrong)
-        item.digest = digest_of(partial)
-        if isinstance(file, RemoteArchive):
-            try:
-                with name_full_disk(target):
-                    unpack(partial, target, self.min_free_gb)
-            except ArchiveError as error:
-                self.drop(item)
-                raise GoneError(f"the archive is refused: {error}") from error
-        item.state, item.reason, item.gone = "done", None, False
-        return target
-
-    def drop(self, item: Item) -> None:
-        """Forget what came of a file."""
-        item.forget()
-        self.partial(item).unlink(missing_ok=True)
-        shutil.rmtree(self.site_dir(item), ignore_errors=True)
-
-    def place(self, partial: Path, target: Path) -> None:
-        """Move a file to its place, also to another disk; it appears whole."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            require_space(target.parent, partial.stat().st_size, self.min_free_gb)
-            with name_full_disk(target), atomic_path(target) as copy:
-                shutil.copyfile(partial, copy)
-            partial.unlink()
-
-    def remove_leftovers(self, items: Iterable[Item]) -> None:
-        """Remove what came in part of files that are done or no longer wanted."""
-        wanted = {str(item.number) for item in items if item.state != "done"}
-        for path in self.partial_dir.iterdir():
-            if path.stem not in wanted:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def digest_of(path: Path, kind: str = "sha256") -> str:
-    """Return the digest of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
-
-
-def _wrong_digest(file: RemoteFile, path: Path) -> str | None:
-    """Say how a file differs from what was published of it."""
-    for kind, wanted in (("sha256", file.sha256), ("md5", file.md5)):
-        if wanted and (found := digest_of(path, kind)) != wanted.lower():
-            return f"its {kind} is {found}, not {wanted}"
-    return None
-
-
-def _has_size(path: Path, item: Item) -> bool:
-    """Whether a path holds a file of the size that the ledger knows."""
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == item.num_bytes

@@ -1,12 +1,8 @@
-"""HowTo100M's file of all captions, 10 GB of JSON, read as a stream: one video at a time.
+"""Captions of HowTo100M: a caption file for each video, from whichever form the user has.
 
-ijson is not used: it refuses NaN, which such files hold where a text is missing, and then the rest
-of the file is lost.
-
-Captions of HowTo100M: a caption file for each video, from whichever form the user has.
-
-The file of all captions, raw_caption.json before caption.json; else a CSV of the video, as in
-howto100m_captions.zip.
+The form is the file of all captions, 10 GB of JSON that are read as a stream, one video at a time;
+else a CSV of the video, as in howto100m_captions.zip. ijson is not used: it refuses NaN, which such
+files hold where a text is missing, and then the rest of the file is lost.
 """
 
 import io
@@ -14,14 +10,14 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
-from vatt.download.items import Captions
+from vatt.download.collection import describe_captions
 from vatt.download.official_lists import OfficialLists
 from vatt.download.storage import remove_others
-from vatt.media.caption_files import captions_format
+from vatt.media.caption_files import CORPUS_CAPTIONS
 
 CHUNK = 1 << 20
 MAX_VIDEO = 1 << 26
@@ -73,36 +69,36 @@ def _broken(name: str, position: int) -> StageError:
     )
 
 
-CORPUS_FILES = ("raw_caption.json", "caption.json")
-
-
 def collect_captions(
     lists: OfficialLists, videos: Collection[str], folder: Path, record_path: Path
-) -> dict[str, Captions]:
+) -> dict[str, dict[str, Any]]:
     """Bring the captions of videos to `folder`, a hidden one in that of the source.
 
     The file of all captions is read again only for new videos, or when it has changed: that is what
     `record_path` is for.
 
+    Returns:
+        For each video with captions, the fields of its row in the manifest.
+
     Raises:
         StageError: the file of all captions is broken, or the disk is full.
     """
-    below = f"{folder.parent.name}/{folder.name}"
-    corpus = lists.find(*CORPUS_FILES)
+    source = folder.parent.name
+    corpus = lists.find(*CORPUS_CAPTIONS)
     written = _extract(lists, corpus, videos, folder, record_path) if corpus else set()
-    found = {video: Captions(f"{below}/{video}.json", "howto100m_json") for video in written}
+    found = {video: describe_captions(source, f"{folder.name}/{video}.json") for video in written}
+    kept = {folder / f"{video}.json" for video in written}
     tables = {name.rpartition("/")[2].removesuffix(".csv"): name for name in lists.find_all(".csv")}
-    wanted = {video: tables[video] for video in videos if video in tables and video not in found}
-    files = [lists.files[name] for name in wanted.values()]
-    problems = lists.storage.fetch_all(files, folder, f"{folder.parent.name} captions")
-    for video, name in wanted.items():
-        problem = problems[name]
-        if problem:
-            found[video] = Captions(problem=f"{name}: {problem}")
+    of_videos = {video: tables[video] for video in videos if video in tables and video not in found}
+    files = [lists.files[name] for name in of_videos.values()]
+    problems = lists.storage.fetch_all(files, folder)
+    for video, name in of_videos.items():
+        if problems[name]:
+            found[video] = describe_captions(source, name, problems[name])
         else:
-            found[video] = Captions(f"{below}/{name}", captions_format(name))
-    paths = {folder.parent.parent / captions.path for captions in found.values() if captions.path}
-    remove_others(folder, paths)
+            found[video] = describe_captions(source, f"{folder.name}/{name}")
+            kept.add(folder / name)
+    remove_others(folder, kept)
     return found
 
 
@@ -110,24 +106,24 @@ def _extract(
     lists: OfficialLists, corpus: str, videos: Collection[str], folder: Path, record_path: Path
 ) -> set[str]:
     """Write the captions of videos out of the file of all; return the videos that have some."""
-    version = lists.version(corpus)
+    version = lists.storage.version(lists.files[corpus])
     absent = _read_absent(record_path, version)
     if absent is None:
-        remove_others(folder, ())  # from another file, or from another state of it
+        remove_others(folder, set())  # from another file, or from another state of it
         absent = set()
         write_json(record_path, {"version": version, "absent": []})
-    wanted = set(videos) - absent
-    written = {video for video in wanted if (folder / f"{video}.json").is_file()}
-    wanted -= written
-    if wanted:
-        with lists.open(corpus) as file:
+    unknown = set(videos) - absent
+    written = {video for video in unknown if (folder / f"{video}.json").is_file()}
+    unknown -= written
+    if unknown:
+        with lists.storage.open(lists.files[corpus]) as file:
             for video, captions in stream_captions(file, corpus):
-                if video in wanted:
+                if video in unknown:
                     with atomic_path(folder / f"{video}.json") as partial:
                         partial.write_text(captions, encoding="utf-8")
-                    wanted.remove(video)
+                    unknown.remove(video)
                     written.add(video)
-        write_json(record_path, {"version": version, "absent": sorted(absent | wanted)})
+        write_json(record_path, {"version": version, "absent": sorted(absent | unknown)})
     return written
 
 

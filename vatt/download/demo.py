@@ -1,11 +1,9 @@
-"""The demo corpus: videos with sound and narration, generated from a seed, the same bytes every time.
+"""The demo corpus: videos with sound and narration, generated from a seed, always the same bytes.
 
-The picture of a demo scene: a shape moves before a wall and its frieze, in light that beats.
-
-Colours come from few palettes, the same for all scenes: were they drawn freely, a network would
-learn to know each scene by its colours instead of by what happens in it.
-
-The sound of a demo scene: beats whose timbre is the material and whose rate is the rhythm.
+In the picture a shape moves before a wall and its frieze, in light that beats; the sound is beats
+whose timbre is the material and whose rate is the rhythm. Colours come from few palettes, the same
+for all scenes: were they drawn freely, a network would know each scene by its colours instead of by
+what happens in it.
 """
 
 import os
@@ -22,6 +20,7 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.core.pool import run_in_workers
 from vatt.corpus.manifest import Annotation, ManifestEntry
+from vatt.download.collection import describe_captions
 from vatt.download.demo_scenes import (
     TASKS,
     Scene,
@@ -33,19 +32,13 @@ from vatt.download.demo_scenes import (
 )
 from vatt.params import AUDIO_RATE_HZ
 
-WIDTH_PX = 96
-HEIGHT_PX = 96
+WIDTH_PX = HEIGHT_PX = 96
 FRAME_RATE_HZ = 20
 
 TEXTURE_PERIOD_PX = {
-    "metal": 8,
-    "wood": 8,
-    "glass": 12,
-    "stone": 24,
-    "rubber": 12,
-    "water": 24,
-    "brick": 12,
-    "cloth": 8,
+    **dict.fromkeys(("metal", "wood", "cloth"), 8),
+    **dict.fromkeys(("glass", "rubber", "brick"), 12),
+    **dict.fromkeys(("stone", "water"), 24),
 }
 TILE_PX = 24
 """Distance of the small shapes in the frieze."""
@@ -78,15 +71,14 @@ def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3
 
 
 def _axis_px(size_px: int) -> Float[np.ndarray, " N"]:
-    """Pixel centres, counted from the middle of the picture."""
-    centres: np.ndarray = np.arange(size_px, dtype=np.float32) - np.float32((size_px - 1) / 2)
-    return centres
+    """Return the centres of pixels, counted from the middle of the picture."""
+    return np.arange(size_px, dtype=np.float32) - np.float32((size_px - 1) / 2)
 
 
 def _move(
     motion: str, times_s: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y of the shape's centre and its radius at each time, in half heights of the picture."""
+    """Return the shape's x, y and radius at each time, in half heights of the picture."""
     x, y = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
     radius = np.float32(rng.uniform(0.5, 0.65))
     turn = rng.random(dtype=np.float32)
@@ -135,23 +127,17 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
     step = 2 * np.pi / TEXTURE_PERIOD_PX[material]
     column = step * _axis_px(WIDTH_PX)[None, :] + rng.uniform(-1, 1)
     row = step * _axis_px(HEIGHT_PX)[:, None] + rng.uniform(-1, 1)
-    match material:
-        case "metal":  # fine lines across
-            texture = np.sin(row + 0 * column)
-        case "wood":  # upright grain
-            texture = np.sin(column + 0 * row)
-        case "glass":  # a slanting gleam
-            texture = np.sin(column + row)
-        case "stone":  # blocks
-            texture = 1.5 * np.sin(column) * np.sin(row)
-        case "brick":  # a slant the other way
-            texture = np.sin(column - row)
-        case "cloth":  # a fine weave
-            texture = 2 * np.sin(column) * np.sin(row)
-        case "rubber":  # dots
-            texture = np.cos(column) + np.cos(row)
-        case _:  # waves
-            texture = np.sin(2 * row + 2 * np.sin(column))
+    textures = {
+        "metal": np.sin(row + 0 * column),  # fine lines across
+        "wood": np.sin(column + 0 * row),  # upright grain
+        "glass": np.sin(column + row),  # a slanting gleam
+        "stone": 1.5 * np.sin(column) * np.sin(row),  # blocks
+        "brick": np.sin(column - row),  # a slant the other way
+        "cloth": 2 * np.sin(column) * np.sin(row),  # a fine weave
+        "rubber": np.cos(column) + np.cos(row),  # dots
+        "water": np.sin(2 * row + 2 * np.sin(column)),  # waves
+    }
+    texture = textures[material]
     grain = rng.normal(0, 0.03, (HEIGHT_PX, WIDTH_PX, 3))
     wall: np.ndarray = 0.25 * np.clip(2 * texture, -1, 1)[..., None] + 0.4 + grain
     return wall.astype(np.float32)
@@ -227,7 +213,7 @@ def _unit_power(sound: np.ndarray) -> np.ndarray:
 def generate_demo(
     out_dir: Path, num_videos: int, seed: int, num_workers: int | None = None
 ) -> list[ManifestEntry]:
-    """Write the demo corpus to `out_dir`, in place of what stands there, and return its manifest rows.
+    """Write the demo corpus to `out_dir`, in place of what stands there; return its manifest rows.
 
     The folder appears when it is complete. Its bytes depend on `num_videos` and `seed` only, not on
     the number of worker processes (default: one for each core).
@@ -252,15 +238,15 @@ def write_video(folder: Path, plan: VideoPlan) -> str:
     if plan.has_narration:
         subtitles = pysubs2.SSAFile()
         subtitles.events = [
-            pysubs2.SSAEvent(round(1000 * start_s), round(1000 * end_s), text)
-            for start_s, end_s, text in narrate(plan)
+            pysubs2.SSAEvent(round(1000 * said.start_s), round(1000 * said.end_s), said.text)
+            for said in narrate(plan)
         ]
         (folder / f"{plan.name}.vtt").write_text(subtitles.to_string("vtt"), encoding="utf-8")
     return plan.name
 
 
 def _write_mp4(path: Path, plan: VideoPlan) -> None:
-    """Encode H.264 and AAC. One thread and no version strings or dates: the same bytes every time."""
+    """Encode H.264 and AAC, in one thread without versions and dates: always the same bytes."""
     with av.open(path, "w", container_options={"fflags": "+bitexact"}) as container:
         picture = container.add_stream(
             "libx264", FRAME_RATE_HZ, {"preset": "ultrafast", "crf": "20", "threads": "1"}
@@ -289,22 +275,15 @@ def _write_mp4(path: Path, plan: VideoPlan) -> None:
 
 def _manifest_entry(plan: VideoPlan, source: str) -> ManifestEntry:
     """Describe a video to the later stages; its scenes' factors are the labels."""
-    captions = f"{source}/{plan.name}.vtt" if plan.has_narration else None
+    notes: list[Annotation] = []
+    for scene in plan.scenes:
+        times_s = (scene.start_s, scene.end_s)
+        notes += [
+            Annotation(task, getattr(scene, factor), *times_s) for task, factor in TASKS.items()
+        ]
+        notes.append(Annotation("caption", None, *times_s, describe_scene(scene)))
+    captions = describe_captions(source, f"{plan.name}.vtt") if plan.has_narration else {}
+    name = f"{plan.name}.mp4"
     return ManifestEntry(
-        source=source,
-        video_id=f"{plan.name}.mp4",
-        path=f"{source}/{plan.name}.mp4",
-        captions_path=captions,
-        captions_format="vtt" if captions else None,
-        split=plan.split,
-        annotations=tuple(annotation for scene in plan.scenes for annotation in _annotate(scene)),
+        source, name, plan.split, path=f"{source}/{name}", annotations=tuple(notes), **captions
     )
-
-
-def _annotate(scene: Scene) -> list[Annotation]:
-    labels = [
-        Annotation(task, getattr(scene, factor), scene.start_s, scene.end_s)
-        for task, factor in TASKS.items()
-    ]
-    text = describe_scene(scene)
-    return [*labels, Annotation("caption", None, scene.start_s, scene.end_s, text)]

@@ -3,29 +3,59 @@
 A scene has a shape (seen), a motion (seen), a material (seen as a wall, heard as a timbre) and
 a rhythm (seen in the light, heard as beats); all four are named in the narration. Everything else
 (colours, brightness, positions, sizes, phases, gains, noise) is drawn at random and tells nothing.
-
-The narration of a demo video, like real speech transcripts: varied, off the topic, out of step.
+The narration is like real speech transcripts: varied, off the topic, out of step.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vatt.corpus.manifest import Split
+from vatt.media.captions import Caption
+
 SCENE_S = 4.0
 """The last scene of a video may be shorter."""
-
-SHAPES = ("ball", "box", "triangle", "cross", "ring", "star")
-MOTIONS = ("rise", "sink", "sway", "circle", "rest", "approach")
-MATERIALS = ("metal", "wood", "glass", "stone", "rubber", "water", "brick", "cloth")
-RHYTHMS = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
+RHYTHMS_HZ = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
 """Beats per second."""
 BEAT_DECAY_S = 0.2
-
 TASKS = {"image": "shape", "action": "motion", "audio_event": "material", "rhythm": "rhythm"}
-"""Task of the annotations -> factor of the scene."""
+"""The factor of the scene for each task of the annotations."""
 
-Split = Literal["train", "validation", "test"]
+WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "shape": {
+        "ball": ("ball", "disc", "globe"),
+        "box": ("box", "square", "crate"),
+        "triangle": ("triangle", "wedge", "pyramid"),
+        "cross": ("cross", "plus sign"),
+        "ring": ("ring", "hoop", "donut"),
+        "star": ("star", "sparkle"),
+    },
+    "motion": {
+        "rise": ("rises", "climbs", "floats up"),
+        "sink": ("sinks", "drops", "falls down"),
+        "sway": ("sways", "swings", "slides sideways"),
+        "circle": ("circles", "orbits", "travels round"),
+        "rest": ("rests", "waits", "stays put"),
+        "approach": ("approaches", "zooms in", "comes closer"),
+    },
+    "material": {
+        "metal": ("metal", "steel", "iron"),
+        "wood": ("wood", "oak", "timber"),
+        "glass": ("glass", "crystal"),
+        "stone": ("stone", "rock", "granite"),
+        "rubber": ("rubber", "latex"),
+        "water": ("water", "ocean", "river"),
+        "brick": ("brick", "clay"),
+        "cloth": ("cloth", "cotton", "linen"),
+    },
+    "rhythm": {
+        "slow": ("slow", "lazy", "sleepy"),
+        "steady": ("steady", "regular", "calm"),
+        "brisk": ("brisk", "lively", "cheerful"),
+        "quick": ("quick", "rapid", "frantic"),
+    },
+}
+"""The values of each factor, and the words for each value."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +75,7 @@ class Scene:
 
     @property
     def duration_s(self) -> float:
-        """Length of the scene in seconds."""
+        """The length of the scene."""
         return self.end_s - self.start_s
 
 
@@ -62,7 +92,7 @@ class VideoPlan:
 
     @property
     def duration_s(self) -> float:
-        """Length of the video in seconds."""
+        """The length of the video."""
         return self.scenes[-1].end_s
 
 
@@ -74,17 +104,14 @@ def plan_videos(num_videos: int, seed: int) -> list[VideoPlan]:
     order = np.random.default_rng([seed, 0]).permutation(num_videos)
     num_test = max(1, round(0.18 * num_videos))
     num_validation = max(1, round(0.07 * num_videos))
-    splits: dict[int, Split] = {}
-    for place, number in enumerate(order.tolist()):
-        if place < num_test:
-            splits[number] = "test"
-        else:
-            splits[number] = "validation" if place < num_test + num_validation else "train"
-    return [_plan_video(number, splits[number], seed) for number in range(num_videos)]
+    splits: dict[int, Split] = dict.fromkeys(range(num_videos), "train")
+    splits |= dict.fromkeys(order[: num_test + num_validation].tolist(), "validation")
+    splits |= dict.fromkeys(order[:num_test].tolist(), "test")
+    return [_plan_video(number, split, seed) for number, split in splits.items()]
 
 
 def beat_strength(scene: Scene, times_s: np.ndarray) -> np.ndarray:
-    """Strength in [0, 1] of the beat: it strikes, then dies away, at the same speed at every rate."""
+    """Return the beat's strength in [0, 1]: it strikes, and dies away as fast at every rate."""
     since_s = (scene.beat_phase + scene.beat_rate_hz * times_s) % 1.0 / scene.beat_rate_hz
     strength: np.ndarray = np.minimum(since_s / 0.01, 1.0) * np.exp(-since_s / BEAT_DECAY_S)
     return strength
@@ -110,66 +137,24 @@ def _plan_video(number: int, split: Split, seed: int) -> VideoPlan:
 
 
 def _plan_scene(start_s: float, end_s: float, rng: np.random.Generator) -> Scene:
-    rhythm = str(rng.choice(list(RHYTHMS)))
+    rhythm = str(rng.choice(list(RHYTHMS_HZ)))
     return Scene(
         start_s=start_s,
         end_s=end_s,
-        shape=str(rng.choice(SHAPES)),
-        motion=str(rng.choice(MOTIONS)),
-        material=str(rng.choice(MATERIALS)),
+        shape=str(rng.choice(list(WORDS["shape"]))),
+        motion=str(rng.choice(list(WORDS["motion"]))),
+        material=str(rng.choice(list(WORDS["material"]))),
         rhythm=rhythm,
-        beat_rate_hz=RHYTHMS[rhythm] * float(rng.uniform(0.93, 1.07)),
+        beat_rate_hz=RHYTHMS_HZ[rhythm] * float(rng.uniform(0.93, 1.07)),
         beat_phase=float(rng.random()),
         seed=int(rng.integers(2**32)),
     )
 
 
-SHAPE_WORDS = {
-    "ball": ("ball", "disc", "globe"),
-    "box": ("box", "square", "crate"),
-    "triangle": ("triangle", "wedge", "pyramid"),
-    "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop", "donut"),
-    "star": ("star", "sparkle"),
-}
-MOTION_WORDS = {
-    "rise": ("rises", "climbs", "floats up"),
-    "sink": ("sinks", "drops", "falls down"),
-    "sway": ("sways", "swings", "slides sideways"),
-    "circle": ("circles", "orbits", "travels round"),
-    "rest": ("rests", "waits", "stays put"),
-    "approach": ("approaches", "zooms in", "comes closer"),
-}
-MATERIAL_WORDS = {
-    "metal": ("metal", "steel", "iron"),
-    "wood": ("wood", "oak", "timber"),
-    "glass": ("glass", "crystal"),
-    "stone": ("stone", "rock", "granite"),
-    "rubber": ("rubber", "latex"),
-    "water": ("water", "ocean", "river"),
-    "brick": ("brick", "clay"),
-    "cloth": ("cloth", "cotton", "linen"),
-}
-RHYTHM_WORDS = {
-    "slow": ("slow", "lazy", "sleepy"),
-    "steady": ("steady", "regular", "calm"),
-    "brisk": ("brisk", "lively", "cheerful"),
-    "quick": ("quick", "rapid", "frantic"),
-}
 BEAT_WORDS = ("beat", "pulse", "rhythm", "tempo")
 
 OPENINGS = (
-    "",
-    "",
-    "",
-    "okay so",
-    "now",
-    "and",
-    "you see",
-    "um",
-    "look",
-    "well",
-    "here",
+    *("", "", "", "okay so", "now", "and", "you see", "um", "look", "well", "here"),
     "right so",
 )
 THINGS = ("thing", "one", "object")
@@ -201,14 +186,6 @@ DESCRIPTIONS = (
     "a {shape} {motion} before a {material} wall with a {rhythm} {beat}",
     "the {shape} {motion} on {material} at a {rhythm} {beat}",
 )
-
-
-class Caption(NamedTuple):
-    """One line of narration; times in seconds from the start of the video."""
-
-    start_s: float
-    end_s: float
-    text: str
 
 
 def describe_scene(scene: Scene) -> str:
@@ -254,9 +231,6 @@ def _fill(sentence: str, scene: Scene, rng: np.random.Generator) -> str:
         opening=rng.choice(OPENINGS),
         thing=rng.choice(THINGS),
         beat=rng.choice(BEAT_WORDS),
-        shape=rng.choice(SHAPE_WORDS[scene.shape]),
-        motion=rng.choice(MOTION_WORDS[scene.motion]),
-        material=rng.choice(MATERIAL_WORDS[scene.material]),
-        rhythm=rng.choice(RHYTHM_WORDS[scene.rhythm]),
+        **{name: rng.choice(words[getattr(scene, name)]) for name, words in WORDS.items()},
     )
     return filled.strip()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -10,6 +9,7 @@ from typing import get_args
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, Split
+from vatt.download.items import Row, RowError
 from vatt.media.captions import CaptionError, decode_text
 
 NEEDED_COLUMNS = ("path", "task")
@@ -37,10 +37,6 @@ class FileLabels:
         ]
 
 
-class RowError(ValueError):
-    """A row of the CSV cannot be used."""
-
-
 def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     """Read a labels CSV into what it says about each path.
 
@@ -60,12 +56,13 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
                 f"{name}: has no column {', '.join(missing)}; its header must hold path,task "
                 f"and may hold label,start,end,text,split; it is {','.join(rows.fieldnames or [])}"
             )
-        for row in rows:
-            place = f"{name} line {rows.line_num}"
+        for fields in rows:
+            texts = {key: (fields.get(key) or "").strip() for key in fields if key}
+            row = Row(f"{name} line {rows.line_num}", rows.line_num, texts)
             try:
-                _add_row(labels, {key: (row.get(key) or "").strip() for key in row if key}, place)
+                _add_row(labels, row)
             except RowError as error:
-                problems.append(f"{place}: {error}")
+                problems.append(f"{row.place}: {error}")
     except (csv.Error, CaptionError) as error:
         raise StageError(f"{name}: is not CSV: {error}") from error
     if problems:
@@ -74,44 +71,26 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     return labels
 
 
-def _add_row(labels: dict[str, FileLabels], row: Mapping[str, str], place: str) -> None:
+def _add_row(labels: dict[str, FileLabels], row: Row) -> None:
     """Check one row and add it to the labels of its file."""
-    for column in NEEDED_COLUMNS:
-        if not row[column]:
-            raise RowError(f"{column}: is empty")
-    start_s, end_s = _read_time(row, "start"), _read_time(row, "end")
-    if (start_s is None) != (end_s is None):
-        raise RowError("start and end: give both, or none for the whole file")
-    if start_s is not None and end_s is not None and end_s <= start_s:
-        raise RowError(f"end = {row['end']!r}: must be after start = {row['start']!r}")
-    path = str(PurePosixPath(row["path"]))
-    file = labels.setdefault(path, FileLabels(place))
-    split = _read_split(row.get("split", ""))
+    fields: Mapping[str, str] = row.fields
+    path, task = str(PurePosixPath(row.text("path"))), row.text("task")
+    start_s = end_s = None
+    if fields.get("start") or fields.get("end"):
+        if not (fields.get("start") and fields.get("end")):
+            raise RowError("start and end: give both, or none for the whole file")
+        start_s, end_s = row.part_s("start", "end")
+    file = labels.setdefault(path, FileLabels(row.place))
+    split = _read_split(fields.get("split"))
     if split and file.split not in (None, split):
         raise RowError(f"split = {split!r}: {path} is in {file.split!r} by an earlier line")
     file.split = split or file.split
-    label, text = row.get("label") or None, row.get("text") or None
+    label, text = fields.get("label") or None, fields.get("text") or None
     if label or text:
-        file.annotations.append(Annotation(row["task"], label, start_s, end_s, text))
+        file.annotations.append(Annotation(task, label, start_s, end_s, text))
 
 
-def _read_time(row: Mapping[str, str], column: str) -> float | None:
-    value = row.get(column, "")
-    if not value:
-        return None
-    try:
-        time_s = float(value)
-    except ValueError:
-        time_s = math.nan
-    if not (math.isfinite(time_s) and time_s >= 0):
-        raise RowError(f"{column} = {value!r}: must be a number of seconds, 0 or more")
-    return time_s
-
-
-def _read_split(value: str) -> Split | None:
-    for split in get_args(Split):
-        if value == split:
-            return split  # type: ignore[no-any-return]
-    if value:
+def _read_split(value: str | None) -> Split | None:
+    if value and value not in get_args(Split):
         raise RowError(f"split = {value!r}: must be {', '.join(get_args(Split))} or empty")
-    return None
+    return value or None  # type: ignore[return-value]

@@ -2,18 +2,20 @@
 
 import errno
 import importlib
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import av
 
-from vatt.core.disk import name_full_disk, require_space
+from vatt.core.disk import name_disk_errors, require_space
 from vatt.core.errors import StageError
-from vatt.download.ledger import FetchError, GoneError, HostError, SiteVideo, StoppedError, describe
-from vatt.download.transfer import Conditions
+from vatt.download.remote_files import FetchError, GoneError, HostError, SiteVideo, describe
+from vatt.params import FetchParams
 
 GONE = (
     "private video", "video is private", "video unavailable", "video is unavailable",
@@ -27,7 +29,18 @@ BUSY = ("too many requests", "rate-limited", "rate limit", "not a bot", "try aga
 """Words of sites for "you ask too often"; looked for first."""
 
 
-def fetch_video(file: SiteVideo, folder: Path, conditions: Conditions) -> Path:
+SILENCE = logging.getLogger("vatt.silence")
+"""Takes yt-dlp's messages: its errors come as exceptions as well."""
+SILENCE.disabled = True
+
+
+class _StoppedError(Exception):
+    """Fetching was stopped from outside; what came so far is kept."""
+
+
+def fetch_video(
+    file: SiteVideo, folder: Path, params: FetchParams, stopped: threading.Event
+) -> Path:
     """Fetch a video, or a section of it, into `folder`; what an earlier try left there is used.
 
     Returns:
@@ -36,27 +49,27 @@ def fetch_video(file: SiteVideo, folder: Path, conditions: Conditions) -> Path:
     Raises:
         FetchError: it did not come.
         StageError: yt-dlp or ffmpeg is not installed, or the disk is full.
-        StoppedError: `conditions.stopped` was set.
+        Exception: `stopped` was set meanwhile.
     """
     yt_dlp = _import_yt_dlp()
     folder.mkdir(parents=True, exist_ok=True)
-    require_space(folder, 0, conditions.params.min_free_gb)
-    options = _options(file, folder, conditions)
+    require_space(folder, 0, params.min_free_gb)
+    options = _options(file, folder, params, stopped)
     if file.start_s is not None:
         section = (file.start_s, file.end_s)
         options["download_ranges"] = yt_dlp.utils.download_range_func(None, [section])
     try:
-        with name_full_disk(folder), yt_dlp.YoutubeDL(options) as site:
+        with name_disk_errors(folder), yt_dlp.YoutubeDL(options) as site:
             found = site.extract_info(file.address, download=True) or {}
     except yt_dlp.utils.YoutubeDLError as error:
-        if conditions.stopped.is_set():
-            raise StoppedError from error
+        if stopped.is_set():
+            raise _StoppedError from error
         if os.strerror(errno.ENOSPC) in str(error):
             raise StageError(
                 f"{folder}: cannot be written: {error}; make room, run again"
             ) from error
-        raise _tell(error, yt_dlp) from error
-    except (StoppedError, StageError, FetchError):
+        raise _classify(error, yt_dlp) from error
+    except (_StoppedError, StageError, FetchError):
         raise
     except Exception as error:  # a site that changed: its extractor fails in any way
         if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
@@ -80,17 +93,19 @@ def _import_yt_dlp() -> Any:
         ) from error
 
 
-def _options(file: SiteVideo, folder: Path, conditions: Conditions) -> dict[str, Any]:
+def _options(
+    file: SiteVideo, folder: Path, params: FetchParams, stopped: threading.Event
+) -> dict[str, Any]:
     """Return yt-dlp's options: silent, one file, tries and waits left to the schedule."""
     ffmpeg = shutil.which("ffmpeg")
     if file.start_s is not None and ffmpeg is None:
         raise StageError("download.sources: a section of a site's video needs the program ffmpeg")
 
     def watch(progress: Mapping[str, Any]) -> None:
-        if conditions.stopped.is_set():
-            raise StoppedError
+        if stopped.is_set():
+            raise _StoppedError
         if progress["status"] == "downloading":
-            require_space(folder, 0, conditions.params.min_free_gb)
+            require_space(folder, 0, params.min_free_gb)
 
     def refuse(info: Mapping[str, Any], *, incomplete: bool) -> str | None:
         if info.get("is_live"):
@@ -103,24 +118,22 @@ def _options(file: SiteVideo, folder: Path, conditions: Conditions) -> dict[str,
     return {
         # Without ffmpeg, picture and sound that come apart cannot be joined.
         "format": "bv*+ba/b" if ffmpeg else "b/bv*/ba",
-        "format_sort": [f"res:{conditions.params.site_height_px}", "ext:mp4:m4a"],
+        "format_sort": [f"res:{params.site_height_px}", "ext:mp4:m4a"],
         "paths": {"home": str(folder)},
         "outtmpl": "video.%(ext)s",
         "playlist_items": "1",
         "noplaylist": True,
         "match_filter": refuse,
         "progress_hooks": [watch],
-        "socket_timeout": conditions.params.stall_s,
-        "external_downloader_args": {
-            "ffmpeg_i": ["-rw_timeout", f"{conditions.params.stall_s * 1e6:.0f}"]
-        },
+        "socket_timeout": params.stall_s,
+        "external_downloader_args": {"ffmpeg_i": ["-rw_timeout", f"{params.stall_s * 1e6:.0f}"]},
         "retries": 0,
         "extractor_retries": 0,
         "cachedir": False,
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _Silence(),
+        "logger": SILENCE,
     }
 
 
@@ -133,17 +146,8 @@ def _is_empty(path: Path) -> bool:
         return True
 
 
-class _Silence:
-    """Takes yt-dlp's messages: its errors come as exceptions as well."""
-
-    def debug(self, message: str) -> None:
-        """Drop a message."""
-
-    info = warning = error = debug
-
-
-def _tell(error: BaseException, yt_dlp: Any) -> FetchError:
-    """Tell failures for good from those that may pass, by the errors' types, else by their words."""
+def _classify(error: BaseException, yt_dlp: Any) -> FetchError:
+    """Return whether a failure is for good, by the errors' types, else by their words."""
     errors: list[Any] = [error]
     if getattr(error, "exc_info", None):
         errors.append(error.exc_info[1])  # type: ignore[attr-defined]

@@ -2,59 +2,49 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
+import aiohttp
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from vatt.core.disk import name_full_disk, require_space
+from vatt.core.backoff import backoff_s
+from vatt.core.disk import is_refusal, name_disk_errors, require_space
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.download import fetch
-from vatt.download.ledger import RemoteFile, describe
+from vatt.download.remote_files import RemoteFile, StoredFile, check_name, describe
 from vatt.params import FetchParams
 
-HIDDEN = "is hidden: a name that starts with a dot"
-AS_ALWAYS = FetchParams()
+DEFAULT_FETCH = FetchParams()
 TIME_KEYS = ("mtime", "LastModified", "Last-Modified", "updated", "last_modified", "created")
 """What kinds of storage call the time of a file; "created" last, for disks know both."""
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of a folder, not fetched yet; or something in it that is no file, with the reason."""
-
-    name: str
-    """The POSIX path below the folder, always UTF-8; a trailing slash marks a folder."""
-    address: str
-    problem: str | None = None
 
 
 class Storage:
     """A local or remote folder: a path, or any address that fsspec knows."""
 
-    def __init__(self, url: str, fetch: FetchParams = AS_ALWAYS, key: str = "url") -> None:
+    def __init__(self, url: str, fetch: FetchParams = DEFAULT_FETCH, key: str = "url") -> None:
         """Open the folder `url`, which the parameter `key` of a source names.
 
         Raises:
             StageError: the kind of address is not known, or its package is not installed.
         """
-        self.url, self._params = url, fetch
+        self._url, self._params = url, fetch
         self._place = f"download.sources: {key} = {url!r}"
         options = {}
         self._is_http = url.startswith(("http:", "https:"))
         if self._is_http:
-            import aiohttp
-
             # The default gives up after five minutes, however well a long video comes in.
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
             options["client_kwargs"] = {"timeout": timeout}
@@ -66,11 +56,7 @@ class Storage:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     def refuse_overlap(self, download_dir: Path) -> None:
-        """Refuse a local folder that holds `download_dir`, or lies in it: it would copy itself.
-
-        Raises:
-            StageError: it is such a folder.
-        """
+        """Raise StageError for a local folder that holds `download_dir`, or lies in it."""
         target = download_dir.resolve()
         root = Path(self._root).resolve()
         if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
@@ -97,38 +83,20 @@ class Storage:
             key=lambda file: (file.name, file.address),
         )
 
-    def read(self, file: StoredFile) -> bytes:
-        """Read a small file whole.
-
-        Raises:
-            StageError: it cannot be read.
-        """
-        try:
-            content: bytes = self._files.cat_file(file.address)
-        except Exception as error:
-            raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
-        return content
-
     @contextmanager
     def open(self, file: StoredFile) -> Iterator[BinaryIO]:
-        """Open a file of any size to be read as a stream.
-
-        Raises:
-            StageError: it cannot be read.
-        """
+        """Open a file to be read as a stream; raise StageError if it cannot be read."""
         try:
             with self._files.open(file.address, "rb") as stream:
                 yield stream
-        except OSError as error:
-            raise StageError(f"{self.url}: {file.name}: {describe(error)}") from error
+        except (OSError, aiohttp.ClientError) as error:
+            raise StageError(f"{self._url}: {file.name}: {describe(error)}") from error
 
     def version(self, file: StoredFile) -> str:
         """Return something that changes when the file does, as far as its storage tells."""
         return str(self._files.ukey(file.address))
 
-    def fetch_all(
-        self, files: Iterable[StoredFile], folder: Path, title: str
-    ) -> dict[str, str | None]:
+    def fetch_all(self, files: Collection[StoredFile], folder: Path) -> dict[str, str | None]:
         """Copy files to a local folder, under their names, with a progress bar.
 
         A file that is there already with the size and time of the original is left alone. Over
@@ -140,17 +108,15 @@ class Storage:
         Raises:
             StageError: nothing can be written, as when the disk is full.
         """
-        wanted = list(files)
-        problems = {file.name: file.problem for file in wanted}
-        good = [file for file in wanted if not file.problem]
+        problems = {file.name: file.problem for file in files}
+        good = [file for file in files if not file.problem]
         if self._is_http:
             remote = [RemoteFile(file.name, file.address) for file in good]
-            found = fetch.fetch_all(remote, folder, self._params, recheck=True)
-            return {**problems, **found}
+            return problems | fetch.fetch_all(remote, folder, self._params, recheck=True)
         with ThreadPoolExecutor(self._params.connections) as pool:
             results = pool.map(lambda file: self._try_fetch(file, folder / file.name), good)
             try:
-                bar = tqdm(results, desc=title, total=len(good), unit="file")
+                bar = tqdm(results, desc=folder.name, total=len(good), unit="file")
                 for file, problem in zip(good, bar, strict=True):
                     problems[file.name] = problem
             except BaseException:
@@ -161,18 +127,21 @@ class Storage:
     def _try_fetch(self, file: StoredFile, target: Path) -> str | None:
         """Copy one file, several times if need be; return why it failed."""
         tries = 1 if self._is_local else self._params.tries
-        for attempt in range(1, tries + 1):
-            try:
-                with name_full_disk(target):
+        with name_disk_errors(target):
+            for failures in range(1, tries + 1):
+                try:
                     self._fetch(file, target)
-            except StageError:
-                raise
-            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own
-                if isinstance(error, FileNotFoundError) or attempt == tries:
-                    return f"cannot be fetched: {describe(error)}"
-                time.sleep(self._params.backoff_s * 2 ** (attempt - 1))
-            else:
-                break
+                except StageError:
+                    raise
+                except Exception as error:
+                    # Without the right to read the original it is this file alone that fails.
+                    if is_refusal(error) and not isinstance(error, PermissionError):
+                        raise
+                    if isinstance(error, FileNotFoundError) or failures == tries:
+                        return f"cannot be fetched: {describe(error)}"
+                    time.sleep(backoff_s(self._params.backoff_s, failures))
+                else:
+                    break
         return None
 
     def _fetch(self, file: StoredFile, target: Path) -> None:
@@ -207,7 +176,7 @@ class Storage:
                 if folder == self._root:
                     raise
                 problem = f"the folder cannot be listed: {describe(error)}"
-                yield StoredFile(f"{self._name(folder)}/", folder, problem)
+                yield StoredFile(f"{self._name(folder)}/", folder, problem=problem)
                 continue
             for info in sorted(infos, key=lambda info: str(info["name"])):
                 address, kind = info["name"], _kind(info)
@@ -221,28 +190,22 @@ class Storage:
                     yield file
 
     def _check(self, address: str, kind: str) -> StoredFile:
-        """Say what is wrong with a name: it leaves the folder, is hidden, or is no file."""
+        """Return a file, or what is none or has a name that is not taken, with the reason."""
         name = self._name(address)
-        parts = name.split("/")
-        problem = None
-        if ".." in parts or "" in parts or "." in parts or "\0" in name:
-            problem = "the name leaves the folder"
-        elif any(part.startswith(".") for part in parts):
-            problem = HIDDEN
-        elif kind == "other":
-            problem = "is not a file, or a link to a file that does not exist"
-        return StoredFile(f"{name}/" if kind == "directory" else name, address, problem)
+        problem = check_name(name)
+        if kind == "other":
+            problem = problem or "is not a file, or a link to a file that does not exist"
+        return StoredFile(f"{name}/" if kind == "directory" else name, address, problem=problem)
 
     def _name(self, address: str) -> str:
-        """Name of a file or folder below the root; bytes that are not UTF-8 are escaped."""
+        """Return a name below the root; bytes that are not UTF-8 are escaped."""
         name = address.removeprefix(self._root).removeprefix("/").rstrip("/")
         name = unquote(name) if self._is_http else name
         return name.encode("utf-8", "backslashreplace").decode()
 
 
-def remove_others(folder: Path, wanted: Iterable[Path]) -> None:
-    """Remove every file below a folder that is not wanted, and folders left empty."""
-    kept = set(wanted)
+def remove_others(folder: Path, kept: AbstractSet[Path]) -> None:
+    """Remove every file below a folder but those to be kept, and folders left empty."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
@@ -266,7 +229,7 @@ def _kind(info: dict[str, Any]) -> str:
 
 
 def _modified_s(info: dict[str, Any]) -> float | None:
-    """When a file was changed, in seconds since 1970, as far as its storage tells."""
+    """Return when a file was changed, in seconds since 1970, as far as its storage says."""
     value = next((info[key] for key in TIME_KEYS if info.get(key)), None)
     try:
         if isinstance(value, str):

@@ -15,8 +15,10 @@ CAPTION_FORMATS: dict[str, CaptionsFormat] = {
 }
 LANGUAGE = re.compile(r"(.+)\.([a-z]{2,3})(?:-[A-Za-z0-9]{2,8})*")
 """A stem with a language: clip.en, clip.pt-BR."""
-CORPUS_CAPTIONS = ("caption.json", "raw_caption.json")
-"""The file of all captions of HowTo100M, beside the videos: {video id: {start, end, text}}."""
+
+CORPUS_CAPTIONS = ("raw_caption.json", "caption.json")
+"""HowTo100M's file of all captions, {video id: {start, end, text}}: as said, which is preferred, or
+without stop words."""
 
 
 def captions_format(name: str) -> CaptionsFormat | None:

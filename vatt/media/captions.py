@@ -279,7 +279,7 @@ def _read_howto100m(text: str) -> Iterator[Cue]:
         raise CaptionError(f"start, end and text differ in length: {lengths}")
     for start, end, value in zip(*lists, strict=True):
         lines = value.split("\n") if isinstance(value, str) else ()
-        yield Cue(_number(start), _number(end), tuple(lines))
+        yield Cue(parse_seconds(start), parse_seconds(end), tuple(lines))
 
 
 def _read_csv(text: str) -> Iterator[Cue]:
@@ -293,14 +293,14 @@ def _read_csv(text: str) -> Iterator[Cue]:
             )
         for row in rows:
             lines = (row["text"] or "").split("\n")
-            yield Cue(_number(row["start"]), _number(row["end"]), tuple(lines))
+            yield Cue(parse_seconds(row["start"]), parse_seconds(row["end"]), tuple(lines))
     except csv.Error as error:
         raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
 
 
-def _number(value: Any) -> float:
-    """Return a number of seconds; NaN for anything else."""
+def parse_seconds(value: Any) -> float:
+    """Return a number of seconds from a number or a text; NaN for anything else."""
     try:
-        return float(value)
+        return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -89,6 +89,8 @@ class CatalogueSource(Section):
     docs/data_sets.md says for each kind which lists it needs and how media may be named.
     """
 
+    kind: str
+    """Which data set; `vatt/download/datasets/<kind>.py` reads its lists."""
     name: Name
     """The folder below data/download, and the name of the task of the data set's labels."""
     annotations: Address

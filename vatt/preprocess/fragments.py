@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vatt.core.disk import REFUSALS
 from vatt.core.files import digest_file
 from vatt.corpus.index import Segment
 from vatt.corpus.manifest import ManifestEntry
@@ -29,7 +30,7 @@ from vatt.preprocess.measures import (
     measure_silence,
 )
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+DISK_ERRORS = {*REFUSALS, errno.EIO}
 
 
 class Outcome(NamedTuple):

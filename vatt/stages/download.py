@@ -9,9 +9,9 @@ from typing import Any
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.manifest import MANIFEST_NAME, write_manifest
+from vatt.download.collection import Collection
 from vatt.download.demo import generate_demo
 from vatt.download.folder import collect_folder, collect_urls
-from vatt.download.items import Collection
 from vatt.download.official_source import collect_catalogue
 from vatt.params import (
     DemoSource,
@@ -58,7 +58,8 @@ def _remove_all_but(names: set[str]) -> None:
 
 def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
     if isinstance(source, DemoSource):
-        return Collection(generate_demo(OUT_DIR / source.name, source.num_videos, seed))
+        demo = generate_demo(OUT_DIR / source.name, source.num_videos, seed)
+        return Collection(source.name, demo)
     if isinstance(source, FolderSource):
         return collect_folder(source, OUT_DIR, fetch)
     if isinstance(source, UrlsSource):

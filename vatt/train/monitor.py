@@ -26,8 +26,6 @@ from vatt.core.reports import report_numbers
 from vatt.params import TrainingParams
 from vatt.train.engine import Engine
 
-LINE_PREFIX = "numbers: "
-"""How a printed line of numbers begins; the orchestrator draws curves from the JSON after it."""
 BAR = {
     "loss": "loss {:.4f}",
     "clips_per_second": "{:.1f} clips/s",

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from vatt.core.disk import telling_disk_errors
+from vatt.core.disk import name_disk_errors
 from vatt.core.files import atomic_path
 from vatt.core.signals import die_with_parent
 from vatt.model.transformer import Encoder
@@ -38,7 +38,7 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
         # Nobody to share with: the same bits without the work of sharing, 6 % of a step on CPUs.
         launch = launch.model_copy(update={"zero_stage": 0})
     engine = Engine(setup.objective, setup.optimizer, recipe.training, launch)
-    with telling_disk_errors(job.directory, job.curve_path):
+    with name_disk_errors(job.directory, job.curve_path):
         train(engine, job, setup)
         weights = engine.gather_weights()
         if torch.distributed.get_rank() == 0:

@@ -4,16 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    labels,
-    ok,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, name_rows, write_lists, write_media
 from tests.made_media import Clip, write_clip
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
@@ -39,19 +30,19 @@ def test_lists_that_are_there_with_all_labels(tmp_path: Path) -> None:
         "eval_segments.csv": f'{HEAD}-0RWZT-miFs, 420.000, 430.000, "/m/04rlf"\n',
         "class_labels_indices.csv": CLASSES,
     }
-    write_files(tmp_path / "lists", lists)
+    write_lists(tmp_path, lists)
     write_media(tmp_path / "media", "eval/Y-0RWZT-miFs.wav", "balanced/--PJHxphWEs_30.mp4")
     collection = collect(tmp_path, "audioset")
-    assert splits(collection) == {
+    assert collection.splits == {
         "balanced/--PJHxphWEs_30.mp4": "train",
         "eval/Y-0RWZT-miFs.wav": "test",
     }
-    assert labels(collection) == {
+    assert collection.labels == {
         "balanced/--PJHxphWEs_30.mp4": ["Speech", "Gush"],
         "eval/Y-0RWZT-miFs.wav": ["Music"],
     }
-    assert counts(collection) == {"train": (1, 1, 0), "test": (1, 0, 0)}
-    assert failed(collection) == {"--aE2O5G5WE_0": "missing: no media file is called Y--aE2O5G5WE"}
+    assert collection.counts == {"train": (1, 1, 0), "test": (1, 0, 0)}
+    assert collection.failed == {"--aE2O5G5WE_0": "missing: no media file is called Y--aE2O5G5WE"}
 
 
 @pytest.mark.parametrize(
@@ -70,24 +61,22 @@ def test_lists_that_are_there_with_all_labels(tmp_path: Path) -> None:
     ],
 )
 def test_layouts(tmp_path: Path, name: str) -> None:
-    write_files(
-        tmp_path / "lists",
-        {"balanced_train_segments.csv": BALANCED, "class_labels_indices.csv": CLASSES},
+    write_lists(
+        tmp_path, {"balanced_train_segments.csv": BALANCED, "class_labels_indices.csv": CLASSES}
     )
     write_media(tmp_path / "media", name)
-    assert labels(collect(tmp_path, "audioset")) == {name: ["Speech", "Gush"]}
+    assert collect(tmp_path, "audioset").labels == {name: ["Speech", "Gush"]}
 
 
 def test_whole_videos_and_clips_named_by_their_id_alone(tmp_path: Path) -> None:
-    write_files(
-        tmp_path / "lists",
-        {"unbalanced_train_segments.csv": BALANCED, "class_labels_indices.csv": CLASSES},
+    write_lists(
+        tmp_path, {"unbalanced_train_segments.csv": BALANCED, "class_labels_indices.csv": CLASSES}
     )
     whole = Clip(duration_s=42.0, video=False, sample_rate_hz=8000, num_channels=1)
     cut = Clip(duration_s=10.0, video=False, sample_rate_hz=8000, num_channels=1)
     write_clip(tmp_path / "media" / "A title [--PJHxphWEs].wav", whole)
     write_clip(tmp_path / "media" / "--aE2O5G5WE.wav", cut)
-    found = ok(collect(tmp_path, "audioset"))
+    found = collect(tmp_path, "audioset").ok
     assert found["A title [--PJHxphWEs].wav"].annotations == (
         Annotation("mine", "Speech", 30.0, 40.0),
         Annotation("mine", "Gush", 30.0, 40.0),
@@ -98,24 +87,22 @@ def test_whole_videos_and_clips_named_by_their_id_alone(tmp_path: Path) -> None:
 def test_bad_rows_are_named(tmp_path: Path) -> None:
     name = "eval_segments.csv"
     rows = f'{HEAD}a/b, 0, 10, "/m/04rlf"\nabc, 0, 10, "/m/04rlf,/m/none"\nabc, 0\nabc, 0, inf, x\n'
-    write_files(tmp_path / "lists", {name: rows, "class_labels_indices.csv": CLASSES})
-    assert failed(collect(tmp_path, "audioset")) == {
-        f"{name} line {line}": f"{name} line {line}: {problem}"
-        for line, problem in {
-            4: "id = 'a/b': must be an id of letters, digits, _ and -",
-            5: "label = '/m/none': is not in class_labels_indices.csv",
-            6: "end: is empty",
-            7: "end = 'inf': must be a number of seconds, 0 or more",
-        }.items()
-    }
+    write_lists(tmp_path, {name: rows, "class_labels_indices.csv": CLASSES})
+    problems = [
+        "id = 'a/b': must be an id of letters, digits, _ and -",
+        "label = '/m/none': is not in class_labels_indices.csv",
+        "end: is empty",
+        "end = 'inf': must be a number of seconds, 0 or more",
+    ]
+    assert collect(tmp_path, "audioset").failed == name_rows(name, problems, first=4)
 
 
 def test_missing_lists_are_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"holds no balanced_train_segments\.csv or "):
         collect(tmp_path, "audioset")
-    write_files(tmp_path / "lists", {"eval_segments.csv": HEAD})
+    write_lists(tmp_path, {"eval_segments.csv": HEAD})
     with pytest.raises(StageError, match=r"holds no class_labels_indices\.csv"):
         collect(tmp_path, "audioset")
-    write_files(tmp_path / "lists", {"class_labels_indices.csv": "mid,name\n"})
+    write_lists(tmp_path, {"class_labels_indices.csv": "mid,name\n"})
     with pytest.raises(StageError, match=r"indices\.csv: has no column display_name; its header"):
         collect(tmp_path, "audioset")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import collect, counts, metrics, write_files, write_media
+from tests.download.datasets.miniature import collect, write_lists, write_media
 from vatt.core.errors import StageError
 
 KINETICS = "label,youtube_id,time_start,time_end,split\n" + "".join(
@@ -31,7 +31,7 @@ LISTS: dict[str, dict[str, str]] = {
     },
     "audioset": {
         "class_labels_indices.csv": 'index,mid,display_name\n0,/m/a,"Speech"\n1,/m/b,"Gush, é"\n',
-        "balanced_train_segments.csv": '# c\nid_0, 0.000, 10.000, "/m/a,/m/b"\nid_1, 1, 2, "/m/a"\n',
+        "balanced_train_segments.csv": '# c\nid_0, 0.000, 9.000, "/m/a,/m/b"\nid_1, 1, 2, "/m/a"\n',
         "eval_segments.csv": '# c\nid_2, 0.000, 10.000, "/m/a,/m/b"\nid_3, 1, 2, "/m/a"\n',
     },
     "ucf101": {
@@ -64,18 +64,7 @@ LISTS: dict[str, dict[str, str]] = {
     },
 }
 VALUES = [
-    b"\\ud800",
-    b'"',
-    b"\xff",
-    b"\0",
-    b",",
-    b"\n",
-    b"../",
-    b"id_1",
-    b"[",
-    b"{}",
-    b"1e999",
-    b"",
+    *(b"\\ud800", b'"', b"\xff", b"\0", b",", b"\n", b"../", b"id_1", b"[", b"{}", b"1e999", b""),
 ]
 
 
@@ -102,7 +91,7 @@ def check(tmp_path: Path, kind: str, seeds: range) -> None:
         lists: dict[str, str | bytes] = dict(LISTS[kind])
         name = generator.choice(sorted(lists))
         lists[name] = damage(LISTS[kind][name], generator)
-        write_files(tmp_path / "lists", lists)
+        write_lists(tmp_path, lists)
         refused = ""
         try:
             collection = collect(tmp_path, kind)
@@ -112,11 +101,11 @@ def check(tmp_path: Path, kind: str, seeds: range) -> None:
             assert name in refused or "holds no CSV with the columns" in refused, seed
             continue
         num_used += 1
-        counts(collection)
-        items = metrics(collection)
+        assert collection.counts is not None
+        items = collection.metrics
         rows = {row.video_id for row in collection.entries}
         files = {*names, "extra.wav", "README"}
-        ignored = {file.path for file in collection.ignored}
+        ignored = {file.path for file in collection.collection.ignored}
         assert files == files & (rows | ignored), seed
         assert not files & rows & ignored, seed
         assert items["found"] >= sum(row.status == "ok" for row in collection.entries), seed

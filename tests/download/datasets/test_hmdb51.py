@@ -4,18 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    folds,
-    ignored,
-    labels,
-    metrics,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_media
+from tests.download.made_files import write_files
 from vatt.core.errors import StageError
 
 FOLDER = "testTrainMulti_7030_splits"
@@ -43,34 +33,30 @@ def test_codes_become_splits_and_unused_files_are_said_to_be(tmp_path: Path) -> 
     write_lists(tmp_path)
     write_media(tmp_path / "media", *MEDIA[:3], MEDIA[4], CARTWHEEL)
     collection = collect(tmp_path, "hmdb51", fold=1)
-    assert splits(collection) == {
+    assert collection.splits == {
         MEDIA[0]: "train",
         MEDIA[1]: "test",
         MEDIA[2]: "validation",  # of no use in fold 1, but in fold 2
         CARTWHEEL: "test",
     }
-    assert folds(collection) == {
+    assert collection.folds == {
         MEDIA[0]: ["1:train"],
         MEDIA[1]: ["1:test"],
         MEDIA[2]: ["2:train"],
         CARTWHEEL: ["1:test"],
     }
-    assert labels(collection)[CARTWHEEL] == ["cartwheel"]
-    assert counts(collection) == {
-        "train": (1, 1, 0),
-        "validation": (1, 0, 0),
-        "test": (2, 0, 0),
-    }
-    assert metrics(collection)["unused"] == 1
-    assert list(failed(collection)) == [MEDIA[3]]
-    assert ignored(collection) == {MEDIA[4]: "is not used: in no list of any fold"}
-    assert splits(collect(tmp_path, "hmdb51", fold=2)) == {MEDIA[2]: "train"}
+    assert collection.labels[CARTWHEEL] == ["cartwheel"]
+    assert collection.counts == {"train": (1, 1, 0), "validation": (1, 0, 0), "test": (2, 0, 0)}
+    assert collection.metrics["unused"] == 1
+    assert list(collection.failed) == [MEDIA[3]]
+    assert collection.ignored == {MEDIA[4]: "is not used: in no list of any fold"}
+    assert collect(tmp_path, "hmdb51", fold=2).splits == {MEDIA[2]: "train"}
 
 
 def test_wrong_codes_are_named(tmp_path: Path) -> None:
     write_lists(tmp_path)
     place = f"{FOLDER}/brush_hair_test_split3.txt line"
-    assert failed(collect(tmp_path, "hmdb51", fold=3)) == {
+    assert collect(tmp_path, "hmdb51", fold=3).failed == {
         f"{place} 1": f"{place} 1: code = '3': must be 0 (unused), 1 (train) or 2 (test)",
         f"{place} 2": f"{place} 2: code: is empty",
     }
@@ -79,14 +65,3 @@ def test_wrong_codes_are_named(tmp_path: Path) -> None:
 def test_no_list_of_the_fold(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"holds no <class>_test_split1\.txt"):
         collect(tmp_path, "hmdb51")
-
-
-def test_validation_takes_whole_recordings(tmp_path: Path) -> None:
-    files = [f"film{film}_wave_u_nm_np1_ba_med_{clip}.avi" for film in range(40) for clip in (0, 1)]
-    rows = "".join(f"{file} 1\n" for file in files)
-    write_files(tmp_path / "lists", {"wave_test_split1.txt": rows})
-    write_media(tmp_path / "media", *files)
-    found = splits(collect(tmp_path, "hmdb51", validation_rate=0.5))
-    films = {file.split("_")[0] for file, split in found.items() if split == "validation"}
-    assert 10 <= len(films) <= 30
-    assert sum(split == "validation" for split in found.values()) == 2 * len(films)

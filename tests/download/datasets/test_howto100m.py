@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    ignored,
-    ok,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import Found, collect, write_media
+from tests.download.made_files import write_files
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.download import corpus_captions
-from vatt.download.items import Collection
 from vatt.media.captions import Caption, read_captions
 
 LIST = (
@@ -40,10 +32,10 @@ def captions(*texts: str | float) -> dict[str, object]:
     }
 
 
-def texts_of(tmp_path: Path, collection: Collection) -> dict[str, list[str]]:
+def texts_of(tmp_path: Path, collection: Found) -> dict[str, list[str]]:
     """What preprocess will read for each video."""
     found = {}
-    for name, row in ok(collection).items():
+    for name, row in collection.ok.items():
         if row.captions_path and row.captions_format:
             path = tmp_path / "download" / row.captions_path
             read = read_captions(path, row.captions_format)
@@ -69,14 +61,14 @@ def test_raw_captions_of_all_videos(tmp_path: Path) -> None:
         MEDIA[0]: ["we take the café", 'and "stir" it'],
         MEDIA[1]: [],
     }
-    path = ok(collection)[MEDIA[0]].captions_path
+    path = collection.ok[MEDIA[0]].captions_path
     assert path == f"mine/.captions/{IDS[0]}.json"
     assert read_captions(tmp_path / "download" / path, "howto100m_json").captions[0] == Caption(
         0.0, 1.5, "we take the café"
     )
-    assert ok(collection)[MEDIA[2]].captions_path is None
-    assert counts(collection) == {"train": (3, 1, 0)}
-    assert failed(collection) == {"gkjnR3-ZVts": "missing: no media file is called gkjnR3-ZVts"}
+    assert collection.ok[MEDIA[2]].captions_path is None
+    assert collection.counts == {"train": (3, 1, 0)}
+    assert collection.failed == {"gkjnR3-ZVts": "missing: no media file is called gkjnR3-ZVts"}
 
 
 def test_a_file_for_each_video_beside_it_or_in_the_lists(tmp_path: Path) -> None:
@@ -97,7 +89,7 @@ def test_a_file_for_each_video_beside_it_or_in_the_lists(tmp_path: Path) -> None
         MEDIA[1]: ["beside"],
         MEDIA[2]: ["from the list"],
     }
-    assert ignored(collection) == {
+    assert collection.ignored == {
         "CTPAZ2euJ2Q.de.vtt": "is no media file",
         "other.vtt": "is no media file",
     }
@@ -167,10 +159,10 @@ def test_rows_named_twice_and_hostile_ones(tmp_path: Path) -> None:
     write_media(tmp_path, "x.mp4")
     write_media(tmp_path / "media", *MEDIA)
     collection = collect(tmp_path, "howto100m")
-    assert counts(collection) == {"train": (3, 1, 2)}
-    assert ignored(collection) == {
+    assert collection.counts == {"train": (3, 1, 2)}
+    assert collection.ignored == {
         "nVbIUDjzWY4": "the official list names nVbIUDjzWY4 more than once; the first time counts"
     }
-    assert failed(collection)["HowTo100M_v1.csv line 7"] == (
+    assert collection.failed["HowTo100M_v1.csv line 7"] == (
         "HowTo100M_v1.csv line 7: video_id = '../x': must be an id of letters, digits, _ and -"
     )

@@ -4,16 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    ignored,
-    labels,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_lists, write_media
 from vatt.core.errors import StageError
 
 VAL = "ILSVRC2012_val_0000000{}"
@@ -26,9 +17,9 @@ def test_folders_of_classes_are_the_list(tmp_path: Path) -> None:
     }
     write_media(tmp_path / "media", *names, "test/n01440764/x.JPEG", "train/loose.JPEG", "a.mp4")
     collection = collect(tmp_path, "imagenet")
-    assert splits(collection) == names
-    assert sorted(labels(collection).values()) == [["n01440764"], ["n01751748"]]
-    assert ignored(collection) == {
+    assert collection.splits == names
+    assert sorted(collection.labels.values()) == [["n01440764"], ["n01751748"]]
+    assert collection.ignored == {
         "a.mp4": "is no media file",
         "test/n01440764/x.JPEG": "is not in the official list",
         "train/loose.JPEG": "is not in the official list",
@@ -46,22 +37,22 @@ def test_lists_of_ilsvrc(tmp_path: Path) -> None:
             f"{VAL.format(2)},n09193705 0 0 374 499 \n"
         ),
     }
-    write_files(tmp_path / "lists", lists)
+    write_lists(tmp_path, lists)
     write_media(tmp_path / "media", f"val/{VAL.format(2)}.JPEG", "n01440764/n01440764_10026.JPEG")
     collection = collect(tmp_path, "imagenet")
-    assert labels(collection) == {
+    assert collection.labels == {
         "n01440764/n01440764_10026.JPEG": ["n01440764"],
         f"val/{VAL.format(2)}.JPEG": ["n09193705"],
     }
-    assert counts(collection) == {"train": (1, 1, 1), "test": (1, 1, 0)}
-    assert "ImageSets/CLS-LOC/train_cls.txt line 3" in failed(collection)
+    assert collection.counts == {"train": (1, 1, 1), "test": (1, 1, 0)}
+    assert "ImageSets/CLS-LOC/train_cls.txt line 3" in collection.failed
 
 
 def test_classes_of_the_validation_pictures_in_order(tmp_path: Path) -> None:
     name = "imagenet_2012_validation_synset_labels.txt"
-    write_files(tmp_path / "lists", {name: "n01751748\nn09193705\n"})
+    write_lists(tmp_path, {name: "n01751748\nn09193705\n"})
     write_media(tmp_path / "media", f"{VAL.format(1)}.JPEG", f"{VAL.format(2)}.jpg")
-    assert labels(collect(tmp_path, "imagenet")) == {
+    assert collect(tmp_path, "imagenet").labels == {
         f"{VAL.format(1)}.JPEG": ["n01751748"],
         f"{VAL.format(2)}.jpg": ["n09193705"],
     }

@@ -2,25 +2,20 @@
 
 from pathlib import Path
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    labels,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_lists, write_media
 
 
 def test_lists_and_layouts(tmp_path: Path) -> None:
-    train = "clapping/yt-a_1.mp4,clapping,3,0\r\nadult+female+singing/b.mp4,adult+female+singing,4,1\r\n"
+    train = (
+        "clapping/yt-a_1.mp4,clapping,3,0\r\n"
+        "adult+female+singing/b.mp4,adult+female+singing,4,1\r\n"
+    )
     lists = {
         "moments_categories.txt": "clapping,0\nadult+female+singing,1\n",
         "trainingSet.csv": f"{train}clapping/gone.mp4,clapping,3,0\r\nbare.mp4,clapping\r\n",
         "validationSet.csv": "clapping/b.mp4,clapping,3,0\nclapping/yt-a_1.mp4,clapping,3,0\n",
     }
-    write_files(tmp_path / "lists", lists)
+    write_lists(tmp_path, lists)
     names = {
         "training/clapping/yt-a_1.mp4": "train",
         "training/adult+female+singing/b.mp4": "train",
@@ -29,10 +24,10 @@ def test_lists_and_layouts(tmp_path: Path) -> None:
     }
     write_media(tmp_path / "media", *names)
     collection = collect(tmp_path, "moments_in_time")
-    assert splits(collection) == names
-    assert labels(collection)["training/adult+female+singing/b.mp4"] == ["adult+female+singing"]
-    assert counts(collection) == {"train": (2, 1, 1), "test": (2, 0, 0)}
-    assert failed(collection) == {
+    assert collection.splits == names
+    assert collection.labels["training/adult+female+singing/b.mp4"] == ["adult+female+singing"]
+    assert collection.counts == {"train": (2, 1, 1), "test": (2, 0, 0)}
+    assert collection.failed == {
         "training/clapping/gone.mp4": ("missing: no media file is called training/clapping/gone"),
         "trainingSet.csv line 4": (
             "trainingSet.csv line 4: path = 'bare.mp4': must be of the form class/file.mp4"

@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    ok,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_lists, write_media
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
 
@@ -42,10 +34,10 @@ def data(*videos: tuple[str, str], texts: int = 2) -> str:
 
 
 def test_1k_a_test_pairs_alone(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", {"MSRVTT_JSFUSION_test.csv": TEST_1K})
+    write_lists(tmp_path, {"MSRVTT_JSFUSION_test.csv": TEST_1K})
     write_media(tmp_path / "media", "all/video9770.mp4", "all/video9771.mp4", "all/video0.mp4")
     collection = collect(tmp_path, "msrvtt")
-    assert {name: row.annotations for name, row in ok(collection).items()} == {
+    assert {name: row.annotations for name, row in collection.ok.items()} == {
         "all/video9770.mp4": (
             Annotation("caption", text="a person is connecting something to system"),
         ),
@@ -53,7 +45,7 @@ def test_1k_a_test_pairs_alone(tmp_path: Path) -> None:
             Annotation("caption", text='a little girl does "gymnastics", alone'),
         ),
     }
-    assert counts(collection) == {"test": (2, 0, 0)}
+    assert collection.counts == {"test": (2, 0, 0)}
 
 
 def test_1k_a_with_training_videos(tmp_path: Path) -> None:
@@ -62,16 +54,16 @@ def test_1k_a_with_training_videos(tmp_path: Path) -> None:
         "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo1\nvideo2\n",
         "MSRVTT_data.json": data(("video0", "train"), ("video1", "validate")),
     }
-    write_files(tmp_path / "lists", lists)
+    write_lists(tmp_path, lists)
     write_media(tmp_path / "media", "video0.mp4", "video9770.mp4")
     collection = collect(tmp_path, "msrvtt", protocol="1k_a")
-    assert splits(collection) == {"video0.mp4": "train", "video9770.mp4": "test"}
-    assert [row.text for row in ok(collection)["video0.mp4"].annotations] == [
+    assert collection.splits == {"video0.mp4": "train", "video9770.mp4": "test"}
+    assert [row.text for row in collection.ok["video0.mp4"].annotations] == [
         "text 0 of video0",
         "text 1 of video0",
     ]
-    assert counts(collection) == {"train": (1, 1, 1), "test": (1, 1, 0)}
-    assert failed(collection)["MSRVTT_train.9k.csv line 4"] == (
+    assert collection.counts == {"train": (1, 1, 1), "test": (1, 1, 0)}
+    assert collection.failed["MSRVTT_train.9k.csv line 4"] == (
         "MSRVTT_train.9k.csv line 4: video_id = 'video2': has no sentence in MSRVTT_data.json"
     )
 
@@ -82,27 +74,27 @@ def test_full_splits(tmp_path: Path) -> None:
         "train_val_videodatainfo.json": train,
         "test_videodatainfo.json": data(("video7010", "test"), ("video0", "test")),
     }
-    write_files(tmp_path / "lists", lists)
+    write_lists(tmp_path, lists)
     write_media(tmp_path / "media", *(f"video{number}.mp4" for number in (0, 6513, 7010)))
     write_media(tmp_path, "x.mp4")
     collection = collect(tmp_path, "msrvtt", protocol="full")
-    assert splits(collection) == {
+    assert collection.splits == {
         "video0.mp4": "train",
         "video6513.mp4": "validation",
         "video7010.mp4": "test",
     }
-    assert counts(collection) == {"train": (1, 0, 2), "validation": (1, 0, 0), "test": (1, 0, 0)}
-    assert list(failed(collection)) == [
+    assert collection.counts == {"train": (1, 0, 2), "validation": (1, 0, 0), "test": (1, 0, 0)}
+    assert list(collection.failed) == [
         "train_val_videodatainfo.json videos[2]",
         "train_val_videodatainfo.json videos[3]",
     ]
-    assert [file.path for file in collection.ignored] == ["video0"]
+    assert [file.path for file in collection.collection.ignored] == ["video0"]
 
 
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"videos": [], "sentences": [{}]}', '{"videos": {}, "sentences": []}']
 )
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
-    write_files(tmp_path / "lists", {"test_videodatainfo.json": content})
+    write_lists(tmp_path, {"test_videodatainfo.json": content})
     with pytest.raises(StageError, match=r"test_videodatainfo\.json: "):
         collect(tmp_path, "msrvtt", protocol="full")

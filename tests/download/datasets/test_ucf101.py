@@ -4,18 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    folds,
-    ignored,
-    labels,
-    ok,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_lists, write_media
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
 
@@ -45,26 +34,26 @@ MEDIA = (
 
 
 def test_the_first_fold(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", LISTS)
+    write_lists(tmp_path, LISTS)
     write_media(tmp_path / "media", *MEDIA)
     collection = collect(tmp_path, "ucf101")
-    assert counts(collection) == {"train": (2, 1, 0), "test": (1, 1, 0)}
-    assert splits(collection) == {MEDIA[0]: "train", MEDIA[1]: "test", MEDIA[3]: "train"}
-    assert labels(collection) == {
+    assert collection.counts == {"train": (2, 1, 0), "test": (1, 1, 0)}
+    assert collection.splits == {MEDIA[0]: "train", MEDIA[1]: "test", MEDIA[3]: "train"}
+    assert collection.labels == {
         MEDIA[0]: ["ApplyEyeMakeup"],
         MEDIA[1]: ["ApplyEyeMakeup"],
         MEDIA[3]: ["ApplyLipstick"],
     }
     notes = (("mine", "ApplyEyeMakeup"), ("fold", "1:train"), ("fold", "2:test"))
-    assert ok(collection)[MEDIA[0]].annotations == tuple(Annotation(*note) for note in notes)
-    assert folds(collection) == {
+    assert collection.ok[MEDIA[0]].annotations == tuple(Annotation(*note) for note in notes)
+    assert collection.folds == {
         MEDIA[0]: ["1:train", "2:test"],
         MEDIA[1]: ["1:test", "2:train"],
         MEDIA[3]: ["1:train"],  # the third fold has no lists here
     }
     assert (tmp_path / "download/mine" / MEDIA[0]).read_text() == MEDIA[0]
     missing = "missing: no media file is called "
-    assert failed(collection) == {
+    assert collection.failed == {
         "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi": (
             f"{missing}ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02"
         ),
@@ -72,7 +61,7 @@ def test_the_first_fold(tmp_path: Path) -> None:
             f"{missing}ApplyLipstick/v_ApplyLipstick_g01_c01"
         ),
     }
-    assert ignored(collection) == {
+    assert collection.ignored == {
         MEDIA[2]: f"{MEDIA[1]} is used instead",
         MEDIA[4]: "is not in the official list",
         MEDIA[5]: "is no media file",
@@ -81,11 +70,11 @@ def test_the_first_fold(tmp_path: Path) -> None:
 
 
 def test_another_fold_turns_train_and_test(tmp_path: Path) -> None:
-    write_files(tmp_path / "lists", LISTS)
+    write_lists(tmp_path, LISTS)
     write_media(tmp_path / "media", *MEDIA)
     collection = collect(tmp_path, "ucf101", fold=2)
-    assert splits(collection) == {MEDIA[0]: "test", MEDIA[1]: "train"}
-    assert counts(collection) == {"train": (1, 0, 0), "test": (1, 0, 0)}
+    assert collection.splits == {MEDIA[0]: "test", MEDIA[1]: "train"}
+    assert collection.counts == {"train": (1, 0, 0), "test": (1, 0, 0)}
     # What belongs to no fold any more is removed from the copy.
     collect(tmp_path, "ucf101")
     assert (tmp_path / "download/mine" / MEDIA[3]).exists()
@@ -105,19 +94,19 @@ def test_bad_rows_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
         'Ünïcode/v_"ü".avi 1\n'
     )
     test = "ApplyEyeMakeup/v_a.avi\nApplyEyeMakeup/v_b.avi\n"
-    write_files(tmp_path / "lists", {"trainlist01.txt": rows, "testlist01.txt": test})
+    write_lists(tmp_path, {"trainlist01.txt": rows, "testlist01.txt": test})
     write_media(tmp_path / "media", "ApplyEyeMakeup/v_a.avi", "x.avi", "v_b.avi", 'v_"ü".avi')
     write_media(tmp_path, "x.avi", "passwd.avi")
     collection = collect(tmp_path, "ucf101")
-    assert splits(collection) == {
+    assert collection.splits == {
         "ApplyEyeMakeup/v_a.avi": "train",
         'v_"ü".avi': "train",
         "v_b.avi": "test",
     }
-    assert labels(collection)['v_"ü".avi'] == ["Ünïcode"]
+    assert collection.labels['v_"ü".avi'] == ["Ünïcode"]
     leaves = "its name leaves the folder of the media"
     bad = "must be of the form Class/v_Class_g01_c01.avi"
-    assert failed(collection) == {
+    assert collection.failed == {
         "trainlist01.txt line 3": f"trainlist01.txt line 3: path = 'nonsense': {bad}",
         "../x.avi": leaves,
         "ApplyEyeMakeup/../../x.avi": leaves,
@@ -126,7 +115,10 @@ def test_bad_rows_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "download").rglob("*") if path.is_file()}
     assert names == {"manifest.jsonl", "v_a.avi", "v_b.avi", 'v_"ü".avi'}
     twice = "the official list names ApplyEyeMakeup/v_a.avi more than once; the first time counts"
-    assert [file.reason for file in collection.ignored if "names" in file.reason] == [twice, twice]
+    assert [file.reason for file in collection.collection.ignored if "names" in file.reason] == [
+        twice,
+        twice,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -143,17 +135,6 @@ def test_bad_rows_are_named_and_cost_only_themselves(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_used_are_named(
     tmp_path: Path, files: dict[str, str | bytes], problem: str
 ) -> None:
-    write_files(tmp_path / "lists", files)
+    write_lists(tmp_path, files)
     with pytest.raises(StageError, match=problem):
         collect(tmp_path, "ucf101")
-
-
-def test_validation_takes_whole_groups(tmp_path: Path) -> None:
-    files = [f"v_a_g{group:02d}_c{clip:02d}.avi" for group in range(40) for clip in (1, 2, 3)]
-    rows = "".join(f"a/{file} 1\n" for file in files)
-    write_files(tmp_path / "lists", {"trainlist01.txt": rows, "testlist01.txt": ""})
-    write_media(tmp_path / "media", *files)
-    found = splits(collect(tmp_path, "ucf101", validation_rate=0.5))
-    groups = {file.rpartition("_")[0] for file, split in found.items() if split == "validation"}
-    assert 10 <= len(groups) <= 30
-    assert sum(split == "validation" for split in found.values()) == 3 * len(groups)

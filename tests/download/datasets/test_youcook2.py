@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.download.datasets.miniature import (
-    collect,
-    counts,
-    failed,
-    ok,
-    splits,
-    write_files,
-    write_media,
-)
+from tests.download.datasets.miniature import collect, write_lists, write_media
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
 
@@ -42,20 +34,20 @@ def test_sentences_with_times(tmp_path: Path) -> None:
         ),
         "gone_gone__": video("validation", step(0, 1, "x")),
     }
-    write_files(tmp_path / "lists", {f"annotations/{NAME}": json.dumps({"database": database})})
+    write_lists(tmp_path, {f"annotations/{NAME}": json.dumps({"database": database})})
     write_media(tmp_path / "media", "training/113/xHr8X2Wpmno.mp4", "GLd3aX16zBg.webm")
     collection = collect(tmp_path, "youcook2")
-    assert splits(collection) == {
+    assert collection.splits == {
         "training/113/xHr8X2Wpmno.mp4": "train",
         "GLd3aX16zBg.webm": "test",
     }
-    assert ok(collection)["GLd3aX16zBg.webm"].annotations == (
+    assert collection.ok["GLd3aX16zBg.webm"].annotations == (
         Annotation("caption", None, 90.0, 102.0, "spread margarine"),
         Annotation("caption", None, 1.0, 2.5, "crème"),
     )
     # Queries of the evaluation, never narration.
     assert all(row.captions_path is None for row in collection.entries)
-    assert counts(collection) == {"train": (1, 0, 0), "test": (1, 1, 0)}
+    assert collection.counts == {"train": (1, 0, 0), "test": (1, 1, 0)}
 
 
 def test_bad_entries_are_named(tmp_path: Path) -> None:
@@ -70,15 +62,15 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
         "eee": video("training", {"segment": ["a", 1], "sentence": "x"}),
         "fff": {"subset": "training"},
     }
-    write_files(tmp_path / "lists", {NAME: json.dumps({"database": database})})
+    write_lists(tmp_path, {NAME: json.dumps({"database": database})})
     write_media(tmp_path, "x.mp4")
     collection = collect(tmp_path, "youcook2")
     problems = {
-        "../x": "is no id of letters, digits, _ and -",
+        "../x": "id = '../x': must be an id of letters, digits, _ and -",
         "aaa": "subset = 'testing': must be training or validation",
         "aab": "subset = []: must be training or validation",
         "bbb": "subset = None: must be training or validation",
-        "b?b": "is no id of letters, digits, _ and -",
+        "b?b": "id = 'b?b': must be an id of letters, digits, _ and -",
         "ccc": "annotations[0]: end = 1: must be after start = 2",
         "ddd": (
             "annotations[0]: needs segment [start, end] and sentence; "
@@ -87,22 +79,22 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
         "eee": "annotations[0] = 'a': must be a number of seconds, 0 or more",
         "fff": "annotations: is no list",
     }
-    assert failed(collection) == {
+    assert collection.failed == {
         f"{NAME} database.{key}": f"{NAME} database.{key}: {problem}"
         for key, problem in problems.items()
     }
-    assert counts(collection) == {"train": (0, 0, len(problems))}
+    assert collection.counts == {"train": (0, 0, len(problems))}
 
 
 def test_a_video_that_is_given_twice(tmp_path: Path) -> None:
     content = '{"database": {"aaa": {}, "bbb": {}, "aaa": {}}}'
-    write_files(tmp_path / "lists", {NAME: content})
+    write_lists(tmp_path, {NAME: content})
     with pytest.raises(StageError, match=rf"{NAME}: is not JSON: 'aaa' is given more than once"):
         collect(tmp_path, "youcook2")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"database": []}', b"\xff"])
 def test_other_files_are_refused(tmp_path: Path, content: str | bytes) -> None:
-    write_files(tmp_path / "lists", {NAME: content})
+    write_lists(tmp_path, {NAME: content})
     with pytest.raises(StageError, match=rf"{NAME}: is not "):
         collect(tmp_path, "youcook2")

@@ -4,12 +4,10 @@ It has no text. The lists that are there are used, so that a part of it can be n
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import AudioSetSource
 
 LISTS: tuple[tuple[Split, str], ...] = (
@@ -21,11 +19,7 @@ CLASSES = "class_labels_indices.csv"
 
 
 def read_audioset(lists: OfficialLists, source: AudioSetSource) -> Iterator[Item]:
-    """Yield the items of all lists that are there, with a label for each sound.
-
-    Raises:
-        StageError: there is no list, the names of the sounds are missing, or a file cannot be read.
-    """
+    """Yield the items of all lists that are there, with a label for each sound."""
     found = [(split, path) for split, name in LISTS if (path := lists.find(name))]
     if not found:
         lists.need(*(name for _, name in LISTS))
@@ -36,8 +30,7 @@ def read_audioset(lists: OfficialLists, source: AudioSetSource) -> Iterator[Item
     }
     for split, path in found:
         rows = lists.read_bare_csv(path, "id", "start", "end", "mids")
-        make = partial(_make_item, split=split, task=source.name, classes=classes)
-        yield from make_items(rows, split, make)
+        yield from make_items(rows, split, _make_item, split, source.name, classes)
 
 
 def _make_item(row: Row, split: Split, task: str, classes: Mapping[str, str]) -> Item:

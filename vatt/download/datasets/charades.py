@@ -1,29 +1,20 @@
 """Charades: 9,848 videos of daily life, several of 157 actions each, from time to time (AVBERT)."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, check_part, make_items, read_seconds
+from vatt.download.items import Item, Row, RowError, check_part, make_items, read_seconds
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import CharadesSource
 
-LISTS: tuple[tuple[Split, str], ...] = (
-    ("train", "Charades_v1_train.csv"),
-    ("test", "Charades_v1_test.csv"),
-)
+LISTS: dict[Split, str] = {"train": "Charades_v1_train.csv", "test": "Charades_v1_test.csv"}
 
 
 def read_charades(lists: OfficialLists, source: CharadesSource) -> Iterator[Item]:
-    """Yield the videos with a label for each action, by its code (c000 to c156), and its time.
-
-    Raises:
-        StageError: a list is missing or cannot be read.
-    """
-    for split, name in LISTS:
+    """Yield the videos with a label for each action, by its code (c000 to c156), and its time."""
+    for split, name in LISTS.items():
         rows = lists.read_csv(lists.need(name), "id", "actions")
-        yield from make_items(rows, split, partial(_make_item, split=split, task=source.name))
+        yield from make_items(rows, split, _make_item, split, source.name)
 
 
 def _make_item(row: Row, split: Split, task: str) -> Item:

@@ -1,25 +1,19 @@
 """ESC-50: 2,000 sounds of 5 s, 50 classes, five official folds (VATT section 4.1)."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, fold_label, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import ESC50Source
 
 FOLDS = range(1, 6)
 
 
 def read_esc50(lists: OfficialLists, source: ESC50Source) -> Iterator[Item]:
-    """Yield all items, of all folds: the fold of the source is the test split, the others train.
-
-    Raises:
-        StageError: the list is missing or cannot be read.
-    """
+    """Yield all items, of all folds: the fold of the source is the test split, the others train."""
     rows = lists.read_csv(lists.need("esc50.csv"), "filename", "fold", "category")
-    return make_items(rows, "train", partial(_make_item, source=source))
+    return make_items(rows, "train", _make_item, source)
 
 
 def _make_item(row: Row, source: ESC50Source) -> Item:

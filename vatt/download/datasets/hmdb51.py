@@ -1,12 +1,10 @@
-"""HMDB51: 51 actions, 6,766 videos, three official folds of 70 and 30 a class (VATT section 4.1)."""
+"""HMDB51: 51 actions, 6,766 videos, three official folds of 70 and 30 a class (section 4.1)."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item, fold_label, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import HMDB51Source
 
 FOLDS = (1, 2, 3)
@@ -19,11 +17,7 @@ Folds = dict[str, list[Annotation]]
 def read_hmdb51(lists: OfficialLists, source: HMDB51Source) -> Iterator[Item]:
     """Yield the items of the fold of the source; what they are for in all folds is their labels.
 
-    Those that it leaves out are its validation split, if another fold uses them: else they have no
-    split.
-
-    Raises:
-        StageError: there is no list of this fold, or one cannot be read.
+    Those that it leaves out are its validation split, if another fold uses them: else unused.
     """
     names = lists.find_all(_ending(source.fold))
     if not names:
@@ -31,8 +25,8 @@ def read_hmdb51(lists: OfficialLists, source: HMDB51Source) -> Iterator[Item]:
     for name in names:
         class_name = name.rpartition("/")[2].removesuffix(_ending(source.fold))
         folds = _read_folds(lists, name.removesuffix(_ending(source.fold)))
-        make = partial(_make_item, class_name=class_name, source=source, folds=folds)
-        yield from make_items(lists.read_words(name, "file", "code"), "train", make)
+        rows = lists.read_words(name, "file", "code")
+        yield from make_items(rows, "train", _make_item, class_name, source.name, folds)
 
 
 def _ending(fold: int) -> str:
@@ -51,17 +45,16 @@ def _read_folds(lists: OfficialLists, stem: str) -> Folds:
     return folds
 
 
-def _make_item(row: Row, class_name: str, source: HMDB51Source, folds: Folds) -> Item:
+def _make_item(row: Row, class_name: str, task: str, folds: Folds) -> Item:
     file, code = row.text("file"), row.text("code")
     if code not in SPLITS:
         raise RowError(f"code = {code!r}: must be 0 (unused), 1 (train) or 2 (test)")
     stem, uses = stem_of(file), folds.get(file, ())
-    split = SPLITS[code] or ("validation" if uses else None)
     return Item(
         f"{class_name}/{file}",
-        split,
+        SPLITS[code] or "validation",
         (f"{class_name}/{stem}", stem),
-        (label(source.name, class_name), *uses),
+        (label(task, class_name), *uses),
         recording=stem.partition(f"_{class_name}_")[0],  # <recording>_<class>_..._<clip>.avi
-        problem=None if split else "in no list of any fold",
+        unused=None if SPLITS[code] or uses else "in no list of any fold",
     )

@@ -5,17 +5,13 @@ Their captions are found by `vatt.download.corpus_captions`.
 
 from collections.abc import Iterator
 
-from vatt.download.items import Item
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import HowTo100MSource
 
 
 def read_howto100m(lists: OfficialLists, _: HowTo100MSource) -> Iterator[Item]:
-    """Yield the videos of the list; they have no labels.
-
-    Raises:
-        StageError: the list is missing or cannot be read.
-    """
+    """Yield the videos of the list; they have no labels."""
     rows = lists.read_csv(lists.need("HowTo100M_v1.csv"), "video_id")
     return make_items(rows, "train", _make_item)
 

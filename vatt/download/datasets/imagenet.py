@@ -1,17 +1,15 @@
-"""ImageNet: 1.28 million training and 50,000 validation pictures of 1,000 classes (VATT section 4.1).
+"""ImageNet: 1.28 million training, 50,000 validation pictures of 1,000 classes (VATT section 4.1).
 
 A label is the WordNet id of the class, because some of the names are not unique. The official
 validation list is our test split: the test labels are not public.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import ImageNetSource
 
 TRAIN_LIST = "train_cls.txt"
@@ -20,37 +18,27 @@ CLASSES_IN_ORDER = "imagenet_2012_validation_synset_labels.txt"
 FOLDERS: dict[str, Split] = {"train": "train", "val": "test"}
 
 
-def read_imagenet(
-    lists: OfficialLists, source: ImageNetSource, media: Iterable[str]
-) -> Iterator[Item]:
-    """Yield the pictures of the lists; where a split has no list, those of its folder of classes.
-
-    Raises:
-        StageError: there is neither a list nor such a folder, or a list cannot be read.
-    """
-    task = source.name
+def read_imagenet(lists: OfficialLists, source: ImageNetSource) -> Iterator[Item]:
+    """Yield the pictures of the lists, or of folders of classes where a split has no list."""
+    task, media = source.name, lists.media_names
     train, val = lists.find(TRAIN_LIST), lists.find(KAGGLE_LIST, CLASSES_IN_ORDER)
+    if not (train or val or any(_of_folders(task, media, FOLDERS))):
+        raise StageError(
+            "download.sources: imagenet: there is no train/<wnid>/ or val/<wnid>/ in the media, "
+            f"and no {TRAIN_LIST}, {KAGGLE_LIST} or {CLASSES_IN_ORDER} in the annotations"
+        )
     if train:
-        yield from make_items(lists.read_words(train, "path"), "train", partial(_of_train, task))
+        yield from make_items(lists.read_words(train, "path"), "train", _of_train, task)
     if val and val.endswith(KAGGLE_LIST):
         rows = lists.read_csv(val, "ImageId", "PredictionString")
-        yield from make_items(rows, "test", partial(_of_kaggle, task))
+        yield from make_items(rows, "test", _of_kaggle, task)
     elif val:
-        yield from make_items(lists.read_words(val, "wnid"), "test", partial(_in_order, task))
+        yield from make_items(lists.read_words(val, "wnid"), "test", _in_order, task)
     listed = {"train": train, "val": val}
-    wanted = [folder for folder, name in listed.items() if not name]
-    found = False
-    for item in _of_folders(task, media, wanted):
-        found = True
-        yield item
-    if not (train or val or found):
-        raise StageError(
-            "download.sources: imagenet: there is no train/<wnid>/ or val/<wnid>/ in the media, and "
-            f"no {TRAIN_LIST}, {KAGGLE_LIST} or {CLASSES_IN_ORDER} in the annotations"
-        )
+    yield from _of_folders(task, media, [folder for folder in FOLDERS if not listed[folder]])
 
 
-def _of_train(task: str, row: Row) -> Item:
+def _of_train(row: Row, task: str) -> Item:
     path = row.text("path")
     wnid, _, _ = path.rpartition("/")
     if not wnid:
@@ -58,11 +46,11 @@ def _of_train(task: str, row: Row) -> Item:
     return Item(f"train/{path}", "train", (f"train/{path}", path), (label(task, wnid),))
 
 
-def _of_kaggle(task: str, row: Row) -> Item:
+def _of_kaggle(row: Row, task: str) -> Item:
     return _of_val(task, row.text("ImageId"), row.text("PredictionString").split()[0])
 
 
-def _in_order(task: str, row: Row) -> Item:
+def _in_order(row: Row, task: str) -> Item:
     return _of_val(task, f"ILSVRC2012_val_{row.line:08d}", row.text("wnid"))
 
 

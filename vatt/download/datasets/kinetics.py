@@ -5,22 +5,17 @@ code. The labels of the official test list were never published for all versions
 """
 
 from collections.abc import Collection, Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import KineticsSoundsSource, KineticsSource
 
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
-SPLITS: dict[str, Split | None] = {
+UNUSED = ("test", "holdout")
+SPLITS: dict[str, Split] = {
     "train": "train",
-    "val": "test",
-    "validate": "test",
-    "validation": "test",
-    "test": None,
-    "holdout": None,
+    **dict.fromkeys(("val", "validate", "validation", *UNUSED), "test"),
 }
 
 
@@ -29,23 +24,17 @@ def read_kinetics(
     source: KineticsSource | KineticsSoundsSource,
     classes: Collection[str] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items of every CSV with columns of Kinetics, of `classes` if they are given.
-
-    Raises:
-        StageError: there is no such CSV, or one cannot be read or lacks a column.
-    """
+    """Yield the items of every CSV with columns of Kinetics, of `classes` if they are given."""
     names = [name for name in lists.find_all(".csv") if set(COLUMNS) & set(lists.columns(name))]
     if not names:
         lists.need(f"CSV with the columns label,{','.join(COLUMNS)}")
     for name in names:
         rows = lists.read_csv(name, *COLUMNS)
         if classes is not None:
-            rows = (row for row in rows if row.problem or _class_name(row) in classes)
-        yield from make_items(rows, "train", partial(_make_item, task=source.name))
-
-
-def _class_name(row: Row) -> str:
-    return row.fields.get("label", "").strip()
+            rows = (
+                row for row in rows if row.problem or row.fields.get("label", "").strip() in classes
+            )
+        yield from make_items(rows, "train", _make_item, source.name)
 
 
 def _make_item(row: Row, task: str) -> Item:
@@ -55,7 +44,8 @@ def _make_item(row: Row, task: str) -> Item:
     split_name = row.text("split")
     if split_name not in SPLITS:
         raise RowError(f"split = {split_name!r}: must be {', '.join(SPLITS)}")
-    split = SPLITS[split_name]
-    if split is None:
-        return Item(name, None, (name,), whole_video=video_id, problem="of the official test list")
-    return Item(name, split, (name,), (label(task, row.text("label")),), video_id, part_s)
+    if split_name in UNUSED:
+        unused = "of the official test list"
+        return Item(name, "test", (name,), whole_video=video_id, unused=unused)
+    labels = (label(task, row.text("label")),)
+    return Item(name, SPLITS[split_name], (name,), labels, video_id, part_s)

@@ -4,12 +4,10 @@ The official validation list is our test split, as in the paper: the test labels
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Split
-from vatt.download.items import Item, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import MomentsInTimeSource
 
 LISTS: tuple[tuple[Split, str, str], ...] = (
@@ -19,15 +17,10 @@ LISTS: tuple[tuple[Split, str, str], ...] = (
 
 
 def read_moments_in_time(lists: OfficialLists, source: MomentsInTimeSource) -> Iterator[Item]:
-    """Yield the items of both lists.
-
-    Raises:
-        StageError: a list is missing or cannot be read.
-    """
+    """Yield the items of both lists."""
     for split, folder, name in LISTS:
         rows = lists.read_bare_csv(lists.need(name), "path", "class")
-        make = partial(_make_item, split=split, folder=folder, task=source.name)
-        yield from make_items(rows, split, make)
+        yield from make_items(rows, split, _make_item, split, folder, source.name)
 
 
 def _make_item(row: Row, split: Split, folder: str, task: str) -> Item:

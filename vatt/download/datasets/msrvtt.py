@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.official_lists import IDENTIFIER, OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, check_identifier, make_items
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import MSRVTTSource
 
 SPLITS: dict[str, Split] = {"train": "train", "validate": "validation", "test": "test"}
@@ -25,9 +23,6 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
 
     1k_a: the 1,000 test videos with the one sentence of the list; the training videos with all of
     theirs, if their list is there. full: the three official splits, of the files that are there.
-
-    Raises:
-        StageError: a list is missing or is not of the official form.
     """
     if source.protocol == "1k_a":
         rows = lists.read_csv(lists.need(*TEST_LISTS), "video_id", "sentence")
@@ -35,18 +30,16 @@ def read_msrvtt(lists: OfficialLists, source: MSRVTTSource) -> Iterator[Item]:
         train = lists.find(*TRAIN_LISTS)
         if train:
             _, sentences = _read_data(lists, lists.need("MSRVTT_data.json"))
-            make = partial(_make_train_item, sentences=sentences)
-            yield from make_items(lists.read_csv(train, "video_id"), "train", make)
+            rows = lists.read_csv(train, "video_id")
+            yield from make_items(rows, "train", _make_train_item, sentences)
         return
     names = [name for name in map(lists.find, FULL_LISTS) if name] or [lists.need(*FULL_LISTS)]
     for name in names:
         videos, sentences = _read_data(lists, name)
-        for number, video in enumerate(videos):
-            place = f"{name} videos[{number}]"
-            try:
-                yield _make_full_item(video, sentences)
-            except RowError as error:
-                yield Item(place, "train", problem=f"{place}: {error}")
+        rows = (
+            Row(f"{name} videos[{number}]", number, video) for number, video in enumerate(videos)
+        )
+        yield from make_items(rows, "train", _make_full_item, sentences)
 
 
 def _read_data(lists: OfficialLists, name: str) -> tuple[list[Any], Sentences]:
@@ -81,12 +74,9 @@ def _make_train_item(row: Row, sentences: Sentences) -> Item:
     return Item(video_id, "train", (video_id,), sentences[video_id])
 
 
-def _make_full_item(video: Any, sentences: Sentences) -> Item:
-    match video:
+def _make_full_item(row: Row, sentences: Sentences) -> Item:
+    match row.fields:
         case {"video_id": str(video_id), "split": str(split)} if split in SPLITS:
-            if not IDENTIFIER.fullmatch(video_id):
-                raise RowError(
-                    f"video_id = {video_id!r}: must be an id of letters, digits, _ and -"
-                )
+            check_identifier(video_id, "video_id")
             return Item(video_id, SPLITS[split], (video_id,), sentences.get(video_id, ()))
-    raise RowError(f"needs video_id and split ({', '.join(SPLITS)}); it is {video!r:.100}")
+    raise RowError(f"needs video_id and split ({', '.join(SPLITS)}); it is {row.fields!r:.100}")

@@ -1,12 +1,10 @@
 """UCF101: 101 actions, 13,320 videos, three official folds (VATT section 4.1)."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item, fold_label, label, stem_of
-from vatt.download.labels import RowError
-from vatt.download.official_lists import OfficialLists, Row, make_items
+from vatt.download.items import Item, Row, RowError, fold_label, label, make_items, stem_of
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import UCF101Source
 
 FOLDS = (1, 2, 3)
@@ -17,15 +15,11 @@ def read_ucf101(lists: OfficialLists, source: UCF101Source) -> Iterator[Item]:
     """Yield the items of the fold of the source; what they are for in all folds is their labels.
 
     Every fold has all videos.
-
-    Raises:
-        StageError: a list of the fold is missing, or a list cannot be read.
     """
     folds = _read_folds(lists)
     for name, split in LISTS.items():
         rows = lists.read_words(lists.need(f"{name}{source.fold:02d}.txt"), "path", "class_number")
-        make = partial(_make_item, split=split, task=source.name, folds=folds)
-        yield from make_items(rows, split, make)
+        yield from make_items(rows, split, _make_item, split, source.name, folds)
 
 
 def _read_folds(lists: OfficialLists) -> dict[str, list[Annotation]]:

@@ -8,36 +8,29 @@ from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.items import Item
-from vatt.download.labels import RowError
-from vatt.download.official_lists import IDENTIFIER, OfficialLists, check_part, read_seconds
+from vatt.download.items import Item, Row, RowError, check_part, make_items, read_seconds
+from vatt.download.official_lists import OfficialLists
 from vatt.params.sources import YouCook2Source
 
 SPLITS: dict[str, Split] = {"training": "train", "validation": "test"}
 
 
 def read_youcook2(lists: OfficialLists, _: YouCook2Source) -> Iterator[Item]:
-    """Yield the videos with their sentences, each from its start to its end in the whole video.
-
-    Raises:
-        StageError: the list is missing or is not of the official form.
-    """
+    """Yield the videos with their sentences, each from its start to its end in the whole video."""
     name = lists.need("youcookii_annotations_trainval.json")
     content = lists.read_json(name)
     videos = content.get("database") if isinstance(content, dict) else None
     if not isinstance(videos, dict):
         raise StageError(f'{name}: is not of the form {{"database": {{"<video id>": ...}}}}')
-    for video_id, video in videos.items():
-        place = f"{name} database.{video_id}"
-        try:
-            yield _make_item(video_id, video)
-        except RowError as error:
-            yield Item(place, "train", problem=f"{place}: {error}")
+    rows = (
+        Row(f"{name} database.{video_id}", number, {"id": video_id, "video": video})
+        for number, (video_id, video) in enumerate(videos.items())
+    )
+    return make_items(rows, "train", _make_item)
 
 
-def _make_item(video_id: str, video: Any) -> Item:
-    if not IDENTIFIER.fullmatch(video_id):
-        raise RowError("is no id of letters, digits, _ and -")
+def _make_item(row: Row) -> Item:
+    video_id, video = row.identifier("id"), row.fields["video"]
     subset = video.get("subset") if isinstance(video, dict) else None
     if not isinstance(subset, str) or subset not in SPLITS:
         raise RowError(f"subset = {subset!r}: must be {' or '.join(SPLITS)}")
