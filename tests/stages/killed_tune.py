@@ -14,14 +14,14 @@ from unittest import mock
 
 import torch
 
-from tests.stages.test_finetune import LETTER, request
+from tests.stages.test_finetune import LETTER, sections
 from tests.stages.tuned_twice import TUNE
 from vatt.launch.launcher import train_classifier
 from vatt.stages import tune
 from vatt.train.finetuning import OnValidation
 from vatt.train.recipe import Job
 
-WANTED = request(
+SECTIONS = sections(
     num_steps=6,
     checkpoint_every_steps=2,
     validate_every_steps=2,
@@ -49,7 +49,7 @@ def tune_in(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     with mock.patch.object(tune, "train_classifier", train_and_tell):
-        tune.main("video", WANTED, TWO)
+        tune.main(**SECTIONS, tune=TWO)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured of fine-tuning, its jobs, and what it tells while it goes on."""
+"""What is measured of fine-tuning, and what is said of it while it goes on."""
 
 import json
 from dataclasses import replace
@@ -9,44 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.corpus import CLIP, LAUNCH, PRETRAIN, build_engine, build_plan, open_batches
-from tests.train.tasks import TASK
-from vatt.model.classifier import ClassifierParams
-from vatt.params import RunParams, TowerSize
+from tests.train.corpus import PRETRAIN, build_engine, build_plan, open_batches
 from vatt.train.engine import Engine
-from vatt.train.finetuning import give_schedule, measure_logits
+from vatt.train.finetuning import measure_logits
 from vatt.train.loop import Validation, train
-from vatt.train.recipe import FinetuneRecipe, Job, name_run
-
-NETWORK = ClassifierParams(
-    input="video",
-    size=TowerSize(num_layers=1, width=8, mlp_width=8, num_heads=1, head_width=8),
-    patch=(1, 8, 8),
-    grid=(2, 2, 2),
-    post_projection_width=None,
-    dropout_rate=0.0,
-    drop_token_rate=0.0,
-    num_classes=2,
-    head_dropout_rate=0.0,
-    multi_label=False,
-)
-RECIPE = FinetuneRecipe(
-    run=RunParams(seed=1),
-    task_name="video",
-    task=TASK,
-    clip=CLIP,
-    network=NETWORK,
-    classes=("a", "b"),
-    launch=LAUNCH,
-    index_digest="",
-)
-JOB = Job(
-    recipe=RECIPE,
-    initial_weights=None,
-    preprocess_dir=Path("data/preprocess"),
-    directory=Path("run"),
-    curve_path=Path("curve.jsonl"),
-)
 
 
 def draw(num_clips: int, num_classes: int, *, multi_label: bool) -> tuple[Tensor, Tensor]:
@@ -87,34 +53,6 @@ def test_the_mean_average_precision_is_over_the_classes_that_are_there() -> None
     assert found["map"] == pytest.approx(np.mean(expected), rel=1e-6)
     nothing = measure_logits(logits, torch.zeros_like(labels), multi_label=True)
     assert nothing["map"] == 0.0
-
-
-def test_another_schedule_is_another_run_with_its_rates_in_the_network() -> None:
-    schedule = TASK.schedule.model_copy(update={"drop_token_rate": 0.5, "head_dropout_rate": 0.3})
-    job = give_schedule(JOB, schedule.model_dump(), Path("trial"))
-    assert isinstance(job.recipe, FinetuneRecipe)
-    assert job.recipe.task.schedule == schedule
-    assert job.recipe.network.head_dropout_rate == 0.3
-    assert job.recipe.network.model_dump()["drop_token_rate"] == 0.5
-    assert (job.directory, job.curve_path) == (Path("trial"), Path("trial/curve.jsonl"))
-    assert name_run(job.recipe, None) != name_run(RECIPE, None)
-    again = Job.model_validate_json(job.model_dump_json())  # as it travels to other processes
-    assert again == job
-
-
-def test_what_only_concerns_the_way_does_not_change_the_name_of_a_run() -> None:
-    updates = {"checkpoint_every_steps": 1, "compare_with_scratch": True, "keep_checkpoints": 9}
-    task = TASK.model_copy(update=updates)
-    launch = LAUNCH.model_copy(update={"loader_workers": 3})
-    same = RECIPE.model_copy(update={"task": task, "launch": launch})
-    assert name_run(same, None) == name_run(RECIPE, None)
-    for changed in (
-        {"classes": ("a", "c")},
-        {"index_digest": "1"},
-        {"run": RunParams(seed=2)},
-        {"task": TASK.model_copy(update={"ema_decay": 0.9})},
-    ):
-        assert name_run(RECIPE.model_copy(update=changed), None) != name_run(RECIPE, None)
 
 
 class EnoughError(Exception):

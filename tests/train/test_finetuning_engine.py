@@ -13,7 +13,7 @@ from vatt.core.batch import LabelledBatch
 from vatt.model.classifier import build_network
 from vatt.model.towers import collect_weights
 from vatt.params import TaskParams
-from vatt.train.classification import (
+from vatt.train.finetuning import (
     ClassificationObjective,
     build_finetuning_optimizer,
     optimizer_settings,

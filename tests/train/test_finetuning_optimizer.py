@@ -12,7 +12,7 @@ from tests.model.test_parity_classifier import VIDEO
 from tests.train.tasks import TASK, change
 from vatt.model.classifier import build_network
 from vatt.params import TaskParams
-from vatt.train.classification import (
+from vatt.train.finetuning import (
     ClassificationObjective,
     build_finetuning_optimizer,
     learning_rate,

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 from tests.tune.trainings import Training, make_plan
-from vatt.tune.study import read_results
-from vatt.tune.trials import Plan, write_outcome
+from vatt.tune.outcome import write_outcome
+from vatt.tune.plan import Plan
 from vatt.tune.workers import run_workers
 
 STEP_S = 0.05
@@ -16,8 +16,7 @@ def wait_a_moment(_name: str, _step: int) -> None:
 
 
 def make_study(plan: Plan, folder: Path, training: Training, out: str = "out") -> None:
-    run_workers(plan, folder / "cache", training)
-    write_outcome(plan, read_results(plan, folder / "cache"), folder / out)
+    write_outcome(plan, run_workers(plan, folder / "cache", training), folder / out)
 
 
 def read_files(folder: Path, out: str = "out") -> dict[str, bytes]:

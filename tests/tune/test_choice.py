@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.tune.trainings import OWN, compute_value, make_plan
-from vatt.tune.trials import Plan, choose
+from vatt.tune.plan import Plan, choose
 
 
 def finish(plan: Plan, number: int, trials: dict[int, FrozenTrial]) -> FrozenTrial:

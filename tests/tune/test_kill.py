@@ -106,7 +106,7 @@ def check_rows(folder: Path) -> None:
     """No trial is lost, left running or counted twice."""
     plan = make_plan()
     study = Study(plan, folder / "cache")
-    rows = optuna.load_study(study_name=plan.name, storage=study._storage).trials
+    rows = optuna.load_study(study_name=plan.name, storage=study.storage).trials
     states = Counter(row.state for row in rows)
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
     finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tests.closure import ROOT
 from tests.tune.trainings import OWN, make_plan
 from vatt.core.errors import StageError
-from vatt.tune.trials import write_figures, write_outcome
+from vatt.tune.outcome import write_figures, write_outcome
 
 VALUES = (0.5, 0.75, None, 0.625, 0.25)
 FIGURES = {"history", "importances", "intermediate_values", "parallel_coordinates"}

@@ -103,11 +103,11 @@ def test_two_machines_make_one_study(
     steps = [Counter(Training(folder / "log").read_log()) for folder in folders]
     assert set((steps[0] + steps[1]).values()) == {1}
     study = Study(make_plan(storage=server.address), folders[0])
-    rows = optuna.load_study(study_name=study.plan.name, storage=study._storage).trials
+    rows = optuna.load_study(study_name=study.plan.name, storage=study.storage).trials
     finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(8))
     assert all(row.state == TrialState.FAIL for row in rows if row not in finished)
-    study.close()
+    study.storage.engine.dispose()
 
 
 def test_a_server_that_goes_away_is_told_and_finished_trials_stay(

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, create_trial
 from tests.params.test_params import DEFAULTS, ROOT, changed, refusal
 from vatt.params import load_params
 from vatt.params.tune import Between
-from vatt.tune.trials import Plan, choose
+from vatt.tune.plan import Plan, choose
 
 LEARNING_RATE = {"low": 1.0e-4, "high": 1.0, "log": True}
 FACTOR = {"low": 0.8, "high": 0.95}

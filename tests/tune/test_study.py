@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from tests.tune.trainings import OWN, make_plan
 from vatt.tune.storage import SQLITE_NAME, create_storage
 from vatt.tune.study import NUMBER, Claim, Study
-from vatt.tune.trials import Plan
+from vatt.tune.plan import Plan
 
 PATIENCE_S = 120.0
 
@@ -35,7 +35,7 @@ def die(claim: Claim) -> None:
 
 
 def count_rows(study: Study) -> Counter[tuple[int, TrialState]]:
-    rows = optuna.load_study(study_name=study.plan.name, storage=study._storage).trials
+    rows = optuna.load_study(study_name=study.plan.name, storage=study.storage).trials
     return Counter((row.user_attrs[NUMBER], row.state) for row in rows)
 
 
@@ -68,7 +68,7 @@ def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> N
     study, plan = open_study(tmp_path), make_plan()
     claim = take(study)
     die(claim)
-    study._storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     study._add(0, claim.trial)  # killed here
     taken = take(study)
     assert taken.number == 0
@@ -83,7 +83,7 @@ def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
     study = open_study(tmp_path)
     _first, stored = take(study), take(study)
     die(stored)
-    study._storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
     study._add(1, stored.trial)  # killed again, before it began
     # What another version of numpy draws.
     monkeypatch.setattr(Plan, "derive_seed", lambda _plan, number: 1000 + number)
@@ -120,7 +120,7 @@ def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) ->
 def test_who_was_thought_dead_does_not_count(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     claim = take(study)
-    study._storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError):
         study.report(claim, 1, 0.5)
     with pytest.raises(UpdateFinishedTrialError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.params import TuneParams
-from vatt.tune.trials import Plan
+from vatt.tune.plan import Plan
 from vatt.tune.workers import OnValidation
 
 NUM_STEPS = 6

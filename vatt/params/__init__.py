@@ -18,6 +18,7 @@ from vatt.params.finetune import (
     TASKS,
     FinetuneParams,
     ScheduleParams,
+    Task,
     TaskName,
     TaskParams,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "SshParams",
     "StageError",
     "SupervisionParams",
+    "Task",
     "TaskName",
     "TaskParams",
     "TowerSize",
