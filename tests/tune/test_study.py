@@ -2,19 +2,17 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from tests.tune.trainings import OWN, make_plan
-from vatt.tune.storage import SQLITE_NAME, create_storage
-from vatt.tune.study import NUMBER, Claim, Study
+from tests.tune.trainings import OWN, PATIENCE_S, make_plan
 from vatt.tune.plan import Plan
-
-PATIENCE_S = 120.0
+from vatt.tune.storage import SQLITE_NAME, create_storage
+from vatt.tune.study import Claim, Study
 
 
 def open_study(folder: Path, plan: Plan | None = None) -> Study:
@@ -35,8 +33,8 @@ def die(claim: Claim) -> None:
 
 
 def count_rows(study: Study) -> Counter[tuple[int, TrialState]]:
-    rows = optuna.load_study(study_name=study.plan.name, storage=study.storage).trials
-    return Counter((row.user_attrs[NUMBER], row.state) for row in rows)
+    attempts = study.read_attempts().items()
+    return Counter((number, row.state) for number, rows in attempts for row in rows)
 
 
 def test_workers_take_different_trials_and_no_more_than_may_run_at_once(tmp_path: Path) -> None:
@@ -65,16 +63,14 @@ def test_what_a_dead_worker_did_is_taken_up_at_once_and_goes_on(tmp_path: Path) 
 
 
 def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> None:
-    study, plan = open_study(tmp_path), make_plan()
+    study = open_study(tmp_path)
     claim = take(study)
     die(claim)
     study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     study._add(0, claim.trial)  # killed here
-    taken = take(study)
-    assert taken.number == 0
+    assert take(study).number == 0
     assert count_rows(study) == {(0, TrialState.FAIL): 1, (0, TrialState.RUNNING): 1}
-    assert len(study.list_finished()) == 0
-    assert plan.name == study.plan.name
+    assert study.list_finished() == {}
 
 
 def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
@@ -138,11 +134,9 @@ def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
     assert Study(patient, tmp_path / "there").claim() is None
     there = Study(make_plan(num_parallel=1, heartbeat_s=1), tmp_path / "there")
     deadline_s = time.monotonic() + PATIENCE_S
-    taken = None
-    while taken is None and time.monotonic() < deadline_s:
-        taken = there.claim()
+    while (taken := there.claim()) is None:
+        assert time.monotonic() < deadline_s
         time.sleep(0.2)
-    assert taken is not None
     assert taken.number == 0
     with pytest.raises(UpdateFinishedTrialError):
         here.finish(claim, TrialState.COMPLETE, 0.5)
@@ -164,10 +158,10 @@ def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
 def test_a_plan_that_may_end_otherwise_is_another_study() -> None:
     plan = make_plan()
     others = [
-        Plan("audio", plan.seed, plan.tune, plan.own, plan.training),
-        Plan(plan.task, 8, plan.tune, plan.own, plan.training),
-        Plan(plan.task, plan.seed, plan.tune, {**plan.own, "momentum": 0.5}, plan.training),
-        Plan(plan.task, plan.seed, plan.tune, plan.own, {"data": "abd", "code": 1}),
+        replace(plan, task="audio"),
+        replace(plan, seed=8),
+        replace(plan, own={**plan.own, "momentum": 0.5}),
+        replace(plan, training={"data": "abd", "code": 1}),
         make_plan(num_parallel=4),
         make_plan(space={name: plan.tune.space[name] for name in ("learning_rate", "shape")}),
     ]

@@ -56,7 +56,7 @@ class Study:
 
     def list_finished(self) -> dict[int, FrozenTrial]:
         """Return the finished trials of the plan, in their order."""
-        attempts = self._read_attempts()
+        attempts = self.read_attempts()
         rows = {n: _find_counting(attempts.get(n, ())) for n in range(self.plan.tune.num_trials)}
         return {number: row for number, row in rows.items() if row and row.state in FINISHED}
 
@@ -105,7 +105,7 @@ class Study:
         are begun anew if such a study goes on.
         """
         with hold(self._folder / "claim.lock"):
-            for number, attempts in self._read_attempts().items():
+            for number, attempts in self.read_attempts().items():
                 if not any(row.state in FINISHED for row in attempts):
                     continue
                 for row in attempts:
@@ -134,7 +134,7 @@ class Study:
     def _find_directory(self, number: int) -> Path:
         return self._folder / self.plan.name / f"trial-{number:04d}"
 
-    def _read_attempts(self) -> dict[int, list[FrozenTrial]]:
+    def read_attempts(self) -> dict[int, list[FrozenTrial]]:
         """Return all attempts at each trial, in their order."""
         found: dict[int, list[FrozenTrial]] = {}
         for row in self._optuna_study.get_trials(deepcopy=False):
@@ -144,7 +144,7 @@ class Study:
 
     def _begin(self, number: int, lock: TextIOWrapper) -> Claim | None:
         """Start an attempt at a trial whose lock is held; None if that is not possible now."""
-        attempts = self._read_attempts()
+        attempts = self.read_attempts()
         if any(earlier not in attempts for earlier in range(number)):
             return None  # one before it is being taken up
         row = _find_counting(attempts.get(number, ()))
@@ -158,7 +158,7 @@ class Study:
         if row is None:
             stored = attempts[number][0].params if number in attempts else None
             self._add(number, choose(self.plan, number, known, stored))
-            row = _find_counting(self._read_attempts()[number])  # another's, if that was faster
+            row = _find_counting(self.read_attempts()[number])  # another's, if that was faster
             assert row is not None
         trial, attempt_id = choose(self.plan, number, known, row.params), self._find_id(row)
         self.storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
