@@ -31,7 +31,7 @@ LETTER = TASK.model_copy(
 def sections(
     name: TaskName = "video", launch: LaunchParams = LAUNCH, **updates: Any
 ) -> dict[str, Any]:
-    """Return what a stage of tasks takes; all tasks are alike, but for the fusion that one needs."""
+    """Return what a stage of tasks takes; tasks are alike, but for the fusion that one needs."""
     fusion = "concatenation" if name == "audio_visual" else None
     task = TaskParams.model_validate({**LETTER.model_dump(), "fusion": fusion, **updates})
     shared = {"run": RUN, "clip": EXPORTED.clip, "model": EXPORTED.model, "launch": launch}

@@ -1,4 +1,4 @@
-"""kill -9 of the stage and then again gives the same bits; two ranks compute what one process does."""
+"""kill -9 of the stage and then again gives the same bits; two ranks compute what one does."""
 
 import os
 import shutil

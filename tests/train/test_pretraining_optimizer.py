@@ -86,7 +86,10 @@ def test_adam_takes_the_step_of_the_originals_equations() -> None:
 
 @pytest.mark.parametrize("name", ["ms", "ma"])
 def test_adam_takes_the_step_of_the_original(name: str) -> None:
-    """With the original's gradients; with PyTorch's place of epsilon some weights would be off by 0.7 of the step."""
+    """With the original's gradients.
+
+    With PyTorch's place of epsilon some weights would be off by 0.7 of the step.
+    """
     original = Original(name)
     gradients, after = original.group("g::"), original.group("adam_after::")
     assert gradients.keys() == after.keys()

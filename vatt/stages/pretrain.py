@@ -15,14 +15,7 @@ from vatt.corpus.index import read_index
 from vatt.corpus.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
 from vatt.launch.launcher import launch as launch_job
 from vatt.model.towers import restore_weights
-from vatt.params import (
-    ClipParams,
-    LaunchParams,
-    LossParams,
-    ModelParams,
-    PretrainParams,
-    RunParams,
-)
+from vatt.params import ClipParams, LaunchParams, LossParams, ModelParams, PretrainParams, RunParams
 from vatt.train.recipe import Job, PretrainRecipe, name_run
 from vatt.weights.export import ExportedParams, build_untrained, save_export
 from vatt.weights.initial import write_initial_weights, write_word_vectors

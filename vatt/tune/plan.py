@@ -20,7 +20,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vatt.params import TaskName, TuneParams
-from vatt.params.tune import OneOf, Values
+from vatt.params.tune import OneOf
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats and figures are such
@@ -48,18 +48,14 @@ class Plan:
         return f"{self.task}-{hashlib.blake2b(self.identity.encode(), digest_size=8).hexdigest()}"
 
     @property
-    def space(self) -> dict[str, Values]:
-        """The keys of a schedule that are searched, with their values."""
-        return self.tune.find_space(self.task)
-
-    @property
     def identity(self) -> str:
         """What the name stands for, as JSON; not the number of trials, which may grow."""
         searched = {"num_random_trials", "num_parallel", "prune"}
+        space = self.tune.find_space(self.task)
         parts = {
             "seed": self.seed,
             "schedule": dict(self.own),
-            "space": {name: values.model_dump() for name, values in self.space.items()},
+            "space": {name: values.model_dump() for name, values in space.items()},
             **self.tune.model_dump(mode="json", include=searched),
             **self.training,
             "optuna": optuna.__version__,
@@ -80,7 +76,7 @@ class Plan:
     def list_distributions(self) -> dict[str, kinds.BaseDistribution]:
         """Return the search space for Optuna."""
         found: dict[str, kinds.BaseDistribution] = {}
-        for name, values in sorted(self.space.items()):
+        for name, values in sorted(self.tune.find_space(self.task).items()):
             if isinstance(values, OneOf):
                 found[name] = kinds.CategoricalDistribution(values.choices)
             elif isinstance(self.own[name], int):

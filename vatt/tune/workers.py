@@ -40,11 +40,7 @@ OnValidation = Callable[[int, float], None]
 Train = Callable[[Mapping[str, Any], Path, OnValidation], None]
 """Trains with a schedule, in a folder, from the newest checkpoint there. It reports the step and
 the value (larger is better) of every validation, those before a resume included, to a function that
-may raise to end the training.
-
-Raises:
-    BadStepsError: the schedule does not train.
-"""
+may raise to end the training. It raises BadStepsError where the schedule does not train."""
 
 
 class Worker(NamedTuple):
@@ -224,7 +220,9 @@ def _report(study: Study, number: int, outcome: str, trial_s: float) -> None:
         best, earlier = max(values)
         numbers["best"] = best
         outcome += f", best {best:.4f} of trial {-earlier}"
+    counts = f"{len(finished)} of {num_trials}"
     left_s = trial_s * (num_trials - len(finished))
-    counts = f"{len(finished)} of {num_trials}, about {left_s:.0f} s left"
-    print(f"tune {task}: trial {number}: {outcome}; {counts}", flush=True)
+    print(
+        f"tune {task}: trial {number}: {outcome}; {counts}, about {left_s:.0f} s left", flush=True
+    )
     print(LINE_PREFIX + json.dumps(numbers), flush=True)
