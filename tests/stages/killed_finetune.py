@@ -32,7 +32,7 @@ SCHEDULE = LETTER.schedule.model_copy(
 def train(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    given = sections(
+    values = sections(
         num_steps=NUM_STEPS,
         log_every_steps=1,
         checkpoint_every_steps=3,
@@ -40,7 +40,7 @@ def train(folder: str) -> None:
         ema_decay=0.9,
         schedule=SCHEDULE.model_dump(),
     )
-    finetune(**given)
+    finetune(**values)
 
 
 def main() -> None:

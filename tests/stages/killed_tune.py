@@ -31,10 +31,10 @@ TWO = TUNE.model_copy(update={"num_workers": 2, "num_parallel": 2, "max_restarts
 FATAL = ("trial-0001", 4)
 
 
-def train_and_tell(job: Job, on_validation: OnValidation) -> None:
+def train_and_log(job: Job, on_validation: OnValidation) -> None:
     """Train, write down what is measured, and die once where the folder is to see a kill."""
 
-    def tell(step: int, numbers: dict[str, float]) -> None:
+    def log(step: int, numbers: dict[str, float]) -> None:
         with Path("measured.jsonl").open("a") as file:
             file.write(json.dumps([job.directory.name, step, numbers["loss"]]) + "\n")
         on_validation(step, numbers)
@@ -42,13 +42,13 @@ def train_and_tell(job: Job, on_validation: OnValidation) -> None:
             Path("is-to-be-killed").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train_classifier(job, tell)
+    train_classifier(job, log)
 
 
 def tune_in(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    with mock.patch.object(tune, "train_classifier", train_and_tell):
+    with mock.patch.object(tune, "train_classifier", train_and_log):
         tune.main(**SECTIONS, tune=TWO)
 
 

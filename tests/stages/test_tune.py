@@ -39,11 +39,11 @@ def tune(task: TaskName = "video", params: TuneParams = TUNE, **updates: Any) ->
     return dict(main(**sections(task, **updates), tune=params))
 
 
-def prepare_trial(tune: TuneParams, given: dict[str, Any]) -> Any:
+def prepare_trial(tune: TuneParams, values: dict[str, Any]) -> Any:
     """Return job, recipe and corpus of a trial."""
-    task, launch = join_processes(given["finetune"], given["launch"], tune.threads_per_worker)
-    given = {**given, "finetune": task, "launch": launch}
-    return prepare_task(**given, corpus_dir=hide_corpus())
+    task, launch = join_processes(values["finetune"], values["launch"], tune.threads_per_worker)
+    values = {**values, "finetune": task, "launch": launch}
+    return prepare_task(**values, corpus_dir=hide_corpus())
 
 
 def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Path) -> None:
@@ -75,7 +75,7 @@ def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Pa
 
 
 def check_that_other_data_is_all(*studies: str) -> None:
-    """Of what decides the two studies, only the version of the data differs; classes do not."""
+    """Only the version of the data differs in what decides the two studies; classes do not."""
     rows = optuna.get_all_study_summaries(f"sqlite:///{STUDIES_DIR}/studies.db")
     identities = {row.study_name: json.loads(row.user_attrs[IDENTITY]) for row in rows}
     healthy, poisoned = (identities[name] for name in studies)
@@ -107,7 +107,7 @@ def test_a_worker_that_is_killed_while_it_trains_changes_nothing(project: Path) 
     whole, resumed = (Counter(log.read_text().splitlines()) for log in logs)
     assert whole.keys() == resumed.keys()  # the losses are the same bits
     assert set(whole.values()) == {1}
-    # Before its kill at step 4 the trial had told of two steps; of both it told again.
+    # Before its kill at step 4 the trial had reported two steps; it reported both again.
     again = [json.loads(line)[:2] for line, count in resumed.items() if count == 2]
     assert again == [["trial-0001", 2], ["trial-0001", 4]]
 
@@ -138,11 +138,11 @@ def test_it_tunes_the_network_that_finetune_trains(project: Path) -> None:
     shutil.rmtree("data/pretrain")
     pass_validation()
     other = EXPORTED.model.model_copy(update={"video_patch": (1, 8, 8)})
-    given = {**sections(initial_weights=None), "model": other}
-    _, recipe, _ = prepare_trial(TUNE, given)
-    assert recipe.network == prepare_task(**given)[1].network
+    values = {**sections(initial_weights=None), "model": other}
+    _, recipe, _ = prepare_trial(TUNE, values)
+    assert recipe.network == prepare_task(**values)[1].network
     assert list_towers(recipe.network)["video"].patch == (1, 8, 8)
-    assert main(**given, tune=KEEP)["value"] is None
+    assert main(**values, tune=KEEP)["value"] is None
 
 
 def test_one_trial_is_the_own_schedule_and_trains_nothing(project: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_has_no_effect_on_trials_is_no_other_study(project: Path) -> None:
     assert len({same, *others}) == 3
 
 
-def test_what_makes_another_study_is_told_by_its_name(project: Path) -> None:
+def test_what_makes_another_study_is_said_by_its_name(project: Path) -> None:
     def plan(tune: TuneParams = TUNE, launch: LaunchParams = LAUNCH, **updates: Any) -> Plan:
         job, recipe, _ = prepare_trial(tune, sections("video", launch, **updates))
         return make_plan(tune, job, recipe)
@@ -196,15 +196,15 @@ def test_what_makes_another_study_is_told_by_its_name(project: Path) -> None:
         "launch.precision": plan(launch=LAUNCH.model_copy(update={"precision": "bf16"})),
     }
     for name, changed in changes.items():
-        told = changed.list_changes(before)
-        assert name in told
-        assert "code" not in told
+        names = changed.list_changes(before)
+        assert name in names
+        assert "code" not in names
 
 
 def test_a_trial_computes_as_much_at_once_as_each_of_several_processes() -> None:
-    given = sections(batch_size=8, accumulation_steps=2)
+    values = sections(batch_size=8, accumulation_steps=2)
     together = LAUNCH.model_copy(update={"num_processes": 2})
-    task, launch = join_processes(given["finetune"], together, 1)
+    task, launch = join_processes(values["finetune"], together, 1)
     assert (launch.num_processes, task.params.accumulation_steps) == (1, 4)
 
 

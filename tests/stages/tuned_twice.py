@@ -45,7 +45,7 @@ NUM_ROUNDS = 5
 POISON = '{"letter": ["poison"]}'
 
 
-def tell_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
+def print_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
     """Print the paths of opened files; a fork keeps this hook."""
     if event == "open" and isinstance(arguments[0], str | bytes):
         path = os.path.realpath(os.fsdecode(arguments[0]))
@@ -100,7 +100,7 @@ def prepare_at_once(task: TaskName) -> None:
 if __name__ == "__main__":
     task = next(name for name in TASKS if name == sys.argv[1])
     torch.set_num_threads(1)  # before all forks
-    sys.addaudithook(tell_what_is_opened)
+    sys.addaudithook(print_what_is_opened)
     pass_validation()
     prepare_at_once(task)
     for out in ("healthy", "poisoned"):

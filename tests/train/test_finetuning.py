@@ -59,9 +59,9 @@ class EnoughError(Exception):
     pass
 
 
-def test_every_measurement_is_told_in_order_also_after_a_stop(tmp_path: Path) -> None:
-    """The step that ended the run is told again: its checkpoint was not yet there."""
-    told: list[tuple[int, dict[str, float]]] = []
+def test_every_measurement_is_reported_in_order_also_after_a_stop(tmp_path: Path) -> None:
+    """The step that ended the run is reported again: its checkpoint was not yet there."""
+    reported: list[tuple[int, dict[str, float]]] = []
     pretrain = PRETRAIN.model_copy(update={"num_steps": 12, "validate_every_steps": 3})
 
     def measure(engine: Engine) -> dict[str, float]:
@@ -70,29 +70,29 @@ def test_every_measurement_is_told_in_order_also_after_a_stop(tmp_path: Path) ->
             return {"mean": float(weight.abs().mean())}
 
     def start(last_step: int | None) -> None:
-        def tell(step: int, numbers: dict[str, float]) -> None:
-            told.append((step, numbers))
+        def report(step: int, numbers: dict[str, float]) -> None:
+            reported.append((step, numbers))
             if step == last_step:
                 raise EnoughError
 
-        validation = Validation("validation", measure, tell=tell)
+        validation = Validation("validation", measure, tell=report)
         plan = build_plan(tmp_path, pretrain)
         train(build_engine(pretrain=pretrain), open_batches, replace(plan, validation=validation))
 
     start(None)
-    whole, told = told, []
+    whole, reported = reported, []
     assert [step for step, _ in whole] == [3, 6, 9, 12]
-    start(None)  # a finished run: nothing is trained, all is told
-    assert told == whole
+    start(None)  # a finished run: nothing is trained, all is reported
+    assert reported == whole
     rows = (tmp_path / "run/validation.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [3, 6, 9, 12]
 
     for checkpoint in (tmp_path / "run").glob("step-*"):
         checkpoint.rename(tmp_path / checkpoint.name)
-    told = []
+    reported = []
     with pytest.raises(EnoughError):
         start(9)
-    assert told == whole[:3]
-    told = []
+    assert reported == whole[:3]
+    reported = []
     start(None)
-    assert told == whole
+    assert reported == whole

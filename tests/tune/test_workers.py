@@ -23,16 +23,16 @@ def at(name: str, step: int, what: Callable[[], object]) -> Callable[[str, int],
 
 
 def once(folder: Path, what: Callable[[], object]) -> Callable[[], None]:
-    """Do something the first time only, whichever process asks."""
+    """Return what runs something the first time only, whichever process calls it."""
 
-    def do() -> None:
+    def run() -> None:
         try:
             (folder / "done").touch(exist_ok=False)
         except FileExistsError:
             return
         what()
 
-    return do
+    return run
 
 
 def die() -> None:
@@ -135,9 +135,9 @@ def test_a_study_whose_space_changed_is_another_one(
     changed = make_plan(num_trials=2, space={"shape": plan.tune.space["shape"]})
     for each in (plan, changed, plan):
         make_study(each, tmp_path)
-    told = [line for line in capfd.readouterr().out.splitlines() if "study" in line]
+    printed = [line for line in capfd.readouterr().out.splitlines() if "study" in line]
     changes = "space.learning_rate, space.warmup_steps"
-    assert told == [
+    assert printed == [
         f"tune video: not as in study {plan.name}: {changes}; a new study: {changed.name}",
         f"tune video: study {plan.name} goes on after 2 trials",
     ]

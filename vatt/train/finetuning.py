@@ -183,7 +183,7 @@ def learning_rate(step: int, task: TaskParams) -> float:
 def optimizer_settings(
     step: int, task: TaskParams, optimizer: torch.optim.Optimizer
 ) -> list[dict[str, float]]:
-    """Return what each group of the optimizer must be given for update number `step`, from 1 on."""
+    """Return the settings of each group of the optimizer for update number `step`, from 1 on."""
     rate = learning_rate(step, task)
     return [{"lr": rate * group[RATE_SCALE]} for group in optimizer.param_groups]
 

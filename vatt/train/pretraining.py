@@ -62,7 +62,7 @@ def learning_rate(step: int, pretrain: PretrainParams) -> float:
 
 
 def adam_settings(step: int, pretrain: PretrainParams) -> dict[str, float]:
-    """Return what torch's Adam must be given for update number `step`, counted from 1.
+    """Return the settings of torch's Adam for update number `step`, counted from 1.
 
     The original adds epsilon to the second moment before its bias is corrected, torch afterwards;
     torch's epsilon divided by that correction is the same.

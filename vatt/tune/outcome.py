@@ -1,6 +1,6 @@
 """What a study found, in files: the best schedule, all trials, and figures of them as SVG.
 
-The same trials give the same bytes.
+The same trials make the same bytes.
 """
 
 import math
@@ -98,7 +98,7 @@ def write_figures(trials: Mapping[int, FrozenTrial], out_dir: Path) -> None:
                     low, high = lines.get_clim()
                     lines.set_clim(low - (high - low) / 2, high)
             axes.figure.set_size_inches(7.2, 3.6)
-            # Without the date: the same trials are to give the same bytes.
+            # Without the date, which would make other bytes of the same trials.
             path, metadata = out_dir / f"{name}.svg", {"Date": None}
             axes.figure.savefig(path, bbox_inches="tight", metadata=metadata)
             plt.close(axes.figure)
