@@ -31,11 +31,6 @@ def make_study(plan: Plan) -> dict[int, FrozenTrial]:
     return trials
 
 
-def test_the_first_trial_is_the_schedule_of_the_parameters() -> None:
-    plan = make_plan()
-    assert choose(plan, 0, {}).params == {name: OWN[name] for name in plan.tune.space}
-
-
 def test_values_lie_in_the_space() -> None:
     for trial in make_study(make_plan(num_trials=20)).values():
         assert 1e-4 <= trial.params["learning_rate"] <= 1.0

@@ -15,7 +15,7 @@ from vatt.tune.storage import SQLITE_NAME, create_storage
 from vatt.tune.study import Claim, Study
 
 
-def open_study(folder: Path, plan: Plan | None = None) -> Study:
+def create_study(folder: Path, plan: Plan | None = None) -> Study:
     plan = plan or make_plan()
     create_storage(plan.tune, folder)
     return Study(plan, folder)
@@ -38,7 +38,7 @@ def count_rows(study: Study) -> Counter[tuple[int, TrialState]]:
 
 
 def test_workers_take_different_trials_and_no_more_than_may_run_at_once(tmp_path: Path) -> None:
-    workers = [open_study(tmp_path) for _ in range(4)]
+    workers = [create_study(tmp_path) for _ in range(4)]
     claims = [take(worker) for worker in workers[:3]]
     assert [claim.number for claim in claims] == [0, 1, 2]
     assert claims[0].trial.params == {name: OWN[name] for name in workers[0].plan.tune.space}
@@ -51,11 +51,11 @@ def test_workers_take_different_trials_and_no_more_than_may_run_at_once(tmp_path
 
 
 def test_what_a_dead_worker_did_is_taken_up_at_once_and_goes_on(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     first = take(study)
     study.report(first, 10, 0.25)
     die(first)
-    again = take(open_study(tmp_path))
+    again = take(create_study(tmp_path))
     assert (again.number, again.directory) == (first.number, first.directory)
     assert again.trial.params == first.trial.params
     assert again.attempt_id != first.attempt_id
@@ -63,7 +63,7 @@ def test_what_a_dead_worker_did_is_taken_up_at_once_and_goes_on(tmp_path: Path) 
 
 
 def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     claim = take(study)
     die(claim)
     study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
@@ -76,7 +76,7 @@ def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> N
 def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     _first, stored = take(study), take(study)
     die(stored)
     study.storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
@@ -87,13 +87,13 @@ def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
         again = take(study)
         assert (again.number, again.trial.params) == (1, stored.trial.params)
         die(again)
-    other = open_study(tmp_path / "other")
+    other = create_study(tmp_path / "other")
     _first, drawn = take(other), take(other)
     assert drawn.trial.params != stored.trial.params
 
 
 def test_folders_of_a_study_that_was_left_are_removed(tmp_path: Path) -> None:
-    left, used = open_study(tmp_path, make_plan(num_parallel=2)), open_study(tmp_path)
+    left, used = create_study(tmp_path, make_plan(num_parallel=2)), create_study(tmp_path)
     claims = [take(left), take(left), take(used)]
     for claim in claims:
         claim.directory.mkdir()
@@ -103,7 +103,7 @@ def test_folders_of_a_study_that_was_left_are_removed(tmp_path: Path) -> None:
 
 
 def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) -> None:
-    study = open_study(tmp_path, make_plan(num_trials=1))
+    study = create_study(tmp_path, make_plan(num_trials=1))
     claim = take(study)
     study._add(0, claim.trial)
     study.finish(claim, TrialState.COMPLETE, 1.0)
@@ -114,7 +114,7 @@ def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) ->
 
 
 def test_who_was_thought_dead_does_not_count(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     claim = take(study)
     study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError):
@@ -125,7 +125,7 @@ def test_who_was_thought_dead_does_not_count(tmp_path: Path) -> None:
 
 
 def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
-    here = open_study(tmp_path / "here", make_plan(num_parallel=1))
+    here = create_study(tmp_path / "here", make_plan(num_parallel=1))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / SQLITE_NAME).symlink_to(tmp_path / "here" / SQLITE_NAME)
     claim = take(here)
@@ -147,10 +147,10 @@ def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
 def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
     small, large = make_plan(num_trials=1), make_plan(num_trials=2)
     assert small.name == large.name
-    study = open_study(tmp_path, small)
+    study = create_study(tmp_path, small)
     study.finish(take(study), TrialState.COMPLETE, 1.0)
     assert study.claim() is None
-    more = open_study(tmp_path, large)
+    more = create_study(tmp_path, large)
     assert take(more).number == 1
     assert list(more.list_finished()) == [0]
 

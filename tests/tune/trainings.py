@@ -4,10 +4,8 @@ A study has its storage in `cache`, its outcome in `out`, and the computed steps
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,30 +49,6 @@ def compute_value(schedule: Mapping[str, Any], step: int) -> float:
     return float(step * (math.exp(-(distance**2)) + bonus + schedule["warmup_steps"] / 100))
 
 
-@dataclass(frozen=True)
-class Training:
-    """Trains, with a checkpoint after each step; a step that it computes is a line of the log."""
-
-    folder: Path
-    accident: Callable[[str, int], object] = lambda _name, _step: None
-    """Called before a step with the name of the trial's folder and the step."""
-
-    def __call__(
-        self, schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation
-    ) -> None:
-        checkpoint = directory / "step"
-        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
-        for step in range(1, done + 1):
-            on_validation(step, compute_value(schedule, step))
-        for step in range(done + 1, NUM_STEPS + 1):
-            self.accident(directory.name, step)
-            with (self.folder / "log").open("a") as log:
-                log.write(f"{directory.name} {step} {os.getpid()}\n")
-            on_validation(step, compute_value(schedule, step))
-            checkpoint.with_suffix(".new").write_text(str(step))
-            checkpoint.with_suffix(".new").replace(checkpoint)
-
-
 def read_log(folder: Path) -> list[tuple[str, int]]:
     """Return the computed steps: the names of the trials' folders, and the steps."""
     path = folder / "log"
@@ -83,13 +57,28 @@ def read_log(folder: Path) -> list[tuple[str, int]]:
 
 
 def make_study(
-    plan: Plan,
-    folder: Path,
-    accident: Callable[[str, int], object] = lambda _name, _step: None,
-    out: str = "out",
+    plan: Plan, folder: Path, accident: Callable[[str, int], object] | None = None, out: str = "out"
 ) -> None:
-    trials = run_workers(plan, folder / "cache", Training(folder, accident))
-    write_outcome(plan, trials, folder / out)
+    """Make a study by trainings with a checkpoint after each step.
+
+    Before each step an accident is called with the name of the trial's folder and the step.
+    """
+
+    def train(schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation) -> None:
+        checkpoint = directory / "step"
+        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        for step in range(1, done + 1):
+            on_validation(step, compute_value(schedule, step))
+        for step in range(done + 1, NUM_STEPS + 1):
+            if accident is not None:
+                accident(directory.name, step)
+            with (folder / "log").open("a") as log:
+                log.write(f"{directory.name} {step}\n")
+            on_validation(step, compute_value(schedule, step))
+            checkpoint.with_suffix(".new").write_text(str(step))
+            checkpoint.with_suffix(".new").replace(checkpoint)
+
+    write_outcome(plan, run_workers(plan, folder / "cache", train), folder / out)
 
 
 def make_slowly(plan: Plan, folder: Path, out: str = "out") -> None:
