@@ -27,26 +27,30 @@ BARE = """
 import json, sys
 from pathlib import Path
 import torch
-from vatt.params import load_params
-from vatt.stages.finetuning import Request, prepare_task
-from vatt.train.finetuning import train_classifier
-from vatt.train.finetuning import give_schedule
+from vatt.launch.launcher import train_classifier
+from vatt.params import ScheduleParams, Task, load_params
+from vatt.stages.finetune import prepare_task
 
 class GivenUp(Exception): pass
 
 task, params = sys.argv[1], load_params(Path("params.yaml"))
 alone = {"num_processes": 1, "threads_per_process": params.tune.threads_per_worker}
 launch = params.launch.model_copy(update=alone)
-request = Request(params.run, params.clip, params.model, params.finetune, launch)
-job = prepare_task(task, request).job
-own = params.finetune.task(task).schedule.model_dump()
+finetune = Task(task, params.finetune.task(task))
+job, recipe, _ = prepare_task(params.run, params.clip, params.model, finetune, launch)
+own = finetune.params.schedule.model_dump()
 for trial in json.loads(Path("trials.json").read_text())["trials"]:
     def on_validation(step, numbers, trial=trial):
         if trial["state"] == "pruned" and step == trial["steps"][-1]["step"]:
             raise GivenUp
-    schedule = {**own, **trial["schedule"]}
+    schedule = ScheduleParams.model_validate({**own, **trial["schedule"]})
+    folder = Path(f"bare-{trial['trial']}")
+    updates = {"directory": folder, "curve_path": folder / "curve.jsonl"}
+    recipe_of_trial = recipe.take_schedule(schedule)
     try:
-        train_classifier(give_schedule(job, schedule, Path(f"bare-{trial['trial']}")), on_validation)
+        train_classifier(
+            job.model_copy(update={"recipe": recipe_of_trial, **updates}), on_validation
+        )
     except GivenUp:
         pass
 """

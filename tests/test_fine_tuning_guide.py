@@ -49,7 +49,7 @@ def merge(into: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def write_esc50(folder: Path) -> None:
-    """Whistles and rustles of 5 s, three recordings of each in each fold, in the official layout."""
+    """Whistles and rustles of 5 s, three recordings of each in each fold, in ESC-50's layout."""
     generator = np.random.default_rng(0)
     times_s = np.arange(5 * RATE_HZ) / RATE_HZ
     rows = ["filename,fold,target,category,esc10,src_file,take"]

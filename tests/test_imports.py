@@ -12,8 +12,8 @@ OWNERS = {
     "vatt.validate.expectations",
     "vatt.validate.verdict",
     "vatt.stages.validate",
-    *("vatt.tune.trials", "vatt.tune.workers", "vatt.tune.figures", "vatt.tune.trials"),
-    *("vatt.tune.trials", "vatt.tune.storage", "vatt.tune.study", "vatt.tune.workers"),
+    *("vatt.tune.outcome", "vatt.tune.plan", "vatt.tune.storage"),
+    *("vatt.tune.study", "vatt.tune.workers"),
     "vatt.stages.tune",
 }
 """The modules that cannot be imported without a tool; the engine imports DeepSpeed when it starts."""

@@ -12,14 +12,13 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from vatt.core.disk import name_disk_errors
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.params import TASKS, Params, format_settings, load_params
+from vatt.params import TASKS, Params, Task, TaskName, format_settings, load_params
 
 STAGES = {
     "download": "bring every configured source to data/download",
@@ -32,7 +31,6 @@ STAGES = {
     "promote": "make the new model the champion if it is not worse",
 }
 TASK_STAGES = ("tune", "finetune")
-FIRST_OF_TASK = ("task", "request")  # of these, before sections of their own
 DESCRIBE = "print what params.yaml builds and what that costs (no stage)"
 
 
@@ -71,20 +69,17 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
 
 
-def run_stage(name: str, task: str | None, params: Params) -> Mapping[str, Any]:
+def run_stage(name: str, task: TaskName | None, params: Params) -> Mapping[str, Any]:
     """Run one stage with exactly the parameter sections that its signature names.
 
-    A stage of tasks takes the task first, then those sections that decide a training.
+    A stage of tasks takes one task of the section `finetune`.
     """
     main = importlib.import_module(f"vatt.stages.{name}").main
-    needs = [need for need in inspect.signature(main).parameters if need not in FIRST_OF_TASK]
-    sections = {section: params.section(section) for section in needs}
-    first: list[Any] = []
+    names = inspect.signature(main).parameters
+    sections: dict[str, Any] = {name: params.section(name) for name in names}
     if task is not None:
-        request = importlib.import_module("vatt.stages.finetuning").Request
-        shared = {field.name: params.section(field.name) for field in fields(request)}
-        first = [task, request(**shared)]
-    metrics: Mapping[str, Any] = main(*first, **sections)
+        sections["finetune"] = Task(task, params.finetune.task(task))
+    metrics: Mapping[str, Any] = main(**sections)
     return metrics
 
 

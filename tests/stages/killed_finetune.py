@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from tests.kills import kill_on_the_way, train_to_the_end
-from tests.stages.test_finetune import LETTER, request
+from tests.stages.test_finetune import LETTER, sections
 from vatt.stages.finetune import main as finetune
 
 NUM_STEPS = 12
@@ -32,7 +32,7 @@ SCHEDULE = LETTER.schedule.model_copy(
 def train(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    wanted = request(
+    values = sections(
         num_steps=NUM_STEPS,
         log_every_steps=1,
         checkpoint_every_steps=3,
@@ -40,7 +40,7 @@ def train(folder: str) -> None:
         ema_decay=0.9,
         schedule=SCHEDULE.model_dump(),
     )
-    finetune("video", wanted)
+    finetune(**values)
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ from unittest import mock
 
 import torch
 
-from tests.stages.test_finetune import LETTER, request
+from tests.stages.test_finetune import LETTER, sections
 from tests.stages.tuned_twice import TUNE
 from vatt.launch.launcher import train_classifier
 from vatt.stages import tune
 from vatt.train.finetuning import OnValidation
 from vatt.train.recipe import Job
 
-WANTED = request(
+SECTIONS = sections(
     num_steps=6,
     checkpoint_every_steps=2,
     validate_every_steps=2,
@@ -31,10 +31,10 @@ TWO = TUNE.model_copy(update={"num_workers": 2, "num_parallel": 2, "max_restarts
 FATAL = ("trial-0001", 4)
 
 
-def train_and_tell(job: Job, on_validation: OnValidation) -> None:
+def train_and_log(job: Job, on_validation: OnValidation) -> None:
     """Train, write down what is measured, and die once where the folder is to see a kill."""
 
-    def tell(step: int, numbers: dict[str, float]) -> None:
+    def log(step: int, numbers: dict[str, float]) -> None:
         with Path("measured.jsonl").open("a") as file:
             file.write(json.dumps([job.directory.name, step, numbers["loss"]]) + "\n")
         on_validation(step, numbers)
@@ -42,14 +42,14 @@ def train_and_tell(job: Job, on_validation: OnValidation) -> None:
             Path("is-to-be-killed").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train_classifier(job, tell)
+    train_classifier(job, log)
 
 
 def tune_in(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    with mock.patch.object(tune, "train_classifier", train_and_tell):
-        tune.main("video", WANTED, TWO)
+    with mock.patch.object(tune, "train_classifier", train_and_log):
+        tune.main(**SECTIONS, tune=TWO)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,8 @@ from vatt import load
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.model.towers import collect_weights
-from vatt.params import (
-    FinetuneParams,
-    LaunchParams,
-    RunParams,
-    ScheduleParams,
-    TaskName,
-    TaskParams,
-)
+from vatt.params import LaunchParams, RunParams, ScheduleParams, Task, TaskName, TaskParams
 from vatt.stages.finetune import main
-from vatt.stages.finetuning import Request
 from vatt.weights.inference import load_classifier
 
 RUN = RunParams(seed=3)
@@ -36,19 +28,18 @@ LETTER = TASK.model_copy(
 )
 
 
-def params_with(**updates: Any) -> FinetuneParams:
-    """Return tasks that are all alike, but for the fusion that one needs."""
-    task = TaskParams.model_validate({**LETTER.model_dump(), **updates})
-    fused = task.model_copy(update={"fusion": "concatenation"})
-    return FinetuneParams(video=task, audio=task, image=task, audio_visual=fused)
-
-
-def request(launch: LaunchParams = LAUNCH, **updates: Any) -> Request:
-    return Request(RUN, EXPORTED.clip, EXPORTED.model, params_with(**updates), launch)
+def sections(
+    name: TaskName = "video", launch: LaunchParams = LAUNCH, **updates: Any
+) -> dict[str, Any]:
+    """Return what a stage of tasks takes; tasks are alike, but for the fusion that one needs."""
+    fusion = "concatenation" if name == "audio_visual" else None
+    task = TaskParams.model_validate({**LETTER.model_dump(), "fusion": fusion, **updates})
+    shared = {"run": RUN, "clip": EXPORTED.clip, "model": EXPORTED.model, "launch": launch}
+    return {**shared, "finetune": Task(name, task)}
 
 
 def finetune(name: TaskName = "video", **updates: Any) -> dict[str, Any]:
-    return dict(main(name, request(**updates)))
+    return dict(main(**sections(name, **updates)))
 
 
 def pass_validation() -> None:

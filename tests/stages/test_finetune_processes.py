@@ -1,21 +1,21 @@
-"""kill -9 of the stage and then again gives the same bits; two ranks compute what one process does."""
+"""kill -9 of the stage and then again gives the same bits; two ranks compute what one does."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.ranks import Ranks
-from tests.stages.conftest import EXPORTED
-from tests.stages.test_finetune import LETTER, RUN, params_with, pass_validation
+from tests.stages.test_finetune import LETTER, pass_validation, sections
 from tests.train.corpus import LAUNCH
-from vatt.params import FinetuneParams, LaunchParams
-from vatt.stages.finetuning import Request, prepare_task
+from vatt.params import LaunchParams
+from vatt.stages.finetune import prepare_task
 from vatt.train.finetuning import read_validations
 from vatt.train.recipe import Job
 from vatt.train.worker import run_job
@@ -66,12 +66,12 @@ def train_in(folder: Path, jobs: list[Job]) -> None:
 VARIANTS = [("sgd", 2), ("sgd", 1), ("sgd", 3), ("adamw", 1), ("adamw", 3)]
 
 
-def choose_schedule(optimizer: str, zero_stage: int) -> FinetuneParams:
+def choose_sections(optimizer: str, zero_stage: int) -> dict[str, Any]:
     rates = {"sgd": 0.05, "adamw": 1e-3}
     schedule = LETTER.schedule.model_copy(
         update={"optimizer": optimizer, "learning_rate": rates[optimizer], "layer_decay": 0.8}
     )
-    return params_with(
+    return sections(
         num_steps=4,
         batch_size=4,
         checkpoint_every_steps=3,
@@ -87,9 +87,8 @@ def test_two_ranks_compute_what_one_process_does(validated: Path) -> None:
     """Both see the same batches; nothing random is in the network."""
     jobs, shared = [], []
     for optimizer, zero_stage in VARIANTS:
-        params = choose_schedule(optimizer, zero_stage)
-        request = Request(RUN, EXPORTED.clip, EXPORTED.model, params, LAUNCH)
-        jobs.append(prepare_task("video", request).job)
+        job, _, _ = prepare_task(**choose_sections(optimizer, zero_stage))
+        jobs.append(job)
         launch = LAUNCH.model_copy(update={"num_processes": 2, "zero_stage": zero_stage})
         shared.append(share(jobs[-1], launch, validated / f"{optimizer}-{zero_stage}"))
     with Ranks(2) as ranks:

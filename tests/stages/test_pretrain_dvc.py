@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.launch.cluster import Cluster, open_cluster
+from tests.orchestration.miniature import DVC
 from tests.stages.campaign import (
     HOSTS,
     PATIENCE_S,

@@ -1,9 +1,9 @@
 """Tunes in a process of its own, which forks: python -m tests.stages.tuned_twice TASK.
 
 The current folder has data/preprocess and data/pretrain. Prepares it in two processes at once. Then
-tunes it as it is, and again
-after the split test has become useless: its shards are folders, its rows lie. Prints the path of
-every file that any of the processes opened below data, in lines that start with `opened:`.
+tunes it as it is, and again after the split test has become useless: its shards are folders, its
+rows lie. Prints the path of every file that any of the processes opened below data, in lines that
+start with `opened:`.
 """
 
 import multiprocessing
@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from tests.stages.test_finetune import pass_validation, request
+from tests.stages.test_finetune import pass_validation, sections
 from vatt.params import TASKS, TaskName, TuneParams
-from vatt.stages.tune import main, prepare_trials
-from vatt.train.recipe import Job
+from vatt.stages.tune import STUDIES_DIR, main
 
 TUNE = TuneParams.model_validate(
     {
@@ -46,7 +45,7 @@ NUM_ROUNDS = 5
 POISON = '{"letter": ["poison"]}'
 
 
-def tell_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
+def print_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
     """Print the paths of opened files; a fork keeps this hook."""
     if event == "open" and isinstance(arguments[0], str | bytes):
         path = os.path.realpath(os.fsdecode(arguments[0]))
@@ -69,23 +68,28 @@ def poison_test_split() -> None:
     pq.write_table(index, path)
 
 
-def prepare_often(task: TaskName, job: Job) -> None:
-    """Do all of tune but the training; what a worker of the job may be reading stays where it is."""
-    keep = TUNE.model_copy(update={"num_trials": 1})
-    assert job.initial_weights is not None
-    before = [path.stat().st_ino for path in (job.preprocess_dir, job.preprocess_dir / "shards")]
-    weights = job.initial_weights.read_bytes()
+def prepare(task: TaskName) -> None:
+    """Do all of tune but the training."""
+    main(**sections(task), tune=TUNE.model_copy(update={"num_trials": 1}))
+
+
+def prepare_often(task: TaskName) -> None:
+    """What a worker may be reading stays where it is."""
+    (corpus_dir,) = STUDIES_DIR.glob("corpus-*")
+    (weights_path,) = Path(".cache/finetune", task).glob("initial-*")
+    folders = (corpus_dir, corpus_dir / "shards")
+    before, weights = [path.stat().st_ino for path in folders], weights_path.read_bytes()
     for _ in range(NUM_ROUNDS):
-        main(task, request(), keep)
-        after = [path.stat().st_ino for path in (job.preprocess_dir, job.preprocess_dir / "shards")]
-        assert (after, job.initial_weights.read_bytes()) == (before, weights)
+        prepare(task)
+        after = [path.stat().st_ino for path in folders]
+        assert (after, weights_path.read_bytes()) == (before, weights)
 
 
 def prepare_at_once(task: TaskName) -> None:
     """Let two processes prepare the same trials."""
-    job = prepare_trials(task, request(), TUNE).job
+    prepare(task)
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=prepare_often, args=(task, job)) for _ in range(2)]
+    processes = [fork.Process(target=prepare_often, args=(task,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -96,12 +100,12 @@ def prepare_at_once(task: TaskName) -> None:
 if __name__ == "__main__":
     task = next(name for name in TASKS if name == sys.argv[1])
     torch.set_num_threads(1)  # before all forks
-    sys.addaudithook(tell_what_is_opened)
+    sys.addaudithook(print_what_is_opened)
     pass_validation()
     prepare_at_once(task)
     for out in ("healthy", "poisoned"):
         if out == "poisoned":
             poison_test_split()
         pass_validation()
-        main(task, request(), TUNE)
+        main(**sections(task), tune=TUNE)
         shutil.move(f"data/tune/{task}", f"data/{out}")

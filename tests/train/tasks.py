@@ -1,6 +1,13 @@
-"""The parameters of a task; tests change what they are about."""
+"""The parameters of a task, its objective and a batch; tests change what they are about."""
 
+import torch
+
+from tests.model.networks import AUDIO_VISUAL
+from tests.model.test_parity_classifier import VIDEO
+from vatt.core.batch import LabelledBatch
+from vatt.model.classifier import build_network
 from vatt.params import AugmentParams, ScheduleParams, TaskParams
+from vatt.train.finetuning import ClassificationObjective
 
 TASK = TaskParams(
     num_steps=10,
@@ -46,3 +53,17 @@ TASK = TaskParams(
 def change(task: TaskParams = TASK, **schedule: object) -> TaskParams:
     """Return a task with another schedule."""
     return task.model_copy(update={"schedule": task.schedule.model_copy(update=schedule)})
+
+
+def build_objective(task: TaskParams, kind: str | None = None) -> ClassificationObjective:
+    """Return the objective of a network for video, two blocks deep, or for both by a fusion."""
+    torch.manual_seed(0)
+    return ClassificationObjective(build_network(AUDIO_VISUAL[kind] if kind else VIDEO), task)
+
+
+def draw_batch(num_clips: int = 4, seed: int = 0) -> LabelledBatch:
+    """Return clips for these networks, each of its own class."""
+    generator = torch.Generator().manual_seed(seed)
+    video = torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1
+    audio = torch.rand(num_clips, 96, generator=generator) * 2 - 1
+    return LabelledBatch({"video": video, "audio": audio}, torch.eye(7)[:num_clips])

@@ -6,32 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.networks import AUDIO_VISUAL
 from tests.model.test_parity_classifier import VIDEO
-from tests.train.tasks import TASK, change
+from tests.train.tasks import TASK, build_objective, change, draw_batch
 from vatt.core.batch import LabelledBatch
 from vatt.model.classifier import build_network
 from vatt.model.losses import balanced_sigmoid_loss, softmax_loss
 from vatt.params import TaskParams
-from vatt.train.classification import (
+from vatt.train.finetuning import (
     ClassificationObjective,
     build_finetuning_optimizer,
     count_hits,
     keep_best,
     mix,
 )
-
-
-def draw_batch(num_clips: int = 4) -> LabelledBatch:
-    generator = torch.Generator().manual_seed(0)
-    video = torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1
-    audio = torch.rand(num_clips, 96, generator=generator) * 2 - 1
-    return LabelledBatch({"video": video, "audio": audio}, torch.eye(7)[:num_clips])
-
-
-def build(task: TaskParams, kind: str | None = None) -> ClassificationObjective:
-    torch.manual_seed(0)
-    return ClassificationObjective(build_network(AUDIO_VISUAL[kind] if kind else VIDEO), task)
 
 
 def test_clips_and_labels_are_mixed_with_one_partner_each() -> None:
@@ -70,7 +57,7 @@ def test_shares_have_the_beta_distribution() -> None:
 
 
 def test_a_step_is_drawn_from_torchs_seed() -> None:
-    objective = build(change(TASK, mixup_alpha=5.0, head_dropout_rate=0.5)).train()
+    objective = build_objective(change(TASK, mixup_alpha=5.0, head_dropout_rate=0.5)).train()
     batch = draw_batch()
     losses = []
     for seed in (3, 3, 4):
@@ -80,7 +67,7 @@ def test_a_step_is_drawn_from_torchs_seed() -> None:
 
 
 def test_labels_are_smoothed_in_training_only() -> None:
-    objective, batch = build(TASK), draw_batch()
+    objective, batch = build_objective(TASK), draw_batch()
     logits = objective.model(batch.signals["video"])
     for training, smoothing in ((True, 0.1), (False, 0.0)):
         objective.train(training)
@@ -90,7 +77,7 @@ def test_labels_are_smoothed_in_training_only() -> None:
 
 @pytest.mark.parametrize("kind", [None, "concatenation"])
 def test_many_labels_have_balanced_sigmoids(kind: str | None) -> None:
-    objective = build(TASK.model_copy(update={"multi_label": True}), kind)
+    objective = build_objective(TASK.model_copy(update={"multi_label": True}), kind)
     batch = draw_batch()
     labels = (torch.arange(28).view(4, 7) % 3 == 0).float()
     signals = [batch.signals[name] for name in objective.model.modalities]
@@ -138,7 +125,7 @@ def test_the_average_follows_the_weights(decay: float) -> None:
         learning_rate=0.5,
         warmup_steps=0,
     )
-    objective = build(task)
+    objective = build_objective(task)
     history = train(objective, task)
     assert objective.average is not None
     found = keep_best(objective.state_dict())
@@ -163,7 +150,7 @@ def test_the_average_follows_the_weights(decay: float) -> None:
 
 
 def test_without_an_average_the_last_weights_predict() -> None:
-    objective = build(TASK)
+    objective = build_objective(TASK)
     history = train(objective, TASK)
     best = keep_best(objective.state_dict())
     assert best.keys() == objective.model.state_dict().keys()
@@ -172,7 +159,7 @@ def test_without_an_average_the_last_weights_predict() -> None:
 
 def test_only_the_model_is_trained() -> None:
     task = TASK.model_copy(update={"ema_decay": 0.9})
-    objective = build(task, "bilinear")
+    objective = build_objective(task, "bilinear")
     trained = {name for name, value in objective.named_parameters() if value.requires_grad}
     assert trained == {f"model.{name}" for name, _ in objective.model.named_parameters()}
     groups = build_finetuning_optimizer(objective, task).param_groups

@@ -6,19 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.networks import AUDIO_VISUAL
 from tests.train.corpus import LAUNCH
-from tests.train.tasks import TASK, change
-from vatt.core.batch import LabelledBatch
-from vatt.model.classifier import build_network
+from tests.train.tasks import TASK, build_objective, change, draw_batch
 from vatt.model.towers import collect_weights
 from vatt.params import TaskParams
-from vatt.train.classification import (
-    ClassificationObjective,
-    build_finetuning_optimizer,
-    optimizer_settings,
-)
 from vatt.train.engine import Engine
+from vatt.train.finetuning import build_finetuning_optimizer, optimizer_settings
 
 NUM_STEPS = 4
 TASKS = {
@@ -34,25 +27,13 @@ TASKS = {
 }
 
 
-def make_batch(step: int) -> LabelledBatch:
-    generator = torch.Generator().manual_seed(step)
-    video = torch.rand(4, 4, 16, 16, 3, generator=generator) * 2 - 1
-    audio = torch.rand(4, 96, generator=generator) * 2 - 1
-    return LabelledBatch({"video": video, "audio": audio}, torch.eye(7)[:4])
-
-
-def build(task: TaskParams) -> ClassificationObjective:
-    torch.manual_seed(0)
-    return ClassificationObjective(build_network(AUDIO_VISUAL["bilinear"]), task)
-
-
 def train_plainly(task: TaskParams) -> dict[str, Tensor]:
     torch.set_num_threads(LAUNCH.threads_per_process)
-    objective = build(task)
+    objective = build_objective(task, "bilinear")
     optimizer = build_finetuning_optimizer(objective, task)
     for step in range(1, NUM_STEPS + 1):
         torch.manual_seed(step)
-        objective(make_batch(step))[0].backward()
+        objective(draw_batch(seed=step))[0].backward()
         for group, settings in zip(
             optimizer.param_groups, optimizer_settings(step, task, optimizer), strict=True
         ):
@@ -65,7 +46,7 @@ def train_plainly(task: TaskParams) -> dict[str, Tensor]:
 
 def open_engine(task: TaskParams, zero_stage: int) -> tuple[Engine, Callable[[int], None]]:
     """Return an engine, and what takes one of its steps."""
-    objective = build(task)
+    objective = build_objective(task, "bilinear")
     optimizer = build_finetuning_optimizer(objective, task)
     engine = Engine(
         objective, optimizer, task, LAUNCH.model_copy(update={"zero_stage": zero_stage})
@@ -73,7 +54,7 @@ def open_engine(task: TaskParams, zero_stage: int) -> tuple[Engine, Callable[[in
 
     def take_step(step: int) -> None:
         torch.manual_seed(step)
-        losses = engine.compute_losses(make_batch(step))
+        losses = engine.compute_losses(draw_batch(seed=step))
         engine.update(losses[0], optimizer_settings(step, task, optimizer))
 
     return engine, take_step
@@ -101,7 +82,7 @@ def test_half_a_run_each_under_two_stages_is_a_plain_loop(
         take_step(step)
     found = engine.gather_weights()
     assert found.keys() == expected.keys()
-    first = collect_weights(build(task))
+    first = collect_weights(build_objective(task, "bilinear"))
     frozen = [name for name in found if torch.equal(found[name], first[name])]
     assert {name for name in frozen if "model" in name and found[name].is_floating_point()} == {
         name

@@ -1,18 +1,17 @@
 """The schedule of fine-tuning against closed forms, its optimizers against their equations."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.model.networks import AUDIO_VISUAL
-from tests.model.test_parity_classifier import VIDEO
-from tests.train.tasks import TASK, change
+from tests.train.tasks import TASK, build_objective, change
 from vatt.model.classifier import build_network
 from vatt.params import TaskParams
-from vatt.train.classification import (
+from vatt.train.finetuning import (
     ClassificationObjective,
     build_finetuning_optimizer,
     learning_rate,
@@ -63,11 +62,6 @@ def test_schedules_without_warmup_and_with_nothing_else(shape: str) -> None:
     assert learning_rate(TASK.num_steps, all_the_time) == 0.005
 
 
-def build(task: TaskParams, kind: str | None = None) -> ClassificationObjective:
-    torch.manual_seed(0)
-    return ClassificationObjective(build_network(AUDIO_VISUAL[kind] if kind else VIDEO), task)
-
-
 def train(objective: ClassificationObjective, task: TaskParams) -> Iterator[int]:
     """Take all steps of a task along random gradients, which stay with the weights."""
     optimizer = build_finetuning_optimizer(objective, task)
@@ -97,47 +91,48 @@ def is_matrix(name: str, weight: Tensor) -> bool:
     return weight.ndim == 2 and "positions" not in name
 
 
-def test_sgd_takes_the_steps_of_its_equations() -> None:
-    task = change(TASK, weight_decay=0.1, layer_decay=0.5)
-    objective = build(task)
+def check_steps(task: TaskParams, follow: Callable[..., Tensor]) -> None:
+    """Compare training with `follow`, which returns a weight after a step along a gradient.
+
+    It takes the weight, its gradient, its moments (two tensors to write to), its learning rate and
+    decay, and the number of the step.
+    """
+    objective = build_objective(task)
     weights = {name: value.detach().double() for name, value in objective.named_parameters()}
-    speeds = {name: torch.zeros_like(value) for name, value in weights.items()}
+    moments = {name: torch.zeros(2, *value.shape).double() for name, value in weights.items()}
     for step in train(objective, task):
         for name, parameter in objective.named_parameters():
             assert parameter.grad is not None
-            decay = 0.1 if is_matrix(name, parameter) else 0.0
-            speeds[name] = 0.9 * speeds[name] + parameter.grad + decay * weights[name]
             rate = learning_rate(step, task) * scale_of(name, 0.5)
-            weights[name] = weights[name] - rate * speeds[name]
+            decay = 0.1 if is_matrix(name, parameter) else 0.0
+            gradient, state = parameter.grad.double(), moments[name]
+            weights[name] = follow(weights[name], gradient, state, rate, decay, step)
     for name, parameter in objective.named_parameters():
         torch.testing.assert_close(
             parameter.detach().double(), weights[name], rtol=1e-5, atol=2e-6, msg=name
         )
+
+
+def test_sgd_takes_the_steps_of_its_equations() -> None:
+    def follow(
+        weight: Tensor, gradient: Tensor, moments: Tensor, rate: float, decay: float, _step: int
+    ) -> Tensor:
+        moments[0] = 0.9 * moments[0] + gradient + decay * weight
+        return weight - rate * moments[0]
+
+    check_steps(change(TASK, weight_decay=0.1, layer_decay=0.5), follow)
 
 
 def test_adamw_takes_the_steps_of_its_equations() -> None:
-    task = change(TASK, optimizer="adamw", weight_decay=0.1, layer_decay=0.5)
-    objective = build(task)
-    weights = {name: value.detach().double() for name, value in objective.named_parameters()}
-    first, second = (
-        {name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)
-    )
-    for step in train(objective, task):
-        for name, parameter in objective.named_parameters():
-            assert parameter.grad is not None
-            rate = learning_rate(step, task) * scale_of(name, 0.5)
-            decay = 0.1 if is_matrix(name, parameter) else 0.0
-            gradient = parameter.grad.double()
-            first[name] = 0.9 * first[name] + 0.1 * gradient
-            second[name] = 0.999 * second[name] + 0.001 * gradient**2
-            mean, square = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
-            weights[name] = weights[name] * (1 - rate * decay) - rate * mean / (
-                square.sqrt() + 1e-8
-            )
-    for name, parameter in objective.named_parameters():
-        torch.testing.assert_close(
-            parameter.detach().double(), weights[name], rtol=1e-5, atol=2e-6, msg=name
-        )
+    def follow(
+        weight: Tensor, gradient: Tensor, moments: Tensor, rate: float, decay: float, step: int
+    ) -> Tensor:
+        moments[0] = 0.9 * moments[0] + 0.1 * gradient
+        moments[1] = 0.999 * moments[1] + 0.001 * gradient**2
+        mean, square = moments[0] / (1 - 0.9**step), moments[1] / (1 - 0.999**step)
+        return weight * (1 - rate * decay) - rate * mean / (square.sqrt() + 1e-8)
+
+    check_steps(change(TASK, optimizer="adamw", weight_decay=0.1, layer_decay=0.5), follow)
 
 
 def test_layers_of_both_towers_learn_by_their_own_depth() -> None:
@@ -174,7 +169,7 @@ def test_layers_of_both_towers_learn_by_their_own_depth() -> None:
 @pytest.mark.parametrize("freeze", ["none", "tower", 1])
 def test_what_is_frozen_stays_as_it_is(freeze: str | int, optimizer: str, kind: str | None) -> None:
     task = change(TASK.model_copy(update={"freeze": freeze}), optimizer=optimizer, weight_decay=0.1)
-    objective = build(task, kind)
+    objective = build_objective(task, kind)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     for _ in train(objective, task):
         pass

@@ -1,46 +1,34 @@
 """Schedules follow from what a trial may know, and from nothing else."""
 
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.tune.trainings import OWN, compute_value, make_plan
-from vatt.tune.trials import Plan, choose
+from vatt.tune.plan import Plan, choose
 
 
-def finish(plan: Plan, number: int, trials: dict[int, FrozenTrial]) -> FrozenTrial:
-    """Choose a trial and give it the value of its schedule."""
-    chosen = choose(plan, number, trials)
-    values = {step: compute_value({**OWN, **chosen.params}, step) for step in range(1, 4)}
+def finish(trial: FrozenTrial | Trial, *values: float) -> FrozenTrial:
+    """Return a trial with these values at its steps, from 1 on."""
     return optuna.create_trial(
-        params=chosen.params,
-        distributions=chosen.distributions,
-        value=values[3],
-        intermediate_values=values,
+        params=trial.params,
+        distributions=trial.distributions,
+        value=values[-1],
+        intermediate_values=dict(enumerate(values, start=1)),
     )
 
 
 def make_study(plan: Plan) -> dict[int, FrozenTrial]:
+    """Choose all trials; their values follow from their schedules."""
     trials: dict[int, FrozenTrial] = {}
     for number in range(plan.tune.num_trials):
-        trials[number] = finish(plan, number, trials)
+        chosen = choose(plan, number, trials)
+        schedule = {**OWN, **chosen.params}
+        trials[number] = finish(chosen, *(compute_value(schedule, step) for step in range(1, 4)))
     return trials
-
-
-def with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
-    return optuna.create_trial(
-        params=trial.params,
-        distributions=trial.distributions,
-        value=value,
-        intermediate_values={1: value, 2: value, 3: value},
-    )
-
-
-def test_the_first_trial_is_the_schedule_of_the_parameters() -> None:
-    plan = make_plan()
-    assert choose(plan, 0, {}).params == {name: OWN[name] for name in plan.tune.space}
 
 
 def test_values_lie_in_the_space() -> None:
@@ -54,7 +42,7 @@ def test_the_same_plan_gives_the_same_study_and_another_seed_another() -> None:
     plan = make_plan()
     first, again = make_study(plan), make_study(plan)
     assert [trial.params for trial in first.values()] == [trial.params for trial in again.values()]
-    other = make_study(Plan(plan.task, 8, plan.tune, plan.own, plan.training))
+    other = make_study(replace(plan, seed=8))
     assert first[0].params == other[0].params
     assert first[1].params != other[1].params
 
@@ -64,11 +52,12 @@ def test_a_trial_knows_results_of_all_but_those_that_run_beside_it(num_parallel:
     plan = make_plan(num_parallel=num_parallel, num_trials=12)
     trials, number = make_study(plan), 11
     for changed in range(number):
-        others = {**trials, changed: with_value(trials[changed], -1.0 - changed)}
-        best = {**trials, changed: with_value(trials[changed], 100.0)}
+        worst, best = (
+            choose(plan, number, {**trials, changed: finish(trials[changed], *[value] * 3)})
+            for value in (-1.0 - changed, 100.0)
+        )
         is_known = changed <= number - num_parallel
-        chosen = [choose(plan, number, rows).params for rows in (others, best)]
-        assert (chosen[0] != chosen[1]) == is_known
+        assert (worst.params != best.params) == is_known
 
 
 def test_what_runs_beside_it_has_a_part_in_its_choice() -> None:
@@ -86,15 +75,7 @@ def is_given_up(values: list[float], known: list[list[float]]) -> bool:
     """Whether a trial of these values is given up at the last of them, beside whole trials."""
     plan = make_plan(num_parallel=1)
     first = choose(plan, 0, {})
-    rows = {
-        number: optuna.create_trial(
-            params=first.params,
-            distributions=first.distributions,
-            value=line[-1],
-            intermediate_values=dict(enumerate(line, start=1)),
-        )
-        for number, line in enumerate(known)
-    }
+    rows = {number: finish(first, *line) for number, line in enumerate(known)}
     trial = choose(plan, len(known), rows)
     for step, value in enumerate(values, start=1):
         trial.report(value, step)

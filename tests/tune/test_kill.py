@@ -8,25 +8,28 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.campaign import make_slowly, read_files
-from tests.tune.trainings import NUM_STEPS, Training, make_plan
+from tests.tune.trainings import (
+    NUM_STEPS,
+    PATIENCE_S,
+    make_plan,
+    make_slowly,
+    read_files,
+    read_log,
+)
 from vatt.tune.study import NUMBER, Study
 
-PATIENCE_S = 240.0
 NUM_WORKERS = 2
-
-
 FORK = get_context("fork")
 """Forked after the slow imports, so that many kills take seconds."""
 
 
 def start(folder: Path, out: str = "out") -> ForkProcess:
-    tune = FORK.Process(target=make_slowly, args=(folder, NUM_WORKERS, out))
+    plan = make_plan(num_workers=NUM_WORKERS, max_restarts=1000)
+    tune = FORK.Process(target=make_slowly, args=(plan, folder, out))
     tune.start()
     return tune
 
@@ -44,44 +47,32 @@ def list_workers(tune: ForkProcess) -> list[psutil.Process]:
     return found
 
 
-def count_lines(folder: Path) -> int:
-    path = folder / "log"
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
-
-
-def wait_until(folder: Path, num_lines: int, tune: ForkProcess) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while count_lines(folder) < num_lines and tune.is_alive():
+def wait_for_steps(folder: Path, num_steps: int, tune: ForkProcess) -> None:
+    """Wait until so many steps were computed since now."""
+    deadline_s, end_step = time.monotonic() + PATIENCE_S, len(read_log(folder)) + num_steps
+    while len(read_log(folder)) < end_step and tune.is_alive():
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
 
 
-def kill_workers_once(folder: Path, generator: random.Random) -> None:
-    """Kill one worker, wherever it is; the others and tune go on."""
-    tune = start(folder)
-    wait_until(folder, count_lines(folder) + generator.randint(1, 3), tune)
-    time.sleep(generator.random() * 0.1)
-    workers = list_workers(tune)
-    if workers:
-        generator.choice(workers).kill()
-    time.sleep(generator.random() * 0.2)
-    kill_tune(tune)
-
-
-def kill_tune(tune: ForkProcess) -> None:
-    """Kill tune; its workers end by themselves."""
-    workers = list_workers(tune)
-    tune.kill()
-    tune.join(PATIENCE_S)
+def wait_for_end(workers: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(workers, PATIENCE_S)
     assert not alive
 
 
-def kill_tune_once(folder: Path, generator: random.Random) -> None:
+def kill(folder: Path, generator: random.Random, *, worker_first: bool) -> None:
+    """Kill tune, whose workers end by themselves; before it one worker, while the others go on."""
     tune = start(folder)
-    wait_until(folder, count_lines(folder) + generator.randint(0, 3), tune)
+    wait_for_steps(folder, generator.randint(1 if worker_first else 0, 3), tune)
+    if worker_first:
+        time.sleep(generator.random() * 0.1)
+        if workers := list_workers(tune):
+            generator.choice(workers).kill()
     time.sleep(generator.random() * 0.2)
-    kill_tune(tune)
+    workers = list_workers(tune)
+    tune.kill()
+    tune.join(PATIENCE_S)
+    wait_for_end(workers)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +84,19 @@ def test_killed_studies_end_as_others(
 ) -> None:
     generator = random.Random(seed)
     for number in range(num_kills):
-        (kill_workers_once, kill_tune_once)[number % 2](tmp_path, generator)
+        kill(tmp_path, generator, worker_first=number % 2 == 0)
     assert end(start(tmp_path)) == 0
     assert read_files(tmp_path) == expected
     check_rows(tmp_path)
-    finished = Counter(Training(tmp_path / "log").read_log())
+    steps = Counter(read_log(tmp_path))
     # A step is computed again only where a kill came between it and its checkpoint.
-    assert sum(finished.values()) - len(finished) <= NUM_WORKERS * 2 * num_kills
+    assert sum(steps.values()) - len(steps) <= NUM_WORKERS * 2 * num_kills
 
 
 def check_rows(folder: Path) -> None:
     """No trial is lost, left running or counted twice."""
     plan = make_plan()
-    study = Study(plan, folder / "cache")
-    rows = optuna.load_study(study_name=plan.name, storage=study._storage).trials
+    rows = [row for rows in Study(plan, folder / "cache").read_attempts().values() for row in rows]
     states = Counter(row.state for row in rows)
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
     finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -120,16 +110,15 @@ def test_several_tunes_at_once_make_one_study(tmp_path: Path, expected: dict[str
     tunes = [start(tmp_path, name) for name in names]
     assert [end(tune) for tune in tunes] == [0, 0, 0]
     assert [read_files(tmp_path, name) for name in names] == [expected] * 3
-    assert set(Counter(Training(tmp_path / "log").read_log()).values()) == {1}
+    assert set(Counter(read_log(tmp_path)).values()) == {1}
     check_rows(tmp_path)
 
 
 def test_terminated_tune_ends_its_workers(tmp_path: Path) -> None:
     tune = start(tmp_path)
-    wait_until(tmp_path, 1, tune)
+    wait_for_steps(tmp_path, 1, tune)
     workers = list_workers(tune)
     assert workers
     tune.terminate()
     assert end(tune) == 128 + signal.SIGTERM
-    _, alive = psutil.wait_procs(workers, PATIENCE_S)
-    assert not alive
+    wait_for_end(workers)

@@ -8,22 +8,28 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import optuna
 import psycopg
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.campaign import make_study, read_files, wait_a_moment
-from tests.tune.trainings import NUM_STEPS, Training, make_plan
+from tests.tune.trainings import (
+    NUM_STEPS,
+    PATIENCE_S,
+    make_plan,
+    make_slowly,
+    make_study,
+    read_files,
+    read_log,
+)
 from vatt.core.errors import StageError
-from vatt.tune.study import NUMBER, Study
+from vatt.tune.study import NUMBER, open_study
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("initdb") is None, reason="needs PostgreSQL's initdb on PATH"),
 ]
-PATIENCE_S = 240.0
 FORK = get_context("fork")
 
 
@@ -44,31 +50,17 @@ class Server:
         return f"postgresql+psycopg://tuner:secret@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        options = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -F"
-        self._run(
-            "pg_ctl",
-            "start",
-            "--wait",
-            "--timeout=240",
-            "--silent",
-            f"--options={options}",
-            "--log=log",
-        )
+        options = f"--options=-p {self._port} -h 127.0.0.1 -k {self._folder} -F"
+        self._run("pg_ctl", "start", "--wait", "--timeout=240", "--silent", options, "--log=log")
 
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "--mode=immediate", "--silent", "--timeout=240")
 
     def _run(self, *command: str) -> None:
+        options: dict[str, Any] = {"cwd": self._folder, "stdout": subprocess.DEVNULL}
+        options["env"] = {**os.environ, "PGDATA": str(self._folder)}
         user = "postgres" if os.getuid() == 0 else None
-        environment = {**os.environ, "PGDATA": str(self._folder)}
-        subprocess.run(
-            command,
-            cwd=self._folder,
-            env=environment,
-            user=user,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        subprocess.run(command, check=True, user=user, **options)
 
 
 @pytest.fixture
@@ -82,32 +74,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def tune_as_a_machine(server: Server, folder: Path) -> None:
-    plan = make_plan(storage=server.address, num_workers=2)
-    make_study(plan, folder, Training(folder / "log", wait_a_moment))
-
-
 def test_two_machines_make_one_study(
     server: Server, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     folders = [tmp_path / "here", tmp_path / "there"]
     for folder in folders:
         folder.mkdir()
-    machines = [FORK.Process(target=tune_as_a_machine, args=(server, folder)) for folder in folders]
+    plan = make_plan(storage=server.address, num_workers=2)
+    machines = [FORK.Process(target=make_slowly, args=(plan, folder)) for folder in folders]
     for machine in machines:
         machine.start()
     for machine in machines:
         machine.join(PATIENCE_S)
     assert [machine.exitcode for machine in machines] == [0, 0]
     assert [read_files(folder) for folder in folders] == [expected, expected]
-    steps = [Counter(Training(folder / "log").read_log()) for folder in folders]
+    steps = [Counter(read_log(folder)) for folder in folders]
     assert set((steps[0] + steps[1]).values()) == {1}
-    study = Study(make_plan(storage=server.address), folders[0])
-    rows = optuna.load_study(study_name=study.plan.name, storage=study._storage).trials
+    with open_study(plan, folders[0]) as study:
+        rows = [row for rows in study.read_attempts().values() for row in rows]
     finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(8))
     assert all(row.state == TrialState.FAIL for row in rows if row not in finished)
-    study.close()
 
 
 def test_a_server_that_goes_away_is_told_and_finished_trials_stay(
@@ -120,14 +107,14 @@ def test_a_server_that_goes_away_is_told_and_finished_trials_stay(
             stopped.touch()
             server.stop()
 
-    plan, training = make_plan(storage=server.address), Training(tmp_path / "log", stop)
+    plan = make_plan(storage=server.address)
     with pytest.raises(StageError, match=r"tune\.storage = postgresql.*: cannot be used") as caught:
-        make_study(plan, tmp_path, training)
+        make_study(plan, tmp_path, stop)
     assert "secret" not in str(caught.value)
     server.start()
-    make_study(plan, tmp_path, training)
+    make_study(plan, tmp_path)
     assert read_files(tmp_path) == expected
-    finished = Counter(name for name, step in training.read_log() if step == NUM_STEPS)
+    finished = Counter(name for name, step in read_log(tmp_path) if step == NUM_STEPS)
     assert set(finished.values()) == {1}
     with psycopg.connect(server.address.replace("+psycopg", "")) as connection:
         states = connection.execute("select state, count(*) from trials group by state").fetchall()
@@ -137,5 +124,5 @@ def test_a_server_that_goes_away_is_told_and_finished_trials_stay(
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     plan = make_plan(storage="postgresql+psycopg://tuner:secret@127.0.0.1:9/none")
     with pytest.raises(StageError, match=r"tune\.storage = postgresql.*refused") as caught:
-        make_study(plan, tmp_path, Training(tmp_path / "log"))
+        make_study(plan, tmp_path)
     assert "secret" not in str(caught.value)

@@ -8,13 +8,13 @@ import yaml
 from optuna.trial import FrozenTrial, create_trial
 
 from tests.params.test_params import DEFAULTS, ROOT, changed, refusal
-from vatt.params import load_params
+from vatt.params import Params, load_params
 from vatt.params.tune import Between
-from vatt.tune.trials import Plan, choose
+from vatt.tune.plan import Plan, choose
 
-LEARNING_RATE = {"low": 1.0e-4, "high": 1.0, "log": True}
 FACTOR = {"low": 0.8, "high": 0.95}
-REFUSED: list[tuple[dict[str, Any], str]] = [
+WIDE = {"low": 0.01, "high": 1.0, "log": True}
+PLACES: list[tuple[dict[str, Any], str]] = [
     ({"speed": {"low": 0, "high": 1}}, "space.speed: is no key of a schedule; there are learning"),
     ({"momentum": {"low": 0.0, "high": 1.0}}, "space.momentum: 1.0: Input should be less than 1"),
     ({"warmup_steps": {"low": 0, "high": 1.5}}, "space.warmup_steps: 1.5: Input should be a valid"),
@@ -25,65 +25,73 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"momentum": {"choices": []}}, "should have at least 1 item"),
     ({}, "should have at least 1 item"),
 ]
+TASKS: list[tuple[dict[str, Any], str]] = [
+    ({"sound": {}}, "tune.task_space.sound"),
+    ({"audio": {"speed": None}}, "task_space.audio.speed: is no key of a schedule"),
+    ({"audio": {"momentum": {"low": 0.5, "high": 1.0}}}, "task_space.audio.momentum: 1.0: Inp"),
+    (
+        {"audio": dict.fromkeys(DEFAULTS["tune"]["space"])},
+        "tune.task_space.audio leaves nothing to search",
+    ),
+    (
+        {"audio": {"learning_rate": {"choices": [0.7]}}},
+        "tune.task_space.audio.learning_rate does not hold finetune.audio.schedule.learning_ra",
+    ),
+]
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *(({"tune.space": space}, expected) for space, expected in PLACES),
+    *(({"tune.task_space": space}, expected) for space, expected in TASKS),
+    (
+        {
+            "tune.space": {"learning_rate": {"low": 1.0e-4, "high": 1.0, "log": True}},
+            "finetune.audio.schedule.learning_rate": 2.0,
+        },
+        "tune.space.learning_rate does not hold finetune.audio.schedule.learning_rate = 2.0",
+    ),
+    (
+        {"tune.space": {"warmup_steps": {"low": 0, "high": 40}}, "finetune.image.num_steps": 30},
+        "tune.space.warmup_steps goes beyond finetune.image.num_steps = 30",
+    ),
+    (
+        {"tune.num_workers": 3, "tune.num_parallel": 2},
+        "tune: num_workers = 3 is above num_parallel = 2",
+    ),
+    *(
+        ({"tune.storage": address}, f"tune.storage = '{address}'")
+        for address in ("sqlite:///studies.db", "mysql://host/database")
+    ),
+]
 
 
-@pytest.mark.parametrize(("space", "expected"), REFUSED)
-def test_an_impossible_space_is_refused(
-    tmp_path: Path, space: dict[str, Any], expected: str
+@pytest.mark.parametrize(("changes", "expected"), REFUSED)
+def test_what_cannot_be_searched_is_refused(
+    tmp_path: Path, changes: dict[str, Any], expected: str
 ) -> None:
-    message = refusal(tmp_path, changed({"tune.space": space}))
+    message = refusal(tmp_path, changed(changes))
     assert "tune" in message
     assert expected in message
 
 
-def test_a_space_holds_the_schedules_that_are_tried_first(tmp_path: Path) -> None:
-    changes = {
-        "tune.space": {"learning_rate": LEARNING_RATE},
-        "finetune.audio.schedule.learning_rate": 2.0,
-    }
-    expected = "tune.space.learning_rate does not hold finetune.audio.schedule.learning_rate = 2.0"
-    assert expected in refusal(tmp_path, changed(changes))
+def load(tmp_path: Path, changes: dict[str, Any]) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed(changes)), encoding="utf-8")
+    return load_params(path)
 
 
 def test_each_task_is_held_to_its_own_space(tmp_path: Path) -> None:
-    wide = {"low": 0.01, "high": 1.0, "log": True}
     changes = {
         "finetune.audio.schedule.learning_rate": 0.05,
-        "tune.task_space": {"audio": {"learning_rate": wide, "shape": None, "momentum": FACTOR}},
+        "tune.task_space": {"audio": {"learning_rate": WIDE, "shape": None, "momentum": FACTOR}},
     }
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(changed(changes)), encoding="utf-8")
-    tune = load_params(path).tune
+    tune = load(tmp_path, changes).tune
     assert tune.find_space("video") == tune.space
     found = tune.find_space("audio")
     assert set(found) == {*tune.space, "momentum"} - {"shape"}
-    assert found["learning_rate"] == Between(**wide)
+    assert found["learning_rate"] == Between(**WIDE)
     changes["finetune.video.schedule.learning_rate"] = 0.05
     expected = "tune.space.learning_rate does not hold finetune.video.schedule.learning_rate = 0.05"
     assert expected in refusal(tmp_path, changed(changes))
     assert "tune.task_space.video" in refusal(tmp_path, changed(changes))
-
-
-@pytest.mark.parametrize(
-    ("space", "expected"),
-    [
-        ({"sound": {}}, "tune.task_space.sound"),
-        ({"audio": {"speed": None}}, "task_space.audio.speed: is no key of a schedule"),
-        ({"audio": {"momentum": {"low": 0.5, "high": 1.0}}}, "task_space.audio.momentum: 1.0: Inp"),
-        (
-            {"audio": dict.fromkeys(DEFAULTS["tune"]["space"])},
-            "tune.task_space.audio leaves nothing to search",
-        ),
-        (
-            {"audio": {"learning_rate": {"choices": [0.7]}}},
-            "tune.task_space.audio.learning_rate does not hold finetune.audio.schedule.learning_ra",
-        ),
-    ],
-)
-def test_an_impossible_space_of_a_task_is_refused(
-    tmp_path: Path, space: dict[str, Any], expected: str
-) -> None:
-    assert expected in refusal(tmp_path, changed({"tune.task_space": space}))
 
 
 def test_several_labels_are_not_smoothed(tmp_path: Path) -> None:
@@ -94,14 +102,7 @@ def test_several_labels_are_not_smoothed(tmp_path: Path) -> None:
     message = refusal(tmp_path, changed(changes))
     assert "tune.task_space.audio.label_smoothing must be null" in message
     changes["tune.task_space"] = {"audio": {"label_smoothing": None}}
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(changed(changes)), encoding="utf-8")
-    assert "label_smoothing" not in load_params(path).tune.find_space("audio")
-
-
-def test_no_worker_is_without_work(tmp_path: Path) -> None:
-    message = refusal(tmp_path, changed({"tune.num_workers": 3, "tune.num_parallel": 2}))
-    assert "tune: num_workers = 3 is above num_parallel = 2" in message
+    assert "label_smoothing" not in load(tmp_path, changes).tune.find_space("audio")
 
 
 @pytest.mark.parametrize(("value", "is_given_up"), [(0.2, True), (0.6, False)])
@@ -120,18 +121,3 @@ def test_the_demo_gives_up_a_trial_by_the_results_before(value: float, is_given_
     last = choose(plan, params.tune.num_trials - 1, attempts)
     last.report(value, 50)
     assert last.should_prune() == is_given_up
-
-
-def test_a_warmup_is_not_longer_than_training(tmp_path: Path) -> None:
-    changes = {
-        "tune.space": {"warmup_steps": {"low": 0, "high": 40}},
-        "finetune.image.num_steps": 30,
-    }
-    expected = "tune.space.warmup_steps goes beyond finetune.image.num_steps = 30"
-    assert expected in refusal(tmp_path, changed(changes))
-
-
-@pytest.mark.parametrize("address", ["sqlite:///studies.db", "mysql://host/database"])
-def test_only_postgresql_is_a_server(tmp_path: Path, address: str) -> None:
-    message = refusal(tmp_path, changed({"tune.storage": address}))
-    assert f"tune.storage = '{address}'" in message

@@ -2,22 +2,20 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from tests.tune.trainings import OWN, make_plan
+from tests.tune.trainings import OWN, PATIENCE_S, make_plan
+from vatt.tune.plan import Plan
 from vatt.tune.storage import SQLITE_NAME, create_storage
-from vatt.tune.study import NUMBER, Claim, Study
-from vatt.tune.trials import Plan
-
-PATIENCE_S = 120.0
+from vatt.tune.study import Claim, Study
 
 
-def open_study(folder: Path, plan: Plan | None = None) -> Study:
+def create_study(folder: Path, plan: Plan | None = None) -> Study:
     plan = plan or make_plan()
     create_storage(plan.tune, folder)
     return Study(plan, folder)
@@ -35,12 +33,12 @@ def die(claim: Claim) -> None:
 
 
 def count_rows(study: Study) -> Counter[tuple[int, TrialState]]:
-    rows = optuna.load_study(study_name=study.plan.name, storage=study._storage).trials
-    return Counter((row.user_attrs[NUMBER], row.state) for row in rows)
+    attempts = study.read_attempts().items()
+    return Counter((number, row.state) for number, rows in attempts for row in rows)
 
 
 def test_workers_take_different_trials_and_no_more_than_may_run_at_once(tmp_path: Path) -> None:
-    workers = [open_study(tmp_path) for _ in range(4)]
+    workers = [create_study(tmp_path) for _ in range(4)]
     claims = [take(worker) for worker in workers[:3]]
     assert [claim.number for claim in claims] == [0, 1, 2]
     assert claims[0].trial.params == {name: OWN[name] for name in workers[0].plan.tune.space}
@@ -53,11 +51,11 @@ def test_workers_take_different_trials_and_no_more_than_may_run_at_once(tmp_path
 
 
 def test_what_a_dead_worker_did_is_taken_up_at_once_and_goes_on(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     first = take(study)
     study.report(first, 10, 0.25)
     die(first)
-    again = take(open_study(tmp_path))
+    again = take(create_study(tmp_path))
     assert (again.number, again.directory) == (first.number, first.directory)
     assert again.trial.params == first.trial.params
     assert again.attempt_id != first.attempt_id
@@ -65,25 +63,23 @@ def test_what_a_dead_worker_did_is_taken_up_at_once_and_goes_on(tmp_path: Path) 
 
 
 def test_a_worker_killed_before_it_began_leaves_one_attempt(tmp_path: Path) -> None:
-    study, plan = open_study(tmp_path), make_plan()
+    study = create_study(tmp_path)
     claim = take(study)
     die(claim)
-    study._storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     study._add(0, claim.trial)  # killed here
-    taken = take(study)
-    assert taken.number == 0
+    assert take(study).number == 0
     assert count_rows(study) == {(0, TrialState.FAIL): 1, (0, TrialState.RUNNING): 1}
-    assert len(study.list_finished()) == 0
-    assert plan.name == study.plan.name
+    assert study.list_finished() == {}
 
 
 def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     _first, stored = take(study), take(study)
     die(stored)
-    study._storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(stored.attempt_id, TrialState.FAIL)
     study._add(1, stored.trial)  # killed again, before it began
     # What another version of numpy draws.
     monkeypatch.setattr(Plan, "derive_seed", lambda _plan, number: 1000 + number)
@@ -91,13 +87,13 @@ def test_who_takes_a_trial_up_trains_the_schedule_that_is_stored(
         again = take(study)
         assert (again.number, again.trial.params) == (1, stored.trial.params)
         die(again)
-    other = open_study(tmp_path / "other")
+    other = create_study(tmp_path / "other")
     _first, drawn = take(other), take(other)
     assert drawn.trial.params != stored.trial.params
 
 
 def test_folders_of_a_study_that_was_left_are_removed(tmp_path: Path) -> None:
-    left, used = open_study(tmp_path, make_plan(num_parallel=2)), open_study(tmp_path)
+    left, used = create_study(tmp_path, make_plan(num_parallel=2)), create_study(tmp_path)
     claims = [take(left), take(left), take(used)]
     for claim in claims:
         claim.directory.mkdir()
@@ -107,7 +103,7 @@ def test_folders_of_a_study_that_was_left_are_removed(tmp_path: Path) -> None:
 
 
 def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) -> None:
-    study = open_study(tmp_path, make_plan(num_trials=1))
+    study = create_study(tmp_path, make_plan(num_trials=1))
     claim = take(study)
     study._add(0, claim.trial)
     study.finish(claim, TrialState.COMPLETE, 1.0)
@@ -118,9 +114,9 @@ def test_of_attempts_that_two_machines_add_at_once_one_counts(tmp_path: Path) ->
 
 
 def test_who_was_thought_dead_does_not_count(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
+    study = create_study(tmp_path)
     claim = take(study)
-    study._storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
+    study.storage.set_trial_state_values(claim.attempt_id, TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError):
         study.report(claim, 1, 0.5)
     with pytest.raises(UpdateFinishedTrialError):
@@ -129,7 +125,7 @@ def test_who_was_thought_dead_does_not_count(tmp_path: Path) -> None:
 
 
 def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
-    here = open_study(tmp_path / "here", make_plan(num_parallel=1))
+    here = create_study(tmp_path / "here", make_plan(num_parallel=1))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / SQLITE_NAME).symlink_to(tmp_path / "here" / SQLITE_NAME)
     claim = take(here)
@@ -138,11 +134,9 @@ def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
     assert Study(patient, tmp_path / "there").claim() is None
     there = Study(make_plan(num_parallel=1, heartbeat_s=1), tmp_path / "there")
     deadline_s = time.monotonic() + PATIENCE_S
-    taken = None
-    while taken is None and time.monotonic() < deadline_s:
-        taken = there.claim()
+    while (taken := there.claim()) is None:
+        assert time.monotonic() < deadline_s
         time.sleep(0.2)
-    assert taken is not None
     assert taken.number == 0
     with pytest.raises(UpdateFinishedTrialError):
         here.finish(claim, TrialState.COMPLETE, 0.5)
@@ -153,10 +147,10 @@ def test_another_machine_waits_until_no_heartbeat_comes(tmp_path: Path) -> None:
 def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
     small, large = make_plan(num_trials=1), make_plan(num_trials=2)
     assert small.name == large.name
-    study = open_study(tmp_path, small)
+    study = create_study(tmp_path, small)
     study.finish(take(study), TrialState.COMPLETE, 1.0)
     assert study.claim() is None
-    more = open_study(tmp_path, large)
+    more = create_study(tmp_path, large)
     assert take(more).number == 1
     assert list(more.list_finished()) == [0]
 
@@ -164,10 +158,10 @@ def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
 def test_a_plan_that_may_end_otherwise_is_another_study() -> None:
     plan = make_plan()
     others = [
-        Plan("audio", plan.seed, plan.tune, plan.own, plan.training),
-        Plan(plan.task, 8, plan.tune, plan.own, plan.training),
-        Plan(plan.task, plan.seed, plan.tune, {**plan.own, "momentum": 0.5}, plan.training),
-        Plan(plan.task, plan.seed, plan.tune, plan.own, {"data": "abd", "code": 1}),
+        replace(plan, task="audio"),
+        replace(plan, seed=8),
+        replace(plan, own={**plan.own, "momentum": 0.5}),
+        replace(plan, training={"data": "abd", "code": 1}),
         make_plan(num_parallel=4),
         make_plan(space={name: plan.tune.space[name] for name in ("learning_rate", "shape")}),
     ]

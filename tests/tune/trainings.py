@@ -1,17 +1,21 @@
-"""A training that takes no time, and studies of it; its value follows from its schedule alone."""
+"""Studies of a training that takes no time: its value follows from its schedule alone.
+
+A study has its storage in `cache`, its outcome in `out`, and the computed steps in `log`.
+"""
 
 import math
-import os
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vatt.params import TuneParams
-from vatt.tune.trials import Plan
-from vatt.tune.workers import OnValidation
+from vatt.tune.outcome import write_outcome
+from vatt.tune.plan import Plan
+from vatt.tune.workers import OnValidation, run_workers
 
 NUM_STEPS = 6
+PATIENCE_S = 240.0
 OWN = {"learning_rate": 0.01, "warmup_steps": 5, "shape": "cosine", "momentum": 0.9}
 TUNE = TuneParams.model_validate(
     {
@@ -45,32 +49,43 @@ def compute_value(schedule: Mapping[str, Any], step: int) -> float:
     return float(step * (math.exp(-(distance**2)) + bonus + schedule["warmup_steps"] / 100))
 
 
-@dataclass(frozen=True)
-class Training:
-    """Trains, with a checkpoint after each step; every step that it computes is a line of the log.
+def read_log(folder: Path) -> list[tuple[str, int]]:
+    """Return the computed steps: the names of the trials' folders, and the steps."""
+    path = folder / "log"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line.split()[0], int(line.split()[1])) for line in lines]
 
-    accident: is called before a step with the name of the trial's folder and the step.
+
+def make_study(
+    plan: Plan, folder: Path, accident: Callable[[str, int], object] | None = None, out: str = "out"
+) -> None:
+    """Make a study by trainings with a checkpoint after each step.
+
+    Before each step an accident is called with the name of the trial's folder and the step.
     """
 
-    log_path: Path
-    accident: Callable[[str, int], None] = lambda _name, _step: None
-
-    def __call__(
-        self, schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation
-    ) -> None:
+    def train(schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation) -> None:
         checkpoint = directory / "step"
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
         for step in range(1, done + 1):
             on_validation(step, compute_value(schedule, step))
         for step in range(done + 1, NUM_STEPS + 1):
-            self.accident(directory.name, step)
-            with self.log_path.open("a") as log:
-                log.write(f"{directory.name} {step} {os.getpid()}\n")
+            if accident is not None:
+                accident(directory.name, step)
+            with (folder / "log").open("a") as log:
+                log.write(f"{directory.name} {step}\n")
             on_validation(step, compute_value(schedule, step))
             checkpoint.with_suffix(".new").write_text(str(step))
             checkpoint.with_suffix(".new").replace(checkpoint)
 
-    def read_log(self) -> list[tuple[str, int]]:
-        """Return the computed steps: the names of the trials' folders, and the steps."""
-        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
-        return [(line.split()[0], int(line.split()[1])) for line in lines]
+    write_outcome(plan, run_workers(plan, folder / "cache", train), folder / out)
+
+
+def make_slowly(plan: Plan, folder: Path, out: str = "out") -> None:
+    """Make a study whose every step takes a moment, so that kills hit anything."""
+    make_study(plan, folder, lambda _name, _step: time.sleep(0.05), out)
+
+
+def read_files(folder: Path, out: str = "out") -> dict[str, bytes]:
+    """Return what the study wrote, by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / out).iterdir())}

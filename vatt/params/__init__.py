@@ -18,6 +18,7 @@ from vatt.params.finetune import (
     TASKS,
     FinetuneParams,
     ScheduleParams,
+    Task,
     TaskName,
     TaskParams,
 )

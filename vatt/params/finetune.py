@@ -1,6 +1,6 @@
 """Parameters of fine-tuning, a section for each task (VATT sections 4.2.1, 4.2.2, appendix A.2)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -95,6 +95,13 @@ class TaskParams(TrainingParams):
             if (value := getattr(self, name)) is not None
         }
         return clip.model_copy(update={**sizes, "augment": self.augment})
+
+
+class Task(NamedTuple):
+    """A task with its section of params.yaml, `finetune.<name>`: what a stage of tasks takes."""
+
+    name: TaskName
+    params: TaskParams
 
 
 class FinetuneParams(Section):

@@ -38,8 +38,13 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
         found = {
             source.name: _collect(source, run.seed, download.fetch) for source in download.sources
         }
-        _remove_all_but(set(found))
-        _write_ignored(found)
+        for path in OUT_DIR.iterdir():
+            if path.name not in found:  # what belongs to no source any more
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        ignored = [file for name in sorted(found) for file in sorted(found[name].ignored)]
+        lines = [json.dumps(file._asdict(), ensure_ascii=False) + "\n" for file in ignored]
+        with atomic_path(OUT_DIR / "ignored.jsonl") as partial:
+            partial.write_text("".join(lines), encoding="utf-8")
         write_manifest(OUT_DIR, [row for name in found for row in found[name].entries])
     except OSError as error:
         raise StageError(f"{error.filename or OUT_DIR}: {error.strerror or error}") from error
@@ -49,42 +54,17 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
     return {"sources": counts}
 
 
-def _remove_all_but(names: set[str]) -> None:
-    """Remove what belongs to no source any more."""
-    for path in OUT_DIR.iterdir():
-        if path.name not in names:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
-    if isinstance(source, DemoSource):
-        demo = generate_demo(OUT_DIR / source.name, source.num_videos, seed)
-        return Collection(source.name, demo)
-    if isinstance(source, FolderSource):
-        return collect_folder(source, OUT_DIR, fetch)
-    if isinstance(source, UrlsSource):
-        return collect_urls(source, OUT_DIR, fetch)
-    return collect_catalogue(source, OUT_DIR, fetch)
-
-
-def _write_ignored(found: Mapping[str, Collection]) -> None:
-    """List the files of the sources that are no input, one JSON object a line."""
-    lines = [
-        json.dumps(file._asdict(), ensure_ascii=False) + "\n"
-        for name in sorted(found)
-        for file in sorted(found[name].ignored)
-    ]
-    with atomic_path(OUT_DIR / "ignored.jsonl") as partial:
-        partial.write_text("".join(lines), encoding="utf-8")
-
-
-def _print(title: str, numbers: Mapping[str, Any]) -> None:
-    """Print counts in a line, and those of each split of an official list in another one."""
-    parts = {**numbers}
-    by_split = parts.pop("by_split", {})
-    print(f"download: {title}: " + ", ".join(f"{value} {key}" for key, value in parts.items()))
-    for split, counts in by_split.items():
-        _print(f"{title}: {split}", counts)
+    match source:
+        case DemoSource():
+            demo = generate_demo(OUT_DIR / source.name, source.num_videos, seed)
+            return Collection(source.name, demo)
+        case FolderSource():
+            return collect_folder(source, OUT_DIR, fetch)
+        case UrlsSource():
+            return collect_urls(source, OUT_DIR, fetch)
+        case _:
+            return collect_catalogue(source, OUT_DIR, fetch)
 
 
 def _count(collection: Collection) -> dict[str, Any]:
@@ -97,3 +77,12 @@ def _count(collection: Collection) -> dict[str, Any]:
         "with_caption_problems": sum(row.caption_problem is not None for row in rows),
         "ignored": len(collection.ignored),
     }
+
+
+def _print(title: str, numbers: Mapping[str, Any]) -> None:
+    """Print counts in a line, and those of each split of an official list in another one."""
+    parts = {**numbers}
+    by_split = parts.pop("by_split", {})
+    print(f"download: {title}: " + ", ".join(f"{value} {key}" for key, value in parts.items()))
+    for split, counts in by_split.items():
+        _print(f"{title}: {split}", counts)

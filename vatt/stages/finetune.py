@@ -1,4 +1,7 @@
-"""Stage `finetune`: supervised training for one task, and the export of its classifiers."""
+"""Stage `finetune`: supervised training for one task, and the export of its classifiers.
+
+`tune` tries schedules of the same training, which `prepare_task` gets ready for both.
+"""
 
 import json
 import shutil
@@ -11,23 +14,39 @@ from typing import Any
 from safetensors.torch import load_file
 
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.files import atomic_path, write_json
+from vatt.corpus.gate import require_passed
 from vatt.launch.launcher import train_classifier
-from vatt.loading.labelled import UnlabelledError, count_classes
-from vatt.model.classifier import build_network
+from vatt.loading.labelled import LabelledCorpus, UnlabelledError, count_classes, read_labelled
+from vatt.model.classifier import build_network, list_towers
 from vatt.model.towers import restore_weights
-from vatt.params import ScheduleParams, TaskName, TaskParams
-from vatt.stages.finetuning import Prepared, Request, name_job, prepare_task, skip_task
+from vatt.params import (
+    SKIPPED,
+    ClipParams,
+    LaunchParams,
+    ModelParams,
+    RunParams,
+    ScheduleParams,
+    Task,
+)
 from vatt.train.finetuning import read_validations
-from vatt.train.recipe import FinetuneRecipe, Job
+from vatt.train.recipe import FinetuneRecipe, Job, name_run
 from vatt.weights.export import ExportedClassifierParams, save_export
+from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
+from vatt.weights.registry import digest_export, digest_file
 
-OUT_DIR = Path("data/finetune")
+PREPROCESS_DIR = Path("data/preprocess")
+PRETRAIN_DIR = Path("data/pretrain")
 TUNE_DIR = Path("data/tune")
+OUT_DIR = Path("data/finetune")
 METRICS_DIR = Path("metrics")
+VERDICT_PATH = METRICS_DIR / "validate.json"
+RUNS_DIR = Path(".cache/finetune")
 
 
-def main(task: TaskName, request: Request) -> Mapping[str, Any]:
+def main(
+    run: RunParams, clip: ClipParams, model: ModelParams, finetune: Task, launch: LaunchParams
+) -> Mapping[str, Any]:
     """Train for a task with the schedule that `tune` found, and from scratch as long to compare.
 
     A task whose labels the corpus lacks is left out, and says so.
@@ -36,26 +55,29 @@ def main(task: TaskName, request: Request) -> Mapping[str, Any]:
         StageError: the corpus was not validated, or what training starts from does not fit, or
             training failed.
     """
-    out_dir, curve_path = OUT_DIR / task, METRICS_DIR / f"finetune_{task}_curve.jsonl"
+    out_dir = OUT_DIR / finetune.name
+    curve_path = METRICS_DIR / f"finetune_{finetune.name}_curve.jsonl"
     try:
-        prepared = prepare_task(task, request)
+        job, recipe, corpus = prepare_task(run, clip, model, finetune, launch)
     except UnlabelledError as error:
         with atomic_path(curve_path) as partial:  # DVC expects it
             partial.touch()
         return skip_task(out_dir, str(error))
-    for note in prepared.corpus.notes:
-        print(f"finetune {task}: {note}", file=sys.stderr)
-    schedule = read_tuned_schedule(task, prepared.recipe.task)
-    recipe = prepared.recipe if schedule is None else prepared.recipe.take_schedule(schedule)
-    runs = {"model": name_job(recipe, prepared.job.initial_weights)}
-    if runs["model"].initial_weights is not None and recipe.task.compare_with_scratch:
-        runs["scratch"] = name_job(recipe, None)
+    for note in corpus.notes:
+        print(f"finetune {finetune.name}: {note}", file=sys.stderr)
+    schedule = read_tuned_schedule(finetune)
+    if schedule is not None:
+        recipe = recipe.take_schedule(schedule)
+    runs = {"model": build_job(recipe, job.initial_weights)}
+    if job.initial_weights is not None and recipe.task.compare_with_scratch:
+        runs["scratch"] = build_job(recipe, None)
     for job in runs.values():
         train_classifier(job)
-    num_parameters = _export(out_dir, runs, prepared)
+    num_parameters = _export(out_dir, runs, recipe, corpus)
     with atomic_path(curve_path) as partial:
         shutil.copyfile(runs["model"].curve_path, partial)
-    corpus, counts = prepared.corpus, count_classes(prepared.corpus.splits["train"])
+    counts = count_classes(corpus.splits["train"])
+    measured = {name: read_validations(job) for name, job in runs.items()}
     return {
         "label": recipe.task.label,
         "is_tuned": schedule is not None,
@@ -64,29 +86,100 @@ def main(task: TaskName, request: Request) -> Mapping[str, Any]:
         "num_validation": len(corpus.splits["validation"]),
         "num_parameters": num_parameters,
         "notes": list(corpus.notes),
-        **{f"validation_{name}": _read_last(job) for name, job in runs.items()},
+        **{f"validation_{name}": rows[-1] if rows else None for name, rows in measured.items()},
     }
 
 
-def read_tuned_schedule(task: TaskName, params: TaskParams) -> ScheduleParams | None:
+def prepare_task(
+    run: RunParams,
+    clip: ClipParams,
+    model: ModelParams,
+    finetune: Task,
+    launch: LaunchParams,
+    corpus_dir: Path = PREPROCESS_DIR,
+) -> tuple[Job, FinetuneRecipe, LabelledCorpus]:
+    """Return a training with the schedule of params.yaml, ready to run: job, recipe and labels.
+
+    Its first weights are written. `corpus_dir`, data/preprocess or that without the split test, is
+    what it reads, and of that only the splits train and validation.
+
+    Raises:
+        StageError: the corpus was not validated, or what training starts from does not fit.
+        UnlabelledError: the corpus has not the labels.
+    """
+    index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
+    task_name, task = finetune
+    corpus = read_labelled(corpus_dir, task_name, task, ("train", "validation"))
+    source = find_source(task, PRETRAIN_DIR)
+    clip = task.cut_clip(clip)
+    demand = Demand(task_name, task, clip, len(corpus.classes))
+    network = describe_classifier(source, model, demand)
+    if task_name == "image":  # how often the frame is repeated follows from the network
+        (num_frames, *_) = list_towers(network)["video"].measure()
+        clip = clip.model_copy(update={"num_frames": num_frames})
+    weights_path = None
+    if source:
+        partial_path = RUNS_DIR / task_name / "initial.safetensors"
+        write_first_weights(source, network, run.seed, partial_path)
+        # By this name it is never another file: who trains may read it when others prepare.
+        weights_path = partial_path.with_stem(f"initial-{digest_file(partial_path)[:16]}")
+        partial_path.replace(weights_path)
+    recipe = FinetuneRecipe(
+        run=run,
+        clip=clip,
+        launch=launch,
+        index_digest=index_digest,
+        task_name=task_name,
+        task=task,
+        network=network,
+        classes=corpus.classes,
+        initial_digest=digest_export(source) if source else None,
+    )
+    return build_job(recipe, weights_path, corpus_dir), recipe, corpus
+
+
+def build_job(
+    recipe: FinetuneRecipe, initial_weights: Path | None, corpus_dir: Path = PREPROCESS_DIR
+) -> Job:
+    """Return the job of a recipe, in a folder that no other has."""
+    directory = RUNS_DIR / recipe.task_name / name_run(recipe, initial_weights)
+    return Job(
+        recipe=recipe,
+        initial_weights=initial_weights,
+        preprocess_dir=corpus_dir,
+        directory=directory,
+        curve_path=directory / "curve.jsonl",
+    )
+
+
+def skip_task(out_dir: Path, reason: str) -> dict[str, str]:
+    """Leave in a folder what later stages find of a task that is left out; return its metrics."""
+    print(f"{out_dir}: skipped: {reason}", file=sys.stderr)
+    with atomic_path(out_dir) as folder:
+        folder.mkdir()
+        write_json(folder / SKIPPED, {"reason": reason})
+    return {"skipped": reason}
+
+
+def read_tuned_schedule(finetune: Task) -> ScheduleParams | None:
     """Return the schedule that `tune` found best for a task; None if nothing was tried.
 
     Raises:
         StageError: the file is damaged, or `tune` was run for another schedule, or fewer steps.
     """
-    path = TUNE_DIR / task / "best.json"
+    task, params = finetune
+    path, section = TUNE_DIR / task / "best.json", f"finetune.{task}"
     again = f"run `dvc repro tune@{task}` (or `python -m vatt tune {task}`) again"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["value"] is None:
             return None
         own, best = (ScheduleParams.model_validate(found[name]) for name in ("own", "schedule"))
-        told = f"schedule of trial {found['trial']} of study {found['study']}"
+        origin = f"schedule of trial {found['trial']} of study {found['study']}"
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"{path}: cannot be used: {error}; {again}") from error
-    section = f"finetune.{task}"
     for name, value in own:
         if value != getattr(params.schedule, name):
             raise StageError(
@@ -98,23 +191,22 @@ def read_tuned_schedule(task: TaskName, params: TaskParams) -> ScheduleParams | 
             f"{path}: schedule.warmup_steps = {best.warmup_steps} is above {section}.num_steps = "
             f"{params.num_steps}; {again}"
         )
-    print(f"finetune {task}: {told}")
+    print(f"finetune {task}: {origin}")
     return best
 
 
-def _export(out_dir: Path, runs: Mapping[str, Job], prepared: Prepared) -> int:
+def _export(
+    out_dir: Path, runs: Mapping[str, Job], recipe: FinetuneRecipe, corpus: LabelledCorpus
+) -> int:
     """Write the trained classifiers with their curves; return how many weights one has."""
-    num_parameters = 0
+    network = build_network(recipe.network)
     with atomic_path(out_dir) as folder:
         folder.mkdir()
         for name, job in runs.items():
-            recipe = job.recipe
-            assert isinstance(recipe, FinetuneRecipe)
-            network = build_network(recipe.network)
             restore_weights(network, load_file(job.weights_path))
             params = ExportedClassifierParams(
                 classifier=recipe.network,
-                frame_rate_hz=prepared.frame_rate_hz,
+                frame_rate_hz=max(corpus.splits["train"].rows["frame_rate_hz"].to_pylist()),
                 audio_stride=recipe.task.audio_stride,
                 code_version=version("vatt"),
                 label=recipe.task.label,
@@ -122,18 +214,11 @@ def _export(out_dir: Path, runs: Mapping[str, Job], prepared: Prepared) -> int:
                 clip=recipe.clip,
                 task_name=recipe.task_name,
                 task=recipe.task,
-                initial_digest=prepared.initial_digest if job.initial_weights else None,
+                initial_digest=recipe.initial_digest if job.initial_weights else None,
             )
             save_export(folder / name, network, params)
-            num_parameters = sum(weight.numel() for weight in network.parameters())
             prefix = "" if name == "model" else f"{name}_"
             if job.validations_path.is_file():
                 shutil.copyfile(job.validations_path, folder / f"{prefix}validation.jsonl")
             shutil.copyfile(job.curve_path, folder / f"{prefix}curve.jsonl")
-    return num_parameters
-
-
-def _read_last(job: Job) -> dict[str, float] | None:
-    """Return the last measurement on the split validation."""
-    rows = read_validations(job)
-    return rows[-1] if rows else None
+    return sum(weight.numel() for weight in network.parameters())

@@ -19,8 +19,8 @@ STORE_DIR = Path(".cache/preprocess")
 def main(preprocess: PreprocessParams, launch: LaunchParams) -> Mapping[str, Any]:
     """Write data/preprocess from the files of data/download; count what became of them.
 
-    All cores work, or the Ray cluster at `launch.ray_address`. Files that were done before, with the
-    same content, captions, parameters and code, are not decoded again: see .cache/preprocess.
+    All cores work, or the Ray cluster at `launch.ray_address`. Files that were done before, with
+    the same content, captions, parameters and code, are not decoded again: see .cache/preprocess.
 
     Raises:
         StageError: there is no manifest, it cannot be used, or the disk is full.

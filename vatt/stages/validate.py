@@ -27,9 +27,12 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
         StageError: the corpus cannot be read, or a critical rule failed.
     """
     try:
-        index_digest = digest_index(PREPROCESS_DIR)
+        index_digest, path = digest_index(PREPROCESS_DIR), PREPROCESS_DIR / INDEX_NAME
+        # Not all of a large index: hashes and texts make up most of it.
+        present = pq.read_schema(path).names
+        columns = [name for name in REQUIRED_COLUMNS if name in present]
         corpus = Corpus(
-            index=_read_columns(PREPROCESS_DIR / INDEX_NAME),
+            index=pd.read_parquet(path, columns=columns),
             quarantine=read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME),
             duplicates=read_duplicates(PREPROCESS_DIR / DUPLICATES_NAME),
         )
@@ -49,12 +52,6 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     for line in failed:
         print(f"validate: {line}", file=sys.stderr)
     return verdict
-
-
-def _read_columns(path: Path) -> pd.DataFrame:
-    """Read what the rules need of the index; hashes and texts make up most of a large one."""
-    present = pq.read_schema(path).names
-    return pd.read_parquet(path, columns=[name for name in REQUIRED_COLUMNS if name in present])
 
 
 def _describe(rule: Mapping[str, Any]) -> str:

@@ -1,43 +1,246 @@
-"""Fine-tuning: its network and loss, its data, and how it is measured (VATT appendix A.2)."""
+"""Fine-tuning: its loss, optimizer and data, and how it is measured (VATT appendix A.2 and A.3).
+
+SGD and its schedule are the paper's. Ours are AdamW, layers that learn slower or not at all, and a
+running average of the weights.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from vatt.core.batch import LabelledBatch
 from vatt.corpus.manifest import Split
 from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import LabelledSplit, read_labelled
+from vatt.loading.labelled import read_labelled
 from vatt.loading.loader import open_labelled_loader
 from vatt.loading.order import TrainingOrder
 from vatt.loading.tasks import TaskInput
 from vatt.loading.views import open_labelled_validation_loader
-from vatt.model.classifier import build_network
-from vatt.model.losses import softmax_loss
+from vatt.model.classifier import Network, build_network
+from vatt.model.losses import balanced_sigmoid_loss, softmax_loss
 from vatt.model.towers import restore_weights
 from vatt.params import ScheduleParams, TaskParams
-from vatt.train.classification import (
-    PARTS,
-    ClassificationObjective,
-    build_finetuning_optimizer,
-    keep_best,
-    optimizer_settings,
-)
 from vatt.train.engine import Engine
 from vatt.train.loop import Setup, Validation, open_shards
 from vatt.train.recipe import FinetuneRecipe, Job
 
+PARTS = ("loss", "accuracy")
+"""The names of what the objective returns."""
+MODEL, AVERAGE = "model.", "average.module."
+"""How the names of the objective's weights begin."""
+RATE_SCALE = "rate_scale"
+"""The key of a group of weights that holds its learning rate against that of the head."""
 OnValidation = Callable[[int, dict[str, float]], None]
-"""Is told the step of a measurement on the split validation, and its numbers."""
+"""Receives the step of a measurement on the split validation, and its numbers."""
+
+
+class ClassificationObjective(nn.Module):
+    """Maps a batch to its losses, and predicts.
+
+    `model` is trained. With `ema_decay`, `average` follows it and predicts in its place; it is kept
+    with the other weights.
+    """
+
+    def __init__(self, model: Network, task: TaskParams) -> None:
+        super().__init__()
+        _freeze_layers(model, task.freeze)
+        self.model = model
+        self.average: AveragedModel | None = None
+        if task.ema_decay is not None:
+            follow = partial(_follow, decay=task.ema_decay)
+            self.average = AveragedModel(model, multi_avg_fn=follow).requires_grad_(False)
+        self._task = task
+
+    def forward(self, batch: LabelledBatch) -> Float[Tensor, "2"]:
+        """Return the loss to minimise, and the share of clips whose highest logit is of a label.
+
+        In training, clips are mixed and labels smoothed, as the schedule says; the larger one of
+        two mixed labels counts.
+        """
+        schedule = self._task.schedule
+        signals, labels, smoothing = batch.signals, batch.labels, 0.0
+        if self.training:
+            smoothing = schedule.label_smoothing
+            if schedule.mixup_alpha > 0:
+                signals, labels = mix(signals, labels, schedule.mixup_alpha)
+        logits = _classify(self.model if self.training else self.best, signals)
+        if self._task.multi_label:
+            loss = balanced_sigmoid_loss(logits, labels)
+        else:
+            loss = softmax_loss(logits, labels, smoothing)
+        return torch.stack([loss, count_hits(logits, labels)])
+
+    @property
+    def best(self) -> Network:
+        """The network that predicts: the average where there is one."""
+        return self.model if self.average is None else cast("Network", self.average.module)
+
+    def classify(self, batch: LabelledBatch) -> Float[Tensor, "B C"]:
+        """Return the logits of the network that predicts."""
+        return _classify(self.best, batch.signals)
+
+    def after_update(self) -> None:
+        """Let the average follow the weights, which were just updated."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+
+def keep_best(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the objective's weights that predict, under the names of their network."""
+    prefix = AVERAGE if any(name.startswith(AVERAGE) for name in weights) else MODEL
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def _classify(network: Network, signals: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
+    logits: Tensor = network(*(signals[modality] for modality in network.modalities))
+    return logits
+
+
+def _follow(
+    averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor, *, decay: float
+) -> None:
+    """Update a running average, which begins as the weights after the first update.
+
+    It keeps `decay` of itself; less at first, so that the random weights of the head are soon
+    forgotten: (1 + n) / (10 + n) after n updates.
+    """
+    number = int(num_averaged)
+    kept = min(decay, (1 + number) / (10 + number))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - kept)
+
+
+def mix(
+    signals: Mapping[str, Tensor], labels: Float[Tensor, "B C"], alpha: float
+) -> tuple[dict[str, Tensor], Float[Tensor, "B C"]]:
+    """Mix every clip, and its labels, with another of the batch (mixup, VATT appendix A.3).
+
+    The shares are drawn from Beta(alpha, alpha) for each clip, the others by one permutation, both
+    from torch's generator. A clip that is its own partner stays as it is.
+    """
+    shape = torch.full((len(labels),), alpha, device=labels.device)
+    shares = torch.distributions.Beta(shape, shape).sample()
+    partners = torch.randperm(len(labels), device=labels.device)
+
+    def blend(values: Tensor) -> Tensor:
+        share = shares.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
+        return share * values + (1 - share) * values[partners]
+
+    return {name: blend(signal) for name, signal in signals.items()}, blend(labels)
+
+
+def count_hits(logits: Float[Tensor, "B C"], labels: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """Return the share of clips whose highest logit is of their label, or of one of their labels.
+
+    A clip without labels is never hit.
+    """
+    labels_there = labels.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+    largest = labels.amax(1)
+    return ((labels_there == largest) & (largest > 0)).float().mean()
+
+
+def learning_rate(step: int, task: TaskParams) -> float:
+    """Return the learning rate of the head at update number `step`, counted from 1 to `num_steps`.
+
+    Linear from 0 to the peak at `warmup_steps`, then down to 0 at the last step by half a period
+    of a cosine (the paper's) or by a straight line, or constant. A pure function, so that resuming
+    needs no state.
+    """
+    peak, warmup_steps = task.schedule.learning_rate, task.schedule.warmup_steps
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    progress = (step - warmup_steps) / max(task.num_steps - warmup_steps, 1)
+    match task.schedule.shape:
+        case "cosine":
+            return peak * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            return peak * (1 - progress)
+        case "constant":
+            return peak
+
+
+def optimizer_settings(
+    step: int, task: TaskParams, optimizer: torch.optim.Optimizer
+) -> list[dict[str, float]]:
+    """Return the settings of each group of the optimizer for update number `step`, from 1 on."""
+    rate = learning_rate(step, task)
+    return [{"lr": rate * group[RATE_SCALE]} for group in optimizer.param_groups]
+
+
+def build_finetuning_optimizer(
+    objective: ClassificationObjective, task: TaskParams
+) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return the optimizer over the weights that are trained.
+
+    Every update has its `optimizer_settings`. Below the head every layer learns `layer_decay` times
+    as fast as the one above it.
+    """
+    schedule = task.schedule
+    groups, peak = _group_weights(objective.model, schedule), schedule.learning_rate
+    # Fused: one pass through memory, which is all that an update costs.
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=peak, momentum=schedule.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def _list_layers(network: Network) -> list[list[nn.Module]]:
+    """Return the layers of each tower from below: patches with positions and AGG, then blocks."""
+    return [[tower.stem, *tower.encoder.blocks] for tower in network.towers]
+
+
+def _freeze_layers(network: Network, freeze: int | str) -> None:
+    """Freeze no weights (`none`), those of all towers (`tower`), or so many first blocks of each.
+
+    The layer below the blocks is frozen with them.
+    """
+    if freeze == "tower":
+        for tower in network.towers:
+            tower.requires_grad_(requires_grad=False)
+    elif freeze != "none":
+        for layers in _list_layers(network):
+            for layer in layers[: int(freeze) + 1]:
+                layer.requires_grad_(requires_grad=False)
+
+
+def _group_weights(network: Network, schedule: ScheduleParams) -> list[dict[str, Any]]:
+    """Return the weights that are trained, together those with one rate and decay.
+
+    Only matrices decay: no biases, norms, positions and AGG tokens.
+    """
+    # By weight: how many layers lie above it; 0 behind the last block (norm, fusion, head).
+    above: dict[nn.Parameter, int] = {}
+    for layers in _list_layers(network):
+        for number, layer in enumerate(layers):
+            above.update(dict.fromkeys(layer.parameters(), len(layers) - number))
+    groups: defaultdict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and ".positions." not in name
+            groups[above.get(parameter, 0), decays].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": schedule.weight_decay if decays else 0.0,
+            RATE_SCALE: schedule.layer_decay**num_above,
+        }
+        for (num_above, decays), parameters in sorted(groups.items())
+    ]
 
 
 def prepare_finetuning(
@@ -49,9 +252,15 @@ def prepare_finetuning(
         StageError: the corpus or the first weights cannot be read, or do not fit.
     """
     task, launch = recipe.task, recipe.launch
-    objective = build_objective(job, recipe)
+    torch.manual_seed(recipe.run.seed)
+    network = build_network(recipe.network)
+    if job.initial_weights is not None:
+        restore_weights(network, load_file(job.initial_weights))
+    objective = ClassificationObjective(network, task)
     optimizer = build_finetuning_optimizer(objective, task)
-    splits = _read_splits(job, recipe)
+    names: tuple[Split, ...] = ("train", "validation")
+    corpus = read_labelled(job.preprocess_dir, recipe.task_name, task, names, recipe.classes)
+    splits = corpus.splits
     task_input = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
     shards = open_shards(launch, recipe.index_digest)
     reader = ClipReader(job.preprocess_dir, recipe.clip, shards)
@@ -66,73 +275,24 @@ def prepare_finetuning(
         size = task.batch_size // (launch.num_processes * task.accumulation_steps)
         return open_labelled_validation_loader(reader, task_input, split, num_clips, size)
 
-    validation = None
-    if len(splits["validation"]):
-        measure = partial(_measure, open_validation=open_validation, task=task)
-        validation = Validation("validation", measure, tell=on_validation)
+    def measure(engine: Engine) -> dict[str, float]:
+        logits, labels = [], []
+        with engine.evaluating():
+            for batch in open_validation():
+                logits.append(objective.classify(batch.to(engine.device)).float().cpu())
+                labels.append(batch.labels)
+        return measure_logits(torch.cat(logits), torch.cat(labels), multi_label=task.multi_label)
+
+    validation = Validation("validation", measure, tell=on_validation)
     return Setup(
         objective=objective,
         parts=PARTS,
         optimizer=optimizer,
         settings=lambda step: optimizer_settings(step, task, optimizer),
         open_batches=open_batches,
-        validation=validation,
+        validation=validation if len(splits["validation"]) else None,
         select_weights=keep_best,
     )
-
-
-def build_objective(job: Job, recipe: FinetuneRecipe) -> ClassificationObjective:
-    """Return network and loss with the weights that training starts from."""
-    torch.manual_seed(recipe.run.seed)
-    network = build_network(recipe.network)
-    if job.initial_weights is not None:
-        restore_weights(network, load_file(job.initial_weights))
-    return ClassificationObjective(network, recipe.task)
-
-
-def give_schedule(job: Job, schedule: Mapping[str, Any], directory: Path) -> Job:
-    """Return the job with another schedule (all keys of ScheduleParams), in a folder of its own.
-
-    Its curve lies in that folder, too.
-    """
-    recipe = job.recipe
-    if not isinstance(recipe, FinetuneRecipe):
-        raise TypeError(f"{recipe.section}: has no schedule to replace")
-    chosen = ScheduleParams.model_validate(dict(schedule))
-    updates = {
-        "recipe": recipe.take_schedule(chosen),
-        "directory": directory,
-        "curve_path": directory / "curve.jsonl",
-    }
-    return job.model_copy(update=updates)
-
-
-def read_validations(job: Job) -> list[dict[str, float]]:
-    """Return the measurements of a finished run on the split validation, each with its `step`."""
-    if not job.validations_path.is_file():  # the split validation is empty
-        return []
-    lines = job.validations_path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def _read_splits(job: Job, recipe: FinetuneRecipe) -> dict[Split, LabelledSplit]:
-    """Return the segments to train on and to measure; the split test is not opened."""
-    names: tuple[Split, ...] = ("train", "validation")
-    corpus = read_labelled(job.preprocess_dir, recipe.task_name, recipe.task, names, recipe.classes)
-    return corpus.splits
-
-
-def _measure(
-    engine: Engine, *, open_validation: Callable[[], Iterator[LabelledBatch]], task: TaskParams
-) -> dict[str, float]:
-    """Return the loss on the split validation, and the accuracy or the mean average precision."""
-    logits, labels = [], []
-    with engine.evaluating() as objective:
-        for batch in open_validation():
-            moved = batch.to(engine.device)
-            logits.append(objective.classify(moved).float().cpu())  # type: ignore[operator]
-            labels.append(batch.labels)
-    return measure_logits(torch.cat(logits), torch.cat(labels), multi_label=task.multi_label)
 
 
 def measure_logits(logits: Tensor, labels: Tensor, *, multi_label: bool) -> dict[str, float]:
@@ -150,3 +310,11 @@ def measure_logits(logits: Tensor, labels: Tensor, *, multi_label: bool) -> dict
     truth, scores = labels.bool().numpy(), logits.numpy()
     precisions = [average_precision_score(truth[:, number], scores[:, number]) for number in heard]
     return {"loss": float(loss), "map": float(np.mean(precisions)) if len(heard) else 0.0}
+
+
+def read_validations(job: Job) -> list[dict[str, float]]:
+    """Return the measurements of a finished run on the split validation, each with its `step`."""
+    if not job.validations_path.is_file():  # the split validation is empty
+        return []
+    lines = job.validations_path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,9 +1,4 @@
-"""Pre-training: its network and loss, its data, and how its health is measured.
-
-The model with its loss (VATT sections 3.3 and 3.4): what is trained.
-
-Adam and its schedule, of the paper and as released (VATT section 4.2).
-"""
+"""Pre-training: its loss, optimizer and data, and how its health is measured (VATT section 4.2)."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +27,8 @@ from vatt.train.recipe import Job, PretrainRecipe
 from vatt.train.speed import require_memory
 
 PARTS = ("loss", "loss_va", "loss_vt")
-"""What the objective returns."""
+"""The names of what the objective returns."""
+BETAS = (0.9, 0.999)
 
 
 class Objective(nn.Module):
@@ -47,9 +43,6 @@ class Objective(nn.Module):
         """Return the loss to minimise, its video-audio and its video-text part."""
         losses = contrastive_loss(self.model(batch), batch.audio_mask, batch.text_mask, self._loss)
         return torch.stack([losses.total, losses.video_audio, losses.video_text])
-
-
-BETAS = (0.9, 0.999)
 
 
 def learning_rate(step: int, pretrain: PretrainParams) -> float:
@@ -70,7 +63,7 @@ def learning_rate(step: int, pretrain: PretrainParams) -> float:
 
 
 def adam_settings(step: int, pretrain: PretrainParams) -> dict[str, float]:
-    """Return what torch's Adam must be given for update number `step`, counted from 1.
+    """Return the settings of torch's Adam for update number `step`, counted from 1.
 
     The original adds epsilon to the second moment before its bias is corrected, torch afterwards;
     torch's epsilon divided by that correction is the same.
@@ -82,10 +75,7 @@ def adam_settings(step: int, pretrain: PretrainParams) -> dict[str, float]:
 def build_optimizer(
     parameters: Iterable[nn.Parameter], pretrain: PretrainParams
 ) -> torch.optim.Adam:
-    """Return Adam over the parameters that are trained.
-
-    Before every update its groups are given the values of `adam_settings`.
-    """
+    """Return Adam over the parameters that are trained; every update has its `adam_settings`."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     # Fused: one pass through memory, which is all that an update costs.
     return torch.optim.Adam(
@@ -95,8 +85,11 @@ def build_optimizer(
 
 def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
     """Return what a rank of pre-training computes with."""
-    objective = build_objective(job, recipe)
-    pretrain = recipe.pretrain
+    torch.manual_seed(recipe.run.seed)
+    model, pretrain = Vatt(recipe.model, recipe.clip, recipe.vocab_size), recipe.pretrain
+    if job.initial_weights is not None:
+        restore_weights(model, load_file(job.initial_weights))
+    objective = Objective(model, recipe.loss)
 
     shards = open_shards(recipe.launch, recipe.index_digest)
     reader = ClipReader(job.preprocess_dir, recipe.clip, shards)
@@ -113,8 +106,8 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
 
     # Both before ZeRO-3 takes the weights apart.
     drop_token_rate = recipe.model.drop_token_rate
-    require_memory(objective.model, recipe.clip, drop_token_rate, pretrain, recipe.launch)
-    costs = count_clip(objective.model, recipe.clip, drop_token_rate)
+    require_memory(model, recipe.clip, drop_token_rate, pretrain, recipe.launch)
+    costs = count_clip(model, recipe.clip, drop_token_rate)
     return Setup(
         objective=objective,
         parts=PARTS,
@@ -122,22 +115,11 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         settings=lambda step: [adam_settings(step, pretrain)],
         open_batches=open_batches,
         validation=Validation("health", measure, find_problems),
-        select_weights=_select_weights,
+        select_weights=lambda weights: {
+            name.removeprefix("model."): weight for name, weight in weights.items()
+        },
         cost=add_costs(costs.values()),
     )
-
-
-def build_objective(job: Job, recipe: PretrainRecipe) -> Objective:
-    """Return model and loss with the weights that training starts from."""
-    torch.manual_seed(recipe.run.seed)
-    model = Vatt(recipe.model, recipe.clip, recipe.vocab_size)
-    if job.initial_weights is not None:
-        restore_weights(model, load_file(job.initial_weights))
-    return Objective(model, recipe.loss)
-
-
-def _select_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("model."): weight for name, weight in weights.items()}
 
 
 def _open_validation(recipe: PretrainRecipe, reader: ClipReader) -> Iterator[Batch]:

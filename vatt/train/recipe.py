@@ -1,4 +1,8 @@
-"""What a training is: all that decides its result, and the job that its ranks are given."""
+"""What a training is: its recipe, which decides the result, and its job, which adds the paths.
+
+A run is named by its recipe and the code, so that one that was killed is found again, and nothing
+of an earlier run is taken up after a change.
+"""
 
 import hashlib
 from pathlib import Path
@@ -28,39 +32,43 @@ CODE = (
     *("params/data.py", "params/model.py", "params/training.py", "params/finetune.py"),
 )
 """What can change the numbers of a training: neither the launchers nor the stages."""
+_OF_ALL_TRAINING = {
+    *("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "max_bad_steps"),
+    "initial_weights",  # where they lie: the name of a run covers the weights themselves
+}
 NO_EFFECT: Any = {
-    "pretrain": {
-        *("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps"),
-        *("validate_every_steps", "validation_clips", "max_bad_steps"),
-        *("initial_weights", "word_vectors"),
-    },
-    "task": {
-        *("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "max_bad_steps"),
-        *("initial_weights", "compare_with_scratch"),
-    },
+    "pretrain": _OF_ALL_TRAINING | {"validate_every_steps", "validation_clips", "word_vectors"},
+    "task": _OF_ALL_TRAINING | {"compare_with_scratch"},
     "launch": {
         *("loader_workers", "shards_url", "shard_cache_gib", "ray_address"),
         *("launcher", "port", "supervision", "ssh", "slurm", "kubernetes"),
     },
+    "initial_digest": True,
 }
 """Parameters that may change between a killed run and the one that takes it up."""
 
 
-class PretrainRecipe(Section):
-    """What decides the result of pre-training, besides its first weights and the code."""
+class Recipe(Section):
+    """What decides the result of a training, besides its first weights and the code."""
 
-    kind: Literal["pretrain"] = "pretrain"
     run: RunParams
     clip: ClipParams
+    """What is read of a segment, as the training needs it; see `vatt.loading.tasks.TaskInput`."""
+    launch: LaunchParams
+    index_digest: str
+    """The digest of the corpus index, which stands for the version of the data."""
+
+
+class PretrainRecipe(Recipe):
+    """What decides the result of pre-training."""
+
+    kind: Literal["pretrain"] = "pretrain"
     model: ModelParams
     loss: LossParams
     pretrain: PretrainParams
-    launch: LaunchParams
     vocab_size: int
-    index_digest: str
-    """Of the index of the corpus: the version of the data."""
     tokenizer_digest: str
-    """Of its tokenizer: another vocabulary may have the same size."""
+    """The digest of the tokenizer's file: another vocabulary may have the same size."""
 
     @property
     def section(self) -> str:
@@ -69,26 +77,22 @@ class PretrainRecipe(Section):
 
     @property
     def training(self) -> TrainingParams:
-        """How long, and in which steps."""
+        """How long it trains, and in which steps."""
         return self.pretrain
 
 
-class FinetuneRecipe(Section):
-    """What decides the result of fine-tuning, besides its first weights and the code."""
+class FinetuneRecipe(Recipe):
+    """What decides the result of fine-tuning."""
 
     kind: Literal["finetune"] = "finetune"
-    run: RunParams
     task_name: TaskName
     task: TaskParams
-    clip: ClipParams
-    """Of the task: what is read of a segment; see `vatt.loading.tasks.TaskInput`."""
     network: NetworkParams
-    """With the rates of the schedule."""
+    """The network with the rates of the schedule."""
     classes: tuple[str, ...]
-    """Of the split train, sorted: what the logits stand for."""
-    launch: LaunchParams
-    index_digest: str
-    """Of the index of the corpus: the version of the data."""
+    """What the logits stand for: the labels of the split train, sorted."""
+    initial_digest: str | None = None
+    """The digest of the export that training starts from, if any; for the record."""
 
     @property
     def section(self) -> str:
@@ -97,7 +101,7 @@ class FinetuneRecipe(Section):
 
     @property
     def training(self) -> TrainingParams:
-        """How long, and in which steps."""
+        """How long it trains, and in which steps."""
         return self.task
 
     def take_schedule(self, schedule: ScheduleParams) -> Self:
@@ -110,14 +114,14 @@ class FinetuneRecipe(Section):
 
 
 class Job(Section):
-    """All that a rank must know; travels to the processes of torchrun as a JSON file."""
+    """All that a rank must know; it travels to other processes as a JSON file."""
 
     recipe: Annotated[PretrainRecipe | FinetuneRecipe, Field(discriminator="kind")]
     initial_weights: Path | None
     """The safetensors file to start from, None for random weights."""
     preprocess_dir: Path
     directory: Path
-    """The folder of this run: checkpoints, speed log, and at the end the weights."""
+    """The folder of this run: checkpoints, logs, and at the end the weights."""
     curve_path: Path
 
     @property
@@ -127,15 +131,14 @@ class Job(Section):
 
     @property
     def validations_path(self) -> Path:
-        """Where the first rank writes each measurement of fine-tuning on the split validation: a line of JSON."""
+        """Where the first rank of fine-tuning writes what it measures, a line of JSON each time."""
         return self.directory / "validation.jsonl"
 
 
 def name_run(recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None) -> str:
     """Return the name of a run's folder, another one whenever its result may be another one.
 
-    It covers the recipe, the first weights, torch and the code of parameters, loader, model, loss
-    and training, so that after a change of any of them nothing of an earlier run is taken up.
+    It covers the recipe but for NO_EFFECT, the first weights, torch and CODE.
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(recipe.model_dump_json(exclude=NO_EFFECT).encode())

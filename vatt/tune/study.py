@@ -8,55 +8,37 @@ An attempt goes on from the checkpoints of those before it.
 import contextlib
 import shutil
 import uuid
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import optuna
-from optuna.exceptions import (
-    DuplicatedStudyError,
-    ExperimentalWarning,
-    UpdateFinishedTrialError,
-)
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vatt.core.files import atomic_path
-from vatt.tune.storage import hold, open_storage, told_plainly, try_lock
-from vatt.tune.trials import Plan, choose
+from vatt.tune.plan import Plan, choose
+from vatt.tune.storage import explaining_storage_errors, hold, open_storage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-Attempts = dict[int, list[FrozenTrial]]
-TRIAL = "trial-"
-NUMBER, PLACE, IDENTITY = "trial", "place", "identity"
-"""What the storage keeps of an attempt: its trial, and on which machine; and of a study."""
+NUMBER, MACHINE, IDENTITY = "trial", "place", "identity"
+"""What the storage keeps of an attempt, its trial and its machine; and of a study, its identity."""
 
 
 @dataclass
 class Claim:
-    """The right to work on a trial, which ends with the process.
-
-    trial: its schedule as it is stored, in memory; what it is told decides whether it is given up.
-    """
+    """The right to work on a trial, which ends with the process or when `lock` is closed."""
 
     number: int
     trial: Trial
+    """The trial in memory, with its schedule as it is stored; the values that are reported to it
+    decide whether it is given up."""
     directory: Path
     attempt_id: int
     lock: TextIOWrapper
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.lock.close()
 
 
 class Study:
@@ -64,154 +46,127 @@ class Study:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self._folder = plan, folder
-        self.directory = folder / plan.name
-        self._storage = open_storage(plan.tune, folder)
-        self._create()
-        self._id = self._storage.get_study_id_from_name(plan.name)
-        self._storage.set_study_user_attr(self._id, IDENTITY, plan.identity)
-        self._optuna_study = optuna.load_study(study_name=plan.name, storage=self._storage)
-        self._place = _identify(folder)
-
-    def close(self) -> None:
-        """Close all connections to the storage."""
-        self._storage.engine.dispose()
+        self.storage = open_storage(plan.tune, folder)
+        with contextlib.suppress(DuplicatedStudyError):
+            self.storage.create_new_study([StudyDirection.MAXIMIZE], plan.name)
+        self._id = self.storage.get_study_id_from_name(plan.name)
+        self.storage.set_study_user_attr(self._id, IDENTITY, plan.identity)
+        self._optuna_study = optuna.load_study(study_name=plan.name, storage=self.storage)
+        self._machine = _identify_machine(folder)
 
     def list_finished(self) -> dict[int, FrozenTrial]:
         """Return the finished trials of the plan, in their order."""
-        trials = _choose_sound(self._read_attempts())
-        return {
-            number: trials[number]
-            for number in range(self.plan.tune.num_trials)
-            if number in trials and trials[number].state in FINISHED
-        }
+        attempts = self.read_attempts()
+        rows = {n: _find_counting(attempts.get(n, ())) for n in range(self.plan.tune.num_trials)}
+        return {number: row for number, row in rows.items() if row and row.state in FINISHED}
 
     def claim(self) -> Claim | None:
-        """Take up the first trial that may begin and that nobody works on; None if there is none."""
+        """Take up the first trial that may begin and that nobody works on; None: there is none."""
+        num_trials, num_parallel = self.plan.tune.num_trials, self.plan.tune.num_parallel
         with hold(self._folder / "claim.lock"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                fail_stale_trials(self._optuna_study)
-            for number in self._list_ready():
-                directory = self._place_trial(number)
-                lock = try_lock(directory.with_suffix(".lock"))
-                if lock is not None:
-                    claim = self._begin(number, directory, lock)
-                    if claim is not None:
+            fail_stale_trials(self._optuna_study)
+            finished = self.list_finished()
+            first = next((n for n in range(num_trials) if n not in finished), num_trials)
+            # Trials behind these must know results that are not there yet.
+            for number in range(first, min(first + num_parallel, num_trials)):
+                if number in finished:
+                    continue
+                with contextlib.suppress(BlockingIOError):  # another worker is at it
+                    lock = hold(self._find_directory(number).with_suffix(".lock"), waits=False)
+                    if (claim := self._begin(number, lock)) is not None:
                         return claim
                     lock.close()
         return None
 
-    def beat(self, claim: Claim) -> None:
-        """Say that somebody works on a trial."""
-        self._storage.record_heartbeat(claim.attempt_id)
-
     def report(self, claim: Claim, step: int, value: float) -> None:
-        """Store the value of a trial after a step.
+        """Store the value of a trial after a step; `claim.trial` then knows whether to go on.
 
         Raises:
             UpdateFinishedTrialError: the attempt was given up meanwhile: it seemed dead.
         """
-        self._storage.set_trial_intermediate_value(claim.attempt_id, step, value)
+        self.storage.set_trial_intermediate_value(claim.attempt_id, step, value)
+        claim.trial.report(value, step)
 
     def finish(self, claim: Claim, state: TrialState, value: float | None = None) -> None:
         """Store how a trial ended, and remove its checkpoints.
 
         Raises:
-            UpdateFinishedTrialError: as of `report`.
+            UpdateFinishedTrialError: see `report`.
         """
         with hold(self._folder / "claim.lock"):  # SQLite does not compare and set in one step
             values = None if value is None else [value]
-            self._storage.set_trial_state_values(claim.attempt_id, state, values)
+            self.storage.set_trial_state_values(claim.attempt_id, state, values)
         shutil.rmtree(claim.directory, ignore_errors=True)
 
     def tidy(self) -> None:
         """Remove what is not needed any more: folders and attempts beside finished trials.
 
-        Also the folders that other studies of the task were left with, where nobody trains; they are
-        begun anew if such a study goes on.
+        So are the folders that other studies of the task were left with, where nobody trains; they
+        are begun anew if such a study goes on.
         """
         with hold(self._folder / "claim.lock"):
-            for number, attempts in self._read_attempts().items():
+            for number, attempts in self.read_attempts().items():
                 if not any(row.state in FINISHED for row in attempts):
                     continue
                 for row in attempts:
                     if row.state == TrialState.WAITING:
                         with contextlib.suppress(UpdateFinishedTrialError):  # another was faster
                             self._fail(row)
-                shutil.rmtree(self._place_trial(number), ignore_errors=True)
-            for directory in self._folder.glob(f"{self.plan.task}-*/{TRIAL}*[0-9]"):
-                if directory.parent != self.directory:
-                    _remove_left(directory)
+                shutil.rmtree(self._find_directory(number), ignore_errors=True)
+            for directory in self._folder.glob(f"{self.plan.task}-*/trial-*[0-9]"):
+                lock_path = directory.with_suffix(".lock")
+                if directory.parent.name != self.plan.name:
+                    with contextlib.suppress(BlockingIOError), hold(lock_path, waits=False):
+                        shutil.rmtree(directory, ignore_errors=True)
 
-    def read_others(self) -> dict[str, str]:
-        """Return name and identity of the other studies of the task, the newest last."""
-        summaries = optuna.get_all_study_summaries(self._storage)
-        begun = [summary for summary in summaries if summary.datetime_start is not None]
-        return {
-            summary.study_name: summary.user_attrs[IDENTITY]
-            for summary in sorted(begun, key=lambda summary: str(summary.datetime_start))
+    def find_other(self) -> tuple[str, str] | None:
+        """Return name and identity of the newest other study of the task, None if there is none."""
+        others = [
+            (str(summary.datetime_start), summary.study_name, summary.user_attrs[IDENTITY])
+            for summary in optuna.get_all_study_summaries(self.storage)
             if summary.study_name.startswith(f"{self.plan.task}-")
             and summary.study_name != self.plan.name
+            and summary.datetime_start is not None
             and IDENTITY in summary.user_attrs
-        }
+        ]
+        return max(others)[1:] if others else None
 
-    def _place_trial(self, number: int) -> Path:
-        return self.directory / f"{TRIAL}{number:04d}"
+    def _find_directory(self, number: int) -> Path:
+        return self._folder / self.plan.name / f"trial-{number:04d}"
 
-    def _create(self) -> None:
-        with contextlib.suppress(DuplicatedStudyError):
-            self._storage.create_new_study([StudyDirection.MAXIMIZE], self.plan.name)
-
-    def _read_attempts(self) -> Attempts:
+    def read_attempts(self) -> dict[int, list[FrozenTrial]]:
         """Return all attempts at each trial, in their order."""
-        found: Attempts = {}
+        found: dict[int, list[FrozenTrial]] = {}
         for row in self._optuna_study.get_trials(deepcopy=False):
-            if NUMBER in row.user_attrs:  # else somebody else's, as of the dashboard
+            if NUMBER in row.user_attrs:  # else it is somebody else's, such as the dashboard's
                 found.setdefault(row.user_attrs[NUMBER], []).append(row)
         return found
 
-    def _list_ready(self) -> Sequence[int]:
-        """Return the unfinished trials that know all that they are to know."""
-        num_trials, finished = self.plan.tune.num_trials, self.list_finished()
-        unfinished = [number for number in range(num_trials) if number not in finished]
-        if not unfinished:
-            return []
-        end = unfinished[0] + self.plan.tune.num_parallel
-        return [number for number in unfinished if number < end]
-
-    def _begin(self, number: int, directory: Path, lock: TextIOWrapper) -> Claim | None:
+    def _begin(self, number: int, lock: TextIOWrapper) -> Claim | None:
         """Start an attempt at a trial whose lock is held; None if that is not possible now."""
-        attempts = self._read_attempts()
+        attempts = self.read_attempts()
         if any(earlier not in attempts for earlier in range(number)):
             return None  # one before it is being taken up
-        row = _choose_sound(attempts).get(number)
+        row = _find_counting(attempts.get(number, ()))
         if row is not None and row.state == TrialState.RUNNING:
-            if row.user_attrs.get(PLACE) != self._place:
+            if row.user_attrs.get(MACHINE) != self._machine:
                 return None  # another machine works on it
             # A worker of this machine did, and the lock is free: it is dead.
             self._fail(row)
             row = None
-        known = _take_known(attempts, number)
+        known = {n: _find_counting(attempts[n]) or attempts[n][0] for n in range(number)}
         if row is None:
-            begun = attempts[number][0].params if number in attempts else None
-            self._add(number, choose(self.plan, number, known, begun))
-            row = _choose_sound(self._read_attempts())[number]  # another's, if that was faster
-        trial = choose(self.plan, number, known, row.params)
-        attempt_id = self._find_id(row)
-        if not self._start(attempt_id):
-            return None
-        return Claim(number, trial, directory, attempt_id, lock)
-
-    def _start(self, attempt_id: int) -> bool:
-        """Start a waiting attempt; return whether nobody else was faster."""
-        self._storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
-        try:
-            if not self._storage.set_trial_state_values(attempt_id, TrialState.RUNNING):
-                return False
-        except UpdateFinishedTrialError:  # another machine has even finished it
-            return False
-        self._storage.set_trial_user_attr(attempt_id, PLACE, self._place)
-        return True
+            stored = attempts[number][0].params if number in attempts else None
+            self._add(number, choose(self.plan, number, known, stored))
+            row = _find_counting(self.read_attempts()[number])  # another's, if that was faster
+            assert row is not None
+        trial, attempt_id = choose(self.plan, number, known, row.params), self._find_id(row)
+        self.storage.record_heartbeat(attempt_id)  # first: without one it would never be stale
+        with contextlib.suppress(UpdateFinishedTrialError):  # another machine has even finished it
+            if self.storage.set_trial_state_values(attempt_id, TrialState.RUNNING):
+                self.storage.set_trial_user_attr(attempt_id, MACHINE, self._machine)
+                return Claim(number, trial, self._find_directory(number), attempt_id, lock)
+        return None
 
     def _add(self, number: int, trial: Trial) -> None:
         """Add an attempt at a trial, for anybody to start."""
@@ -225,52 +180,32 @@ class Study:
         )
 
     def _fail(self, row: FrozenTrial) -> None:
-        self._storage.set_trial_state_values(self._find_id(row), TrialState.FAIL)
+        self.storage.set_trial_state_values(self._find_id(row), TrialState.FAIL)
 
     def _find_id(self, row: FrozenTrial) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
 
 
-def read_results(plan: Plan, folder: Path) -> dict[int, FrozenTrial]:
-    """Return the finished trials of a study, after what they have left is removed.
+@contextlib.contextmanager
+def open_study(plan: Plan, folder: Path) -> Iterator[Study]:
+    """Open a study whose storage exists, and close its connections at the end.
 
     Raises:
         StageError: the storage cannot be used.
     """
-    with told_plainly(plan.tune, folder):
+    with explaining_storage_errors(plan.tune, folder):
         study = Study(plan, folder)
-        study.tidy()
-        trials = study.list_finished()
-        study.close()
-    return trials
+        yield study
+        study.storage.engine.dispose()
 
 
-def _choose_sound(attempts: Attempts) -> dict[int, FrozenTrial]:
-    """Return the attempt that counts of each trial that has one."""
-    return {
-        number: sound[0]
-        for number, rows in attempts.items()
-        if (sound := [row for row in rows if row.state != TrialState.FAIL])
-    }
+def _find_counting(attempts: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the attempt at a trial that counts, if there is one."""
+    return next((row for row in attempts if row.state != TrialState.FAIL), None)
 
 
-def _take_known(attempts: Attempts, number: int) -> dict[int, FrozenTrial]:
-    """Return an attempt at each trial before a trial: the one that counts, if there is one."""
-    first = {earlier: attempts[earlier][0] for earlier in range(number)}
-    sound = _choose_sound(attempts)
-    return {earlier: sound.get(earlier, row) for earlier, row in first.items()}
-
-
-def _remove_left(directory: Path) -> None:
-    """Remove the folder of a trial that nobody works on."""
-    lock = try_lock(directory.with_suffix(".lock"))
-    if lock is not None:
-        shutil.rmtree(directory, ignore_errors=True)
-        lock.close()
-
-
-def _identify(folder: Path) -> str:
-    """Return the name of this machine's folder, made up once."""
+def _identify_machine(folder: Path) -> str:
+    """Return the name of this machine, made up once and kept in the folder of all studies."""
     path = folder / "place"
     with hold(folder / "place.lock"):
         if not path.exists():
