@@ -1,5 +1,6 @@
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,14 @@ def memory(tmp_path: Path) -> DigestMemory:
     return DigestMemory(tmp_path / "digests", tmp_path / "files")
 
 
-def test_a_digest_is_known_until_the_file_changes(memory: DigestMemory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda path: write(path, b"another"), lambda path: os.utime(path, (1, 1))],
+    ids=["content of the same length", "time"],
+)
+def test_a_digest_is_known_until_the_file_changes(
+    memory: DigestMemory, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     assert memory.recall("a") is None
     found = read_digest(tmp_path / "files", "a")
     assert found.digest == hashlib.blake2b(b"content", digest_size=16).hexdigest()
@@ -29,13 +37,7 @@ def test_a_digest_is_known_until_the_file_changes(memory: DigestMemory, tmp_path
     memory.close()
     memory = DigestMemory(tmp_path / "digests", tmp_path / "files")
     assert memory.recall("a") == found.digest
-    write(tmp_path / "files" / "a", b"another")  # of the same length
-    assert memory.recall("a") is None
-
-
-def test_a_file_of_another_time_is_read_again(memory: DigestMemory, tmp_path: Path) -> None:
-    memory.learn(read_digest(tmp_path / "files", "a"))
-    os.utime(tmp_path / "files" / "a", (1, 1))
+    change(tmp_path / "files" / "a")
     assert memory.recall("a") is None
 
 

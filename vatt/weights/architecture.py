@@ -165,7 +165,7 @@ def _describe(
             frame_size_px=height,
             num_samples=length if is_waveform else length * HOP,
             num_tokens=options.num_tokens,
-            num_candidates=5,
+            num_candidates=5,  # the paper's neighbouring captions, which only training needs
         ),
         model=model,
         frame_rate_hz=options.frame_rate_hz or PRETRAINING_RATE_HZ,

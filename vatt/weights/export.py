@@ -101,6 +101,7 @@ def save_export(
     with atomic_path(path) as folder:
         folder.mkdir()
         save_weights(model, folder / WEIGHTS)
+        # Unsorted, so that the sections stand in the order of the fields.
         content = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
         (folder / PARAMS).write_text(content, encoding="utf-8")
         if isinstance(params, ExportedParams) and params.tokenizer and tokenizer_path:
@@ -126,6 +127,7 @@ def build_untrained(params: AnyParams) -> Vatt | Network:
     A model for pre-training gets the random weights that its training began with, from
     `params.seed`; a classifier those of seed 0.
     """
+    # Loading a model must not change the random numbers that the caller draws next.
     with torch.random.fork_rng(devices=[]):
         if isinstance(params, ExportedClassifierParams):
             torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """The command `python -m vatt import-tf CHECKPOINT OUT`: TensorFlow weights to an export."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,26 +67,25 @@ def import_checkpoint(checkpoint: Path, out: Path, options: ImportOptions) -> li
         StageError: `out` exists or cannot be written, the checkpoint is damaged or of another
             model, or the vocabulary does not fit; the message names files and tensors.
     """
-    try:
+    with _name_unwritable(out):
         if out.exists():
             raise StageError(f"{out}: exists already; name a new folder, or remove it")
-        bundle = TensorBundle(checkpoint)
-        texts = {name: _explain_omission(name, entry) for name, entry in bundle.entries.items()}
-        weights = {name: entry for name, entry in bundle.entries.items() if not texts[name]}
-        try:
-            shapes = {name: entry.shape for name, entry in weights.items()}
-            params = read_architecture(shapes, options)
-            with torch.device("meta"):  # names and shapes only
-                model = build_untrained(params)
-            sources = find_originals(collect_weights(model), weights)
-            _check_tensors(collect_weights(model), sources, weights)
-        except StageError as error:
-            raise StageError(f"{checkpoint}: {error}") from error
-        _check_vocabulary(params, options.vocabulary)
-        model.load_state_dict(lay_out_weights(sources, bundle), strict=False, assign=True)
+    bundle = TensorBundle(checkpoint)
+    texts = {name: _explain_omission(name, entry) for name, entry in bundle.entries.items()}
+    weights = {name: entry for name, entry in bundle.entries.items() if not texts[name]}
+    try:
+        params = read_architecture({name: entry.shape for name, entry in weights.items()}, options)
+        with torch.device("meta"):  # names and shapes only
+            model = build_untrained(params)
+        sources = find_originals(collect_weights(model), weights)
+        _check_tensors(collect_weights(model), sources, weights)
+    except StageError as error:
+        raise StageError(f"{checkpoint}: {error}") from error
+    _check_vocabulary(params, options.vocabulary)
+    # Assigned, because tensors on the device meta have no memory to copy to.
+    model.load_state_dict(lay_out_weights(sources, bundle), strict=False, assign=True)
+    with _name_unwritable(out):
         save_export(out, model, params, options.vocabulary)
-    except (OSError, SafetensorError) as error:
-        raise StageError(f"{out}: cannot be written: {error}") from error
     for name, keys in sources.items():
         row = 0
         for key in keys:
@@ -93,6 +93,14 @@ def import_checkpoint(checkpoint: Path, out: Path, options: ImportOptions) -> li
             texts[key] = f"{name}[{row}:{row + num_rows}]" if len(keys) > 1 else name
             row += num_rows
     return [Fate(name, entry.shape, texts[name]) for name, entry in bundle.entries.items()]
+
+
+@contextmanager
+def _name_unwritable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StageError(f"{out}: cannot be written: {error}") from error
 
 
 def _explain_omission(name: str, entry: TensorEntry) -> str:

@@ -50,7 +50,6 @@ MAY_DIFFER = {
 }
 """Parameters that the run which the weights come from may have had otherwise: they change training,
 or only the lengths of position tables."""
-POSITIONS = ".positions.tables."
 TENSOR_WIDTH, SKETCH_WIDTH, ATTENTION_LAYERS = 32, 1024, 2
 """Of fusions: the width of a feature before the outer product, the width of the sketch, the number
 of layers behind the towers."""
@@ -208,7 +207,7 @@ def _stretch_positions(
     """Return `weights` with position tables as long as those `expected`, on the same spline."""
     stretched = dict(weights)
     for name, table in weights.items():
-        if POSITIONS in name and name in expected and len(table) != len(expected[name]):
+        if ".positions.tables." in name and name in expected and len(table) != len(expected[name]):
             spline = spline_matrix(len(table), len(expected[name]))  # in float64
             stretched[name] = (spline @ table.double()).to(table.dtype)
     return stretched
@@ -236,7 +235,7 @@ def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, Tow
             grid=(1,) * len(patch),
             post_projection_width=model.post_projection_width if model.shared_encoder else None,
             dropout_rate=model.dropout_rate,
-            drop_token_rate=0,
+            drop_token_rate=0,  # `apply_rates` sets that of the task
         )
         for modality, kind, size, patch in (
             ("video", "video", model.video_size, model.video_patch),

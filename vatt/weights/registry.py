@@ -149,7 +149,7 @@ def settle_champion(registry_dir: Path = REGISTRY_DIR) -> None:
     waiting, settled = registry_dir / NEXT, registry_dir / CHAMPION
     if waiting.is_dir():
         if settled.is_dir():
-            shutil.rmtree(settled)
+            shutil.rmtree(settled)  # the waiting one counts already
         waiting.rename(settled)
 
 

@@ -172,6 +172,7 @@ def _read_entry(content: bytes, num_shards: int) -> TensorEntry:
     if entry.shard >= num_shards:
         raise ValueError(f"it lies in shard {entry.shard} of {num_shards}")
     if not (entry.dtype is None or entry.dtype == object or entry.is_sliced):
+        # Of Python's numbers, which do not overflow where sizes are damaged.
         expected = int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize
         if expected != entry.num_bytes:
             raise ValueError(f"{entry.dtype} {entry.shape} in {entry.num_bytes} bytes")
