@@ -56,7 +56,7 @@ def build_model(params: ModelParams) -> Vatt:
 
 
 def count_step(model: Vatt) -> tuple[int, int]:
-    """Return the FLOPs of a forward pass and of the backward pass after it, as torch counts them."""
+    """Return what torch counts in a forward pass and in the backward pass after it."""
     batch = Batch(
         video=torch.randn(NUM_CLIPS, 4, 24, 24, 3).clamp(-1, 1),
         audio=torch.rand(NUM_CLIPS, CLIP.num_samples),

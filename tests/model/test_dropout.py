@@ -69,7 +69,7 @@ def replace_weight(layer: nn.Module, fill: Callable[[Tensor], object]) -> None:
 
 
 def test_embedding_but_not_agg() -> None:
-    patches, positions = AudioPatches(5, WIDTH), Positions((NUM_TOKENS,), WIDTH)
+    patches, positions = AudioPatches((5,), WIDTH), Positions((NUM_TOKENS,), WIDTH)
     stem = Stem(patches, positions, DropToken(0.0, "clip"), RATE).eval()
     audio = torch.randn(NUM_CLIPS, 5 * NUM_TOKENS)
     assert_dropped(stem, lambda: stem(audio).tokens[:, 1:])

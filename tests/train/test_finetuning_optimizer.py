@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.networks import AUDIO_VISUAL
-from tests.model.test_parity_classifier import VIDEO
+from tests.model.networks import AUDIO_VISUAL, VIDEO
 from tests.train.tasks import TASK, change
 from vatt.model.classifier import build_network
 from vatt.params import TaskParams

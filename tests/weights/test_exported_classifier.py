@@ -9,8 +9,7 @@ import yaml
 from torch import Tensor
 
 import vatt
-from tests.model.networks import AUDIO_VISUAL
-from tests.model.test_parity_classifier import SPECTROGRAM, VIDEO
+from tests.model.networks import AUDIO_VISUAL, SPECTROGRAM, VIDEO
 from tests.train.tasks import TASK
 from vatt.core.errors import StageError
 from vatt.model.classifier import Classifier, ClassifierParams, build_network

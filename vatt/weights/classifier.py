@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.model.classifier import Network, NetworkParams, TowerParams, build_network, list_towers
+from vatt.model.classifier import Network, NetworkParams, build_network, list_towers
 from vatt.model.spectrogram import HOP, NUM_BANDS, count_frames
-from vatt.model.towers import restore_weights
+from vatt.model.towers import TowerParams, restore_weights
 from vatt.params import ClipParams, Section, TaskName, TaskParams
 from vatt.weights.export import (
     CLASSIFIER_SECTION,

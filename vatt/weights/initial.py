@@ -21,7 +21,6 @@ from vatt.loading.labelled import MODALITIES
 from vatt.model.classifier import (
     AudioVisualParams,
     ClassifierParams,
-    TowerParams,
     apply_rates,
     build_network,
     list_towers,
@@ -29,7 +28,13 @@ from vatt.model.classifier import (
 from vatt.model.fusion import FusionParams
 from vatt.model.spectrogram import NUM_BANDS, count_frames
 from vatt.model.stem import spline_matrix
-from vatt.model.towers import Tower, collect_weights, restore_weights
+from vatt.model.towers import (
+    Tower,
+    TowerParams,
+    collect_weights,
+    describe_towers,
+    restore_weights,
+)
 from vatt.model.vatt import Vatt
 from vatt.params import PRETRAINED, ClipParams, ModelParams, Section, TaskName, TaskParams
 from vatt.weights.classifier import (
@@ -210,7 +215,7 @@ def describe_classifier(
         shared = isinstance(found.classifier, AudioVisualParams) and found.classifier.shared_encoder
     else:
         model = model if found is None else found.model
-        towers, shared = _list_towers_of(model), model.shared_encoder
+        towers, shared = describe_towers(model), model.shared_encoder
     missing = [name for name in MODALITIES[demand.task_name] if name not in towers]
     if missing:
         raise StageError(
@@ -281,32 +286,6 @@ def _fill(tower: Tower, weights: Mapping[str, Tensor], name: str) -> None:
             + "; ".join(misfits[:3])
         )
     tower.load_state_dict(fitted)
-
-
-def _list_towers_of(model: ModelParams) -> dict[str, TowerParams]:
-    """Return the towers of a model for pre-training, for clips of one patch."""
-    post_projection_width = model.post_projection_width if model.shared_encoder else None
-    is_waveform = model.audio_input == "waveform"
-    patches = {
-        "video": ("video", model.video_size, model.video_patch),
-        "audio": (
-            model.audio_input,
-            model.audio_size,
-            (model.audio_patch,) if is_waveform else model.spectrogram_patch,
-        ),
-    }
-    return {
-        modality: TowerParams(
-            input=kind,
-            size=size,
-            patch=patch,
-            grid=(1,) * len(patch),
-            post_projection_width=post_projection_width,
-            dropout_rate=model.dropout_rate,
-            drop_token_rate=0,
-        )
-        for modality, (kind, size, patch) in patches.items()
-    }
 
 
 def _fit(tower: TowerParams, demand: Demand) -> TowerParams:
