@@ -22,10 +22,11 @@ def test_state_of_two_ranks_by_zero_stage() -> None:
 
 
 LONG = CLIP.model_copy(update={"num_frames": 8, "frame_size_px": 32, "num_samples": 8192})
-"""With sequences so long that what the formula leaves out is small."""
+"""A clip with sequences so long that what the formula leaves out is small."""
+LINEAR = MODEL.model_copy(update={"text_style": "linear"})
 
 
-@pytest.mark.parametrize("params", [MODEL, SHARED_MODEL])
+@pytest.mark.parametrize("params", [MODEL, SHARED_MODEL, LINEAR])
 def test_activations_are_what_autograd_keeps(params: ModelParams) -> None:
     """Counted as the difference of some clips, so that what is there once does not count."""
     model = Vatt(params, LONG, VOCAB_SIZE).train()

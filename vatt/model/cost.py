@@ -61,23 +61,18 @@ def add_costs(parts: Iterable[Numbers]) -> Numbers:
 
 def count_weights(model: Vatt) -> dict[str, Weights]:
     """Return the weights of each part; what is shared is counted once, under a name of its own."""
-    heads = (model.video_projection, model.audio_projection, model.text_projection)
-    parts: dict[str, nn.Module] = {
-        "video": model.video,
-        "audio": model.audio,
-        "text": model.text,
-        "projections": nn.ModuleList(heads),
-    }
+    heads = nn.ModuleList([model.video_projection, model.audio_projection, model.text_projection])
+    parts: dict[str, nn.Module] = {"video": model.video, "audio": model.audio, "text": model.text}
+    parts["projections"] = heads
     if model.audio.encoder is model.video.encoder:
         parts = {"shared encoder": model.video.encoder, **parts}
-    seen: set[int] = set()
+    seen: set[nn.Parameter] = set()
     counts = {}
     for name, part in parts.items():
-        weights = [weight for weight in part.parameters() if id(weight) not in seen]
-        seen.update(map(id, weights))
-        trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
-        frozen = sum(weight.numel() for weight in weights) - trainable
-        counts[name] = Weights(trainable, frozen)
+        own = set(part.parameters()) - seen
+        seen |= own
+        trainable = sum(weight.numel() for weight in own if weight.requires_grad)
+        counts[name] = Weights(trainable, sum(weight.numel() for weight in own) - trainable)
     return counts
 
 
@@ -89,7 +84,7 @@ def count_clip(model: Vatt, clip: ClipParams, drop_token_rate: float) -> dict[st
     """
     video = count_signal_tower(model.video, clip, drop_token_rate)
     audio = count_signal_tower(model.audio, clip, drop_token_rate)
-    caption = (_count_text(model.text, clip.num_tokens), count_head(model.text_projection))
+    caption = _count_text(model.text, clip.num_tokens), count_head(model.text_projection)
     return {
         "video": add_costs([video, count_head(model.video_projection)]),
         "audio": add_costs([audio, count_head(model.audio_projection)]),

@@ -109,7 +109,7 @@ class Projections(NamedTuple):
     """
 
     video: nn.Module
-    """From (B, D) to (B, E), beside audio, and (B, F), beside text; in one space the same tensor."""
+    """From (B, D) to (B, E), beside audio, and (B, F), beside text: the same in one space."""
     audio: nn.Module
     """From (B, D) to (B, E)."""
     text: nn.Module

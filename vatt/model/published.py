@@ -92,19 +92,16 @@ class Flops(NamedTuple):
 
 def compare_sizes() -> Iterator[Size]:
     """Yield each published number of weights beside ours."""
+    note = f"with the classifier of {NUM_CLASSES} classes"
     for size, paper in TOWERS.items():
-        yield Size(
-            f"{size.capitalize()} video tower",
-            paper,
-            sum(map(_count_trained, _build_classifier(size, 32, 224))),
-            f"with the classifier of {NUM_CLASSES} classes",
-        )
+        ours = sum(map(_count_trained, _build_classifier(size, 32, 224)))
+        yield Size(f"{size.capitalize()} video tower", paper, ours, note)
     text = build_paper_network("medium").text
     note = "not reproduced; the paper does not say with which head"
     yield Size("Small text tower", TEXT_TOWER, _count_trained(text), note)
+    note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
     for name, (size, paper) in NETWORKS.items():
         ours = _count_trained(build_paper_network(size))
-        note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
         yield Size(f"{name} network", paper, ours, note)
 
 

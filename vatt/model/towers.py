@@ -5,6 +5,7 @@ says what they are in pre-training. In VATT-MA towers share one encoder, which `
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
@@ -129,17 +130,22 @@ def encode(
 
 def describe_towers(params: ModelParams) -> dict[str, TowerParams]:
     """Return the video and the audio tower of pre-training, for clips of one patch: see `fit`."""
-    audio_patches = {"waveform": (params.audio_patch,), "spectrogram": params.spectrogram_patch}
-    shared = {
-        "post_projection_width": params.post_projection_width if params.shared_encoder else None,
-        "dropout_rate": params.dropout_rate,
-        "drop_token_rate": params.drop_token_rate,
-    }
+    is_waveform = params.audio_input == "waveform"
+    audio_patch = (params.audio_patch,) if is_waveform else params.spectrogram_patch
+    post_projection_width = params.post_projection_width if params.shared_encoder else None
     return {
-        modality: TowerParams(input=kind, size=size, patch=patch, grid=(1,) * len(patch), **shared)
+        modality: TowerParams(
+            input=kind,
+            size=size,
+            patch=patch,
+            grid=(1,) * len(patch),
+            post_projection_width=post_projection_width,
+            dropout_rate=params.dropout_rate,
+            drop_token_rate=params.drop_token_rate,
+        )
         for modality, kind, size, patch in (
             ("video", "video", params.video_size, params.video_patch),
-            ("audio", params.audio_input, params.audio_size, audio_patches[params.audio_input]),
+            ("audio", params.audio_input, params.audio_size, audio_patch),
         )
     }
 
@@ -158,28 +164,19 @@ def build_tower(
         patches.takes_spectrograms = pretrains is None
     positions = Positions(params.grid, params.size.width, first_axis_fastest=is_spectrogram)
 
-    def build_encoder() -> Encoder:
-        style = UNBIASED if is_spectrogram else STANDARD
-        return shared_encoder or Encoder(params.size, params.dropout_rate, style)
-
+    style = UNBIASED if is_spectrogram else STANDARD
+    build_encoder = partial(Encoder, params.size, params.dropout_rate, style)
     # A seed must go on to give the weights that it gave: pre-training has always drawn the encoder
     # before the rest of the stem, a classifier after it.
-    encoder = build_encoder() if pretrains else None
-    stem = Stem(
-        patches,
-        positions,
-        DropToken(params.drop_token_rate, pretrains or "batch"),
-        params.dropout_rate,
-        pre_projects=params.post_projection_width is not None,
-    )
+    encoder = shared_encoder or (build_encoder() if pretrains else None)
+    drop_token = DropToken(params.drop_token_rate, pretrains or "batch")
+    is_agnostic = params.post_projection_width is not None
+    stem = Stem(patches, positions, drop_token, params.dropout_rate, pre_projects=is_agnostic)
     return Tower(stem, encoder or build_encoder(), params.post_projection_width)
 
 
 def build_text_tower(
-    params: ModelParams,
-    clip: ClipParams,
-    vocab_size: int,
-    shared_encoder: Encoder | None = None,
+    params: ModelParams, clip: ClipParams, vocab_size: int, shared_encoder: Encoder | None = None
 ) -> Tower | LinearText:
     """Return the text tower, with its own or the shared encoder."""
     words = Words(vocab_size, params.word_width)
@@ -189,17 +186,14 @@ def build_text_tower(
         return LinearText(words)
     if params.text_style == "t5":
         bias = RelativeBias(params.text_buckets, params.text_max_distance, size.num_heads)
-        stem = T5Stem(words, size.width, bias, params.dropout_rate)
-        return Tower(stem, Encoder(size, params.dropout_rate, T5))
+        t5_stem = T5Stem(words, size.width, bias, params.dropout_rate)
+        return Tower(t5_stem, Encoder(size, params.dropout_rate, T5))
     is_shared = shared_encoder is not None
     projection = Dense(params.word_width, size.width, bias=is_shared)
     positions = Positions((clip.num_tokens,), size.width)
     encoder = shared_encoder or Encoder(size, params.dropout_rate)
-    return Tower(
-        BertStem(words, positions, projection, params.dropout_rate),
-        encoder,
-        params.post_projection_width if is_shared else None,
-    )
+    stem = BertStem(words, positions, projection, params.dropout_rate)
+    return Tower(stem, encoder, params.post_projection_width if is_shared else None)
 
 
 def collect_weights(module: nn.Module) -> dict[str, Tensor]:
