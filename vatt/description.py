@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
     clip: Cost
     """One clip with its captions, through all towers, at the configured drop rate."""
     step_flops: int
-    """Forward and backward of a batch, recomputed activations included."""
+    """The forward and backward pass of a batch, recomputed activations included."""
     run_flops: int
     gpu_days: float
     """On GPUs with `PEAK_FLOPS`, at `UTILISATION`."""
@@ -109,10 +109,9 @@ def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iter
     sizes = (params.video_size, params.audio_size, params.text_size)
     rows = []
     for name, size in zip(inputs, sizes, strict=True):
-        numbers = [size.num_layers, size.width, size.mlp_width, size.num_heads]
-        cells = [f"{number:,}" for number in numbers]
-        if name == "text" and params.text_style == "linear":
-            cells = ["-"] * len(numbers)
+        numbers = size.num_layers, size.width, size.mlp_width, size.num_heads
+        is_linear = name == "text" and params.text_style == "linear"
+        cells = ["-" if is_linear else f"{number:,}" for number in numbers]
         tokens = (f"{whole[name].num_tokens:,}", f"{kept[name].num_tokens:,}")
         rows.append((name, *cells, *tokens, *inputs[name]))
     dropped = f"at drop {params.drop_token_rate:.0%}"
@@ -204,8 +203,7 @@ def _describe_published_sizes() -> Iterator[str]:
     rows = [("", "paper", "ours", "difference", "")]
     for row in compare_sizes():
         paper, ours = row.paper_millions, row.ours / 1e6
-        difference = f"{ours / paper - 1:+.2%}"
-        rows.append((row.name, f"{paper:.1f}", f"{ours:.3f}", difference, row.note))
+        rows.append((row.name, f"{paper:.1f}", f"{ours:.3f}", f"{ours / paper - 1:+.2%}", row.note))
     yield from _align(rows, "<>>><")
 
 

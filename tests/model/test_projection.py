@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from tests.ranks import Ranks
 from tests.tiny import TINY_MODEL
+from vatt.core import distributed
 from vatt.model.projection import BatchNorm, Projections, build_projections
 from vatt.params import ModelParams, SpaceKind
 
@@ -73,16 +74,13 @@ def test_equals_torch_in_training_but_for_the_biased_variance() -> None:
     # Two calls: 0.81 of the first value 1, and 0.19 of the batch's variance.
     biased = 0.81 + 0.19 * inputs.detach().var(0, unbiased=False)
     assert_close(ours.running_variance, biased)
-    assert torchs.running_var is not None
-    assert (torchs.running_var > ours.running_variance).all()
+    assert (torchs.get_buffer("running_var") > ours.running_variance).all()
 
 
 def test_equals_torch_in_evaluation() -> None:
     ours, torchs = build_pair()
-    assert torchs.running_mean is not None
-    assert torchs.running_var is not None
-    torchs.running_mean.copy_(ours.running_mean.normal_())
-    torchs.running_var.copy_(ours.running_variance.uniform_(0.5, 2))
+    torchs.get_buffer("running_mean").copy_(ours.running_mean.normal_())
+    torchs.get_buffer("running_var").copy_(ours.running_variance.uniform_(0.5, 2))
     inputs = torch.randn(3, 5)
     before = ours.running_mean.clone()
     assert_close(ours.eval()(inputs), torchs.eval()(inputs))
@@ -208,11 +206,9 @@ def compute_on_rank(
     kind: SpaceKind, everywhere: bool
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return projections of this rank's clips, gradients of weights, and statistics."""
-    size, rank = 1, 0
-    if torch.distributed.is_initialized():
-        size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    size, own = distributed.world_size(), distributed.rank()
     projections = build(kind, everywhere=everywhere)
-    outputs = project(projections, [part.chunk(size)[rank] for part in draw_features(8)])
+    outputs = project(projections, [part.chunk(size)[own] for part in draw_features(8)])
     # Not the sum, nor that of the squares: BatchNorm fixes both, and their gradients are zero.
     loss = sum((output**4).sum() for output in outputs)
     assert isinstance(loss, Tensor)

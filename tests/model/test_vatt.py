@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tests.flops import counting
-from tests.model.original import take_share
+from tests.model import original
+from tests.model.original import CLIP, take_share
 from tests.ranks import Ranks
 from tests.tiny import LOSS
 from vatt.core.batch import Batch
@@ -23,26 +24,10 @@ from vatt.model.towers import (
     restore_weights,
 )
 from vatt.model.vatt import Vatt
-from vatt.params import ClipParams, ModelParams, TowerSize
+from vatt.params import ModelParams
 
 PAPER_MODEL = published.PAPER_MODEL.model_copy(update={"video": "base"})
-TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
-CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
-MODEL = PAPER_MODEL.model_copy(
-    update={
-        "video": TOWER,
-        "audio": TOWER,
-        "text": TOWER,
-        "video_patch": (2, 8, 8),
-        "audio_patch": 8,
-        "word_width": 12,
-        "train_word_table": True,
-        "space_va_width": 20,
-        "space_vt_width": 10,
-        "dropout_rate": 0.0,
-        "drop_token_rate": 0.0,
-    }
-)
+MODEL = original.MODEL.model_copy(update={"video_patch": (2, 8, 8), "train_word_table": True})
 SHARED = {"shared_encoder": True, "text_style": "bert"}
 MEDIUM = {"video": "medium", "audio": "medium", "text": "medium"}
 
@@ -131,13 +116,10 @@ def build_batch(num_clips: int) -> Batch:
     generator = torch.Generator().manual_seed(7)
     text_mask = torch.rand(num_clips, 3, generator=generator) < 0.6
     audio_mask = torch.rand(num_clips, generator=generator) < 0.8
-    return Batch(
-        video=torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1,
-        audio=torch.rand(num_clips, 96, generator=generator) * 2 - 1,
-        text=torch.randint(0, 50, (num_clips, 3, 6), generator=generator),
-        audio_mask=audio_mask,
-        text_mask=text_mask,
-    )
+    video = torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1
+    audio = torch.rand(num_clips, 96, generator=generator) * 2 - 1
+    text = torch.randint(0, 50, (num_clips, 3, 6), generator=generator)
+    return Batch(video, audio, text, audio_mask, text_mask)
 
 
 def embed_one_by_one(model: Vatt, batch: Batch) -> list[Tensor]:
@@ -175,12 +157,11 @@ def test_one_packed_pass_is_three_passes(drop_token_rate: float, recomputes: boo
 
 def test_the_packed_pass_computes_nothing_for_padding() -> None:
     model, batch = build_model(MODEL.model_copy(update=SHARED)).eval(), build_batch(5)
-    counts = []
-    for embed in (embed_packed, embed_one_by_one):
-        with counting() as counter:
-            embed(model, batch)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1]
+    with counting() as packed:
+        embed_packed(model, batch)
+    with counting() as one_by_one:
+        embed_one_by_one(model, batch)
+    assert packed.get_total_flops() == one_by_one.get_total_flops()
 
 
 @pytest.mark.parametrize(
@@ -215,9 +196,8 @@ def test_weights_of_a_shared_encoder_are_collected_once() -> None:
     params = MODEL.model_copy(update=SHARED)
     model, other = build_model(params), Vatt(params, CLIP, vocab_size=50)
     weights = collect_weights(model)
-    assert sum(weight.numel() for weight in weights.values()) == sum(
-        tensor.numel() for tensor in [*model.parameters(), *model.buffers()]
-    )
+    tensors = [*model.parameters(), *model.buffers()]
+    assert sum(map(Tensor.numel, weights.values())) == sum(map(Tensor.numel, tensors))
     restore_weights(other, weights)
     assert other.audio.encoder is other.video.encoder
     for name, value in model.state_dict().items():
@@ -247,9 +227,8 @@ def train_step(batch: Batch) -> tuple[float, dict[str, Tensor], dict[str, Tensor
     model = build_model().train()
     loss = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS).total
     loss.backward()
-    gradients = {
-        name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None
-    }
+    named = model.named_parameters()
+    gradients = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
     return loss.item(), gradients, dict(model.named_buffers())
 
 
@@ -258,16 +237,15 @@ def train_step_on_rank() -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
 
 
 def test_mean_of_two_ranks_is_one_process_with_all_clips(two_ranks: Ranks) -> None:
-    (loss_0, gradients_0, statistics_0), (loss_1, gradients_1, statistics_1) = two_ranks.run(
-        train_step_on_rank
+    steps = *two_ranks.run(train_step_on_rank), train_step(build_batch(8))
+    losses, gradients, statistics = zip(*steps, strict=True)
+    assert (losses[0] + losses[1]) / 2 == pytest.approx(losses[2], rel=1e-5)
+    assert (
+        gradients[2].keys() == gradients[0].keys() == dict(build_model().named_parameters()).keys()
     )
-    loss, gradients, statistics = train_step(build_batch(8))
-    assert (loss_0 + loss_1) / 2 == pytest.approx(loss, rel=1e-5)
-    assert gradients.keys() == gradients_0.keys() == dict(build_model().named_parameters()).keys()
-    for name, gradient in gradients.items():
-        mean = (gradients_0[name] + gradients_1[name]) / 2
+    for name, gradient in gradients[2].items():
+        mean = (gradients[0][name] + gradients[1][name]) / 2
         largest = gradient.abs().max().item()
-        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-5 + 1e-4 * largest, msg=name)
-    for name, value in statistics.items():
-        assert torch.equal(statistics_0[name], statistics_1[name]), name
-        torch.testing.assert_close(statistics_0[name], value, rtol=1e-5, atol=1e-6, msg=name)
+        assert_close(mean, gradient, rtol=1e-4, atol=1e-5 + 1e-4 * largest, msg=name)
+    assert_close(statistics[0], statistics[1], rtol=0, atol=0)
+    assert_close(statistics[0], statistics[2], rtol=1e-5, atol=1e-6)

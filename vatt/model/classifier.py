@@ -19,7 +19,7 @@ class HeadParams(Section):
 
     num_classes: Count
     head_dropout_rate: float = Field(ge=0, le=1)
-    """Before the linear layer; in the paper 0.5 for video, 0 for audio."""
+    """The rate before the linear layer; in the paper 0.5 for video, 0 for audio."""
     multi_label: bool | None = None
     """Whether a clip may have several classes; None: sound may, video not, as in the paper."""
 

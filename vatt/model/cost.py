@@ -40,14 +40,14 @@ class Cost(NamedTuple):
     num_tokens: int = 0
     """Tokens that enter the encoder, AGG included; of all captions together."""
     paper: int = 0
-    """Forward, by the paper's convention."""
+    """The forward pass, by the paper's convention."""
     full: int = 0
-    """Forward, all matrix products."""
+    """The forward pass, all matrix products."""
     training: int = 0
-    """Forward and backward, all matrix products: three times `full`, without the gradients of raw
-    signals and of frozen words, which nobody needs."""
+    """Both passes, all matrix products: three times `full`, without the gradients of raw signals
+    and of frozen words, which are not needed."""
     recomputed: int = 0
-    """Computed once more in training where the encoder keeps no activations."""
+    """What training computes once more where the encoder keeps no activations."""
 
 
 Numbers = TypeVar("Numbers", Weights, Cost)
@@ -179,11 +179,11 @@ class Activations(NamedTuple):
 
     kept: int
     between: int
-    """Where only what enters each block is kept, and the rest computed again."""
+    """What is kept where only what enters each block is, and the rest is computed again."""
     again: int
-    """The block that leaves most, computed again: then it is there besides."""
+    """What the largest block leaves when it is computed again: then it is there besides."""
     clip: int
-    """Its picture and sound."""
+    """The clip's picture and sound."""
 
 
 def estimate_activations(

@@ -31,8 +31,8 @@ class FusionParams(Section):
 
     kind: Kind
     width: int = Field(ge=1)
-    """Of "tensor", the width that each feature is projected to before the outer product; of
-    "bilinear", that of the sketch. The others do not use it."""
+    """The width that "tensor" projects each feature to before the outer product, or that of the
+    sketch of "bilinear". The others do not use it."""
     size: TowerSize | None = None
     """The size of the encoder of both modalities in "attention". The others do not use it."""
     dropout_rate: float = Field(ge=0, le=1)

@@ -166,7 +166,7 @@ def build_tower(
 
     style = UNBIASED if is_spectrogram else STANDARD
     build_encoder = partial(Encoder, params.size, params.dropout_rate, style)
-    # A seed must go on to give the weights that it gave: pre-training has always drawn the encoder
+    # A seed must go on leading to the same weights: pre-training has always drawn the encoder
     # before the rest of the stem, a classifier after it.
     encoder = shared_encoder or (build_encoder() if pretrains else None)
     drop_token = DropToken(params.drop_token_rate, pretrains or "batch")

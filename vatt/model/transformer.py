@@ -169,7 +169,7 @@ class Group(NamedTuple):
 
     tokens: Float[Tensor, "B L D"]
     score_bias: Float[Tensor, "#B #N #L L"] | None = None
-    """Added to the attention scores."""
+    """What is added to the attention scores."""
 
 
 class Layout(NamedTuple):
