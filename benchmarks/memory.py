@@ -1,4 +1,4 @@
-"""Bytes that training holds, counted in running processes, against the formula of vatt/model/cost.py.
+"""Bytes that training holds, counted in running processes, against the formulas of vatt/model.
 
 Usage: python -m benchmarks.memory [CONFIG] [--clips]. Weights, gradients and moments of one of two
 ranks under each ZeRO stage, with the network of a file in configs/; with --clips, what one clip of
@@ -22,8 +22,7 @@ from benchmarks.model.step import CLIP
 from benchmarks.model.table import Row, print_table
 from vatt.core.batch import Batch
 from vatt.description import build_model
-from vatt.model.cost import Weights, count_weights, estimate_activations, estimate_state_bytes
-from vatt.model.transformer import Encoder
+from vatt.model.cost import add_costs, count_weights, estimate_activations, estimate_state_bytes
 from vatt.model.vatt import Vatt
 from vatt.params import Params, load_params
 from vatt.train.engine import Engine
@@ -65,9 +64,14 @@ def be_a_rank(config: str, zero_stage: int, path: Path) -> None:
 
 def shrink(params: Params, zero_stage: int) -> Params:
     """Return the parameters for one small clip a rank."""
-    launch: dict[str, object] = {"num_processes": NUM_RANKS, "threads_per_process": 1}
-    launch |= {"zero_stage": zero_stage}
-    launch |= {"offload": "none", "precision": "fp32", "recompute_activations": False}
+    launch = {
+        "num_processes": NUM_RANKS,
+        "threads_per_process": 1,
+        "zero_stage": zero_stage,
+        "offload": "none",
+        "precision": "fp32",
+        "recompute_activations": False,
+    }
     pretrain = {"batch_size": NUM_RANKS, "accumulation_steps": 1}
     return params.model_copy(
         update={
@@ -91,8 +95,8 @@ def run_ranks(config: str, zero_stage: int) -> float:
 
 def measure_state(config: str) -> list[Row]:
     """Return what a rank holds of weights, gradients and moments, over the formula."""
-    parts = count_weights(build_model(load_params(CONFIGS_DIR / config), VOCAB_SIZE)).values()
-    weights = Weights(*(sum(column) for column in zip(*parts, strict=True)))
+    model = build_model(load_params(CONFIGS_DIR / config), VOCAB_SIZE)
+    weights = add_costs(count_weights(model).values())
     rows = []
     for zero_stage in range(4):
         held = run_ranks(config, zero_stage)
@@ -104,27 +108,23 @@ def measure_state(config: str) -> list[Row]:
 
 def measure_clip(config: str) -> list[Row]:
     """Return what a clip of the paper's size leaves for the backward pass, over the formula."""
-    rate = load_params(CONFIGS_DIR / config).model.drop_token_rate
-    clip = load_params(CONFIGS_DIR / config).clip
+    params = load_params(CONFIGS_DIR / config)
     rows = []
-    for recomputes in (False, True):
+    for title in ("kept", "computed again"):
         bench = build_bench(config, {}, batch_size=1)
         bench.set_dropout(0.0)  # else attention on CPUs keeps scores, which it does not on GPUs
+        bench.set_recomputation(recomputes=title == "computed again")
         model = bench.objective.model
-        for module in model.modules():
-            if isinstance(module, Encoder):
-                module.recomputes = recomputes
-        formula = estimate_activations(model, clip, rate, "fp32")
-        kept = formula.between if recomputes else formula.kept
+        formula = estimate_activations(model, params.clip, params.model.drop_token_rate, "fp32")
+        kept = formula.kept if title == "kept" else formula.between
         counted = count_saved(model, bench.batch)
-        title = "computed again" if recomputes else "kept"
         detail = f"{counted / 1e6:.1f} / {kept / 1e6:.1f} MB"
         rows.append(Row(f"activations, {title}, counted / formula", counted / kept, "1", detail))
     return rows
 
 
 def count_saved(model: Vatt, batch: Batch) -> int:
-    """Return the bytes that a forward pass saves for the backward pass, besides weights and batch."""
+    """Return the bytes saved by a forward pass for the backward pass, besides weights and batch."""
     saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

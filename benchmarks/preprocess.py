@@ -3,7 +3,8 @@
 Usage: python -m benchmarks.preprocess CLIPS [--copies N] [--only ffmpeg|one_percent], with a folder
 of real videos and the program ffmpeg. The videos count as many times as there are copies. Sizes are
 those of the paper. ffmpeg works on as many files at once as there are cores, on one thread each, as
-preprocess does, with its filters and settings; segments, index, captions and measures are ours alone.
+preprocess does, with its filters and settings; only preprocess makes segments, index, captions and
+measures.
 """
 
 import argparse
@@ -32,18 +33,18 @@ PAPER = {"frame_rate_hz": 10.0, "short_side_px": 256, "key_frame_interval": 10}
 FLAGS = "accurate_rnd+bitexact+full_chroma_inp+full_chroma_int"
 
 
-class Cost(NamedTuple):
-    """What a piece of work took."""
+class Spent(NamedTuple):
+    """The time that a piece of work took."""
 
     wall_s: float
     cpu_s: float
 
 
-def measure(work: Callable[[], object]) -> Cost:
-    """Do some work, here and in processes that end with it, and return what it took."""
+def measure(work: Callable[[], object]) -> Spent:
+    """Run some work, here and in processes that end with it, and return what it took."""
     begin_s, cpu_s = time.perf_counter(), _read_cpu_s()
     work()
-    return Cost(time.perf_counter() - begin_s, _read_cpu_s() - cpu_s)
+    return Spent(time.perf_counter() - begin_s, _read_cpu_s() - cpu_s)
 
 
 def _read_cpu_s() -> float:
@@ -75,17 +76,15 @@ def build_command(clip: Path, params: PreprocessParams, out_path: Path) -> list[
         f"fps={params.frame_rate_hz},scale={size}:flags={kind}+{FLAGS}"
         f":out_color_matrix=bt601:out_range=tv,format=yuv420p"
     )
-    picture = (
-        f"-c:v libx264 -preset veryfast -crf {params.video_crf} -g {params.key_frame_interval}"
-    )
+    interval = params.key_frame_interval
+    picture = f"-c:v libx264 -preset veryfast -crf {params.video_crf} -g {interval}"
     picture += " -bf 0 -sc_threshold 0 -x264-params mbtree=0 -threads 1"
     sound = "-c:a flac -compression_level 3 -ar 48000 -ac 1 -sample_fmt s16 -threads 1"
     return [
         *("ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i", str(clip)),
         *("-filter_threads", "1", "-map", "0:v:0", "-vf", filters, *picture.split()),
         f"{out_path}.mp4",
-        *(("-map", "0:a:0", *sound.split()) if has_sound else ()),
-        *((f"{out_path}.flac",) if has_sound else ()),
+        *(("-map", "0:a:0", *sound.split(), f"{out_path}.flac") if has_sound else ()),
     ]
 
 
@@ -114,13 +113,11 @@ def compare_with_ffmpeg(
         for copy in range(num_copies)
         for clip in clips
     ]
-    theirs, ours = [], []
-    for _ in range(NUM_ROUNDS):
-        theirs.append(measure(partial(run_ffmpeg, commands)))
-        ours.append(measure(partial(run_preprocess, folder, params)))
+    works = partial(run_ffmpeg, commands), partial(run_preprocess, folder, params)
+    rounds = [[measure(work) for work in works] for _ in range(NUM_ROUNDS)]
     for name, index in (("seconds", 0), ("core seconds", 1)):
         bare_s, our_s = (
-            statistics.median(cost[index] for cost in costs) for costs in (theirs, ours)
+            statistics.median(cost[index] for cost in costs) for costs in zip(*rounds, strict=True)
         )
         print(f"{name}: ffmpeg {bare_s:.1f}, preprocess {our_s:.1f}, ratio {bare_s / our_s:.2f}")
 

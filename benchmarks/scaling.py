@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vatt.description import PEAK_FLOPS, SECONDS_A_DAY, Estimate, build_model, estimate_run
+from vatt.description import GIB, PEAK_FLOPS, SECONDS_A_DAY, Estimate, build_model, estimate_run
 from vatt.model.cost import FLOAT_BYTES, Activations, estimate_activations, estimate_state_bytes
 from vatt.model.published import PAPER_VOCAB_SIZE
 from vatt.params import Params, load_params
@@ -15,9 +15,8 @@ from vatt.params import Params, load_params
 CONFIGS = {"BBS": "bbs", "MBS": "mbs", "LBS": "lbs", "MA-Medium": "ma_medium"}
 CONFIGS_DIR = Path(__file__).parents[1] / "configs"
 GPUS = (8, 16, 32, 64, 128, 256)
-GIB = 2**30
 UTILISATION = 0.45
-"""Of `PEAK_FLOPS`, with what is computed again counted: what this project aims at."""
+"""The share of `PEAK_FLOPS` that this project aims at, with what is computed again counted."""
 GPUS_PER_NODE = 8
 NODE_BYTES_PER_S = 50e9
 """Between nodes, each way: a 400 Gbit/s link for each node."""
@@ -44,7 +43,7 @@ def count_wire_bytes(network: Network, num_gpus: int) -> float:
     """Return the bytes that cross the link of a node in each direction in a step, ZeRO 0 to 2.
 
     A ring passes each node once, in and out: gradients are summed and handed out (or the stepped
-    weights, under ZeRO 1 and 2), nearly twice their bytes; embeddings go round with their gradients.
+    weights, under ZeRO 1 and 2), nearly twice their bytes; embeddings go with their gradients.
     """
     if num_gpus <= GPUS_PER_NODE:
         return 0.0
@@ -75,11 +74,8 @@ def print_state(networks: dict[str, Network]) -> Iterator[str]:
 
 def print_clips(networks: dict[str, Network]) -> Iterator[str]:
     """Yield the table of activations, and of the whole for the paper's batch."""
-    yield (
-        "| bf16 | MB of a clip, kept | MB of a clip, computed again | "
-        + " | ".join(f"GiB, {num_gpus} GPUs" for num_gpus in GPUS)
-        + " |"
-    )
+    head = " | ".join(f"GiB, {num_gpus} GPUs" for num_gpus in GPUS)
+    yield f"| bf16 | MB of a clip, kept | MB of a clip, computed again | {head} |"
     yield "|---|---|---|" + "---|" * len(GPUS)
     for name, network in networks.items():
         activations, weights = network.activations, network.estimate.weights

@@ -58,7 +58,7 @@ for trial in json.loads(Path("trials.json").read_text())["trials"]:
 
 
 class Spent(NamedTuple):
-    """Of a process and its children, in seconds."""
+    """The time of a process and its children."""
 
     wall_s: float
     cpu_s: float
@@ -120,12 +120,12 @@ def compare_workers(parent: Path, task: str) -> None:
     A trial is one thread, which decodes its clips, too.
     """
     spent: dict[int, list[Spent]] = {1: [], 4: []}
-    plan = {"num_trials": 8, "num_parallel": 4, "prune": None, "threads_per_worker": 1}
+    study = {"num_trials": 8, "num_parallel": 4, "prune": None, "threads_per_worker": 1}
     launch = {"loader_workers": 0}
     for number in range(NUM_ROUNDS):
         for num_workers, row in spent.items():
             name = f"workers-{num_workers}-{number}"
-            folder = make_folder(parent, name, {**plan, "num_workers": num_workers}, launch)
+            folder = make_folder(parent, name, {**study, "num_workers": num_workers}, launch)
             row.append(measure(["-m", "vatt", "tune", task], folder))
     one, four = (statistics.median(s.wall_s for s in row) for row in spent.values())
     print(f"four workers against one: {one / four:.2f} times as fast ({one:.1f} s, {four:.1f} s)")

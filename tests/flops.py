@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 def counting() -> Iterator[FlopCounterMode]:
     """Count what is computed inside; the counter does not know oneDNN and fused attention."""
     with (
-        warnings.catch_warnings(action="ignore"),  # of torch, on GPUs that nobody asked for
+        warnings.catch_warnings(action="ignore"),  # torch warns of GPUs that are not used
         torch.backends.mkldnn.flags(enabled=False),
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,

@@ -1,6 +1,6 @@
 """A configuration in numbers: `python -m vatt describe` prints what it builds and what that costs.
 
-What a pre-training run of a configuration costs: FLOPs, time on GPUs, memory for the weights.
+`estimate_run` computes what a pre-training run costs: FLOPs, time on GPUs, memory for the weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,18 @@ from vatt.model.cost import (
 from vatt.model.published import compare_flops, compare_sizes
 from vatt.model.spectrogram import NUM_BANDS, count_frames
 from vatt.model.vatt import Vatt
-from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams, TowerSize
+from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams
 
 PEAK_FLOPS = 989e12
-"""Of an NVIDIA H100 SXM in a second, dense bf16, by its data sheet."""
+"""What an NVIDIA H100 SXM computes in a second, dense bf16, by its data sheet."""
 UTILISATION = 0.4
 """The share of it that a run is supposed to reach."""
 SECONDS_A_DAY = 86_400
+GIB = 2**30
+DROP_RATES = (0.0, 0.25, 0.5, 0.75)
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+Row = Sequence[str]
 
 
 class Estimate(NamedTuple):
@@ -37,10 +42,10 @@ class Estimate(NamedTuple):
     clip: Cost
     """One clip with its captions, through all towers, at the configured drop rate."""
     step_flops: int
-    """Forward and backward of a batch, recomputed activations included."""
+    """The forward and backward pass of a batch, recomputed activations included."""
     run_flops: int
     gpu_days: float
-    """Of GPUs with `PEAK_FLOPS`, at `UTILISATION`."""
+    """On GPUs with `PEAK_FLOPS`, at `UTILISATION`."""
     memory_bytes: tuple[float, ...]
     """Weights, gradients and Adam of each process, by ZeRO stage: see `estimate_state_bytes`."""
 
@@ -53,29 +58,15 @@ def build_model(params: Params, vocab_size: int) -> Vatt:
 
 def estimate_run(params: Params, model: Vatt) -> Estimate:
     """Return what pre-training of the configured model costs."""
-    parts = count_weights(model).values()
-    weights = Weights(*(sum(column) for column in zip(*parts, strict=True)))
+    weights = add_costs(count_weights(model).values())
     clip = add_costs(count_clip(model, params.clip, params.model.drop_token_rate).values())
     recomputed = clip.recomputed if params.launch.recompute_activations else 0
     step_flops = params.pretrain.batch_size * (clip.training + recomputed)
     run_flops = params.pretrain.num_steps * step_flops
-    return Estimate(
-        weights,
-        clip,
-        step_flops,
-        run_flops,
-        run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY),
-        tuple(
-            estimate_state_bytes(weights, params.launch.num_processes, stage) for stage in range(4)
-        ),
-    )
-
-
-DROP_RATES = (0.0, 0.25, 0.5, 0.75)
-PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-GIB = 2**30
-
-Row = Sequence[str]
+    gpu_days = run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY)
+    num_ranks = params.launch.num_processes
+    memory_bytes = (estimate_state_bytes(weights, num_ranks, stage) for stage in range(4))
+    return Estimate(weights, clip, step_flops, run_flops, gpu_days, tuple(memory_bytes))
 
 
 def describe(path: Path, params: Params) -> str:
@@ -118,10 +109,11 @@ def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iter
     sizes = (params.video_size, params.audio_size, params.text_size)
     rows = []
     for name, size in zip(inputs, sizes, strict=True):
+        numbers = size.num_layers, size.width, size.mlp_width, size.num_heads
         is_linear = name == "text" and params.text_style == "linear"
-        numbers = ("-",) * 4 if is_linear else _list_sizes(size)
+        cells = ["-" if is_linear else f"{number:,}" for number in numbers]
         tokens = (f"{whole[name].num_tokens:,}", f"{kept[name].num_tokens:,}")
-        rows.append((name, *numbers, *tokens, *inputs[name]))
+        rows.append((name, *cells, *tokens, *inputs[name]))
     dropped = f"at drop {params.drop_token_rate:.0%}"
     head = ("", "layers", "width", "MLP", "heads", "tokens", dropped, "one clip is", "cut into")
     yield from _align([head, *rows], "<>>>>>><<")
@@ -129,10 +121,6 @@ def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iter
         f"  Text style {params.text_style}; projections {params.space_kind}, to "
         f"{params.space_va_width} numbers for video-audio, {params.space_vt_width} for video-text."
     )
-
-
-def _list_sizes(size: TowerSize) -> Row:
-    return [f"{n:,}" for n in (size.num_layers, size.width, size.mlp_width, size.num_heads)]
 
 
 def _list_inputs(params: ModelParams, clip: ClipParams) -> dict[str, tuple[str, str]]:
@@ -155,12 +143,10 @@ def _list_inputs(params: ModelParams, clip: ClipParams) -> dict[str, tuple[str, 
 
 def _describe_weights(model: Vatt, estimate: Estimate, words: str) -> Iterator[str]:
     yield f"Weights in millions. The word table has {model.words.num_embeddings:,} rows ({words})."
-    parts = {**count_weights(model), "total": estimate.weights}
-    rows = [
-        (name, f"{part.trainable / 1e6:,.3f}", f"{part.frozen / 1e6:,.3f}")
-        for name, part in parts.items()
-    ]
-    yield from _align([("", "trained", "frozen"), *rows], "<>>")
+    rows: list[Row] = [("", "trained", "frozen")]
+    for name, part in {**count_weights(model), "total": estimate.weights}.items():
+        rows.append((name, *(f"{number / 1e6:,.3f}" for number in part)))
+    yield from _align(rows, "<>>")
 
 
 def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
@@ -168,15 +154,13 @@ def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
     yield "`all` is every matrix product that the code computes; `paper` counts as the paper does"
     yield "(all patches projected, all tokens through all blocks, without query x key)."
     towers = ("video", "audio", "text")
-    head = ["drop", *towers, "all", *(f"{tower}, paper" for tower in towers), "all, paper"]
-    rows = [head]
+    rows = [["drop", *towers, "all", *(f"{tower}, paper" for tower in towers), "all, paper"]]
     for rate in sorted({*DROP_RATES, params.model.drop_token_rate}):
-        costs = count_clip(model, params.clip, rate).values()
-        numbers: list[str] = []
-        for counts in ([cost.full for cost in costs], [cost.paper for cost in costs]):
-            numbers += [f"{count / 1e9:,.3f}" for count in (*counts, sum(counts))]
-        rows.append([f"{rate:.0%}", *numbers])
-    yield from _align(rows, ">" * len(head))
+        costs = [*count_clip(model, params.clip, rate).values()]
+        costs.append(add_costs(costs))
+        counts = [cost.full for cost in costs] + [cost.paper for cost in costs]
+        rows.append([f"{rate:.0%}", *(f"{count / 1e9:,.3f}" for count in counts)])
+    yield from _align(rows, ">" * len(rows[0]))
 
 
 def _describe_run(params: Params, estimate: Estimate) -> Iterator[str]:
@@ -204,7 +188,8 @@ def _describe_run(params: Params, estimate: Estimate) -> Iterator[str]:
 
 def _describe_memory(params: Params, estimate: Estimate) -> Iterator[str]:
     launch = params.launch
-    yield f"Memory of each of {launch.num_processes} processes for weights, gradients and Adam, in GiB."
+    processes = f"each of {launch.num_processes} processes"
+    yield f"Memory of {processes} for weights, gradients and Adam, in GiB."
     yield "By formula (docs/scaling.md); activations come on top."
     rows = []
     for stage, num_bytes in enumerate(estimate.memory_bytes):
@@ -215,36 +200,21 @@ def _describe_memory(params: Params, estimate: Estimate) -> Iterator[str]:
 
 def _describe_published_sizes() -> Iterator[str]:
     yield "The paper's sizes, in millions of trained weights."
-    rows = [
-        (
-            row.name,
-            f"{row.paper_millions:.1f}",
-            f"{row.ours / 1e6:.3f}",
-            _format_difference(row.ours / 1e6, row.paper_millions),
-            row.note,
-        )
-        for row in compare_sizes()
-    ]
-    yield from _align([("", "paper", "ours", "difference", ""), *rows], "<>>><")
+    rows = [("", "paper", "ours", "difference", "")]
+    for row in compare_sizes():
+        paper, ours = row.paper_millions, row.ours / 1e6
+        rows.append((row.name, f"{paper:.1f}", f"{ours:.3f}", f"{ours / paper - 1:+.2%}", row.note))
+    yield from _align(rows, "<>>><")
 
 
 def _describe_published_flops() -> Iterator[str]:
     yield "The paper's GFLOPs of a forward pass, ours counted as the paper does, and all of ours."
-    rows = [
-        (
-            row.name,
-            f"{row.paper_gflops:,.1f}",
-            f"{row.ours.paper / 1e9:,.1f}",
-            _format_difference(row.ours.paper / 1e9, row.paper_gflops),
-            f"{row.ours.full / 1e9:,.1f}",
-        )
-        for row in compare_flops()
-    ]
-    yield from _align([("", "paper", "ours", "difference", "all of ours"), *rows], "<>>>>")
-
-
-def _format_difference(ours: float, paper: float) -> str:
-    return f"{ours / paper - 1:+.2%}"
+    rows = [("", "paper", "ours", "difference", "all of ours")]
+    for row in compare_flops():
+        paper, ours, full = row.paper_gflops, row.ours.paper / 1e9, row.ours.full / 1e9
+        difference = f"{ours / paper - 1:+.2%}"
+        rows.append((row.name, f"{paper:,.1f}", f"{ours:,.1f}", difference, f"{full:,.1f}"))
+    yield from _align(rows, "<>>>>")
 
 
 def _format_flops(flops: float) -> str:

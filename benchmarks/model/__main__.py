@@ -1,4 +1,7 @@
-"""Print ratios of the model's speed and memory: python -m benchmarks.model [step] [drop] [packed] [memory]."""
+"""Print ratios of the model's speed and memory.
+
+Usage: python -m benchmarks.model [step] [drop] [packed] [memory].
+"""
 
 import argparse
 

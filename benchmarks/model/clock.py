@@ -1,4 +1,4 @@
-"""A stopwatch for machines that others use, too: medians of tasks in turn, undisturbed ones only."""
+"""A stopwatch for machines that others use, too: medians of undisturbed tasks, run in turn."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import psutil
 
 MAX_DISTURBANCE = 0.05
-"""Share of all cores that other processes may use meanwhile."""
+"""The share of all cores that other processes may use meanwhile."""
 MAX_TRIES = 6
 
 

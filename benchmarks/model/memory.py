@@ -1,4 +1,4 @@
-"""(d) The peak memory of a step with and without keeping activations; each in a process of its own."""
+"""(d) The peak memory of a step that keeps activations or not, each in a process of its own."""
 
 import subprocess
 import sys
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from benchmarks.model.networks import build_bench
 from benchmarks.model.table import Row
-from vatt.model.transformer import Encoder
 
 CLIP = {"num_frames": 16, "num_samples": 76_800}
 BATCH_SIZE = 4
@@ -27,9 +26,7 @@ def measure() -> list[Row]:
 def run(*, recomputes: bool) -> tuple[int, int]:
     """Return by how many bytes a forward and backward pass raises memory, and to how many."""
     bench = build_bench("bbs.yaml", CLIP, BATCH_SIZE)
-    for module in bench.objective.modules():
-        if isinstance(module, Encoder):
-            module.recomputes = recomputes
+    bench.set_recomputation(recomputes=recomputes)
     before = _read_status("VmRSS")
     # Linux then starts its record of the peak anew.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,17 +1,15 @@
 """The paper's networks on inputs that a CPU can bear, and their training step without an engine."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 
 from vatt.core.batch import Batch
 from vatt.model.cost import add_costs, count_clip
-from vatt.model.transformer import Attention, Dropout
+from vatt.model.transformer import Attention, Dropout, Encoder
 from vatt.model.vatt import Vatt
-from vatt.params import ClipParams, LossParams, ModelParams, PretrainParams
+from vatt.params import ClipParams, load_params
 from vatt.train.pretraining import Objective, build_optimizer
 
 CONFIGS_DIR = Path(__file__).parents[2] / "configs"
@@ -26,7 +24,7 @@ class Bench:
     optimizer: torch.optim.Optimizer
     batch: Batch
     flops: int
-    """Of a step: its matrix products, forward and backward."""
+    """The matrix products of a step, forward and backward."""
 
     def step(self, *, bf16: bool) -> None:
         """Take one training step; with bf16, matrix products run in bfloat16 as in the engine."""
@@ -44,6 +42,12 @@ class Bench:
             elif isinstance(module, Attention):
                 module.dropout_rate = rate
 
+    def set_recomputation(self, *, recomputes: bool) -> None:
+        """Change whether encoders compute activations again in the backward pass."""
+        for module in self.objective.modules():
+            if isinstance(module, Encoder):
+                module.recomputes = recomputes
+
     def set_drop_token(self, rate: float) -> None:
         """Change the share of tokens that is dropped."""
         model = self.objective.model
@@ -52,17 +56,14 @@ class Bench:
 
 
 def build_bench(config: str, clip: dict[str, int], batch_size: int) -> Bench:
-    """Build the network of a file in configs/ for clips of other sizes, with Adam over its weights."""
+    """Build the network of a file in configs/ for clips of other sizes, with Adam."""
     torch.manual_seed(0)
-    sections = yaml.safe_load((CONFIGS_DIR / config).read_text(encoding="utf-8"))
-    model = ModelParams.model_validate_json(json.dumps(sections["model"]))
-    loss = LossParams.model_validate_json(json.dumps(sections["loss"]))
-    pretrain = PretrainParams.model_validate_json(json.dumps(sections["pretrain"]))
-    clip_params = ClipParams.model_validate_json(json.dumps(sections["clip"] | clip))
-    objective = Objective(Vatt(model, clip_params, VOCAB_SIZE), loss).train()
-    optimizer = build_optimizer(objective.parameters(), pretrain)
+    params = load_params(CONFIGS_DIR / config)
+    clip_params = params.clip.model_copy(update=clip)
+    objective = Objective(Vatt(params.model, clip_params, VOCAB_SIZE), params.loss).train()
+    optimizer = build_optimizer(objective.parameters(), params.pretrain)
     batch = draw_batch(clip_params, batch_size)
-    cost = count_clip(objective.model, clip_params, model.drop_token_rate)
+    cost = count_clip(objective.model, clip_params, params.model.drop_token_rate)
     return Bench(objective, optimizer, batch, batch_size * add_costs(cost.values()).training)
 
 

@@ -34,11 +34,15 @@ MODEL = TINY_MODEL.model_copy(
         "drop_token_rate": 0.0,
     }
 )
-
-
 AGNOSTIC = MODEL.model_copy(
     update={"shared_encoder": True, "text_style": "bert", "post_projection_width": 24}
 )
+
+
+def take_share(batch: Batch, num_ranks: int) -> Batch:
+    """Return the clips of this rank."""
+    rank = torch.distributed.get_rank()
+    return Batch(*(part.chunk(num_ranks)[rank] for part in vars(batch).values()))
 
 
 class Original:

@@ -1,10 +1,15 @@
-"""The loss against slow loops, closed forms, invariances, and a second rank with other clips."""
+"""The loss against slow loops, closed forms, invariances, itself in chunks, and a second rank."""
 
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests import reference
 from tests.ranks import Ranks
@@ -19,9 +24,15 @@ SYMMETRIC = PARAMS.model_copy(update={"form": "symmetric"})
 REPLICA = PARAMS.model_copy(update={"valid_mean": "replica"})
 FORMS = [PARAMS, ONCE, SYMMETRIC]
 every_form = pytest.mark.parametrize("params", FORMS, ids=["twice", "once", "symmetric"])
+MINIMA = [(PARAMS, math.log(2)), (ONCE, 0.0), (SYMMETRIC, 0.0)]
+Draw = tuple[Tensor, Tensor, Tensor]
 
 
-def draw(num_clips: int, num_candidates: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def chunked(params: LossParams, rows: int | None) -> LossParams:
+    return params.model_copy(update={"rows_per_chunk": rows})
+
+
+def draw(num_clips: int, num_candidates: int, seed: int = 0) -> Draw:
     """Draw videos, candidates and a mask with gaps; the last clip has no candidate at all."""
     generator = torch.Generator().manual_seed(seed)
     video = torch.randn(num_clips, 7, generator=generator)
@@ -34,14 +45,13 @@ def draw(num_clips: int, num_candidates: int, seed: int = 0) -> tuple[Tensor, Te
 @every_form
 @pytest.mark.parametrize("num_candidates", [1, 2, 5])
 def test_equals_slow_loops_in_value_and_gradient(num_candidates: int, params: LossParams) -> None:
-    video, candidates, mask = draw(6, num_candidates, seed=num_candidates)
-    exact = [part.detach().double().requires_grad_() for part in (video, candidates)]
+    *sources, mask = draw(6, num_candidates, seed=num_candidates)
+    exact = [part.detach().double().requires_grad_() for part in sources]
     expected = reference.mil_nce(exact[0], exact[1], mask, params)
-    loss = nce_loss(video, candidates, mask, params)
+    loss = nce_loss(sources[0], sources[1], mask, params)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    gradients = torch.autograd.grad(loss, [video, candidates])
-    for ours, slow in zip(gradients, torch.autograd.grad(expected, exact), strict=True):
-        torch.testing.assert_close(ours.double(), slow, rtol=1e-4, atol=1e-6)
+    gradients, slow = torch.autograd.grad(loss, sources), torch.autograd.grad(expected, exact)
+    assert_close(gradients, slow, rtol=1e-4, atol=1e-6, check_dtype=False)
 
 
 @every_form
@@ -49,20 +59,10 @@ def test_equals_slow_loops_in_value_and_gradient(num_candidates: int, params: Lo
 def test_equal_embeddings_cost_the_log_of_the_number_of_terms(
     num_candidates: int, params: LossParams
 ) -> None:
-    num_clips = 4
-    video = torch.ones(num_clips, 7)
-    candidates = torch.ones(num_clips, num_candidates, 7)
-    mask = torch.ones(num_clips, num_candidates, dtype=torch.bool)
-    expected = {
-        PARAMS: math.log(2 * num_clips),
-        ONCE: math.log(2 * num_clips - 1),
-        SYMMETRIC: 2 * math.log(num_clips),
-    }
-    loss = nce_loss(video, candidates, mask, params)
+    expected = {PARAMS: math.log(8), ONCE: math.log(7), SYMMETRIC: 2 * math.log(4)}
+    candidates = torch.ones(4, num_candidates, 7)
+    loss = nce_loss(torch.ones(4, 7), candidates, candidates[..., 0] > 0, params)
     assert loss.item() == pytest.approx(expected[params], rel=1e-5)
-
-
-MINIMA = [(PARAMS, math.log(2)), (ONCE, 0.0), (SYMMETRIC, 0.0)]
 
 
 @pytest.mark.parametrize(("params", "minimum"), MINIMA)
@@ -93,17 +93,12 @@ def test_symmetric_has_the_positives_once_whatever_is_said() -> None:
 def test_masked_candidates_play_no_part(params: LossParams, content: float) -> None:
     video, candidates, mask = draw(5, 3)
     loss = nce_loss(video, candidates, mask, params)
-    replaced = torch.where(mask[..., None], candidates, content)
-    same = nce_loss(video, replaced, mask, params)
+    same = nce_loss(video, torch.where(mask[..., None], candidates, content), mask, params)
     assert same.item() == loss.item()
-    for expected, gradient in zip(
-        torch.autograd.grad(loss, [video, candidates]),
-        torch.autograd.grad(same, [video, candidates]),
-        strict=True,
-    ):
-        torch.testing.assert_close(gradient, expected)
-        assert gradient.abs().max() > 0
-    assert torch.equal(gradient[~mask], torch.zeros_like(gradient[~mask]))
+    gradients = torch.autograd.grad(same, [video, candidates])
+    assert_close(gradients, torch.autograd.grad(loss, [video, candidates]))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    assert not gradients[1][~mask].any()
 
 
 @every_form
@@ -126,9 +121,8 @@ def test_invariances(params: LossParams) -> None:
         nce_loss(video * 5, candidates * torch.rand(5, 3, 1).add(0.1), mask, params),
     ]
     assert [value.item() for value in same] == pytest.approx([loss] * 3, rel=1e-5)
-    assert nce_loss(video, candidates.roll(1, 0), mask, params).item() != pytest.approx(
-        loss, rel=1e-2
-    )
+    other = nce_loss(video, candidates.roll(1, 0), mask, params)
+    assert other.item() != pytest.approx(loss, rel=1e-2)
 
 
 @pytest.mark.parametrize("params", [*FORMS, REPLICA])
@@ -164,19 +158,71 @@ def test_total_is_the_weighted_mean() -> None:
 @every_form
 @pytest.mark.parametrize("rows_per_chunk", [None, 2])
 def test_is_computed_in_float32_under_bf16(params: LossParams, rows_per_chunk: int | None) -> None:
-    chunked = params.model_copy(update={"rows_per_chunk": rows_per_chunk})
+    params = chunked(params, rows_per_chunk)
     video, candidates, mask = draw(6, 3)
     rounded = [part.detach().bfloat16().requires_grad_() for part in (video, candidates)]
     exact = [part.detach().float().requires_grad_() for part in rounded]
-    expected = nce_loss(exact[0], exact[1], mask, chunked)
+    expected = nce_loss(exact[0], exact[1], mask, params)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = nce_loss(rounded[0], rounded[1], mask, chunked)
+        loss = nce_loss(rounded[0], rounded[1], mask, params)
     assert loss.dtype == torch.float32
     assert loss.item() == expected.item()
-    for gradient, other in zip(
-        torch.autograd.grad(loss, rounded), torch.autograd.grad(expected, exact), strict=True
-    ):
-        assert torch.equal(gradient, other.bfloat16())
+    slow = [gradient.bfloat16() for gradient in torch.autograd.grad(expected, exact)]
+    assert_close(list(torch.autograd.grad(loss, rounded)), slow, rtol=0, atol=0)
+
+
+@every_form
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 6, 100])
+def test_equals_all_at_once_in_value_and_gradient(params: LossParams, rows_per_chunk: int) -> None:
+    *sources, mask = draw(12, 2)
+    expected, loss = (
+        nce_loss(sources[0], sources[1], mask, chunked(params, rows))
+        for rows in (None, rows_per_chunk)
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    gradients, whole = (torch.autograd.grad(value, sources) for value in (loss, expected))
+    assert_close(gradients, whole, rtol=1e-5, atol=1e-7)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Measures the most bytes of tensors that were made inside and lived at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes: int = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in self._live:
+                storage = tensor.untyped_storage()
+                self._live[id(storage)] = storage.nbytes()
+                weakref.finalize(storage, self._live.pop, id(storage))
+        self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
+        return result
+
+
+@every_form
+def test_peak_memory_falls_with_the_chunk(params: LossParams) -> None:
+    num_clips, num_candidates = 256, 2
+    row_bytes = 4 * num_clips * num_candidates  # the scores of one clip with all candidates
+    peak_bytes = {}
+    for rows in (None, 64, 16):
+        parts = draw(num_clips, num_candidates)
+        with PeakMemory() as memory:  # the backward pass, too
+            nce_loss(*parts, chunked(params, rows)).backward()
+        peak_bytes[rows] = memory.peak_bytes
+    assert peak_bytes[None] > 2 * num_clips * row_bytes  # both directions
+    for rows in (64, 16):
+        # Both directions, their exponentials and gradients; and the embeddings of all clips.
+        assert peak_bytes[rows] < 6 * (rows + 8) * row_bytes
 
 
 def draw_batch(num_clips: int) -> tuple[Embeddings, Tensor, Tensor]:
@@ -185,47 +231,33 @@ def draw_batch(num_clips: int) -> tuple[Embeddings, Tensor, Tensor]:
     return Embeddings(video_va, audio_va[:, 0], video_vt, text_vt), audio_mask[:, 0], text_mask
 
 
-def compute_on_rank(params: LossParams) -> tuple[float, list[Tensor]]:
-    """Return the loss of this rank's clips and its gradient for the clips of ALL ranks."""
-    size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    embeddings, audio_mask, text_mask = draw_batch(4 * size)
-    whole = [embeddings.video_va, embeddings.audio_va, embeddings.video_vt, embeddings.text_vt]
+def compute(params: LossParams, num_ranks: int = 1) -> tuple[float, tuple[Tensor, ...]]:
+    """Return the loss of this rank's of 8 clips and its gradient for the clips of ALL ranks."""
+    rank = torch.distributed.get_rank() if num_ranks > 1 else 0
+    embeddings, audio_mask, text_mask = draw_batch(8)
+    whole = list(vars(embeddings).values())
     # Unbalanced: the second rank has one clip with text and none with sound.
     text_mask[5:], audio_mask[4:] = False, False
-    own = slice(4 * rank, 4 * rank + 4)
-    part = Embeddings(*(tensor[own] for tensor in whole))
-    losses = contrastive_loss(part, audio_mask[own], text_mask[own], params)
-    gradients = torch.autograd.grad(losses.total, [embeddings.video_va, *whole[1:]])
-    return losses.total.item(), list(gradients)
+    part = Embeddings(*(tensor.chunk(num_ranks)[rank] for tensor in whole))
+    own = [mask.chunk(num_ranks)[rank] for mask in (audio_mask, text_mask)]
+    total = contrastive_loss(part, own[0], own[1], params).total
+    return total.item(), torch.autograd.grad(total, whole)
 
 
-def compute_on_one_process(params: LossParams) -> tuple[float, list[Tensor]]:
-    embeddings, audio_mask, text_mask = draw_batch(8)
-    whole = [embeddings.video_va, embeddings.audio_va, embeddings.video_vt, embeddings.text_vt]
-    text_mask[5:], audio_mask[4:] = False, False
-    total = contrastive_loss(embeddings, audio_mask, text_mask, params).total
-    return total.item(), list(torch.autograd.grad(total, whole))
-
-
-CHUNKED = [params.model_copy(update={"rows_per_chunk": 3}) for params in FORMS]
-
-
-@pytest.mark.parametrize("params", [*FORMS, *CHUNKED])
+@pytest.mark.parametrize("params", [*FORMS, *(chunked(params, 3) for params in FORMS)])
 def test_mean_of_two_ranks_is_one_process_with_all_clips(
     two_ranks: Ranks, params: LossParams
 ) -> None:
-    (loss_0, gradients_0), (loss_1, gradients_1) = two_ranks.run(compute_on_rank, params)
-    loss, gradients = compute_on_one_process(params)
+    (loss_0, gradients_0), (loss_1, gradients_1) = two_ranks.run(compute, params, 2)
+    loss, gradients = compute(params)
     assert (loss_0 + loss_1) / 2 == pytest.approx(loss, rel=1e-6)
     assert loss_0 != pytest.approx(loss_1, rel=1e-2)
-    for first, second, whole in zip(gradients_0, gradients_1, gradients, strict=True):
-        torch.testing.assert_close((first + second) / 2, whole, rtol=1e-4, atol=1e-7)
+    pairs = zip(gradients_0, gradients_1, strict=True)
+    means = tuple((first + second) / 2 for first, second in pairs)
+    assert_close(means, gradients, rtol=1e-4, atol=1e-7)
 
 
 def test_replica_mean_divides_by_the_valid_clips_of_the_rank(two_ranks: Ranks) -> None:
-    shares = two_ranks.run(compute_on_rank, PARAMS)
-    means = two_ranks.run(compute_on_rank, REPLICA)
+    shares, means = (two_ranks.run(compute, params, 2) for params in (PARAMS, REPLICA))
     # The second rank's one valid clip is its whole mean; of all valid clips it is one in five.
-    text_only = [value for value, _ in means][1]
-    share = [value for value, _ in shares][1]
-    assert share == pytest.approx(text_only * 2 / 5, rel=1e-5)
+    assert shares[1][0] == pytest.approx(means[1][0] * 2 / 5, rel=1e-5)

@@ -51,42 +51,31 @@ def assert_dropped(part: nn.Module, compute: Callable[[], Tensor]) -> None:
     assert kept.double().mean().item() == pytest.approx(1 - RATE, abs=5 * deviation)
 
 
-def draw_tokens() -> Tensor:
-    return torch.randn(NUM_CLIPS * NUM_TOKENS, WIDTH, dtype=torch.float64)
-
-
-def draw_ids() -> Tensor:
-    return torch.randint(1, 50, (NUM_CLIPS, NUM_TOKENS))
-
-
-def build_block() -> Block:
-    return Block(SIZE, RATE, STANDARD).double().eval()
-
-
 def replace_weight(layer: nn.Module, fill: Callable[[Tensor], object]) -> None:
     assert isinstance(layer, Dense)
     fill(layer.weight)
 
 
-def test_embedding_but_not_agg() -> None:
-    patches, positions = AudioPatches(5, WIDTH), Positions((NUM_TOKENS,), WIDTH)
-    stem = Stem(patches, positions, DropToken(0.0, "clip"), RATE).eval()
-    audio = torch.randn(NUM_CLIPS, 5 * NUM_TOKENS)
-    assert_dropped(stem, lambda: stem(audio).tokens[:, 1:])
-    assert torch.equal(stem(audio).tokens[:, 0], stem.agg_token.vector.expand(NUM_CLIPS, -1))
+def build_stem(kind: str) -> tuple[nn.Module, Tensor]:
+    """Return a stem and what it takes."""
+    words, positions = Words(50, 6), Positions((NUM_TOKENS,), WIDTH)
+    ids = torch.randint(1, 50, (NUM_CLIPS, NUM_TOKENS))
+    if kind == "t5":
+        return T5Stem(words, WIDTH, RelativeBias(8, 6, 1), RATE), ids
+    if kind == "bert":
+        return BertStem(words, positions, Dense(6, WIDTH), RATE), ids
+    stem = Stem(AudioPatches((5,), WIDTH), positions, DropToken(0.0, "clip"), RATE)
+    return stem, torch.randn(NUM_CLIPS, 5 * NUM_TOKENS)
 
 
-def test_embedding_of_t5_with_agg() -> None:
-    stem = T5Stem(Words(50, 6), WIDTH, RelativeBias(8, 6, 1), RATE).eval()
-    ids = draw_ids()
-    assert_dropped(stem, lambda: stem(ids).tokens)
-
-
-def test_embedding_of_bert_but_not_agg() -> None:
-    stem = BertStem(Words(50, 6), Positions((NUM_TOKENS,), WIDTH), Dense(6, WIDTH), RATE).eval()
-    ids = draw_ids()
-    assert_dropped(stem, lambda: stem(ids).tokens[:, 1:])
-    assert torch.equal(stem(ids).tokens[:, 0], stem.agg_token.vector.expand(NUM_CLIPS, -1))
+@pytest.mark.parametrize("kind", ["audio", "bert", "t5"])
+def test_embedding_but_not_agg_unless_it_is_a_word(kind: str) -> None:
+    stem, signal = build_stem(kind)
+    first = 0 if kind == "t5" else 1
+    assert_dropped(stem.eval(), lambda: stem(signal).tokens[:, first:])
+    if kind != "t5":
+        agg_token = stem.get_parameter("agg_token.vector")
+        assert torch.equal(stem(signal).tokens[:, 0], agg_token.expand(NUM_CLIPS, -1))
 
 
 @pytest.mark.parametrize("all_tokens", [False, True])
@@ -96,23 +85,17 @@ def test_behind_the_last_norm(*, all_tokens: bool) -> None:
     assert_dropped(encoder.dropout, lambda: encoder(groups, all_tokens=all_tokens)[0])
 
 
-def test_what_attention_adds() -> None:
-    block, tokens = build_block(), draw_tokens()
-    replace_weight(block.mlp[-1], nn.init.zeros_)
-    assert_dropped(block.dropout, lambda: block(tokens, LAYOUT) - tokens)
-
-
-def test_what_the_mlp_adds() -> None:
-    block, tokens = build_block(), draw_tokens()
-    replace_weight(block.attention.output, nn.init.zeros_)
-    assert_dropped(block.dropout, lambda: block(tokens, LAYOUT) - tokens)
-
-
-def test_within_the_mlp() -> None:
-    block, tokens = build_block(), draw_tokens()
-    replace_weight(block.attention.output, nn.init.zeros_)
-    replace_weight(block.mlp[-1], nn.init.eye_)
-    assert_dropped(block.mlp, lambda: block(tokens, LAYOUT) - tokens)
+@pytest.mark.parametrize("place", ["attention", "mlp", "within the mlp"])
+def test_what_a_block_adds(place: str) -> None:
+    """Attention or the MLP adds 0; within the MLP, its last layer lets everything through."""
+    block = Block(SIZE, RATE, STANDARD).double().eval()
+    tokens = torch.randn(NUM_CLIPS * NUM_TOKENS, WIDTH, dtype=torch.float64)
+    silent = block.mlp[-1] if place == "attention" else block.attention.output
+    replace_weight(silent, nn.init.zeros_)
+    if place == "within the mlp":
+        replace_weight(block.mlp[-1], nn.init.eye_)
+    part = block.mlp if place == "within the mlp" else block.dropout
+    assert_dropped(part, lambda: block(tokens, LAYOUT) - tokens)
 
 
 @pytest.mark.parametrize("agg_only", [False, True])

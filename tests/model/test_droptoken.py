@@ -1,14 +1,12 @@
 """DropToken: how many, which, for whom, and what the dropped ones cost."""
 
-from typing import Literal
-
 import pytest
 import torch
 
 from tests.flops import counting
-from vatt.model.stem import AudioPatches, DropToken, Positions, Stem, draw_kept, select_kept
-from vatt.model.towers import Tower
-from vatt.model.transformer import Encoder, Group
+from vatt.model.stem import Draw, DropToken, draw_kept
+from vatt.model.towers import Tower, TowerParams, build_tower
+from vatt.model.transformer import Group
 from vatt.params import TowerSize
 
 CPU = torch.device("cpu")
@@ -16,15 +14,18 @@ SIZE = TowerSize(num_layers=3, width=16, mlp_width=32, num_heads=2, head_width=8
 NUM_PATCHES, PATCH = 40, 10
 
 
-def build_tower(drop_token_rate: float, draw: Literal["clip", "batch"] = "clip") -> Tower:
+def build(drop_token_rate: float) -> Tower:
     torch.manual_seed(0)
-    stem = Stem(
-        AudioPatches(PATCH, 16),
-        Positions((NUM_PATCHES,), 16),
-        DropToken(drop_token_rate, draw),
+    params = TowerParams(
+        input="waveform",
+        size=SIZE,
+        patch=(PATCH,),
+        grid=(NUM_PATCHES,),
+        post_projection_width=None,
         dropout_rate=0.0,
+        drop_token_rate=drop_token_rate,
     )
-    return Tower(stem, Encoder(SIZE, 0.0))
+    return build_tower(params, pretrains="clip")
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,9 @@ def test_every_place_is_kept_equally_often_and_clips_draw_apart() -> None:
     assert len({frozenset(row) for row in kept[:100].tolist()}) > 95
 
 
-def test_selects_each_clips_own_patches() -> None:
-    patches = torch.arange(24.0).view(2, 4, 3)
-    selected = select_kept(patches, torch.tensor([[3, 0], [1, 2]]))
-    assert torch.equal(selected, torch.stack([patches[0, [3, 0]], patches[1, [1, 2]]]))
-
-
 def test_training_encodes_exactly_the_kept_patches_with_their_own_positions() -> None:
     """All that a dropped patch holds is without effect; a kept one has its full one."""
-    tower, audio = build_tower(0.5).train(), torch.randn(2, NUM_PATCHES * PATCH)
+    tower, audio = build(0.5).train(), torch.randn(2, NUM_PATCHES * PATCH)
     torch.manual_seed(5)
     kept = draw_kept(2, NUM_PATCHES, 0.5, CPU)
     torch.manual_seed(5)
@@ -66,28 +61,25 @@ def test_training_encodes_exactly_the_kept_patches_with_their_own_positions() ->
     dropped_changed = tower(audio + (noise * ~is_kept[..., None]).flatten(1))
     assert torch.equal(dropped_changed, encoded)
 
-    tokens = tower.stem.patches(tower.stem.patches.cut(audio)) + tower.stem.positions(
-        (NUM_PATCHES,)
-    )
-    tokens = torch.stack([tokens[clip, is_kept[clip]] for clip in range(2)])
-    tokens = tower.stem.agg_token(tokens)
+    stem = tower.stem
+    tokens = stem.patches(stem.patches.cut(audio)) + stem.positions((NUM_PATCHES,))
+    tokens = stem.agg_token(torch.stack([tokens[clip, is_kept[clip]] for clip in range(2)]))
     torch.testing.assert_close(encoded, tower.encoder([Group(tokens)])[0])
 
 
-def test_a_batch_may_keep_the_same_places_as_released() -> None:
+@pytest.mark.parametrize(("draw", "num_draws"), [("batch", 1), ("clip", 5)])
+def test_a_batch_may_keep_the_same_places_as_released(draw: Draw, num_draws: int) -> None:
+    """What is kept is a clip's own, with its own position."""
     torch.manual_seed(2)
-    patches = torch.arange(NUM_PATCHES, dtype=torch.float32)[None, :, None].expand(5, -1, 3)
-    positions = torch.arange(NUM_PATCHES, dtype=torch.float32)[:, None].expand(-1, 2)
-    same = DropToken(0.5, "batch").train()
-    kept, kept_positions = same(patches, positions)
+    places = torch.arange(NUM_PATCHES, dtype=torch.float32)
+    patches = (100 * torch.arange(5)[:, None] + places)[..., None].expand(-1, -1, 3)
+    drop = DropToken(0.5, draw).train()
+    kept, positions = drop(patches, places[:, None].expand(-1, 2))
     assert kept.shape == (5, NUM_PATCHES // 2, 3)
-    assert all(torch.equal(row, kept[0]) for row in kept)
-    assert torch.equal(kept_positions[0, :, 0], kept[0, :, 0])
-    assert not torch.equal(same(patches, positions)[0], kept)
-    assert (
-        len({tuple(row[:, 0].tolist()) for row in DropToken(0.5, "clip")(patches, positions)[0]})
-        == 5
-    )
+    assert positions.shape == (num_draws, NUM_PATCHES // 2, 2)
+    assert torch.equal(kept, 100 * torch.arange(5)[:, None, None] + positions[..., [0, 0, 0]])
+    assert len({tuple(row) for row in positions[..., 0].tolist()}) == num_draws
+    assert not torch.equal(drop(patches, places[:, None].expand(-1, 2))[0], kept)
 
 
 @pytest.mark.parametrize("rate", [1.0, 1.5, -0.1, float("nan")])
@@ -97,14 +89,14 @@ def test_impossible_rates_are_refused(rate: float) -> None:
 
 
 def test_evaluation_drops_nothing() -> None:
-    dropping, whole = build_tower(0.5).eval(), build_tower(0.0).eval()
+    dropping, whole = build(0.5).eval(), build(0.0).eval()
     audio = torch.randn(2, NUM_PATCHES * PATCH)
     assert torch.equal(dropping(audio, all_tokens=True), whole(audio, all_tokens=True))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5, 0.75])
 def test_dropped_tokens_cost_nothing(rate: float) -> None:
-    tower, audio = build_tower(rate).train(), torch.randn(3, NUM_PATCHES * PATCH)
+    tower, audio = build(rate).train(), torch.randn(3, NUM_PATCHES * PATCH)
     with counting() as counter:
         tower(audio, all_tokens=True)
     num_kept = round(NUM_PATCHES * (1 - rate))

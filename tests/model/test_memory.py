@@ -22,7 +22,7 @@ def test_state_of_two_ranks_by_zero_stage() -> None:
 
 
 LONG = CLIP.model_copy(update={"num_frames": 8, "frame_size_px": 32, "num_samples": 8192})
-"""With sequences so long that what the formula leaves out is small."""
+"""A clip with sequences so long that what the formula leaves out is small."""
 
 
 @pytest.mark.parametrize("params", [MODEL, SHARED_MODEL])
@@ -40,3 +40,13 @@ def test_activations_are_what_autograd_keeps(params: ModelParams) -> None:
 def count_for_a_clip(model: Vatt) -> float:
     few, many = (count_saved(model, draw_batch(LONG, size)) for size in (2, 6))
     return (many - few) / 4
+
+
+def test_linear_text_leaves_what_enters_its_layer() -> None:
+    params = MODEL.model_copy(update={"text_style": "linear"})
+    more = CLIP.model_copy(update={"num_candidates": CLIP.num_candidates + 1})
+    kept = [
+        estimate_activations(Vatt(params, clip, VOCAB_SIZE), clip, 0.0, "fp32").kept
+        for clip in (CLIP, more)
+    ]
+    assert kept[1] - kept[0] == CLIP.num_tokens * 4 * params.word_width

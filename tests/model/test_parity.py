@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.original import Original
+from tests.model.original import Original, take_share
 from tests.ranks import Ranks
 from tests.tiny import LOSS
 from vatt.core.batch import Batch
@@ -18,11 +18,11 @@ from vatt.weights.original import state_from_original
 REPLICA_LOSS = LOSS.model_copy(update={"valid_mean": "replica"})
 
 
-# The original takes the variance of a batch as E[x^2] - E[x]^2 in float32. Where features vary by 3 %
-# of their mean, as here, that loses four digits; our float32 and float64 agree with each other.
+# The original takes the variance of a batch as E[x^2] - E[x]^2 in float32. Where features vary by
+# 3 % of their mean, as here, that loses four digits; our float32 and float64 agree.
 BATCH_NORM_TOLERANCE = 6e-4
-# The original solves its spline in float32. Its system for 12 -> 24 places, solved so, gives weights
-# that are 4e-4 off, and features that are 9e-4 (modality-specific) and 1.0e-3 off.
+# The original solves its spline in float32. Its system for 12 -> 24 places, solved so, gives
+# weights that are 4e-4 off, and features that are 9e-4 (modality-specific) and 1.0e-3 off.
 SPLINE_TOLERANCE = 1.1e-3
 
 
@@ -119,18 +119,8 @@ def compute_replica(name: str) -> Mapping[str, float]:
     """Run on each of two ranks: the loss of this rank's half of the batch."""
     rank = torch.distributed.get_rank()
     original = Original(name)
-    batch = original.build_batch()
-    half = slice(2 * rank, 2 * rank + 2)
-    losses = compute_losses(
-        original.build_model().train(),
-        Batch(
-            batch.video[half],
-            batch.audio[half],
-            batch.text[half],
-            batch.audio_mask[half],
-            batch.text_mask[half],
-        ),
-    )
+    half = take_share(original.build_batch(), 2)
+    losses = compute_losses(original.build_model().train(), half)
     return {
         f"loss_replica{rank}": losses.total.item(),
         f"vidtxt_loss_replica{rank}": losses.video_text.item(),

@@ -17,7 +17,7 @@ def test_boxes_hold_their_own_pixels_and_the_rest_is_cut_off() -> None:
 
 def test_pieces_of_a_waveform() -> None:
     audio = torch.arange(20.0).view(2, 10)
-    pieces = AudioPatches(4, width=8).cut(audio)
+    pieces = AudioPatches((4,), width=8).cut(audio)
     assert pieces.tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]], [[10, 11, 12, 13], [14, 15, 16, 17]]]
 
 
@@ -45,6 +45,6 @@ def test_what_is_no_video_is_refused(video: torch.Tensor) -> None:
     "audio", [torch.zeros(2, 512, 1), torch.zeros(512), torch.zeros(2, 512, dtype=torch.int16)]
 )
 def test_what_is_no_waveform_is_refused(audio: torch.Tensor) -> None:
-    for patches in (AudioPatches(64, 8), SpectrogramPatches((1, 5), 8)):
+    for patches in (AudioPatches((64,), 8), SpectrogramPatches((1, 5), 8)):
         with pytest.raises(ValueError, match=r"audio: expected floats of \(clips, samples\)"):
             patches.cut(audio)

@@ -1,4 +1,4 @@
-"""BatchNorm against torch's, and every graph of projections against its layers computed in numpy."""
+"""BatchNorm against torch's, and every graph of projections against its layers in numpy."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,10 +8,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from tests.ranks import Ranks
+from tests.tiny import TINY_MODEL
+from vatt.core import distributed
 from vatt.model.projection import BatchNorm, Projections, build_projections
-from vatt.params import SpaceKind
+from vatt.params import ModelParams, SpaceKind
 
 Array = NDArray[np.float64]
 WIDTHS = (6, 5, 4)
@@ -49,8 +52,8 @@ GRAPHS: dict[tuple[SpaceKind, bool], Graph] = {
 every_graph = pytest.mark.parametrize(("kind", "everywhere"), GRAPHS)
 
 
-def build_pair(width: int) -> tuple[BatchNorm, nn.BatchNorm1d]:
-    ours, torchs = BatchNorm(width), nn.BatchNorm1d(width, eps=1e-5, momentum=0.1)
+def build_pair() -> tuple[BatchNorm, nn.BatchNorm1d]:
+    ours, torchs = BatchNorm(5), nn.BatchNorm1d(5, eps=1e-5, momentum=0.1)
     with torch.no_grad():
         for mine, other in zip(ours.parameters(), torchs.parameters(), strict=True):
             other.copy_(mine.normal_())
@@ -58,32 +61,29 @@ def build_pair(width: int) -> tuple[BatchNorm, nn.BatchNorm1d]:
 
 
 def test_equals_torch_in_training_but_for_the_biased_variance() -> None:
-    ours, torchs = build_pair(5)
+    ours, torchs = build_pair()
     inputs = (torch.randn(6, 5) * 3 + 100).requires_grad_()
     weights = torch.randn(6, 5)
-    torch.testing.assert_close(ours(inputs), torchs(inputs), rtol=1e-4, atol=1e-4)
-    gradients = torch.autograd.grad((ours(inputs) * weights).sum(), [inputs, *ours.parameters()])
-    others = torch.autograd.grad((torchs(inputs) * weights).sum(), [inputs, *torchs.parameters()])
-    for gradient, other in zip(gradients, others, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-4)
-
-    torch.testing.assert_close(ours.running_mean, torchs.running_mean)
+    assert_close(ours(inputs), torchs(inputs), rtol=1e-4, atol=1e-4)
+    gradients, others = (
+        torch.autograd.grad((norm(inputs) * weights).sum(), [inputs, *norm.parameters()])
+        for norm in (ours, torchs)
+    )
+    assert_close(gradients, others, rtol=1e-3, atol=1e-4)
+    assert_close(ours.running_mean, torchs.running_mean)
     # Two calls: 0.81 of the first value 1, and 0.19 of the batch's variance.
     biased = 0.81 + 0.19 * inputs.detach().var(0, unbiased=False)
-    torch.testing.assert_close(ours.running_variance, biased)
-    assert torchs.running_var is not None
-    assert (torchs.running_var > ours.running_variance).all()
+    assert_close(ours.running_variance, biased)
+    assert (torchs.get_buffer("running_var") > ours.running_variance).all()
 
 
 def test_equals_torch_in_evaluation() -> None:
-    ours, torchs = build_pair(5)
-    assert torchs.running_mean is not None
-    assert torchs.running_var is not None
-    torchs.running_mean.copy_(ours.running_mean.normal_())
-    torchs.running_var.copy_(ours.running_variance.uniform_(0.5, 2))
+    ours, torchs = build_pair()
+    torchs.get_buffer("running_mean").copy_(ours.running_mean.normal_())
+    torchs.get_buffer("running_var").copy_(ours.running_variance.uniform_(0.5, 2))
     inputs = torch.randn(3, 5)
     before = ours.running_mean.clone()
-    torch.testing.assert_close(ours.eval()(inputs), torchs.eval()(inputs))
+    assert_close(ours.eval()(inputs), torchs.eval()(inputs))
     assert torch.equal(ours.running_mean, before)
 
 
@@ -96,7 +96,7 @@ def test_statistics_stay_float32_under_bf16() -> None:
     assert norm.weight.dtype == torch.bfloat16
     assert norm.running_mean.dtype == norm.running_variance.dtype == torch.float32
     expected = 0.9 * 1.001 + 0.1 * inputs.float().mean(0)
-    torch.testing.assert_close(norm.running_mean, expected)
+    assert_close(norm.running_mean, expected)
 
 
 def test_weights_can_be_made_on_the_meta_device_first() -> None:
@@ -130,11 +130,8 @@ def collect(projections: Projections) -> dict[str, Tensor]:
 
 def draw_features(num_clips: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    rows = num_clips, num_clips, 3 * num_clips
-    return [
-        torch.randn(count, width, generator=generator)
-        for count, width in zip(rows, WIDTHS, strict=True)
-    ]
+    rows = zip((num_clips, num_clips, 3 * num_clips), WIDTHS, strict=True)
+    return [torch.randn(count, width, generator=generator) for count, width in rows]
 
 
 def project(projections: Projections, features: list[Tensor]) -> list[Tensor]:
@@ -176,8 +173,9 @@ def test_every_graph_equals_its_layers_in_numpy(
     ]
     for module in projections:
         module.train(training)
-    for ours, slow in zip(project(projections, features), expected, strict=True):
-        torch.testing.assert_close(ours.double(), torch.tensor(slow), rtol=1e-4, atol=1e-4)
+    slow = [torch.tensor(rows) for rows in expected]
+    ours = project(projections, features)
+    assert_close(ours, slow, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
 @every_graph
@@ -200,19 +198,17 @@ def test_weights_are_used_only_by_their_own_layers(kind: SpaceKind, everywhere: 
 
 @pytest.mark.parametrize("kind", ["joint", "mmv_shared"])
 def test_one_space_has_one_width(kind: SpaceKind) -> None:
-    with pytest.raises(ValueError, match=f"{kind}.*512.*256"):
-        build_projections(kind, WIDTHS, (512, 256), batch_norm_everywhere=False)
+    with pytest.raises(ValueError, match=f"{kind} has one space: space_va_width = 24 and"):
+        ModelParams.model_validate(TINY_MODEL.model_dump() | {"space_kind": kind})
 
 
 def compute_on_rank(
     kind: SpaceKind, everywhere: bool
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return projections of this rank's share of the clips, gradients of weights, and statistics."""
-    size, rank = 1, 0
-    if torch.distributed.is_initialized():
-        size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    """Return projections of this rank's clips, gradients of weights, and statistics."""
+    size, own = distributed.world_size(), distributed.rank()
     projections = build(kind, everywhere=everywhere)
-    outputs = project(projections, [part.chunk(size)[rank] for part in draw_features(8)])
+    outputs = project(projections, [part.chunk(size)[own] for part in draw_features(8)])
     # Not the sum, nor that of the squares: BatchNorm fixes both, and their gradients are zero.
     loss = sum((output**4).sum() for output in outputs)
     assert isinstance(loss, Tensor)
@@ -226,15 +222,13 @@ def compute_on_rank(
 def test_two_ranks_are_one_process_with_all_clips(
     two_ranks: Ranks, kind: SpaceKind, everywhere: bool
 ) -> None:
-    (outputs_0, gradients_0, statistics_0), (outputs_1, gradients_1, statistics_1) = two_ranks.run(
-        compute_on_rank, kind, everywhere
-    )
-    outputs, gradients, statistics = compute_on_rank(kind, everywhere)
-    for first, second, whole in zip(outputs_0, outputs_1, outputs, strict=True):
-        torch.testing.assert_close(torch.cat([first, second]), whole, rtol=1e-4, atol=1e-4)
-    for first, second, whole in zip(gradients_0, gradients_1, gradients, strict=True):
+    ranks = two_ranks.run(compute_on_rank, kind, everywhere)
+    outputs, gradients, statistics = zip(*ranks, compute_on_rank(kind, everywhere), strict=True)
+    for first, second, whole in zip(*outputs, strict=True):
+        assert_close(torch.cat([first, second]), whole, rtol=1e-4, atol=1e-4)
+    for first, second, whole in zip(*gradients, strict=True):
         scale = whole.abs().max().item()
-        torch.testing.assert_close(first + second, whole, rtol=1e-3, atol=1e-5 * scale)
-    for first, second, whole in zip(statistics_0, statistics_1, statistics, strict=True):
+        assert_close(first + second, whole, rtol=1e-3, atol=1e-5 * scale)
+    for first, second, whole in zip(*statistics, strict=True):
         assert torch.equal(first, second)
-        torch.testing.assert_close(first, whole)
+        assert_close(first, whole)

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from tests.flops import counting
+from tests.model import original
+from tests.model.original import CLIP, take_share
 from tests.ranks import Ranks
 from tests.tiny import LOSS
 from vatt.core.batch import Batch
@@ -14,33 +17,17 @@ from vatt.model import published
 from vatt.model.losses import contrastive_loss
 from vatt.model.published import PAPER_CLIP
 from vatt.model.towers import (
-    build_audio_tower,
     build_text_tower,
-    build_video_tower,
+    build_tower,
     collect_weights,
+    describe_towers,
     restore_weights,
 )
 from vatt.model.vatt import Vatt
-from vatt.params import ClipParams, ModelParams, TowerSize
+from vatt.params import ModelParams
 
 PAPER_MODEL = published.PAPER_MODEL.model_copy(update={"video": "base"})
-TOWER = TowerSize(num_layers=2, width=32, mlp_width=64, num_heads=4, head_width=8)
-CLIP = ClipParams(num_frames=4, frame_size_px=16, num_samples=96, num_tokens=6, num_candidates=3)
-MODEL = PAPER_MODEL.model_copy(
-    update={
-        "video": TOWER,
-        "audio": TOWER,
-        "text": TOWER,
-        "video_patch": (2, 8, 8),
-        "audio_patch": 8,
-        "word_width": 12,
-        "train_word_table": True,
-        "space_va_width": 20,
-        "space_vt_width": 10,
-        "dropout_rate": 0.0,
-        "drop_token_rate": 0.0,
-    }
-)
+MODEL = original.MODEL.model_copy(update={"video_patch": (2, 8, 8), "train_word_table": True})
 SHARED = {"shared_encoder": True, "text_style": "bert"}
 MEDIUM = {"video": "medium", "audio": "medium", "text": "medium"}
 
@@ -82,19 +69,25 @@ def test_number_of_weights_with_one_encoder() -> None:
     assert num_total - sum(count_trainable(module) for module in projections) == 161_283_072
 
 
-@pytest.mark.parametrize(("preset", "num_video"), [("xlarge", 533_695_488), ("small", 20_508_672)])
-def test_number_of_weights_of_other_video_towers(preset: str, num_video: int) -> None:
-    with torch.device("meta"):
-        tower = build_video_tower(PAPER_MODEL.model_copy(update={"video": preset}), PAPER_CLIP)
-    assert count_trainable(tower) == num_video
+SPECTROGRAM = {"audio_input": "spectrogram", "spectrogram_patch": (16, 5)}
 
 
-@pytest.mark.parametrize(("preset", "num_audio"), [("base", 85_056_768), ("medium", 151_157_760)])
-def test_number_of_weights_of_spectrogram_towers(preset: str, num_audio: int) -> None:
-    update = {"audio": preset, "audio_input": "spectrogram", "spectrogram_patch": (16, 5)}
+@pytest.mark.parametrize(
+    ("modality", "update", "num_weights"),
+    [
+        ("video", {"video": "xlarge"}, 533_695_488),
+        ("video", {"video": "small"}, 20_508_672),
+        ("audio", {"audio": "base"} | SPECTROGRAM, 85_056_768),
+        ("audio", {"audio": "medium"} | SPECTROGRAM, 151_157_760),
+    ],
+)
+def test_number_of_weights_of_other_towers(
+    modality: str, update: dict[str, object], num_weights: int
+) -> None:
+    params = describe_towers(PAPER_MODEL.model_copy(update=update))[modality]
     with torch.device("meta"):
-        tower = build_audio_tower(PAPER_MODEL.model_copy(update=update), PAPER_CLIP)
-    assert count_trainable(tower) == num_audio
+        tower = build_tower(params.fit(PAPER_CLIP))
+    assert count_trainable(tower) == num_weights
 
 
 @pytest.mark.parametrize(
@@ -123,38 +116,21 @@ def build_batch(num_clips: int) -> Batch:
     generator = torch.Generator().manual_seed(7)
     text_mask = torch.rand(num_clips, 3, generator=generator) < 0.6
     audio_mask = torch.rand(num_clips, generator=generator) < 0.8
-    return Batch(
-        video=torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1,
-        audio=torch.rand(num_clips, 96, generator=generator) * 2 - 1,
-        text=torch.randint(0, 50, (num_clips, 3, 6), generator=generator),
-        audio_mask=audio_mask,
-        text_mask=text_mask,
-    )
-
-
-def test_shapes_and_gradients() -> None:
-    params = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
-    model, batch = build_model(params).train(), build_batch(5)
-    embeddings = model(batch)
-    assert embeddings.video_va.shape == embeddings.audio_va.shape == (5, 20)
-    assert embeddings.video_vt.shape == (5, 10)
-    assert embeddings.text_vt.shape == (5, 3, 10)
-    contrastive_loss(embeddings, batch.audio_mask, batch.text_mask, LOSS).total.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+    video = torch.rand(num_clips, 4, 16, 16, 3, generator=generator) * 2 - 1
+    audio = torch.rand(num_clips, 96, generator=generator) * 2 - 1
+    text = torch.randint(0, 50, (num_clips, 3, 6), generator=generator)
+    return Batch(video, audio, text, audio_mask, text_mask)
 
 
 def embed_one_by_one(model: Vatt, batch: Batch) -> list[Tensor]:
     text = model.project_text(model.encode_text(batch.text.flatten(0, 1)))
     video_va, video_vt = model.project_video(model.encode_video(batch.video))
     audio_va = model.project_audio(model.encode_audio(batch.audio))
-    return [video_va, video_vt, audio_va, text.unflatten(0, batch.text.shape[:2])]
+    return [video_va, audio_va, video_vt, text.unflatten(0, batch.text.shape[:2])]
 
 
 def embed_packed(model: Vatt, batch: Batch) -> list[Tensor]:
-    embeddings = model(batch)
-    return [embeddings.video_va, embeddings.video_vt, embeddings.audio_va, embeddings.text_vt]
+    return list(vars(model(batch)).values())
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
@@ -176,23 +152,22 @@ def test_one_packed_pass_is_three_passes(drop_token_rate: float, recomputes: boo
         gradients = [weight.grad for weight in model.parameters()]
         results.append([*embeddings, *gradients])
     assert len(results[0]) == 4 + len(list(model.parameters()))
-    for packed, one_by_one in zip(*results, strict=True):
-        torch.testing.assert_close(packed, one_by_one, rtol=1e-9, atol=1e-11)
+    assert_close(results[0], results[1], rtol=1e-9, atol=1e-11)
 
 
 def test_the_packed_pass_computes_nothing_for_padding() -> None:
     model, batch = build_model(MODEL.model_copy(update=SHARED)).eval(), build_batch(5)
-    counts = []
-    for embed in (embed_packed, embed_one_by_one):
-        with counting() as counter:
-            embed(model, batch)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1]
+    with counting() as packed:
+        embed_packed(model, batch)
+    with counting() as one_by_one:
+        embed_one_by_one(model, batch)
+    assert packed.get_total_flops() == one_by_one.get_total_flops()
 
 
 @pytest.mark.parametrize(
     "update",
     [
+        {"dropout_rate": 0.1},
         SHARED,
         {"audio_input": "spectrogram", "spectrogram_patch": (1, 8)},
         {"text_style": "bert"},
@@ -204,25 +179,25 @@ def test_the_packed_pass_computes_nothing_for_padding() -> None:
 def test_every_kind_trains_all_its_weights(update: dict[str, object]) -> None:
     model = build_model(MODEL.model_copy(update={"drop_token_rate": 0.5} | update)).train()
     batch = build_batch(5)
-    losses = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS)
-    losses.total.backward()
+    embeddings = model(batch)
+    assert embeddings.video_va.shape == embeddings.audio_va.shape == (5, 20)
+    assert embeddings.video_vt.shape == (5, 10)
+    assert embeddings.text_vt.shape == (5, 3, 10)
+    contrastive_loss(embeddings, batch.audio_mask, batch.text_mask, LOSS).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
     model.eval()
-    for one_by_one, together in zip(
-        embed_one_by_one(model, batch), embed_packed(model, batch), strict=True
-    ):
-        torch.testing.assert_close(one_by_one, together, rtol=1e-5, atol=1e-6)
+    one_by_one, together = embed_one_by_one(model, batch), embed_packed(model, batch)
+    assert_close(one_by_one, together, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_of_a_shared_encoder_are_collected_once() -> None:
     params = MODEL.model_copy(update=SHARED)
     model, other = build_model(params), Vatt(params, CLIP, vocab_size=50)
     weights = collect_weights(model)
-    assert sum(weight.numel() for weight in weights.values()) == sum(
-        tensor.numel() for tensor in [*model.parameters(), *model.buffers()]
-    )
+    tensors = [*model.parameters(), *model.buffers()]
+    assert sum(map(Tensor.numel, weights.values())) == sum(map(Tensor.numel, tensors))
     restore_weights(other, weights)
     assert other.audio.encoder is other.video.encoder
     for name, value in model.state_dict().items():
@@ -242,50 +217,35 @@ def test_a_clip_below_one_patch_is_refused() -> None:
 
 def test_bf16_weights_give_nearly_the_same_features() -> None:
     model, batch = build_model().eval(), build_batch(5)
-    exact = model(batch)
-    rounded = model.bfloat16()(batch)
-    for name in ("video_va", "audio_va", "video_vt", "text_vt"):
-        cosine = torch.cosine_similarity(
-            getattr(exact, name), getattr(rounded, name).float(), dim=-1
-        )
-        assert cosine.min() > 0.99, name
+    exact = embed_packed(model, batch)
+    rounded = embed_packed(model.bfloat16(), batch)
+    for one, other in zip(exact, rounded, strict=True):
+        assert torch.cosine_similarity(one, other.float(), dim=-1).min() > 0.99
 
 
 def train_step(batch: Batch) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
     model = build_model().train()
     loss = contrastive_loss(model(batch), batch.audio_mask, batch.text_mask, LOSS).total
     loss.backward()
-    gradients = {
-        name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None
-    }
+    named = model.named_parameters()
+    gradients = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
     return loss.item(), gradients, dict(model.named_buffers())
 
 
 def train_step_on_rank() -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
-    rank, whole = torch.distributed.get_rank(), build_batch(8)
-    own = slice(4 * rank, 4 * rank + 4)
-    return train_step(
-        Batch(
-            whole.video[own],
-            whole.audio[own],
-            whole.text[own],
-            whole.audio_mask[own],
-            whole.text_mask[own],
-        )
-    )
+    return train_step(take_share(build_batch(8), 2))
 
 
 def test_mean_of_two_ranks_is_one_process_with_all_clips(two_ranks: Ranks) -> None:
-    (loss_0, gradients_0, statistics_0), (loss_1, gradients_1, statistics_1) = two_ranks.run(
-        train_step_on_rank
+    steps = *two_ranks.run(train_step_on_rank), train_step(build_batch(8))
+    losses, gradients, statistics = zip(*steps, strict=True)
+    assert (losses[0] + losses[1]) / 2 == pytest.approx(losses[2], rel=1e-5)
+    assert (
+        gradients[2].keys() == gradients[0].keys() == dict(build_model().named_parameters()).keys()
     )
-    loss, gradients, statistics = train_step(build_batch(8))
-    assert (loss_0 + loss_1) / 2 == pytest.approx(loss, rel=1e-5)
-    assert gradients.keys() == gradients_0.keys() == dict(build_model().named_parameters()).keys()
-    for name, gradient in gradients.items():
-        mean = (gradients_0[name] + gradients_1[name]) / 2
+    for name, gradient in gradients[2].items():
+        mean = (gradients[0][name] + gradients[1][name]) / 2
         largest = gradient.abs().max().item()
-        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-5 + 1e-4 * largest, msg=name)
-    for name, value in statistics.items():
-        assert torch.equal(statistics_0[name], statistics_1[name]), name
-        torch.testing.assert_close(statistics_0[name], value, rtol=1e-5, atol=1e-6, msg=name)
+        assert_close(mean, gradient, rtol=1e-4, atol=1e-5 + 1e-4 * largest, msg=name)
+    assert_close(statistics[0], statistics[1], rtol=0, atol=0)
+    assert_close(statistics[0], statistics[2], rtol=1e-5, atol=1e-6)

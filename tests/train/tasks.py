@@ -2,8 +2,7 @@
 
 import torch
 
-from tests.model.networks import AUDIO_VISUAL
-from tests.model.test_parity_classifier import VIDEO
+from tests.model.networks import AUDIO_VISUAL, VIDEO
 from vatt.core.batch import LabelledBatch
 from vatt.model.classifier import build_network
 from vatt.params import AugmentParams, ScheduleParams, TaskParams

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.test_parity_classifier import VIDEO
+from tests.model.networks import VIDEO
 from tests.train.tasks import TASK, build_objective, change, draw_batch
 from vatt.core.batch import LabelledBatch
 from vatt.model.classifier import build_network

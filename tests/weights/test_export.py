@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import vatt
-from tests.model.test_parity_classifier import VIDEO
+from tests.model.networks import VIDEO
 from tests.tiny import TINY_MODEL
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import Tokenizer, train_tokenizer

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from tests.model.networks import VIDEO, WAVEFORM
 from tests.model.original import AGNOSTIC
-from tests.model.test_parity_classifier import VIDEO, WAVEFORM
 from tests.train.tasks import TASK
 from tests.weights.test_export import CLASSIFIER, CLIP, PARAMS, export
 from vatt.core.errors import StageError

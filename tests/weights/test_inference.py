@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import vatt
-from tests.model.networks import AUDIO_VISUAL
-from tests.model.test_parity_classifier import SPECTROGRAM, VIDEO
+from tests.model.networks import AUDIO_VISUAL, SPECTROGRAM, VIDEO
 from tests.train.tasks import TASK
 from tests.weights.test_export import CLASSIFIER, PARAMS, make_inputs
 from vatt.corpus.tokenizer import Tokenizer, train_tokenizer

@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.model.networks import AUDIO_VISUAL
+from tests.model.networks import AUDIO_VISUAL, SPECTROGRAM, VIDEO
 from tests.model.original import AGNOSTIC, CLIP, MODEL
-from tests.model.test_parity_classifier import SPECTROGRAM, VIDEO
 from vatt.model.classifier import AudioVisualClassifier, Classifier
 from vatt.model.towers import collect_weights
 from vatt.model.vatt import Vatt

@@ -1,6 +1,7 @@
-"""What a model costs: its weights, and the FLOPs of one clip (VATT sections 4.2 and A.1).
+"""What a model costs: its weights, the FLOPs of one clip, and the memory of a rank.
 
-A FLOP is one addition or multiplication, so that a multiply-add is two. Two conventions:
+A FLOP is one addition or multiplication, so that a multiply-add is two. There are two conventions
+(VATT sections 4.2 and A.1); norms, activations, biases, word look-ups and the loss are in neither.
 
 - `full`: every matrix product that the code computes, and nothing else. Dropped patches are not
   projected, of the last block only the AGG token is computed. It equals what torch's FLOP counter
@@ -9,16 +10,11 @@ A FLOP is one addition or multiplication, so that a multiply-add is two. Two con
   tokens pass all blocks; the product of queries and keys is left out; softmax and the scaling of
   scores count 6 for each score.
 
-Norms, activations, biases, word look-ups and the loss are in neither.
-
-What a rank of a training run holds in memory, by formula: state by ZeRO stage, and activations.
-
-`python -m benchmarks.memory` compares both with what is counted in running processes.
+`python -m benchmarks.memory` compares the memory with what is counted in running processes.
 """
 
-import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -26,7 +22,7 @@ from vatt.model.spectrogram import count_frames
 from vatt.model.stem import SpectrogramPatches, count_kept
 from vatt.model.text import BertStem, LinearText, T5Stem
 from vatt.model.towers import Tower
-from vatt.model.transformer import Encoder
+from vatt.model.transformer import Dropout, Encoder
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
 
@@ -44,40 +40,39 @@ class Cost(NamedTuple):
     num_tokens: int = 0
     """Tokens that enter the encoder, AGG included; of all captions together."""
     paper: int = 0
-    """Forward, by the paper's convention."""
+    """The forward pass, by the paper's convention."""
     full: int = 0
-    """Forward, all matrix products."""
+    """The forward pass, all matrix products."""
     training: int = 0
-    """Forward and backward, all matrix products: three times `full`, without the gradients of raw
-    signals and of frozen words, which nobody needs."""
+    """Both passes, all matrix products: three times `full`, without the gradients of raw signals
+    and of frozen words, which are not needed."""
     recomputed: int = 0
-    """Computed once more in training where the encoder keeps no activations."""
+    """What training computes once more where the encoder keeps no activations."""
 
 
-def add_costs(costs: Iterable[Cost]) -> Cost:
-    """Return the sum of some costs."""
-    return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+Numbers = TypeVar("Numbers", Weights, Cost)
+
+
+def add_costs(parts: Iterable[Numbers]) -> Numbers:
+    """Return the sum of some costs, or of some weights; there must be at least one."""
+    first, *others = parts
+    return type(first)(*map(sum, zip(first, *others, strict=True)))
 
 
 def count_weights(model: Vatt) -> dict[str, Weights]:
     """Return the weights of each part; what is shared is counted once, under a name of its own."""
-    heads = (model.video_projection, model.audio_projection, model.text_projection)
-    parts: dict[str, nn.Module] = {
-        "video": model.video,
-        "audio": model.audio,
-        "text": model.text,
-        "projections": nn.ModuleList(heads),
-    }
-    if model.shares_encoder:
+    heads = nn.ModuleList([model.video_projection, model.audio_projection, model.text_projection])
+    parts: dict[str, nn.Module] = {"video": model.video, "audio": model.audio, "text": model.text}
+    parts["projections"] = heads
+    if model.audio.encoder is model.video.encoder:
         parts = {"shared encoder": model.video.encoder, **parts}
-    seen: set[int] = set()
+    seen: set[nn.Parameter] = set()
     counts = {}
     for name, part in parts.items():
-        weights = [weight for weight in part.parameters() if id(weight) not in seen]
-        seen.update(map(id, weights))
-        trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
-        frozen = sum(weight.numel() for weight in weights) - trainable
-        counts[name] = Weights(trainable, frozen)
+        own = set(part.parameters()) - seen
+        seen |= own
+        trainable = sum(weight.numel() for weight in own if weight.requires_grad)
+        counts[name] = Weights(trainable, sum(weight.numel() for weight in own) - trainable)
     return counts
 
 
@@ -89,7 +84,7 @@ def count_clip(model: Vatt, clip: ClipParams, drop_token_rate: float) -> dict[st
     """
     video = count_signal_tower(model.video, clip, drop_token_rate)
     audio = count_signal_tower(model.audio, clip, drop_token_rate)
-    caption = (_count_text(model.text, clip.num_tokens), count_head(model.text_projection))
+    caption = _count_text(model.text, clip.num_tokens), count_head(model.text_projection)
     return {
         "video": add_costs([video, count_head(model.video_projection)]),
         "audio": add_costs([audio, count_head(model.audio_projection)]),
@@ -100,14 +95,13 @@ def count_clip(model: Vatt, clip: ClipParams, drop_token_rate: float) -> dict[st
 def count_signal_tower(tower: Tower, clip: ClipParams, drop_token_rate: float) -> Cost:
     """Return what a clip costs in a video or audio tower, without a projection or classifier."""
     stem: Any = tower.stem
-    num_patches = math.prod(len(table.table) for table in stem.positions.tables)
+    num_patches = stem.positions.num_places
     num_kept = count_kept(num_patches, drop_token_rate)
     projection = 2 * num_kept * stem.patches.projection.weight.numel()
     full = 2 * num_kept * _count_products(stem)
     spectrogram = 0
     if isinstance(stem.patches, SpectrogramPatches):
-        bands: Any = stem.patches.spectrogram.bands
-        spectrogram = 2 * count_frames(clip.num_samples) * bands.numel()
+        spectrogram = 2 * count_frames(clip.num_samples) * stem.patches.spectrogram.bands.numel()
     cost = Cost(
         num_tokens=num_kept + 1,
         paper=2 * num_patches * _count_products(stem),
@@ -133,9 +127,8 @@ def _count_text(tower: Tower | LinearText, num_words: int) -> Cost:
 
 def _count_encoder(tower: Tower, num_tokens: int) -> Cost:
     """Return what a sequence costs in the encoder and in what follows it in the tower."""
-    encoder: Encoder = tower.encoder
-    block: Any = encoder.blocks[0]
-    num_layers, attention = len(encoder.blocks), block.attention
+    block: Any = tower.encoder.blocks[0]
+    num_layers, attention = len(tower.encoder.blocks), block.attention
     inner, products = attention.query.out_features, _count_products(block)
     key_value = attention.key_value.weight.numel()
     num_scores = num_tokens**2
@@ -166,28 +159,6 @@ BUCKET_BYTES = 200_000_000
 """What ranks exchange at once, under ZeRO 1 to 3."""
 
 
-class Activations(NamedTuple):
-    """Bytes that the forward pass of one clip leaves for the backward pass, on a GPU."""
-
-    kept: int
-    between: int
-    """Where only what enters each block is kept, and the rest computed again."""
-    again: int
-    """The block that leaves most, computed again: then it is there besides."""
-    clip: int
-    """Its picture and sound."""
-
-
-class _Row(NamedTuple):
-    """Bytes that some tokens leave in an encoder."""
-
-    entering: int
-    """What enters one block."""
-    block: int
-    last: int
-    """The last block: of all but the AGG tokens, only keys and values are computed."""
-
-
 def estimate_state_bytes(weights: Weights, num_ranks: int, zero_stage: int) -> float:
     """Return the most bytes of weights, gradients and Adam's two moments that each rank holds.
 
@@ -203,6 +174,18 @@ def estimate_state_bytes(weights: Weights, num_ranks: int, zero_stage: int) -> f
     return shared + (own + frozen) / num_ranks if zero_stage == 3 else shared
 
 
+class Activations(NamedTuple):
+    """Bytes that the forward pass of one clip leaves for the backward pass, on a GPU."""
+
+    kept: int
+    between: int
+    """What is kept where only what enters each block is, and the rest is computed again."""
+    again: int
+    """What the largest block leaves when it is computed again: then it is there besides."""
+    clip: int
+    """The clip's picture and sound."""
+
+
 def estimate_activations(
     model: Vatt, clip: ClipParams, drop_token_rate: float, precision: str
 ) -> Activations:
@@ -212,26 +195,22 @@ def estimate_activations(
     Attention keeps no scores, as on GPUs.
     """
     size = FLOAT_BYTES if precision == "fp32" else FLOAT_BYTES // 2
-    before, rows = 0, []
-    for tower in (model.video, model.audio):
-        stem: Any = tower.stem
-        num_patches = math.prod(len(table.table) for table in stem.positions.tables)
-        num_kept = count_kept(num_patches, drop_token_rate)
-        before += num_kept * _count_stem_bytes(stem, size)
-        rows.append((tower.encoder, num_kept + 1))
-    num_words = clip.num_candidates * clip.num_tokens
-    stem = model.text if isinstance(model.text, LinearText) else model.text.stem
-    before += num_words * _count_stem_bytes(stem, size)
-    if not isinstance(model.text, LinearText):
-        rows.append((model.text.encoder, num_words + clip.num_candidates))
-    kept, entering, largest = before, before, 0
-    for encoder, num_tokens in rows:
-        row = _count_row(encoder, num_tokens, size)
-        kept += (len(encoder.blocks) - 1) * row.block + row.last
-        entering += len(encoder.blocks) * row.entering
-        largest = max(largest, row.block)
+    kept = between = again = 0
+    for tower in (model.video, model.audio, model.text):
+        stem: Any = tower.stem if isinstance(tower, Tower) else tower
+        num_projected, num_agg = clip.num_candidates * clip.num_tokens, clip.num_candidates
+        if tower is not model.text:
+            num_projected, num_agg = count_kept(stem.positions.num_places, drop_token_rate), 1
+        before = num_projected * _count_stem_bytes(stem, size)
+        kept, between = kept + before, between + before
+        if isinstance(tower, Tower):
+            num_tokens, num_blocks = num_projected + num_agg, len(tower.encoder.blocks)
+            entering, block, last = _count_block_bytes(tower.encoder, size)
+            kept += num_tokens * ((num_blocks - 1) * block + last)
+            between += num_tokens * num_blocks * entering
+            again = max(again, num_tokens * block)
     numbers = 3 * clip.num_frames * clip.frame_size_px**2 + clip.num_samples
-    return Activations(kept, entering, largest, FLOAT_BYTES * numbers)
+    return Activations(kept, between, again, FLOAT_BYTES * numbers)
 
 
 def _count_stem_bytes(stem: Any, size: int) -> int:
@@ -239,30 +218,28 @@ def _count_stem_bytes(stem: Any, size: int) -> int:
     layers = [module for module in stem.modules() if isinstance(module, nn.Linear)]
     has_gelu = len(layers) > 1 or isinstance(stem, (T5Stem, BertStem))
     widths = [layer.in_features for layer in layers] + [layers[-1].out_features] * has_gelu
-    return size * sum(widths) + _count_mask(layers[-1].out_features, stem)
+    return size * sum(widths) + _drops_out(stem) * layers[-1].out_features
 
 
-def _count_row(encoder: Encoder, num_tokens: int, size: int) -> _Row:
-    """Return what `num_tokens` leave in an encoder; `size` is that of a number in its products.
+def _count_block_bytes(encoder: Encoder, size: int) -> tuple[int, int, int]:
+    """Return the bytes that one token leaves before a block, in a block, and in the last block.
 
-    In a block: what enters both norms (float32), what enters the products for the queries and for
-    the keys and values (one tensor in float32, two copies otherwise), queries, keys, values, their
-    mean, what enters the MLP, its GELU and its second product; a byte for what dropout left of each
-    number.
+    `size` is that of a number in products. A block keeps what enters both norms (float32), what
+    enters the products for the queries and for the keys and values (one tensor in float32, two
+    copies otherwise), queries, keys, values, their mean, what enters the MLP, its GELU and its
+    second product; and a byte for what dropout left of each number. The last block computes of all
+    but the AGG tokens only keys and values.
     """
     block: Any = encoder.blocks[0]
     width, inner = encoder.width, block.attention.query.out_features
     mlp_width = block.mlp[0].out_features
-    entering = FLOAT_BYTES * width
-    normed = size * width
+    entering, normed = FLOAT_BYTES * width, size * width
     before_attention = entering + (normed if size == FLOAT_BYTES else 2 * normed)
-    attention = 4 * size * inner
     mlp = entering + normed + 2 * size * mlp_width
-    masks = _count_mask(2 * width + mlp_width, encoder)
+    masks = _drops_out(encoder) * (2 * width + mlp_width)
     last = entering + normed + 2 * size * inner
-    whole = before_attention + attention + mlp + masks
-    return _Row(num_tokens * entering, num_tokens * whole, num_tokens * last)
+    return entering, before_attention + 4 * size * inner + mlp + masks, last
 
 
-def _count_mask(width: int, module: Any) -> int:
-    return width if module.dropout.p > 0 else 0
+def _drops_out(module: nn.Module) -> bool:
+    return any(isinstance(part, Dropout) and part.p > 0 for part in module.modules())

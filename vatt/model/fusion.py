@@ -18,6 +18,9 @@ from vatt.model.transformer import Dense, Encoder, Group
 from vatt.params import Section, TowerSize
 
 Kind = Literal["concatenation", "tensor", "bilinear", "attention"]
+VideoTokens = Float[Tensor, "B M D"]
+AudioTokens = Float[Tensor, "B N E"]
+Feature = Float[Tensor, "B F"]
 
 ROOT_EPSILON = 1e-5
 """Keeps the slope of the root finite at 0."""
@@ -28,12 +31,12 @@ class FusionParams(Section):
 
     kind: Kind
     width: int = Field(ge=1)
-    """tensor: what each feature is projected to before the outer product. bilinear: of the sketch.
-    Else not used."""
+    """The width that "tensor" projects each feature to before the outer product, or that of the
+    sketch of "bilinear". The others do not use it."""
     size: TowerSize | None = None
-    """attention: of the encoder of both modalities. Else not used."""
+    """The size of the encoder of both modalities in "attention". The others do not use it."""
     dropout_rate: float = Field(ge=0, le=1)
-    """attention: of that encoder."""
+    """The rate in that encoder."""
 
 
 class Fusion(nn.Module, ABC):
@@ -44,23 +47,19 @@ class Fusion(nn.Module, ABC):
     width: int
 
     @abstractmethod
-    def forward(
-        self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
-    ) -> Float[Tensor, "B F"]:
+    def forward(self, video: VideoTokens, audio: AudioTokens) -> Feature:
         """Return one feature for each clip."""
 
 
 class Concatenation(Fusion):
-    """Both features side by side."""
+    """Both features side by side, video first."""
 
     def __init__(self, video_width: int, audio_width: int) -> None:
         super().__init__()
         self.width = video_width + audio_width
 
-    def forward(
-        self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
-    ) -> Float[Tensor, "B D+E"]:
-        """Return the features, video first."""
+    def forward(self, video: VideoTokens, audio: AudioTokens) -> Float[Tensor, "B D+E"]:
+        """Return the features."""
         return torch.cat([video[:, 0], audio[:, 0]], dim=1)
 
 
@@ -75,9 +74,7 @@ class TensorFusion(Fusion):
         self.video, self.audio = Dense(video_width, width), Dense(audio_width, width)
         self.width = (width + 1) ** 2
 
-    def forward(
-        self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
-    ) -> Float[Tensor, "B F"]:
+    def forward(self, video: VideoTokens, audio: AudioTokens) -> Feature:
         """Return the products, those of the first number of the video first."""
         projected = self.video(video[:, 0]).tanh(), self.audio(audio[:, 0]).tanh()
         seen, heard = (functional.pad(feature, (1, 0), value=1.0) for feature in projected)
@@ -99,7 +96,7 @@ class CountSketch(nn.Module):
         self.register_buffer("places", torch.randint(width, (in_width,)))
         self.register_buffer("signs", torch.randint(2, (in_width,)) * 2 - 1)
 
-    def forward(self, feature: Float[Tensor, "B D"]) -> Float[Tensor, "B F"]:
+    def forward(self, feature: Float[Tensor, "B D"]) -> Feature:
         """Return the sketch."""
         # As a product: adding in place would sum in any order on a GPU.
         matrix = feature.new_zeros(feature.shape[1], self.width)
@@ -120,17 +117,13 @@ class CompactBilinear(Fusion):
         self.video, self.audio = CountSketch(video_width, width), CountSketch(audio_width, width)
         self.width = width
 
-    def forward(
-        self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
-    ) -> Float[Tensor, "B F"]:
+    def forward(self, video: VideoTokens, audio: AudioTokens) -> Feature:
         """Return the normalised sketch."""
         pooled = self.pool(video[:, 0], audio[:, 0])
         roots = pooled / (pooled.abs() + ROOT_EPSILON).sqrt()
         return functional.rms_norm(roots, (self.width,), eps=ROOT_EPSILON)
 
-    def pool(
-        self, video: Float[Tensor, "B D"], audio: Float[Tensor, "B E"]
-    ) -> Float[Tensor, "B F"]:
+    def pool(self, video: Float[Tensor, "B D"], audio: Float[Tensor, "B E"]) -> Feature:
         """Return the sketch of the outer product, in float32 also under autocast."""
         with torch.autocast(video.device.type, enabled=False):
             seen, heard = self.video(video.float()), self.audio(audio.float())
@@ -151,15 +144,13 @@ class MidFusion(Fusion):
         self, video_width: int, audio_width: int, size: TowerSize, dropout_rate: float
     ) -> None:
         super().__init__()
-        # The bias tells the modalities apart.
+        # The bias distinguishes the modalities.
         self.video, self.audio = Dense(video_width, size.width), Dense(audio_width, size.width)
         self.agg_token = AggToken(size.width)
         self.encoder = Encoder(size, dropout_rate)
         self.width = size.width
 
-    def forward(
-        self, video: Float[Tensor, "B M D"], audio: Float[Tensor, "B N E"]
-    ) -> Float[Tensor, "B F"]:
+    def forward(self, video: VideoTokens, audio: AudioTokens) -> Feature:
         """Return the AGG token after the encoder."""
         tokens = self.agg_token(torch.cat([self.video(video), self.audio(audio)], dim=1))
         (encoded,) = self.encoder([Group(tokens)])

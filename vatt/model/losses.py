@@ -1,10 +1,12 @@
-"""The contrastive loss: NCE for video-audio, MIL-NCE for video-text (VATT section 3.4, eq. 4 to 6).
+"""Losses of pre-training, NCE and MIL-NCE (VATT 3.4, eq. 4 to 6), and of classifiers (A.2).
 
-Losses of classifiers: softmax for video and images, class-balanced sigmoids for sound (VATT appendix A.2).
+All are computed in float32, also under autocast: bfloat16 keeps 8 bits, too few for the small
+differences between scores that a softmax over thousands of clips depends on.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,16 +21,19 @@ from vatt.core.distributed import (
     rank,
     world_size,
 )
+from vatt.model.transformer import MASKED_SCORE
 from vatt.params import LossParams
+
+LENGTH_EPSILON = 1e-6
+"""The least length that an embedding is divided by: zeros stay 0, with a finite gradient."""
 
 
 def softmax_loss(
     logits: Float[Tensor, "B C"], labels: Float[Tensor, "B C"], label_smoothing: float
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy of the softmax, mean over clips, for labels in [0, 1] (one-hot or mixed).
+    """Return the cross-entropy of the softmax, mean over clips, for one-hot or mixed labels.
 
     With smoothing a in [0, 1], 0.1 in the paper, labels y of C classes become (1 - a) y + a / C.
-    Computed in float32, also under autocast.
     """
     with torch.autocast(logits.device.type, enabled=False):
         smooth = (1 - label_smoothing) * labels.float() + label_smoothing / labels.shape[1]
@@ -44,8 +49,7 @@ def balanced_sigmoid_loss(
     they are. With n_c the sum of the labels of class c over the clips of all ranks, a clip with
     labels y weighs (sum over c of y_c / n_c) / (sum over c of y_c), and nothing without labels;
     the loss is the mean over clips of weight times cross-entropy. B must be the same on every
-    rank; the mean over ranks is the loss of one process with all clips. Computed in float32,
-    also under autocast.
+    rank; the mean over ranks is the loss of one process with all clips.
 
     Differs from the original, which counts labels on each replica: with one process it is the same.
     """
@@ -60,9 +64,6 @@ def balanced_sigmoid_loss(
             logits.float(), labels, reduction="none"
         ).sum(1)
         return (weights * losses).mean()
-
-
-MASKED_SCORE = -1e9
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def contrastive_loss(
     """Return the loss of this rank's clips against the clips of all ranks.
 
     The mean over ranks of values and gradients is that of one process with all clips. B must be
-    the same on every rank. A loss for which no clip has a valid text (or sound) is zero, and
-    still connected to the graph. Computed in float32, also under autocast.
+    the same on every rank. A loss for which no clip has a valid text (or sound) is zero, and still
+    connected to the graph: each rank takes part in every exchange of gradients.
     """
     video_audio = nce_loss(
         embeddings.video_va, embeddings.audio_va[:, None], audio_mask[:, None], params
@@ -102,7 +103,7 @@ def nce_loss(
     mask: Bool[Tensor, "B P"],
     params: LossParams,
 ) -> Float[Tensor, ""]:
-    """Return MIL-NCE of videos and their P >= 1 candidates; with one candidate it is NCE.
+    """Return MIL-NCE (eq. 5) of videos and their P >= 1 candidates; with one it is NCE (eq. 4).
 
     With s the cosine over the temperature, v_i a video and c_ip its candidates, and for clip i
 
@@ -118,31 +119,37 @@ def nce_loss(
 
     A masked candidate is neither a positive nor a negative, whatever its embedding is; a clip
     without candidates counts only as a negative video. One clip alone has the minimum. A NaN in
-    a video or in a candidate that is not masked makes the loss NaN: it is not hidden.
-    This holds for the loss and the gradients of the embeddings. A NaN in the input of a masked
-    clip (its sound, say) still spoils the tower that computed the embedding: times a gradient of
-    zero it is a NaN in the gradients of the weights, though the loss is finite.
+    a video or in a candidate that is not masked makes the loss NaN: it is not hidden. One in the
+    input of a masked clip (its sound, say) leaves the loss finite, but still spoils the tower that
+    embeds it: times a gradient of zero it is a NaN in the gradients of the weights.
 
     `params.rows_per_chunk` clips at a time are compared with all G, and again in the backward
     pass, so that memory for scores is of the order rows_per_chunk x G x P, not B x G x P.
     """
     with torch.autocast(video.device.type, enabled=False):
-        # Not only their scores: zero times a NaN is a NaN in the gradient of the videos.
+        # Masked rows become 0 here, not only their scores below: a score that is masked has the
+        # gradient 0, and 0 times a NaN would be a NaN in the gradient of the videos.
         candidates = candidates.float().masked_fill(~mask[..., None], 0)
         own = _Clips(
-            functional.normalize(video.float(), dim=-1, eps=1e-6) / params.temperature,
-            functional.normalize(candidates, dim=-1, eps=1e-6),
+            functional.normalize(video.float(), dim=-1, eps=LENGTH_EPSILON) / params.temperature,
+            functional.normalize(candidates, dim=-1, eps=LENGTH_EPSILON),
             mask,
             torch.arange(len(video), device=video.device) + rank() * len(video),
         )
+        # With gradient: a clip is a negative of other ranks' clips, too, and their losses pull at
+        # it. Without it each rank would learn from a part of what one process with all clips does.
         every = _Clips(
             all_gather_with_gradient(own.video),
             all_gather_with_gradient(own.candidates),
             all_gather_with_gradient(mask.float()).bool(),
             torch.arange(len(video) * world_size(), device=video.device),
         )
-        losses = _compare_in_chunks(own, every, params)
-        return _mean_of_valid(losses, mask.any(1), every.mask.any(1), params.valid_mean)
+        is_valid = mask.any(1)
+        total = _compare_in_chunks(own, every, params).where(is_valid, 0).sum()
+        if params.valid_mean == "replica":
+            return total / is_valid.sum().clamp(min=1)
+        # This rank's share, so that the mean over ranks divides by the valid clips of all.
+        return total * world_size() / every.mask.any(1).sum().clamp(min=1)
 
 
 class _Clips(NamedTuple):
@@ -159,14 +166,9 @@ def _compare_in_chunks(own: _Clips, every: _Clips, params: LossParams) -> Float[
     """Return the loss of each of this rank's clips."""
     if params.rows_per_chunk is None:
         return _compare(own, every, params)
+    compare = partial(checkpoint, _compare, use_reentrant=False, preserve_rng_state=False)
     chunks = zip(*(part.split(params.rows_per_chunk) for part in own), strict=True)
-    losses = [
-        checkpoint(
-            _compare, _Clips(*chunk), every, params, use_reentrant=False, preserve_rng_state=False
-        )
-        for chunk in chunks
-    ]
-    return torch.cat(losses)
+    return torch.cat([compare(_Clips(*chunk), every, params) for chunk in chunks])
 
 
 def _compare(rows: _Clips, every: _Clips, params: LossParams) -> Float[Tensor, "B"]:
@@ -182,17 +184,6 @@ def _compare(rows: _Clips, every: _Clips, params: LossParams) -> Float[Tensor, "
     column = column_scores.masked_fill(left_out, MASKED_SCORE).logsumexp((1, 2))
     if params.form == "symmetric":
         return row + column - 2 * own
+    # Own scores stand in both row and column: the positives count twice in the denominator, unless
+    # they were left out of the column above.
     return torch.logaddexp(row, column) - own
-
-
-def _mean_of_valid(
-    losses: Float[Tensor, "B"],
-    is_valid: Bool[Tensor, "B"],
-    is_valid_all: Bool[Tensor, "G"],
-    valid_mean: Literal["global", "replica"],
-) -> Float[Tensor, ""]:
-    """Return the mean over the valid clips of all ranks, as this rank's share, or of this rank."""
-    total = losses.where(is_valid, 0).sum()
-    if valid_mean == "replica":
-        return total / is_valid.sum().clamp(min=1)
-    return total * world_size() / is_valid_all.sum().clamp(min=1)

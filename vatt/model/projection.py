@@ -1,4 +1,4 @@
-"""Projections to the shared spaces, and their BatchNorm (VATT section 3.3, eq. 3; MMV section 3.1)."""
+"""Projections to the shared spaces, and their BatchNorm (VATT section 3.3, eq. 3; MMV 3.1)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -44,8 +44,10 @@ class BatchNorm(nn.Module):
         return ((exact - mean) * scale + self.bias.float()).to(features.dtype)
 
     def _measure(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and biased variance over all ranks, and move the running ones towards them."""
+        """Return mean and biased variance over all ranks, and move the running ones to them."""
         num_clips = len(features) * world_size()
+        # In two sums, not as E[x^2] - E[x]^2: in float32 that loses the digits of a small variance.
+        # Both sums pass gradients to the clips of all ranks, as one process with all clips would.
         mean = all_reduce_sum_with_gradient(features.sum(0)) / num_clips
         variance = all_reduce_sum_with_gradient((features - mean).square().sum(0)) / num_clips
         with torch.no_grad():
@@ -80,9 +82,7 @@ class VideoProjection(nn.Module):
         self.to_vt = Dense(va_width, vt_width, bias=False)
         self.vt_norm = BatchNorm(vt_width)
 
-    def forward(
-        self, features: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B F"]]:
+    def forward(self, features: Float[Tensor, "B D"]) -> tuple[Tensor, Tensor]:
         """Return the clips in the video-audio and in the video-text space."""
         hidden = functional.relu(self.hidden_norm(self.to_hidden(features)))
         video_va = self.va_norm(self.to_va(hidden))
@@ -90,47 +90,30 @@ class VideoProjection(nn.Module):
         return video_va, self.vt_norm(self.to_vt(fine))
 
 
-class OneSpace(nn.Module):
-    """Video features to the one space in which video, audio and text are all compared."""
+class VideoHeads(nn.ModuleDict):
+    """Video features to each space by a head of its own (`to_va`, `to_vt`), or by one `head`.
 
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
+    With one head, all of video, audio and text are compared in its one space.
+    """
 
-    def forward(
-        self, features: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
-        """Return the clips in that space, once for audio and once for text."""
-        projected = self.head(features)
-        return projected, projected
-
-
-class TwoSpaces(nn.Module):
-    """Video features to the video-audio and the video-text space, each by a head of its own."""
-
-    def __init__(self, to_va: nn.Module, to_vt: nn.Module) -> None:
-        super().__init__()
-        self.to_va = to_va
-        self.to_vt = to_vt
-
-    def forward(
-        self, features: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B F"]]:
+    def forward(self, features: Float[Tensor, "B D"]) -> tuple[Tensor, Tensor]:
         """Return the clips in the video-audio and in the video-text space."""
-        return self.to_va(features), self.to_vt(features)
+        projected = [head(features) for head in self.values()]
+        return projected[0], projected[-1]
 
 
 class Projections(NamedTuple):
     """The ways from the features of the three towers to the shared spaces.
 
-    `video` maps (B, D) to a pair, (B, E) beside audio and (B, F) beside text; `audio` maps (B, D)
-    to (B, E), `text` maps (B, D) to (B, F). With one space for all, both members of the pair are
-    the same tensor. In training a BatchNorm counts every row, also missing sound and text.
+    In training a BatchNorm counts every row, also missing sound and text.
     """
 
     video: nn.Module
+    """From (B, D) to (B, E), beside audio, and (B, F), beside text: the same in one space."""
     audio: nn.Module
+    """From (B, D) to (B, E)."""
     text: nn.Module
+    """From (B, D) to (B, F)."""
 
 
 def build_projections(
@@ -151,54 +134,32 @@ def build_projections(
     - "mmv_shared", "mmv_disjoint" (MMV section 3.1): video by two layers, audio and text linear,
       to one space, or to two spaces with nothing in common. `batch_norm_everywhere` as for "fac".
 
-    Raises:
-        ValueError: the spaces differ in width where "joint" or "mmv_shared" have only one.
+    Where there is one space, both of `spaces` are its width, as `ModelParams` demands.
     """
-    (video, audio, text), (va_width, vt_width) = widths, spaces
-    if kind in ("joint", "mmv_shared") and va_width != vt_width:
-        raise ValueError(
-            f"{kind} has one space, but the video-audio space is {va_width} and the video-text "
-            f"space {vt_width} wide: they must be equal"
-        )
+    video_width, *others = widths
     if kind == "joint":
-        return Projections(
-            OneSpace(_build_rectified(video, va_width)),
-            _build_rectified(audio, va_width),
-            _build_rectified(text, vt_width),
-        )
-    return Projections(
-        _build_video(kind, video, spaces, paper=batch_norm_everywhere),
-        _build_linear(audio, va_width, has_norm=batch_norm_everywhere),
-        _build_linear(text, vt_width, has_norm=batch_norm_everywhere),
-    )
-
-
-def _build_video(kind: SpaceKind, width: int, spaces: tuple[int, int], *, paper: bool) -> nn.Module:
-    va_width, vt_width = spaces
+        ways = [nn.Sequential(nn.ReLU(), *_build_layer(width, spaces[0])) for width in widths]
+        return Projections(VideoHeads({"head": ways[0]}), *ways[1:])
+    video: nn.Module
     if kind == "fac":
-        return VideoProjection(width, va_width, vt_width, has_relu=not paper)
-    if kind == "mmv_shared":
-        return OneSpace(_build_two_layers(width, va_width))
-    return TwoSpaces(_build_two_layers(width, va_width), _build_two_layers(width, vt_width))
-
-
-def _build_linear(width: int, space_width: int, *, has_norm: bool) -> nn.Module:
-    if not has_norm:
-        return Dense(width, space_width)
-    return nn.Sequential(Dense(width, space_width, bias=False), BatchNorm(space_width))
-
-
-def _build_rectified(width: int, space_width: int) -> nn.Module:
-    return nn.Sequential(nn.ReLU(), Dense(width, space_width, bias=False), BatchNorm(space_width))
-
-
-def _build_two_layers(width: int, space_width: int) -> nn.Module:
-    """Build MMV's head, whose hidden layer is as wide as the space."""
-    # A bias before a BatchNorm, as MMV has one in the hidden layer, has no effect.
-    return nn.Sequential(
-        Dense(width, space_width, bias=False),
-        BatchNorm(space_width),
-        nn.ReLU(),
-        Dense(space_width, space_width, bias=False),
-        BatchNorm(space_width),
+        video = VideoProjection(video_width, *spaces, has_relu=not batch_norm_everywhere)
+    else:
+        names = ("head",) if kind == "mmv_shared" else ("to_va", "to_vt")
+        heads = zip(names, spaces, strict=False)
+        video = VideoHeads({name: _build_head(video_width, space) for name, space in heads})
+    audio, text = (
+        nn.Sequential(*_build_layer(width, space)) if batch_norm_everywhere else Dense(width, space)
+        for width, space in zip(others, spaces, strict=True)
     )
+    return Projections(video, audio, text)
+
+
+def _build_layer(width: int, space_width: int) -> tuple[nn.Module, nn.Module]:
+    """Build a linear layer and its BatchNorm, before which a bias would have no effect."""
+    return Dense(width, space_width, bias=False), BatchNorm(space_width)
+
+
+def _build_head(width: int, space_width: int) -> nn.Module:
+    """Build MMV's two layers; the hidden one is as wide as the space."""
+    layers = _build_layer(width, space_width), _build_layer(space_width, space_width)
+    return nn.Sequential(*layers[0], nn.ReLU(), *layers[1])

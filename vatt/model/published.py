@@ -1,6 +1,6 @@
 """The sizes and FLOPs that the VATT paper published, each beside ours for the same model.
 
-Of sections 4.2 and A.1, and of the tables of DropToken and of video classifiers.
+They stand in sections 4.2 and A.1, and in the tables of DropToken and of video classifiers.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vatt.model.cost import Cost, add_costs, count_clip, count_head, count_signal_tower
-from vatt.model.towers import Tower, build_video_tower
+from vatt.model.towers import Tower, build_tower, describe_towers
 from vatt.model.transformer import Dense
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, ModelParams
@@ -83,7 +83,7 @@ class Size(NamedTuple):
 
 
 class Flops(NamedTuple):
-    """A forward pass: the paper's GFLOPs, ours in its convention, and all that our code computes."""
+    """A forward pass: the paper's GFLOPs, and what ours costs by both conventions."""
 
     name: str
     paper_gflops: float
@@ -92,19 +92,16 @@ class Flops(NamedTuple):
 
 def compare_sizes() -> Iterator[Size]:
     """Yield each published number of weights beside ours."""
+    note = f"with the classifier of {NUM_CLASSES} classes"
     for size, paper in TOWERS.items():
-        yield Size(
-            f"{size.capitalize()} video tower",
-            paper,
-            sum(map(_count_trained, _build_classifier(size, 32, 224))),
-            f"with the classifier of {NUM_CLASSES} classes",
-        )
+        ours = sum(map(_count_trained, _build_classifier(size, 32, 224)))
+        yield Size(f"{size.capitalize()} video tower", paper, ours, note)
     text = build_paper_network("medium").text
     note = "not reproduced; the paper does not say with which head"
     yield Size("Small text tower", TEXT_TOWER, _count_trained(text), note)
+    note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
     for name, (size, paper) in NETWORKS.items():
         ours = _count_trained(build_paper_network(size))
-        note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
         yield Size(f"{name} network", paper, ours, note)
 
 
@@ -132,8 +129,9 @@ def build_paper_network(video: SizeName) -> Vatt:
 
 def _build_classifier(size: SizeName, num_frames: int, size_px: int) -> tuple[Tower, Dense]:
     clip = PAPER_CLIP.model_copy(update={"num_frames": num_frames, "frame_size_px": size_px})
+    params = describe_towers(PAPER_MODEL.model_copy(update={"video": size}))["video"]
     with torch.device("meta"):
-        tower = build_video_tower(PAPER_MODEL.model_copy(update={"video": size}), clip)
+        tower = build_tower(params.fit(clip))
         return tower, Dense(tower.width, NUM_CLASSES)
 
 

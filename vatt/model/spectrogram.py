@@ -14,7 +14,6 @@ NUM_BANDS = SPECTROGRAM_BANDS
 LOWEST_HZ = 80.0
 HIGHEST_HZ = 7600.0
 GAIN = 10_000.0
-SMALLEST_RANGE = 1e-6
 
 
 class LogMel(nn.Module):
@@ -26,16 +25,17 @@ class LogMel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
-        with torch.device("cpu"):  # torchaudio looks at the values, which the meta device has not
+        with torch.device("cpu"):  # torchaudio reads values, which the meta device has not
             bands = torchaudio.functional.melscale_fbanks(
                 WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, NUM_BANDS, AUDIO_RATE_HZ
             )
         self.register_buffer("bands", bands.to(self.window.device), persistent=False)
 
     def forward(self, audio: Tensor) -> Float[Tensor, "B F M"]:
-        """Return the spectrograms of waveforms (B, S); each clip is stretched to [0, 1], a constant one (silence) is 0.
+        """Return the spectrograms of waveforms (B, S), each clip stretched to [0, 1].
 
-        The last windows reach beyond the end, into zeros, so that F is S / 1024, rounded up.
+        A constant one (silence) is 0. The last windows reach beyond the end, into zeros, so that F
+        is S / 1024, rounded up.
         """
         check_waveform(audio)
         num_frames = count_frames(audio.shape[1])
@@ -55,15 +55,11 @@ class LogMel(nn.Module):
             )
             logs = torch.log1p(GAIN * magnitudes.transpose(1, 2) @ self.bands.float())
             low, high = logs.amin((1, 2), keepdim=True), logs.amax((1, 2), keepdim=True)
-            return (logs - low) / (high - low).clamp(min=SMALLEST_RANGE)
+            return (logs - low) / (high - low).clamp(min=1e-6)  # silence divides by that, not by 0
 
 
 def check_waveform(audio: Tensor) -> None:
-    """Refuse what would be misread as waveforms.
-
-    Raises:
-        ValueError: it is not a float tensor of (clips, samples).
-    """
+    """Raise a ValueError for what is not a float tensor of (clips, samples)."""
     if audio.ndim != 2 or not audio.is_floating_point():
         raise ValueError(
             f"audio: expected floats of (clips, samples), got {audio.dtype} {tuple(audio.shape)}"

@@ -1,12 +1,7 @@
-"""The stem of a tower: patchify -> drop -> tokens with positions and the AGG token (VATT section 3.1).
+"""The stem of a video or audio tower: raw signals to tokens (VATT section 3.1).
 
-DropToken: in training, a random share of the patches is left out (VATT section 3.1.1).
-
-Raw signals cut into patches, and the linear layer that turns patches into tokens (VATT section 3.1).
-
-Learned positions: one table per axis, summed and normalised (VATT section 3.1, eq. 1).
-
-Other input sizes than the tables' are reached by a natural cubic spline (VATT section 4.1.3).
+`Patches` cuts a signal, `DropToken` leaves out patches in training, a linear layer makes tokens of
+the others, `Positions` says where each was, and `AggToken` stands before all of them.
 """
 
 import math
@@ -22,16 +17,18 @@ from torch import Tensor, nn
 from vatt.model.spectrogram import LogMel, check_waveform
 from vatt.model.transformer import NORM_EPSILON, Dense, Dropout, Group
 
+Draw = Literal["clip", "batch"]
+
 
 class DropToken(nn.Module):
-    """Leaves out a share `rate` of the patches in training, and nothing in evaluation.
+    """Leaves out a share `rate` of the patches in training, and nothing in evaluation (3.1.1).
 
     With `draw` "batch" all clips of a batch (on one rank) keep the same places, as released.
-    Differs from that with "clip": each clip draws its own, so that no place is missing from a
-    whole batch.
+    Differs from the original with "clip": each clip draws its own, so that no place is missing
+    from a whole batch.
     """
 
-    def __init__(self, rate: float, draw: Literal["clip", "batch"]) -> None:
+    def __init__(self, rate: float, draw: Draw) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"drop_token_rate = {rate}: expected 0 <= rate < 1")
@@ -43,9 +40,11 @@ class DropToken(nn.Module):
         """Return the patches that are kept and their positions."""
         if not self.training or self.rate == 0:
             return patches, positions
-        num_draws = len(patches) if self.draw == "clip" else 1
-        kept = draw_kept(num_draws, patches.shape[1], self.rate, patches.device)
-        return select_kept(patches, kept.expand(len(patches), -1)), positions[kept]
+        num_clips, num_patches, _ = patches.shape
+        num_draws = num_clips if self.draw == "clip" else 1
+        kept = draw_kept(num_draws, num_patches, self.rate, patches.device)
+        clips = torch.arange(num_clips, device=patches.device)[:, None]
+        return patches[clips, kept.expand(num_clips, -1)], positions[kept]
 
 
 def draw_kept(
@@ -61,34 +60,49 @@ def count_kept(num_tokens: int, drop_token_rate: float) -> int:
     return max(1, round(num_tokens * (1 - drop_token_rate)))
 
 
-def select_kept(
-    patches: Float[Tensor, "B L K"], kept: Int[Tensor, "B M"]
-) -> Float[Tensor, "B M K"]:
-    """Return the kept patches of each clip."""
-    clips = torch.arange(len(patches), device=patches.device)[:, None]
-    return patches[clips, kept]
-
-
 class Patches(nn.Module, ABC):
-    """Patches of `patch_size` points with `num_channels` numbers each, projected to `width`.
+    """Patches of a signal, of `patch` points along each of its axes, projected to `width`.
 
     Cutting and projecting are apart, so that DropToken can choose between the two.
     """
 
-    def __init__(self, patch_size: int, num_channels: int, width: int) -> None:
+    name: str
+    num_channels = 1
+    """Numbers of a point; where there are several, they are the last axis of a signal."""
+
+    def __init__(self, patch: tuple[int, ...], width: int) -> None:
         super().__init__()
+        self.patch = patch
         # Differs from the original in its first values: a convolution of Keras counts the points
         # of its kernel in the fan-out, too. Its tokens start 5 to 15 times smaller beside the
         # positions, and learning starts later.
-        self.projection = Dense(patch_size * num_channels, width)
+        self.projection = Dense(math.prod(patch) * self.num_channels, width)
 
     @abstractmethod
+    def _read(self, signal: Tensor) -> Tensor:
+        """Check the signal and return what is cut: the signal, or what is computed from it."""
+
     def cut(self, signal: Tensor) -> Float[Tensor, "B *grid K"]:
         """Cut a signal into a grid of patches with K numbers each; what is left over is cut off.
 
         Raises:
             ValueError: the signal is of another shape or type, or smaller than one patch.
         """
+        points = self._read(signal)
+        num_axes = len(self.patch)
+        for axis, length in enumerate(self.patch, start=1):
+            count = points.shape[axis] // length
+            if count == 0:
+                raise ValueError(
+                    f"{self.name} of shape {tuple(points.shape)}: less than a patch {self.patch}"
+                )
+            points = points.narrow(axis, 0, count * length)
+        for axis, length in enumerate(self.patch):
+            points = points.unflatten(1 + 2 * axis, (-1, length))
+        # Places in the grid first, then places within the patch, then channels.
+        grid, within = range(1, 2 * num_axes, 2), range(2, 2 * num_axes + 1, 2)
+        rest = range(2 * num_axes + 1, points.ndim)
+        return points.permute(0, *grid, *within, *rest).flatten(num_axes + 1)
 
     def forward(self, patches: Float[Tensor, "B L K"]) -> Float[Tensor, "B L D"]:
         """Project patches to tokens."""
@@ -97,71 +111,49 @@ class Patches(nn.Module, ABC):
 
 
 class VideoPatches(Patches):
-    """Boxes of frames x height x width; the numbers of a box go frame, row, column, colour."""
+    """Boxes of frames x height x width of a video (B, T, H, W, 3).
 
-    def __init__(self, patch: tuple[int, int, int], width: int) -> None:
-        super().__init__(math.prod(patch), 3, width)
-        self.patch = patch
+    The numbers of a box go frame, row, column, colour.
+    """
 
-    def cut(self, signal: Tensor) -> Float[Tensor, "B t h w K"]:
-        """Cut a video (B, T, H, W, 3) into boxes."""
+    name = "video"
+    num_channels = 3
+
+    def _read(self, signal: Tensor) -> Tensor:
         if signal.ndim != 5 or signal.shape[4] != 3 or not signal.is_floating_point():
             raise ValueError(
                 f"video: expected floats of (clips, frames, height, width, 3), got {signal.dtype} "
                 f"{tuple(signal.shape)}"
             )
-        grid = [size // patch for size, patch in zip(signal.shape[1:4], self.patch, strict=True)]
-        if 0 in grid:
-            raise ValueError(
-                f"video of shape {tuple(signal.shape)}: less than a patch {self.patch}"
-            )
-        frames, rows, columns = (
-            count * patch for count, patch in zip(grid, self.patch, strict=True)
-        )
-        signal = signal[:, :frames, :rows, :columns]
-        for axis, patch in zip((1, 3, 5), self.patch, strict=True):
-            signal = signal.unflatten(axis, (-1, patch))
-        return signal.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
+        return signal
 
 
 class AudioPatches(Patches):
-    """Pieces of a waveform."""
+    """Pieces of a waveform (B, S)."""
 
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__(patch, 1, width)
-        self.patch = patch
+    name = "audio"
 
-    def cut(self, signal: Tensor) -> Float[Tensor, "B t K"]:
-        """Cut a waveform (B, S) into pieces."""
+    def _read(self, signal: Tensor) -> Tensor:
         check_waveform(signal)
-        count = signal.shape[1] // self.patch
-        if count == 0:
-            raise ValueError(f"audio of {signal.shape[1]} samples: less than a patch {self.patch}")
-        return signal[:, : count * self.patch].view(-1, count, self.patch)
+        return signal
 
 
 class SpectrogramPatches(Patches):
-    """Tiles of frames x mel bands of the log-mel spectrogram of a waveform."""
+    """Tiles of frames x mel bands of the log-mel spectrogram of a waveform (B, S)."""
 
-    def __init__(self, patch: tuple[int, int], width: int) -> None:
-        super().__init__(math.prod(patch), 1, width)
-        self.patch = patch
-        self.spectrogram: nn.Module = LogMel()
+    name = "spectrogram"
+    takes_spectrograms = False
+    """Whether signals may be spectrograms (B, F, M) already, as for the tower of a classifier."""
 
-    def cut(self, signal: Tensor) -> Float[Tensor, "B t m K"]:
-        """Cut the spectrogram of a waveform (B, S) into tiles; what does not fill one is cut off."""
-        spectrogram = self.spectrogram(signal)
-        grid = [
-            size // patch for size, patch in zip(spectrogram.shape[1:], self.patch, strict=True)
-        ]
-        if 0 in grid:
-            raise ValueError(
-                f"spectrogram of shape {tuple(spectrogram.shape)}: less than a patch {self.patch}"
-            )
-        frames, bands = (count * patch for count, patch in zip(grid, self.patch, strict=True))
-        tiles: Tensor = spectrogram[:, :frames, :bands].unflatten(1, (-1, self.patch[0]))
-        tiles = tiles.unflatten(3, (-1, self.patch[1])).transpose(2, 3)
-        return tiles.flatten(3)
+    def __init__(self, patch: tuple[int, ...], width: int) -> None:
+        super().__init__(patch, width)
+        self.spectrogram = LogMel()
+
+    def _read(self, signal: Tensor) -> Tensor:
+        if self.takes_spectrograms and signal.ndim != 2:
+            return signal
+        spectrogram: Tensor = self.spectrogram(signal)
+        return spectrogram
 
 
 class PositionTable(nn.Module):
@@ -181,7 +173,7 @@ class PositionTable(nn.Module):
 
 
 class Positions(nn.Module):
-    """A position vector for every patch of a grid, the last axis running fastest.
+    """A position vector for every patch of a grid, the last axis running fastest (VATT eq. 1).
 
     Differs from the paper, as the original does: a LayerNorm follows the sum of the tables.
     With `first_axis_fastest` the positions, not the patches, run the other way, so that a patch
@@ -195,6 +187,7 @@ class Positions(nn.Module):
         self.first_axis_fastest = first_axis_fastest
         self.tables = nn.ModuleList(PositionTable(size, width) for size in grid)
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.num_places = math.prod(grid)
 
     def forward(self, grid: Sequence[int]) -> Float[Tensor, "L D"]:
         """Return positions of a grid of any size."""
@@ -210,11 +203,18 @@ class Positions(nn.Module):
 def spline_matrix(num_knots: int, num_queries: int) -> Float[Tensor, "Q K"]:
     """Return the float64 matrix that takes values at knots to a natural cubic spline at queries.
 
-    Knots stand at i / num_knots, queries at j / num_queries. Beyond the last knot, where no more
-    than a few queries lie, the spline goes on as a straight line.
+    It stretches tables to inputs of another size (VATT section 4.1.3). Knots stand at
+    i / num_knots, queries at j / num_queries. Beyond the last knot, where no more than a few
+    queries lie, the spline goes on as a straight line.
     """
     identity = torch.eye(num_knots, dtype=torch.float64)
-    curvatures = _curvatures(identity)
+    # The second derivatives at the knots, in units of their distance; natural: 0 at both ends.
+    curvatures = torch.zeros_like(identity)
+    if num_knots > 2:
+        beside = torch.ones(num_knots - 3, dtype=torch.float64)
+        system = (torch.diag(beside, 1) + torch.diag(beside, -1)).fill_diagonal_(4)
+        bends = 6 * (identity[2:] - 2 * identity[1:-1] + identity[:-2])
+        curvatures[1:-1] = torch.linalg.solve(system, bends)
     places = torch.arange(num_queries, dtype=torch.float64) * num_knots / num_queries
     left = places.long().clamp(max=max(num_knots - 2, 0))
     right = (left + 1).clamp(max=num_knots - 1)
@@ -229,19 +229,6 @@ def spline_matrix(num_knots: int, num_queries: int) -> Float[Tensor, "Q K"]:
         + (after**3 - after) * curvatures[right] / 6
         + beyond * slope
     )
-
-
-def _curvatures(values: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
-    """Return second derivatives at the knots (one apart) of the natural spline through `values`."""
-    num_knots = len(values)
-    curvatures = torch.zeros_like(values)
-    if num_knots > 2:
-        inner = torch.full((num_knots - 2,), 4.0, dtype=torch.float64)
-        beside = torch.ones(num_knots - 3, dtype=torch.float64)
-        system = torch.diag(inner) + torch.diag(beside, 1) + torch.diag(beside, -1)
-        bends = 6 * (values[2:] - 2 * values[1:-1] + values[:-2])
-        curvatures[1:-1] = torch.linalg.solve(system, bends)
-    return curvatures
 
 
 class AggToken(nn.Module):
@@ -289,7 +276,7 @@ class Stem(nn.Module):
     def forward(self, signal: Tensor) -> Group:
         """Return the tokens, AGG first.
 
-        In training DropToken chooses patches before they are projected: a dropped one costs nothing.
+        Patches are dropped before they are projected, so that a dropped one costs nothing.
         """
         patches = self.patches.cut(signal)
         positions = self.positions(patches.shape[1:-1])

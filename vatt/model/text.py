@@ -1,4 +1,7 @@
-"""Text towers: word vectors with relative positions (T5), absolute ones (BERT), or none (VATT section 3.2)."""
+"""Text towers: word vectors with relative positions (T5), with absolute ones (BERT), or with none.
+
+VATT section 3.2 has T5; the others are options of the original.
+"""
 
 import math
 
@@ -8,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vatt.model.stem import AggToken, Positions
-from vatt.model.transformer import Dense, Dropout, Group
+from vatt.model.transformer import MASKED_SCORE, Dense, Dropout, Group
 
 PADDING_ID = 0
-MASKED_SCORE = -1e9
 
 
 class Words(nn.Embedding):
@@ -46,7 +48,7 @@ class T5Stem(nn.Module):
 class BertStem(nn.Module):
     """Token ids to tokens with learned absolute positions; the AGG token stands first.
 
-    Texts longer than the table are reached by a spline, as pictures of other sizes are.
+    For texts longer than its table the positions are stretched by a spline, as for large pictures.
     Differs from the original's BERT tower, which adds the AGG token twice; the text of the
     original VATT-MA has one, and a bias in the projection.
     """
@@ -86,7 +88,7 @@ class LinearText(nn.Module):
         """Return the text (Q = 1), or with `all_tokens` the text, then its words."""
         words = functional.relu(self.projection(self.words(ids)))
         words = words * (ids != PADDING_ID)[..., None]
-        text = words.amax(1, keepdim=True)  # no word is below 0
+        text = words.amax(1, keepdim=True)  # after the ReLU no word is below the 0 of padding
         return torch.cat([text, words], dim=1) if all_tokens else text
 
 
@@ -119,8 +121,8 @@ def relative_buckets(
 ) -> Int[Tensor, "*shape"]:
     """Return the T5 bucket of each offset (place of the key minus place of the query).
 
-    Half of the buckets serve each direction. Of a half, the first half hold one distance each,
-    the others grow by a constant factor up to `max_distance`; the last one holds all beyond.
+    Each direction has half of the buckets. The first half of these hold one distance each, the
+    others grow by a constant factor up to `max_distance`; the last one holds all beyond.
     """
     per_side = num_buckets // 2
     num_exact = per_side // 2

@@ -1,12 +1,11 @@
-"""The Transformer encoder of all towers: pre-norm attention and MLP blocks (VATT section 3.2).
+"""The Transformer encoder of all towers (VATT section 3.2), and the layers that it is made of.
 
-Weights against the original: `query` is `q`; rows of `key_value` are `k`, then `v`; a Dense
-kernel is the transpose of a weight.
+On CPUs three of torch's layers are slow and computed in another way here: products in float32,
+dropout, and attention with dropout or in bfloat16. The numbers are torch's but for the last digits
+and for which values dropout leaves out; benchmarks/README.md says what each of the three is worth.
 
-The layers that all parts of the model are made of; on CPUs, what torch does slowly is done faster.
-
-Numbers are the same as those of torch's own layers, but for the last digits and for which values
-dropout leaves out. benchmarks/README.md says what each of the three is worth.
+Names of weights here and in the original: `query` is `q`; the rows of `key_value` are `k`, then
+`v`; a Dense kernel there is the transpose of a weight here.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from vatt.params import TowerSize
 
-RESOLUTION = 2**16
-"""Steps in which the rate of dropout is held on CPUs."""
+NORM_EPSILON = 1e-6
+"""The original's, in every norm of a tower; torch's default is 1e-5."""
+MASKED_SCORE = -1e9
+"""A score that the softmax turns into 0. Not -inf: a row of nothing else would become NaN."""
+DROPOUT_STEPS = 2**16
+"""On CPUs the rate of dropout is rounded to a multiple of 1 / DROPOUT_STEPS."""
 
 
 class Dense(nn.Linear):
@@ -37,7 +40,7 @@ class Dense(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, input: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:  # noqa: A002 - nn.Linear's
+    def forward(self, input: Tensor) -> Float[Tensor, "*rows E"]:  # noqa: A002 - nn.Linear's
         """Multiply by the weights and add the bias."""
         if _uses_onednn(input, self.weight):
             product: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
@@ -51,54 +54,10 @@ class FusedPair(Dense):
     num_fused = 2
 
 
-class Dropout(nn.Dropout):
-    """Sets a share of the values to zero in training, and scales the others up."""
-
-    def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:  # noqa: A002 - nn.Dropout's
-        """Drop values out in training; return them as they are otherwise."""
-        return drop_out(input, self.p) if self.training else input
-
-
-def drop_out(values: Float[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
-    """Set a share `rate` (0 to 1) of the values to zero, and scale the others to keep the mean.
-
-    On CPUs torch draws a whole random number for each value; here one of 64 bits serves four.
-    """
-    num_steps = round(rate * RESOLUTION)
-    if values.device.type != "cpu" or num_steps in (0, RESOLUTION):
-        return functional.dropout(values, rate)
-    words = torch.empty(-(-values.numel() // 4), dtype=torch.int64)
-    # All 64 bits: without limits the sign would always be positive.
-    words.random_(-(2**63), None)
-    numbers = words.view(torch.int16)[: values.numel()].view(values.shape)
-    is_kept = numbers >= num_steps - RESOLUTION // 2
-    return values * is_kept.to(values.dtype).mul_(RESOLUTION / (RESOLUTION - num_steps))
-
-
-def attend(
-    query: Float[Tensor, "B N Q H"],
-    key: Float[Tensor, "B N L H"],
-    value: Float[Tensor, "B N L H"],
-    score_bias: Float[Tensor, "#B #N #Q L"] | None,
-    scale: float,
-    dropout_rate: float,
-) -> Float[Tensor, "B N Q H"]:
-    """Return for each query the mean of the values, weighted by the softmax of its scores.
-
-    A score is the product of query and key times `scale`, plus the bias; weights drop out.
-    """
-    if score_bias is not None:
-        score_bias = score_bias.to(query.dtype)
-    # On CPUs, torch's fused attention knows no dropout, and its gradient in bfloat16 is slow.
-    is_slow = dropout_rate > 0 or (query.dtype == torch.bfloat16 and query.requires_grad)
-    if query.device.type != "cpu" or not is_slow:
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=score_bias, dropout_p=dropout_rate, scale=scale
-        )
-    scores = (query * scale) @ key.transpose(-1, -2)
-    if score_bias is not None:
-        scores = scores + score_bias
-    return drop_out(scores.softmax(-1), dropout_rate) @ value
+def _multiply(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return values times the transposed weight plus bias."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")  # noqa: SLF001
+    return product
 
 
 class _Product(torch.autograd.Function):
@@ -125,12 +84,6 @@ class _Product(torch.autograd.Function):
         )
 
 
-def _multiply(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return values times the transposed weight plus bias."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")  # noqa: SLF001
-    return product
-
-
 def _uses_onednn(values: Tensor, weight: Tensor) -> bool:
     return (
         values.device.type == "cpu"
@@ -144,7 +97,55 @@ def _uses_onednn(values: Tensor, weight: Tensor) -> bool:
     )
 
 
-NORM_EPSILON = 1e-6
+class Dropout(nn.Dropout):
+    """Sets a share of the values to zero in training, and scales the others up."""
+
+    def forward(self, input: Tensor) -> Float[Tensor, "*shape"]:  # noqa: A002 - nn.Dropout's
+        """Drop values out in training; return them as they are otherwise."""
+        return drop_out(input, self.p) if self.training else input
+
+
+def drop_out(values: Float[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
+    """Set a share `rate` (0 to 1) of the values to zero, and scale the others to keep the mean.
+
+    On CPUs torch draws a whole random number for each value; here one of 64 bits serves four.
+    """
+    num_steps = round(rate * DROPOUT_STEPS)
+    if values.device.type != "cpu" or num_steps in (0, DROPOUT_STEPS):
+        return functional.dropout(values, rate)
+    words = torch.empty(-(-values.numel() // 4), dtype=torch.int64)
+    # Over all 64 bits: random_ without limits would always leave the sign positive.
+    words.random_(-(2**63), None)
+    numbers = words.view(torch.int16)[: values.numel()].view(values.shape)
+    is_kept = numbers >= num_steps - DROPOUT_STEPS // 2
+    return values * is_kept.to(values.dtype).mul_(DROPOUT_STEPS / (DROPOUT_STEPS - num_steps))
+
+
+def attend(
+    query: Float[Tensor, "B N Q H"],
+    key: Float[Tensor, "B N L H"],
+    value: Float[Tensor, "B N L H"],
+    score_bias: Float[Tensor, "#B #N #Q L"] | None,
+    scale: float,
+    dropout_rate: float,
+) -> Float[Tensor, "B N Q H"]:
+    """Return for each query the mean of the values, weighted by the softmax of its scores.
+
+    A score is the product of query and key times `scale`, plus the bias. After the softmax a share
+    `dropout_rate` of the weights is dropped.
+    """
+    if score_bias is not None:
+        score_bias = score_bias.to(query.dtype)
+    # On CPUs torch's fused attention has no dropout, and its gradient in bfloat16 is slow.
+    is_slow = dropout_rate > 0 or (query.dtype == torch.bfloat16 and query.requires_grad)
+    if query.device.type != "cpu" or not is_slow:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=score_bias, dropout_p=dropout_rate, scale=scale
+        )
+    scores = (query * scale) @ key.transpose(-1, -2)
+    if score_bias is not None:
+        scores = scores + score_bias
+    return drop_out(scores.softmax(-1), dropout_rate) @ value
 
 
 class Style(NamedTuple):
@@ -159,7 +160,7 @@ class Style(NamedTuple):
 
 STANDARD = Style(norm=nn.LayerNorm, has_bias=True, scales_attention=True)
 UNBIASED = Style(norm=nn.LayerNorm, has_bias=False, scales_attention=True)
-"""Of the original's spectrogram tower."""
+"""The style of the original's spectrogram tower."""
 T5 = Style(norm=nn.RMSNorm, has_bias=False, scales_attention=False)
 
 
@@ -168,7 +169,7 @@ class Group(NamedTuple):
 
     tokens: Float[Tensor, "B L D"]
     score_bias: Float[Tensor, "#B #N #L L"] | None = None
-    """Added to the attention scores."""
+    """What is added to the attention scores."""
 
 
 class Layout(NamedTuple):
@@ -183,8 +184,12 @@ class Layout(NamedTuple):
         parts = row.split([number * length for number, length in self.shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
+    def take_agg(self, row: Float[Tensor, "M C"]) -> Float[Tensor, "Q C"]:
+        """Return the first (AGG) token of every sequence."""
+        return torch.cat([group[:, 0] for group in self.split(row)])
+
     def keep_agg(self) -> "Layout":
-        """Return the layout of the first token of every sequence."""
+        """Return the layout of what `take_agg` returns."""
         shapes = tuple((number, 1) for number, _ in self.shapes)
         biases = (None if bias is None else bias[:, :, :1] for bias in self.score_biases)
         return Layout(shapes, tuple(biases))
@@ -206,32 +211,19 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "M D"], layout: Layout, *, agg_only: bool
     ) -> Float[Tensor, "Q D"]:
-        """Let all tokens, or with `agg_only` the first of every sequence, attend to their sequence."""
+        """Let all tokens, or with `agg_only` the first of every sequence, attend to their own."""
         outputs = layout.keep_agg() if agg_only else layout
-        query = self.query(take_agg(tokens, layout) if agg_only else tokens)
+        query = self.query(layout.take_agg(tokens) if agg_only else tokens)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
-        attended = [
-            attend(
-                self._split_heads(queries),
-                self._split_heads(keys),
-                self._split_heads(values),
-                bias,
-                self.scale,
-                self.dropout_rate if self.training else 0.0,
-            )
-            for queries, keys, values, bias in zip(
-                outputs.split(query),
-                layout.split(key),
-                layout.split(value),
-                outputs.score_biases,
-                strict=True,
-            )
-        ]
-        mixed: Tensor = self.output(pack([heads.transpose(1, 2).flatten(2) for heads in attended]))
+        rate = self.dropout_rate if self.training else 0.0
+        groups = zip(outputs.split(query), layout.split(key), layout.split(value), strict=True)
+        attended = []
+        for group, bias in zip(groups, outputs.score_biases, strict=True):
+            heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in group]
+            mean = attend(heads[0], heads[1], heads[2], bias, self.scale, rate)
+            attended.append(mean.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.output(pack(attended))
         return mixed
-
-    def _split_heads(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B N L H"]:
-        return tokens.view(*tokens.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -258,9 +250,7 @@ class Block(nn.Module):
         The others then cost only their keys and values.
         """
         attended = self.attention(self.attention_norm(tokens), layout, agg_only=agg_only)
-        if agg_only:
-            tokens = take_agg(tokens, layout)
-        tokens = tokens + self.dropout(attended)
+        tokens = (layout.take_agg(tokens) if agg_only else tokens) + self.dropout(attended)
         transformed: Tensor = self.dropout(self.mlp(self.mlp_norm(tokens)))
         return tokens + transformed
 
@@ -284,11 +274,11 @@ class Encoder(nn.Module):
     def forward(
         self, groups: Sequence[Group], *, all_tokens: bool = False
     ) -> list[Float[Tensor, "B Q D"]]:
-        """Encode the sequences of all groups; return of each the first (AGG) token, or `all_tokens`.
+        """Return the first (AGG) token of each sequence of each group, or `all_tokens`.
 
-        All groups go through in one pass, without padding, and the results are those of one pass
-        for each. Of the last block only the wanted outputs are computed, which changes nothing
-        else: with few layers that is a good part of the whole cost.
+        All groups pass at once, without padding, and the results are those of one pass for each.
+        The last block computes only what is returned, which changes nothing else: with few layers
+        that saves a good part of the whole cost.
         """
         layout = Layout(
             tuple((group.tokens.shape[0], group.tokens.shape[1]) for group in groups),
@@ -309,8 +299,3 @@ def pack(groups: Sequence[Float[Tensor, "_ _ C"]]) -> Float[Tensor, "M C"]:
     """Put the tokens of all groups into one row, clip after clip; one group is not copied."""
     rows = [tokens.flatten(0, 1) for tokens in groups]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-
-def take_agg(tokens: Float[Tensor, "M C"], layout: Layout) -> Float[Tensor, "Q C"]:
-    """Return the first token of every sequence."""
-    return torch.cat([group[:, 0] for group in layout.split(tokens)])

@@ -1,6 +1,7 @@
-"""VATT: a tower and a projection for each modality (VATT figure 1), or one encoder for all (VATT-MA)."""
+"""VATT: a tower and a projection for each modality (VATT figure 1).
 
-from typing import Any
+In VATT-MA the three towers share one encoder.
+"""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,20 +9,20 @@ from torch import Tensor, nn
 from vatt.core.batch import Batch, Embeddings
 from vatt.model.projection import build_projections
 from vatt.model.text import Words
-from vatt.model.towers import Tower, build_audio_tower, build_text_tower, build_video_tower
+from vatt.model.towers import Tower, build_text_tower, build_tower, describe_towers, encode
 from vatt.params import ClipParams, ModelParams
 
 
 class Vatt(nn.Module):
-    """Video, audio and text to two shared spaces; each modality is patchify -> drop -> encode -> project."""
+    """Video, audio and text to two shared spaces: patchify -> drop -> encode -> project."""
 
     def __init__(self, params: ModelParams, clip: ClipParams, vocab_size: int) -> None:
         super().__init__()
-        self.video = build_video_tower(params, clip)
+        towers, draw = describe_towers(params), params.drop_token_draw
+        self.video = build_tower(towers["video"].fit(clip), pretrains=draw)
         shared = self.video.encoder if params.shared_encoder else None
-        self.audio = build_audio_tower(params, clip, shared)
+        self.audio = build_tower(towers["audio"].fit(clip), shared, pretrains=draw)
         self.text = build_text_tower(params, clip, vocab_size, shared)
-        self.shares_encoder = params.shared_encoder
         projections = build_projections(
             params.space_kind,
             (self.video.width, self.audio.width, self.text.width),
@@ -33,20 +34,14 @@ class Vatt(nn.Module):
     @property
     def words(self) -> Words:
         """The word table."""
-        stem: Any = self.text.stem if isinstance(self.text, Tower) else self.text
-        words: Words = stem.words
+        words: Words = (self.text.stem if isinstance(self.text, Tower) else self.text).words
         return words
 
     def forward(self, batch: Batch) -> Embeddings:
         """Return all clips of a batch in the shared spaces; what is masked is embedded, too."""
+        towers = self.video, self.audio, self.text
         signals = batch.video, batch.audio, batch.text.flatten(0, 1)
-        if self.shares_encoder:
-            video, audio, text = self._encode_together(*signals)
-        else:
-            encoders = self.encode_video, self.encode_audio, self.encode_text
-            video, audio, text = (
-                encode(signal) for encode, signal in zip(encoders, signals, strict=True)
-            )
+        video, audio, text = (encoded[:, 0] for encoded in encode(towers, signals))
         video_va, video_vt = self.project_video(video)
         return Embeddings(
             video_va=video_va,
@@ -55,26 +50,19 @@ class Vatt(nn.Module):
             text_vt=self.project_text(text).unflatten(0, batch.text.shape[:2]),
         )
 
-    def _encode_together(self, *signals: Tensor) -> list[Float[Tensor, "_ D"]]:
-        """Return the features of all modalities after one pass through the shared encoder.
-
-        Equal to three passes; under ZeRO-3 the weights are then gathered once.
-        """
-        towers: list[Any] = [self.video, self.audio, self.text]
-        groups = [tower.stem(signal) for tower, signal in zip(towers, signals, strict=True)]
-        encoded = self.video.encoder(groups)
-        return [
-            tower.post_projection(tokens)[:, 0]
-            for tower, tokens in zip(towers, encoded, strict=True)
-        ]
-
     def encode_video(self, video: Tensor) -> Float[Tensor, "B D"]:
-        """Return the feature (AGG token) of videos (B, T, H, W, 3) in [-1, 1], of any size above one patch."""
+        """Return the feature (AGG token) of videos (B, T, H, W, 3) in [-1, 1].
+
+        Any size above one patch is accepted.
+        """
         encoded: Tensor = self.video(video)
         return encoded[:, 0]
 
     def encode_audio(self, audio: Tensor) -> Float[Tensor, "B D"]:
-        """Return the feature (AGG token) of 48 kHz waveforms (B, S) in [-1, 1], longer than one patch."""
+        """Return the feature (AGG token) of 48 kHz waveforms (B, S) in [-1, 1].
+
+        Any length above one patch is accepted.
+        """
         encoded: Tensor = self.audio(audio)
         return encoded[:, 0]
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import AnyTokenizer
-from vatt.model.classifier import Network, TowerParams, list_towers
+from vatt.model.classifier import Network, list_towers
 from vatt.model.spectrogram import HOP, NUM_BANDS, count_frames
 from vatt.model.text import PADDING_ID
+from vatt.model.towers import TowerParams
 from vatt.model.vatt import Vatt
 from vatt.weights.export import (
     ExportedClassifierParams,

@@ -18,7 +18,6 @@ from vatt.loading.tasks import MODALITIES
 from vatt.model.classifier import (
     AudioVisualParams,
     ClassifierParams,
-    TowerParams,
     apply_rates,
     build_network,
     list_towers,
@@ -26,7 +25,7 @@ from vatt.model.classifier import (
 from vatt.model.fusion import FusionParams
 from vatt.model.spectrogram import NUM_BANDS, count_frames
 from vatt.model.stem import spline_matrix
-from vatt.model.towers import collect_weights, restore_weights
+from vatt.model.towers import TowerParams, collect_weights, describe_towers, restore_weights
 from vatt.model.vatt import Vatt
 from vatt.params import PRETRAINED, ClipParams, ModelParams, TaskName, TaskParams
 from vatt.weights.export import (
@@ -214,10 +213,7 @@ def _stretch_positions(
 
 
 def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, TowerParams], bool]:
-    """Return the towers of an export or of a new model, and whether they share an encoder.
-
-    Towers of a model for pre-training are for clips of one patch.
-    """
+    """Return the towers of an export or of a new model, and whether they share an encoder."""
     if source:
         found = read_params(source)
         if isinstance(found, ExportedClassifierParams):
@@ -225,24 +221,7 @@ def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, Tow
             is_shared = isinstance(classifier, AudioVisualParams) and classifier.shared_encoder
             return list_towers(classifier), is_shared
         model = found.model
-    is_waveform = model.audio_input == "waveform"
-    audio_patch = (model.audio_patch,) if is_waveform else model.spectrogram_patch
-    towers = {
-        modality: TowerParams(
-            input=kind,
-            size=size,
-            patch=patch,
-            grid=(1,) * len(patch),
-            post_projection_width=model.post_projection_width if model.shared_encoder else None,
-            dropout_rate=model.dropout_rate,
-            drop_token_rate=0,  # `apply_rates` sets that of the task
-        )
-        for modality, kind, size, patch in (
-            ("video", "video", model.video_size, model.video_patch),
-            ("audio", model.audio_input, model.audio_size, audio_patch),
-        )
-    }
-    return towers, model.shared_encoder
+    return describe_towers(model), model.shared_encoder
 
 
 def _fit(tower: TowerParams, demand: Demand) -> TowerParams:
