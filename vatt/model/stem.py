@@ -89,20 +89,18 @@ class Patches(nn.Module, ABC):
             ValueError: the signal is of another shape or type, or smaller than one patch.
         """
         points = self._read(signal)
-        num_axes = len(self.patch)
-        for axis, length in enumerate(self.patch, start=1):
-            count = points.shape[axis] // length
-            if count == 0:
-                raise ValueError(
-                    f"{self.name} of shape {tuple(points.shape)}: less than a patch {self.patch}"
-                )
-            points = points.narrow(axis, 0, count * length)
+        shape, num_axes = tuple(points.shape), len(self.patch)
+        grid = [size // length for size, length in zip(shape[1:], self.patch, strict=False)]
+        if 0 in grid:
+            raise ValueError(f"{self.name} of shape {shape}: less than a patch {self.patch}")
+        # Each axis becomes two, place in the grid and place within the patch; then the former
+        # come first, the latter after them, and channels last.
         for axis, length in enumerate(self.patch):
-            points = points.unflatten(1 + 2 * axis, (-1, length))
-        # Places in the grid first, then places within the patch, then channels.
-        grid, within = range(1, 2 * num_axes, 2), range(2, 2 * num_axes + 1, 2)
-        rest = range(2 * num_axes + 1, points.ndim)
-        return points.permute(0, *grid, *within, *rest).flatten(num_axes + 1)
+            whole = points.narrow(1 + 2 * axis, 0, grid[axis] * length)
+            points = whole.unflatten(1 + 2 * axis, (-1, length))
+        places, within = range(1, 2 * num_axes, 2), range(2, 2 * num_axes + 1, 2)
+        channels = range(2 * num_axes + 1, points.ndim)
+        return points.permute(0, *places, *within, *channels).flatten(num_axes + 1)
 
     def forward(self, patches: Float[Tensor, "B L K"]) -> Float[Tensor, "B L D"]:
         """Project patches to tokens."""
