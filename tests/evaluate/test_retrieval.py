@@ -6,21 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vatt.evaluate import retrieval
+from vatt.evaluate.measures import Ranks, rank_rows
 from vatt.evaluate.retrieval import (
-    Ranks,
+    SIMILARITY_DECIMALS,
     Retrieval,
     average_windows,
     estimate_intervals,
     measure_chance,
     measure_retrieval,
     rank_items,
-    rank_rows,
 )
 
 
 def rank_pairs(similarities: np.ndarray) -> Ranks:
     """The right item of each query is the one of the same number."""
-    return rank_rows(similarities, np.arange(len(similarities)))
+    return rank_rows(similarities.round(SIMILARITY_DECIMALS), np.arange(len(similarities)))
 
 
 def compare_by_cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
