@@ -74,10 +74,8 @@ def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_
                 video = reader.read_video(row, start, view) * 2 - 1
                 audio = reader.read_audio(row, start)
                 with torch.no_grad():
-                    seen, heard = (
-                        network.encode_video(video[None]),
-                        network.encode_audio(audio[None]),
-                    )
+                    seen = network.encode_video(video[None])
+                    heard = network.encode_audio(audio[None])
                     va, vt = network.project_video(seen)
                     expected = {"video": seen, "audio": heard, "video_va": va, "video_vt": vt}
                     expected["audio_va"] = network.project_audio(heard)

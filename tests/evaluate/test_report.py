@@ -132,7 +132,7 @@ def test_it_shows_what_tuning_found(html: str) -> None:
 def write_study(folder: Path, values: list[float | None], best: int) -> None:
     """Write what `tune` leaves: trial n has the learning rate n / 1000."""
     schedules = [{"learning_rate": number / 1000} for number in range(len(values))]
-    rows = [
+    rows: list[dict[str, object]] = [
         {"trial": number, "state": "complete", "value": value, "schedule": schedule, "steps": []}
         for number, (value, schedule) in enumerate(zip(values, schedules, strict=True))
     ]
@@ -143,7 +143,7 @@ def write_study(folder: Path, values: list[float | None], best: int) -> None:
 
 def test_studies_are_read_with_their_best_trial(tmp_path: Path) -> None:
     """With one trial `tune` trains nothing."""
-    cases = {
+    cases: dict[str, tuple[list[float | None], int]] = {
         "video": ([0.4, 0.45], 1),
         "audio": ([0.4, 0.35], 0),
         "audio_visual": ([None], 0),
@@ -182,7 +182,7 @@ def test_it_shows_what_the_network_costs_beside_the_papers_numbers(
     cells = " ".join(f"{count / 1e9:.3f}" for count in counts)
     assert f"all {total / 1e6:.3f} 0.000 {cells}" in text
     assert "all, drop 50.0%" in text
-    assert "Medium video tower 155.0 154.958 -0.03%" in text
+    assert "Medium video tower with the classifier of 600 classes 155.0 154.958 -0.03%" in text
     assert "5 captions, drop 50% 375.4 375.3 -0.02% 363.5" in text
 
 

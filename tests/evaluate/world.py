@@ -15,6 +15,7 @@ from vatt.evaluate.examples import pick_examples
 from vatt.evaluate.figures import draw_figures
 from vatt.evaluate.finetuned import TaskEntry
 from vatt.evaluate.probes import Skipped
+from vatt.evaluate.published import Published
 from vatt.evaluate.report import Report
 from vatt.evaluate.tables import Cell, Table
 from vatt.evaluate.tuning import NO_TRIALS, StudyTables
@@ -27,13 +28,7 @@ CLIP = ClipParams(
 COLOURS = ["amber", "blue", "green", "red"]
 MOTIONS = ["falling <b>fast</b>", "rising", "turning"]
 SIZES = {"train": 150, "validation": 40, "test": 60}
-PUBLISHED = {
-    "data_set": "kinetics400",
-    "task": "video",
-    "model": "VATT-Base",
-    "measure": "accuracy",
-    "value": 0.796,
-}
+PUBLISHED = Published("kinetics400", "video", "VATT-Base", "accuracy", 0.796)
 
 
 def make_clips(
@@ -124,21 +119,11 @@ def compare_alike(trained: Seen, untrained: Seen | None = None) -> Comparison:
 
 
 def make_index() -> pd.DataFrame:
-    rows = [
-        {
-            "source": "demo",
-            "split": split,
-            "video_id": f"{split} {number // 2}",
-            "start_s": 0.0,
-            "end_s": 4.0,
-            "has_audio": number % 5 > 0,
-            "num_captions": number % 7,
-            "descriptions": "[]",
-        }
-        for split, size in SIZES.items()
-        for number in range(size)
-    ]
-    return pd.DataFrame(rows)
+    """Every video has two clips; every fifth clip is silent, every seventh has no text."""
+    pairs = [(split, number) for split, size in SIZES.items() for number in range(size)]
+    rows = [(split, f"{split} {n // 2}", n % 5 > 0, n % 7) for split, n in pairs]
+    index = pd.DataFrame(rows, columns=["split", "video_id", "has_audio", "num_captions"])
+    return index.assign(source="demo", start_s=0.0, end_s=4.0, descriptions="[]")
 
 
 def read_frames(number: int) -> np.ndarray:
@@ -202,7 +187,7 @@ def make_report(num_test: int = SIZES["test"]) -> Report:
     ]
     rule = {"description": "Durations agree.", "severity": "critical", "observed": 0.99}
     return Report(
-        metrics={**make_metrics(comparison), "published": [PUBLISHED]},
+        metrics={**make_metrics(comparison), "published": [PUBLISHED._asdict()]},
         figures=draw_figures(comparison, {"pretrain": curve, "video": curve}),
         studies=make_studies(),
         examples=pick_examples(clips, comparison.retrieval["text_to_video"], read_frames),

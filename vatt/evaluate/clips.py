@@ -16,7 +16,7 @@ from vatt.loading.labelled import parse_labels
 from vatt.loading.views import MIDDLE
 
 Arrays = dict[str, Float[np.ndarray, "N ..."]]
-Sample = Sequence[int]
+SampleClips = Sequence[int]
 """Clips that are one sample, in order of time: parts of one file or of one of its parts."""
 TOUCHING_S = 1e-3
 """Clips that are this near in time are neighbours: what is less is rounding."""
@@ -45,7 +45,7 @@ class Clips:
         """The file that each clip is part of, after its source and a slash."""
         return [f"{row.source}/{row.video_id}" for row in self.rows.itertuples()]
 
-    def find_pairs(self, direction: str) -> list[Sample]:
+    def find_pairs(self, direction: str) -> list[SampleClips]:
         """Return the samples that have what text_to_video or audio_to_video needs.
 
         Neighbours in one file that have the same descriptions were one before they were cut.
@@ -57,7 +57,7 @@ class Clips:
         keys = [number if text == "[]" else text for number, text in described]
         return self._join(keys, self._have("video") & queries)
 
-    def find_labelled(self, task: str, modalities: Iterable[str]) -> list[Sample]:
+    def find_labelled(self, task: str, modalities: Iterable[str]) -> list[SampleClips]:
         """Return the samples that have labels of a task and all of the modalities.
 
         Neighbours in one file that have the same labels and descriptions were one before the cut.
@@ -71,7 +71,7 @@ class Clips:
     def _have(self, modality: str) -> Bool[np.ndarray, "N"]:
         return self.rows[f"has_{modality}"].to_numpy(dtype=bool)
 
-    def _join(self, keys: Sequence[Hashable], usable: Bool[np.ndarray, "N"]) -> list[Sample]:
+    def _join(self, keys: Sequence[Hashable], usable: Bool[np.ndarray, "N"]) -> list[SampleClips]:
         """Bring neighbours of equal keys together; of these, the usable ones are samples."""
         starts_s, ends_s = (self.rows[name].to_numpy(dtype=float) for name in ("start_s", "end_s"))
         groups: list[list[int]] = []
@@ -90,7 +90,7 @@ class Clips:
         return [sample for sample in kept if sample]
 
     def see_samples(
-        self, values: Float[np.ndarray, "N W D"], samples: Sequence[Sample]
+        self, values: Float[np.ndarray, "N W D"], samples: Sequence[SampleClips]
     ) -> Float[np.ndarray, "M W D"]:
         """Return each sample by as many windows, evenly spaced over its clips."""
         has_middle_first = self.places[0] == MIDDLE and values.shape[1] > 1

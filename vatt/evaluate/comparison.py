@@ -20,7 +20,7 @@ from vatt.evaluate.retrieval import (
     open_search,
 )
 
-MODALITIES = ("video", "audio")
+PROBED = ("video", "audio")
 METHODS: tuple[Method, ...] = ("logistic", "svm", "lrc")
 Splits = Mapping[str, Seen]
 """The splits train, validation and test as a network sees them."""
@@ -39,7 +39,7 @@ class RankedPair(NamedTuple):
 
 Outcome = Probe | Skipped
 ProbePairs = Mapping[Method, tuple[Outcome, Outcome]]
-"""By classifier, logistic regression first, on features of the trained and the untrained network."""
+"""By classifier, on features of the trained and the untrained network."""
 
 
 class Comparison(NamedTuple):
@@ -71,7 +71,7 @@ def compare_networks(
         probes = {
             (task, modality): _probe_both(task, modality, (trained, untrained), lrc_steps)
             for task in tasks
-            for modality in MODALITIES
+            for modality in PROBED
         }
         results = {
             name: entry

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vatt.evaluate.tables import Cell, Table
+from vatt.evaluate.tables import Table, build_table
 from vatt.model.cost import Cost, Weights, add_costs, count_clip, count_weights
 from vatt.model.published import compare_flops, compare_sizes
 from vatt.model.vatt import Vatt
@@ -20,26 +20,21 @@ def tabulate_costs(model: Vatt, clip: ClipParams) -> Table:
         whole["all"] = add_costs(whole.values())
     rows = [
         [
-            Cell(name),
-            _millions(part.trainable),
-            _millions(part.frozen),
-            *(cell for counted in costs for cell in _list_gflops(counted.get(name))),
+            name,
+            f"{part.trainable / 1e6:,.3f}",
+            f"{part.frozen / 1e6:,.3f}",
+            *(text for counted in costs for text in _list_gflops(counted.get(name))),
         ]
         for name, part in weights.items()
     ]
     drop = f"drop {100 * rate:.1f}%"
     conventions = ("all, GFLOPs", "paper’s convention", f"all, {drop}", f"paper’s, {drop}")
-    return Table("Cost", ("",), ("trained, M", "frozen, M", *conventions), rows)
+    return build_table("Cost", ("",), ("trained, M", "frozen, M", *conventions), rows)
 
 
-def _millions(count: int) -> Cell:
-    return Cell(f"{count / 1e6:,.3f}")
-
-
-def _list_gflops(cost: Cost | None) -> list[Cell]:
+def _list_gflops(cost: Cost | None) -> list[str]:
     """Return all GFLOPs and the paper's; empty for a part that is counted with the others."""
-    counts = (cost.full, cost.paper) if cost else ()
-    return [Cell(f"{count / 1e9:,.3f}") for count in counts] or [Cell(), Cell()]
+    return [f"{count / 1e9:,.3f}" for count in (cost.full, cost.paper)] if cost else ["", ""]
 
 
 def tabulate_published_sizes() -> Table:
@@ -48,10 +43,10 @@ def tabulate_published_sizes() -> Table:
     for size in compare_sizes():
         ours = size.ours / 1e6
         difference = f"{100 * (ours / size.paper_millions - 1):+.2f}%"
-        shown = (f"{size.paper_millions:.1f}", f"{ours:.3f}", difference)
-        rows.append([*map(Cell, (size.name, size.note, *shown))])
+        paper = f"{size.paper_millions:.1f}"
+        rows.append([size.name, size.note, paper, f"{ours:.3f}", difference])
     titles = ("published", "ours", "difference")
-    return Table("Sizes", ("millions of trained weights", ""), titles, rows)
+    return build_table("Sizes", ("millions of trained weights", ""), titles, rows)
 
 
 def tabulate_published_flops() -> Table:
@@ -60,7 +55,7 @@ def tabulate_published_flops() -> Table:
     for flops in compare_flops():
         ours, whole = flops.ours.paper / 1e9, flops.ours.full / 1e9
         difference = f"{100 * (ours / flops.paper_gflops - 1):+.2f}%"
-        shown = (f"{flops.paper_gflops:,.1f}", f"{ours:,.1f}", difference, f"{whole:,.1f}")
-        rows.append([*map(Cell, (flops.name, *shown))])
+        paper = f"{flops.paper_gflops:,.1f}"
+        rows.append([flops.name, paper, f"{ours:,.1f}", difference, f"{whole:,.1f}"])
     titles = ("published", "ours, paper’s convention", "difference", "all of ours")
-    return Table("FLOPs", ("GFLOPs, forward",), titles, rows)
+    return build_table("FLOPs", ("GFLOPs, forward",), titles, rows)

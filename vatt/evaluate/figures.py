@@ -21,7 +21,7 @@ from vatt.params import TASKS
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
 PRETRAINING = "pretrain"
 """The name of its curve, among those of tasks."""
-Row = Mapping[str, Any]
+CurveRow = Mapping[str, Any]
 MAX_NAMED_CLASSES = 40
 MAX_COUNTED_CLASSES = 12
 STYLE = {
@@ -52,7 +52,7 @@ Figures = Mapping[str, Drawing]
 """By the names of their files; what there is nothing to draw of is not there."""
 
 
-def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[Row]]) -> Figures:
+def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[CurveRow]]) -> Figures:
     """Draw `curves`, `finetuned_curves`, `recall`, `confusion_0` and `finetuned_0` and so on.
 
     The numbered ones are the confusion of the linear classifiers and of the fine-tuned networks.
@@ -87,7 +87,7 @@ def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[Row]]) ->
     return figures
 
 
-def read_curves(metrics_dir: Path) -> dict[str, list[Row]]:
+def read_curves(metrics_dir: Path) -> dict[str, list[CurveRow]]:
     """Read the curves of pre-training and of the tasks that were trained, by name."""
     paths = {PRETRAINING: metrics_dir / f"{PRETRAINING}_curve.jsonl"}
     paths |= {task: metrics_dir / f"finetune_{task}_curve.jsonl" for task in TASKS}
@@ -98,7 +98,7 @@ def read_curves(metrics_dir: Path) -> dict[str, list[Row]]:
     }
 
 
-def draw_curves(curve: Sequence[Row]) -> str:
+def draw_curves(curve: Sequence[CurveRow]) -> str:
     """Draw losses, learning rate and gradient norm over the steps of pre-training."""
     losses = zip(("loss", "loss_va", "loss_vt"), (TRAINED, UNTRAINED, "#2da44e"), strict=True)
     panels = {
@@ -109,7 +109,7 @@ def draw_curves(curve: Sequence[Row]) -> str:
     return _draw_panels(panels, with_legend=0)
 
 
-def draw_task_curves(curves: Mapping[str, Sequence[Row]]) -> str:
+def draw_task_curves(curves: Mapping[str, Sequence[CurveRow]]) -> str:
     """Draw loss, accuracy and learning rate over the steps of fine-tuning, a line for each task."""
     names = {
         "Loss": "loss",
@@ -126,7 +126,7 @@ def draw_task_curves(curves: Mapping[str, Sequence[Row]]) -> str:
 class _Line(NamedTuple):
     """A number of a curve over its steps."""
 
-    curve: Sequence[Row]
+    curve: Sequence[CurveRow]
     name: str
     label: str = ""
     colour: str | None = None

@@ -21,7 +21,7 @@ from vatt.evaluate.measures import (
     statistic_of,
 )
 from vatt.evaluate.probes import (
-    MODALITIES,
+    FEATURES,
     NO_ORDER,
     Measure,
     Skipped,
@@ -37,7 +37,7 @@ MODALITY_OF = {"image": "video"}
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
 """The measures beside mAP, and what a random order gives."""
 RIVALS = ("scratch", "untrained", "linear_probe")
-Scores = Mapping[str, Score]
+ScoreByName = Mapping[str, Score]
 """By network, and of `chance`: of guessing, or of a random order where several labels may hold."""
 Logits = Mapping[str, Float[np.ndarray, "M C"]]
 Labels = Sequence[Sequence[str]]
@@ -68,10 +68,10 @@ class TaskResult(NamedTuple):
 
     entry: TaskEntry
     measure: Measure
-    scores: Scores
-    """By `measure`; that of the `linear_probe` too, where there is one: chance is then that of always
-    answering the commonest class, if that is higher."""
-    further: Mapping[str, Scores]
+    scores: ScoreByName
+    """By `measure`; that of the `linear_probe` too, where there is one: chance then is that of
+    always answering the commonest class, if that is higher."""
+    further: Mapping[str, ScoreByName]
     """By further measures: top-5 of more than 5 classes; AUC and d-primes beside mAP."""
     num_test: int
     num_unknown: int
@@ -92,7 +92,7 @@ def measure_task(
     which learns from all of the split train, chance is that of guessing.
     """
     clips = splits["test"].clips
-    samples = clips.find_labelled(entry.label, MODALITIES[entry.modality])
+    samples = clips.find_labelled(entry.label, FEATURES[entry.modality])
     if not samples:
         return Skipped(f"no test clip has the modality and a label of the task {entry.label}")
     labels = [clips.labels[sample[0]][entry.label] for sample in samples]
@@ -201,7 +201,7 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
     }
 
 
-def _list_beside(scores: Scores, rivals: Iterable[str]) -> dict[str, Any]:
+def _list_beside(scores: ScoreByName, rivals: Iterable[str]) -> dict[str, Any]:
     """Return the interval of `model`, chance, and the others; None for those that there are not."""
     numbers: dict[str, Any] = {
         "interval": scores["model"].interval,

@@ -16,11 +16,11 @@ PERCENTILES = (2.5, 97.5)
 MAX_WEIGHTS = 4_000_000
 """So many are drawn at once, to bound memory."""
 
-Weights = Int[np.ndarray, "R N"]
+Counts = Int[np.ndarray, "R N"]
 """How often each of N clips counts in each of R resamples."""
 Resampled = Float[np.ndarray, " R"]
 """A number for each resample."""
-Statistic = Callable[[Weights], Resampled]
+Statistic = Callable[[Counts], Resampled]
 Interval = list[float]
 """The lower and the upper end of an interval that covers 95 %."""
 
@@ -49,7 +49,7 @@ def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Int
 def mean_of(values: Float[np.ndarray, " N"]) -> Statistic:
     """Return the statistic that is the mean of the values of the clips; NaN without any."""
 
-    def find_mean(weights: Weights) -> Float[np.ndarray, " R"]:
+    def find_mean(weights: Counts) -> Float[np.ndarray, " R"]:
         totals = weights.sum(axis=1)
         return np.where(totals > 0, (weights @ values) / np.maximum(totals, 1), np.nan)
 
@@ -60,7 +60,7 @@ def median_of(values: Float[np.ndarray, " N"]) -> Statistic:
     """Return the statistic that is the median of the values, that of two middle ones their mean."""
     order = np.argsort(values, kind="stable")
 
-    def find_median(weights: Weights) -> Float[np.ndarray, " R"]:
+    def find_median(weights: Counts) -> Float[np.ndarray, " R"]:
         ends = weights[:, order].cumsum(axis=1)
         total = ends[:, -1:]
         middles = [(ends <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2)]
@@ -193,7 +193,7 @@ def statistic_of(
     measure_class = {"map": _average_precision, "auc": _area, "d_prime": _d_prime}[measure]
     classes = np.flatnonzero(find_measurable(targets))
 
-    def find_mean(weights: Weights) -> Resampled:
+    def find_mean(weights: Counts) -> Resampled:
         total, counts = np.zeros(len(weights)), np.zeros(len(weights))
         for number in classes:
             value = measure_class(scores[:, number], targets[:, number], weights)
@@ -205,7 +205,7 @@ def statistic_of(
 
 
 def _average_precision(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     """Return the average precision of a class in each resample, NaN where no clip has it.
 
@@ -220,7 +220,7 @@ def _average_precision(
 
 
 def _area(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     """Return the area under the ROC curve of a class, NaN where all clips have it or none.
 
@@ -235,14 +235,14 @@ def _area(
 
 
 def _d_prime(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     half_pair = 0.5 / np.maximum((weights @ target) * (weights @ ~target), 1)
     return compute_d_prime(_area(scores, target, weights).clip(half_pair, 1 - half_pair))
 
 
 def _count_by_score(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> tuple[Int[np.ndarray, "R S"], Int[np.ndarray, "R S"]]:
     """Return how many clips with and without a class have at most each of S different scores."""
     order = np.argsort(scores, kind="stable")

@@ -116,11 +116,9 @@ class Labeller:
 
 
 Observer = Embedder | Labeller
-
-
-Finetuned = tuple[TaskEntry, dict[str, Labeller]]
+Finetuned = tuple[TaskEntry | Skipped, dict[str, Labeller]]
 """What is measured of a task, yet without logits, and what gives these: `model`, `untrained` and,
-where it was trained, `scratch`."""
+where it was trained, `scratch`; nothing of a task that was skipped."""
 
 
 def load_embedder(folder: Path) -> Embedder:
@@ -141,7 +139,7 @@ def forget_training(embedder: Embedder) -> Embedder:
     return Embedder(exported, f"{embedder.digest} untrained", embedder.name)
 
 
-def load_finetuned(folder: Path, export_digest: str) -> Finetuned | Skipped:
+def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
     """Load the networks of a task, which the folder is called after, or say why there are none.
 
     `export_digest` is that of the pre-trained network that they are measured beside.
@@ -152,11 +150,12 @@ def load_finetuned(folder: Path, export_digest: str) -> Finetuned | Skipped:
     advice = f"run `python -m vatt finetune {folder.name}`"
     if (folder / SKIPPED).is_file():
         try:
-            return Skipped(json.loads((folder / SKIPPED).read_text(encoding="utf-8"))["reason"])
+            content = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))
+            return Skipped(content["reason"]), {}
         except (OSError, ValueError) as error:
             raise StageError(f"{folder / SKIPPED}: cannot be read: {error}; {advice}") from error
     if not folder.is_dir():
-        return Skipped("was not fine-tuned")
+        return Skipped("was not fine-tuned"), {}
     if not (folder / "model").is_dir():
         raise StageError(f"{folder}: has no model; {advice}")
     exported, digest = load_classifier(folder / "model"), digest_export(folder / "model")
@@ -167,13 +166,10 @@ def load_finetuned(folder: Path, export_digest: str) -> Finetuned | Skipped:
     if scratch.is_dir():
         networks["scratch"] = (load_classifier(scratch).model, digest_export(scratch))
     networks["untrained"] = (build_untrained_classifier(params), f"{digest} untrained")
-    seen, rate_hz = (
-        TaskInput(params.task_name, params.clip, params.audio_stride),
-        params.frame_rate_hz,
-    )
+    seen, device = TaskInput(params.task_name, params.clip, params.audio_stride), choose_device()
     labellers = {
-        name: Labeller(network.to(choose_device()), seen, rate_hz, own_digest, str(folder / name))
-        for name, (network, own_digest) in networks.items()
+        name: Labeller(network.to(device), seen, params.frame_rate_hz, own, str(folder / name))
+        for name, (network, own) in networks.items()
     }
     origins = {None: "random weights", export_digest: "this network"}
     entry = TaskEntry(

@@ -28,9 +28,9 @@ from vatt.evaluate.classifiers import (
 )
 from vatt.evaluate.clips import Seen
 from vatt.evaluate.measures import (
+    Counts,
     Interval,
     Statistic,
-    Weights,
     bootstrap,
     expect_map,
     find_measurable,
@@ -43,7 +43,7 @@ Measure = Literal["accuracy", "map"]
 MULTI_LABEL_RATE = 0.05
 """Where more of the clips of a task have several labels, it is a task of several labels."""
 NO_ORDER = "no class tells the test clips apart"
-MODALITIES: Mapping[str, tuple[str, ...]] = {
+FEATURES: Mapping[str, tuple[str, ...]] = {
     "video": ("video",),
     "audio": ("audio",),
     "audio_visual": ("video", "audio"),
@@ -239,7 +239,7 @@ def _mean_over(statistics: Sequence[Statistic], sizes: Sequence[int]) -> Statist
     """Return the mean over folds of the statistics of their clips, which follow one another."""
     ends = np.cumsum(sizes)[:-1]
 
-    def measure(weights: Weights) -> Float[np.ndarray, " R"]:
+    def measure(weights: Counts) -> Float[np.ndarray, " R"]:
         parts = np.split(weights, ends, axis=1)
         values = [part_of(part) for part_of, part in zip(statistics, parts, strict=True)]
         mean: Float[np.ndarray, " R"] = np.mean(values, axis=0)
@@ -299,7 +299,7 @@ def _take(
     clips = part.clips
     samples = [
         sample
-        for sample in clips.find_labelled(task, MODALITIES[modality])
+        for sample in clips.find_labelled(task, FEATURES[modality])
         if mark is None or mark in clips.labels[sample[0]].get(FOLD_TASK, ())
     ]
     if not samples:
@@ -307,7 +307,7 @@ def _take(
     if to_learn:
         samples = [[number] for sample in samples for number in sample]
     firsts = [sample[0] for sample in samples]
-    values = [part.arrays[name] for name in MODALITIES[modality]]
+    values = [part.arrays[name] for name in FEATURES[modality]]
     seen = [
         array[firsts, :1] if to_learn else clips.see_samples(array, samples) for array in values
     ]

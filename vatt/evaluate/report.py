@@ -24,7 +24,7 @@ from vatt.evaluate.results import (
     tabulate_published,
     tabulate_retrieval,
 )
-from vatt.evaluate.tables import Cell, Table, to_html
+from vatt.evaluate.tables import Cell, Table, build_table, to_html
 from vatt.evaluate.tuning import StudyTables
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
@@ -118,10 +118,9 @@ def tabulate_clips(index: pd.DataFrame) -> Table:
             minutes = f"{(clips['end_s'] - clips['start_s']).sum() / 60:.1f}"
             counts = (clips["video_id"].nunique(), len(clips), clips["has_audio"].sum())
             if len(clips):
-                shown = (source, split, *counts, has_text.sum(), minutes)
-                rows.append([Cell(str(value)) for value in shown])
+                rows.append([source, split, *counts, has_text.sum(), minutes])
     numbers = ("videos", "clips", "with sound", "with text", "minutes")
-    return Table("Clips", ("source", "split"), numbers, rows)
+    return build_table("Clips", ("source", "split"), numbers, rows)
 
 
 def _list_tiles(retrieval: Sequence[Table], finetuned: Table) -> list[dict[str, str]]:
@@ -154,9 +153,9 @@ def _tabulate_rules(verdict: Mapping[str, Any]) -> Table:
     rows = []
     for rule in verdict["expectations"]:
         result = Cell("holds", mark="good") if rule["success"] else Cell("broken", mark="bad")
-        numbers = (Cell(str(rule["observed"])), Cell(str(rule["threshold"])))
-        rows.append([Cell(rule["description"]), Cell(rule["severity"]), result, *numbers])
-    return Table("Validation", ("rule", "severity", "result"), ("found", "asked"), rows)
+        numbers = (rule["observed"], rule["threshold"])
+        rows.append([rule["description"], rule["severity"], result, *numbers])
+    return build_table("Validation", ("rule", "severity", "result"), ("found", "asked"), rows)
 
 
 def _tabulate_environment() -> Table:
@@ -169,7 +168,7 @@ def _tabulate_environment() -> Table:
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):  # what trains is an extra
             found[name] = version(name)
-    return Table("", ("", ""), (), [[Cell(name), Cell(value)] for name, value in found.items()])
+    return build_table("", ("", ""), (), found.items())
 
 
 def _tabulate_parameters(parameters: Mapping[str, Any]) -> list[Table]:
@@ -178,7 +177,7 @@ def _tabulate_parameters(parameters: Mapping[str, Any]) -> list[Table]:
     sections = {name: value for name, value in parameters.items() if name not in loose}
     sections["model as exported"] = {k: value for k, value in loose.items() if value is not None}
     return [
-        Table(title, ("",), ("",), [[Cell(k), Cell(str(value))] for k, value in _flatten(values)])
+        build_table(title, ("",), ("",), _flatten(values))
         for title, values in sections.items()
         if values
     ]

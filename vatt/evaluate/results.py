@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vatt.evaluate.tables import Cell, Table
+from vatt.evaluate.tables import Cell, Table, build_table
 
 Metrics = Mapping[str, Any]
 """The content of metrics/evaluate.json, or of a section of it."""
@@ -66,9 +66,9 @@ def _tabulate_direction(metrics: Metrics, direction: str) -> Table:
             for name in ("cosine", "untrained")
         ]
         own = _cell(measure, value, metrics["intervals"][key], "strong")
-        times = Cell("" if measure == "median_rank" else f"{value / chance:.1f}")
-        rows.append([Cell(TITLES[measure]), own, *others, _cell(measure, chance), times])
-    return Table(
+        times = "" if measure == "median_rank" else f"{value / chance:.1f}"
+        rows.append([TITLES[measure], own, *others, format_value(measure, chance), times])
+    return build_table(
         f"{DIRECTIONS[direction].capitalize()}, {num_queries} queries among "
         f"{metrics[f'{direction}_items']} clips",
         ("",),
@@ -80,24 +80,21 @@ def _tabulate_direction(metrics: Metrics, direction: str) -> Table:
 
 def tabulate_probes(metrics: Metrics) -> Table:
     """Return the table of linear classifiers, those of one task and modality below one another."""
-    rows = []
+    rows: list[list[object]] = []
     for task, modalities in sorted(metrics["probes"].items()):
         for modality, result in sorted(modalities.items()):
             if "reason" in result:
-                reason = f"skipped: {result['reason']}"
-                rows.append([Cell(task), Cell(modality), Cell(reason)])
+                rows.append([task, modality, f"skipped: {result['reason']}"])
                 continue
             folds = f", {result['num_folds']} folds" if result["num_folds"] > 1 else ""
-            names = (task, modality, TITLES[result["measure"]] + folds)
-            classes = Cell(str(result["num_classes"]))
-            clips = Cell(f"{result['num_train']} / {result['num_test']}")
-            own = [Cell(LOGISTIC), *_list_gain(result, result["chance"]), classes, clips]
-            rows.append([*map(Cell, names), *own])
+            clips = f"{result['num_train']} / {result['num_test']}"
+            own = [LOGISTIC, *_list_gain(result, result["chance"]), result["num_classes"], clips]
+            rows.append([task, modality, TITLES[result["measure"]] + folds, *own])
             for method, title in METHODS.items():
                 if method in result:
                     shown = _list_gain(result[method], result["chance"])
-                    rows.append([*[Cell()] * 3, Cell(title), *shown, Cell(), Cell()])
-    return Table(
+                    rows.append(["", "", "", title, *shown, "", ""])
+    return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),
         ("trained", "untrained", "points", "chance", "classes", "train / test"),
@@ -106,7 +103,7 @@ def tabulate_probes(metrics: Metrics) -> Table:
     )
 
 
-def _list_gain(result: Metrics, chance: float) -> list[Cell]:
+def _list_gain(result: Metrics, chance: float) -> list[object]:
     """Return the numbers of the trained and the untrained network, points gained, and chance."""
     measure, untrained = result["measure"], result["untrained"]
     gain = 100 * (result[measure] - untrained)
@@ -114,30 +111,30 @@ def _list_gain(result: Metrics, chance: float) -> list[Cell]:
         _cell(measure, result[measure], result["interval"], "strong"),
         _cell(measure, untrained, result["untrained_interval"]),
         Cell(f"{gain:+.1f}", mark="good" if gain > 0 else "bad" if gain < 0 else ""),
-        _cell(measure, chance),
+        format_value(measure, chance),
     ]
 
 
 def tabulate_finetuned(metrics: Metrics) -> Table:
     """Return the table of fine-tuned networks, the further measures of a task below its own."""
-    rows, notes = [], []
+    rows: list[list[object]] = []
+    notes = []
     for task, result in sorted(metrics["finetuned"].items()):
         if "skipped" in result:
-            rows.append([Cell(task), Cell(f"skipped: {result['skipped']}")])
+            rows.append([task, f"skipped: {result['skipped']}"])
             continue
         measure = result["measure"]
-        names = (task, result["initial"], result["label"], TITLES[measure])
         mark = "strong good" if beats_rivals(result) else "strong"
-        counts = [Cell(str(result[name])) for name in ("num_classes", "num_test")]
         shown = _list_rivals(measure, result[measure], result, mark)
-        rows.append([*map(Cell, names), *shown, *counts])
+        words = [task, result["initial"], result["label"], TITLES[measure]]
+        rows.append([*words, *shown, result["num_classes"], result["num_test"]])
         for further, beside in result["more"].items():
             shown = _list_rivals(further, result[further], beside)
-            rows.append([*[Cell()] * 3, Cell(TITLES[further]), *shown, Cell(), Cell()])
+            rows.append(["", "", "", TITLES[further], *shown, "", ""])
         if result["num_unknown"]:
             clips = f"{result['num_unknown']} test clips have"
             notes.append(f"{task}: {clips} a label that training does not know.")
-    return Table(
+    return build_table(
         "Fine-tuned networks",
         ("task", "from", "label", "measure"),
         ("fine-tuned", *RIVALS.values(), "chance", "classes", "test clips"),
@@ -163,13 +160,13 @@ def tabulate_published(metrics: Metrics) -> Table:
     """Return the table of published numbers."""
     rows = [
         [
-            *map(Cell, (row["data_set"], TASK_TITLES.get(row["task"], row["task"]), row["model"])),
-            Cell(TITLES[row["measure"]]),
-            _cell(row["measure"], row["value"]),
+            *(row["data_set"], TASK_TITLES.get(row["task"], row["task"]), row["model"]),
+            TITLES[row["measure"]],
+            format_value(row["measure"], row["value"]),
         ]
         for row in metrics["published"]
     ]
-    return Table(
+    return build_table(
         "Published",
         ("data set", "task", "model", "measure"),
         ("published",),

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from vatt.evaluate.clips import Sample, Seen
+from vatt.evaluate.clips import SampleClips, Seen
 from vatt.evaluate.measures import (
     Interval,
     Ranks,
@@ -117,7 +117,7 @@ class Search(NamedTuple):
     items: Float[np.ndarray, "G E"]
     right: Int[np.ndarray, "Q"]
     """The item of each query."""
-    samples: Sequence[Sample]
+    samples: Sequence[SampleClips]
     """The clips of each item."""
     texts: Sequence[str]
     """The text of each query, empty for sounds."""

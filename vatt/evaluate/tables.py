@@ -1,7 +1,7 @@
 """One table, and the three ways to print it: text for a terminal, HTML for a page, Markdown."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -49,6 +49,18 @@ class Table(NamedTuple):
             for row in self.rows
         ]
         return self._replace(labels=tuple(labels), numbers=tuple(numbers), rows=rows)
+
+
+def build_table(
+    title: str,
+    labels: tuple[str, ...],
+    numbers: tuple[str, ...],
+    rows: Iterable[Iterable[object]],
+    notes: Sequence[str] = (),
+) -> Table:
+    """Build a table; what is not yet a cell becomes one with its text."""
+    cells = [[x if isinstance(x, Cell) else Cell(str(x)) for x in row] for row in rows]
+    return Table(title, labels, numbers, cells, notes)
 
 
 def to_text(table: Table) -> str:

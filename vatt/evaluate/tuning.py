@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vatt.evaluate.tables import Cell, Table
+from vatt.evaluate.tables import Table, build_table
 from vatt.params import SKIPPED, TASKS
 
 
@@ -41,14 +41,15 @@ def read_study(task: str, folder: Path) -> StudyTables:
     keys = sorted(rows[0]["schedule"])
     schedules = [_list_values(row["schedule"], keys) for row in rows]
     chosen = _list_values(best["schedule"], keys)
-    pairs = zip(map(Cell, keys), schedules[0], chosen, strict=True)
+    pairs = zip(keys, schedules[0], chosen, strict=True)
     trials = [
-        [Cell(row["state"]), Cell(str(row["trial"])), Cell(_format_score(row["value"])), *schedule]
+        [row["state"], row["trial"], _format_score(row["value"]), *schedule]
         for row, schedule in zip(rows, schedules, strict=True)
     ]
+    note = _describe(best, rows)
     return StudyTables(
-        Table(task, ("schedule",), ("params.yaml", "best"), [*pairs], (_describe(best, rows),)),
-        Table(best["study"], ("state",), ("trial", "value", *keys), trials),
+        build_table(task, ("schedule",), ("params.yaml", "best"), pairs, (note,)),
+        build_table(best["study"], ("state",), ("trial", "value", *keys), trials),
         [_read_svg(path) for path in sorted(folder.glob("*.svg"))],
     )
 
@@ -66,9 +67,9 @@ def _format_score(score: float | None) -> str:
     return "" if score is None else f"{score:.4f}"
 
 
-def _list_values(schedule: Mapping[str, Any], keys: Sequence[str]) -> list[Cell]:
+def _list_values(schedule: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     values = [schedule[key] for key in keys]
-    return [Cell(f"{value:.3g}" if isinstance(value, float) else str(value)) for value in values]
+    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
 
 
 def _read_json(path: Path) -> Any:

@@ -1,7 +1,7 @@
 """Stage `evaluate`: retrieval, linear classifiers, fine-tuned networks, the report."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,16 +26,13 @@ from vatt.evaluate.published import list_published
 from vatt.evaluate.report import Report, write_report
 from vatt.evaluate.summary import REPORT_PATH, format_summary
 from vatt.evaluate.tuning import read_studies
-from vatt.params import TASKS, EvaluateParams
+from vatt.params import TASKS, EvaluateParams, TaskName
 from vatt.weights.registry import read_code_version
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
-FINETUNE_DIR = Path("data/finetune")
 FEATURES_DIR = Path(".cache/evaluate")
 METRICS_DIR = Path("metrics")
-VERDICT_PATH = METRICS_DIR / "validate.json"
-TUNE_DIR = Path("data/tune")
 Content = TypeVar("Content")
 
 
@@ -45,19 +42,13 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     Raises:
         StageError: an export, the corpus or its verdict cannot be read, or they do not fit.
     """
-    verdict = _read(VERDICT_PATH, json.loads, "validate")
+    verdict = _read(METRICS_DIR / "validate.json", json.loads, "validate")
     quarantine = _read(PREPROCESS_DIR / QUARANTINE_NAME, _parse_lines, "preprocess")
     embedder = load_embedder(EXPORT_DIR)
-    tasks = [load_finetuned(FINETUNE_DIR / task, embedder.digest) for task in TASKS]
-    trained, untrained, entries = _see_splits(embedder, evaluate, tasks)
-    comparison = compare_networks(
-        trained,
-        untrained,
-        dict(zip(TASKS, entries, strict=True)),
-        evaluate.lrc_steps,
-        evaluate.probe_tasks,
-    )
-    test, index = trained["test"].clips, read_index(PREPROCESS_DIR)
+    tasks = {task: load_finetuned(Path("data/finetune", task), embedder.digest) for task in TASKS}
+    seen, entries = _see_splits(embedder, evaluate, tasks)
+    comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks)
+    test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR)
     numbers = summarise(comparison)
     published = list_published(index["source"].unique(), numbers["retrieval_sources"])
     metrics = {
@@ -71,15 +62,12 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     report = Report(
         metrics=metrics,
         figures=draw_figures(comparison, read_curves(METRICS_DIR)),
-        studies=read_studies(TUNE_DIR),
+        studies=read_studies(Path("data/tune")),
         examples=pick_examples(test, comparison.retrieval["text_to_video"], read_frames),
         index=index,
         quarantine=quarantine,
         verdict=verdict,
-        parameters={
-            **params.model_dump(mode="json"),
-            "evaluate": evaluate.model_dump(mode="json"),
-        },
+        parameters={**params.model_dump(mode="json"), "evaluate": evaluate.model_dump(mode="json")},
         model=embedder.exported.model,
         clip=params.clip,
         code_version=read_code_version(),
@@ -90,48 +78,40 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
 
 
 def _see_splits(
-    embedder: Embedder, params: EvaluateParams, tasks: Sequence[Finetuned | Skipped]
-) -> tuple[dict[str, Seen], dict[str, Seen], list[TaskEntry | Skipped]]:
+    embedder: Embedder, params: EvaluateParams, tasks: Mapping[TaskName, Finetuned]
+) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped]]:
     """Let the network, trained and untrained, see all splits; all others the test split."""
     store = FeatureStore(FEATURES_DIR)
     reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, params, store)
-    pretrained = {"trained": embedder, "untrained": forget_training(embedder)}
-    loaded = [task for task in tasks if not isinstance(task, Skipped)]
-    labellers = {
-        f"{entry.task} {name}": labeller
-        for entry, named in loaded
-        for name, labeller in named.items()
+    networks: dict[tuple[str, str], Observer] = {
+        ("", "trained"): embedder,
+        ("", "untrained"): forget_training(embedder),
     }
     trained, untrained = {}, {}
     for split in ("train", "validation", "test"):
-        networks: dict[str, Observer] = {**pretrained, **(labellers if split == "test" else {})}
+        if split == "test":
+            for task, (_, named) in tasks.items():
+                networks |= {(task, name): labeller for name, labeller in named.items()}
         clips, arrays = reader.read(split, networks)
-        trained[split], untrained[split] = (Seen(clips, arrays[name]) for name in pretrained)
+        trained[split] = Seen(clips, arrays["", "trained"])
+        untrained[split] = Seen(clips, arrays["", "untrained"])
     store.remove_others()
-    entries: list[TaskEntry | Skipped] = []
-    for task in tasks:
-        if isinstance(task, Skipped):
-            entries.append(task)
-        else:
-            entry, named = task
-            outputs = {name: arrays[f"{entry.task} {name}"] for name in named}
-            # Of a split without clips, networks made nothing.
-            logits = {name: made["logits"] for name, made in outputs.items() if made}
-            entries.append(entry._replace(logits=logits))
-    return trained, untrained, entries
+    entries: dict[str, TaskEntry | Skipped] = {}
+    for task, (entry, named) in tasks.items():
+        outputs = {name: arrays[task, name] for name in named}
+        # Where a split has no clips, networks make nothing.
+        logits = {name: made["logits"] for name, made in outputs.items() if made}
+        entries[task] = entry if isinstance(entry, Skipped) else entry._replace(logits=logits)
+    return (trained, untrained), entries
 
 
 def _read(path: Path, parse: Callable[[str], Content], stage: str) -> Content:
-    """Return what a stage before wrote.
-
-    Raises:
-        StageError: it is missing or damaged.
-    """
+    """Return what a stage before wrote."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = f"cannot be read: {error}; run `python -m vatt {stage}` first"
-        raise StageError(f"{path}: {reason}") from error
+        advice = f"run `python -m vatt {stage}` first"
+        raise StageError(f"{path}: cannot be read: {error}; {advice}") from error
 
 
 def _parse_lines(text: str) -> list[dict[str, Any]]:
