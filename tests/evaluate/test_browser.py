@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import open_page
-from tests.evaluate.world import make_report, make_splits
+from tests.evaluate.world import make_report
 from vatt.evaluate.report import write_report
 
 LOADED = "images => images.every(image => image.complete && image.naturalWidth > 0)"
@@ -21,7 +21,7 @@ CUT_OFF = """() => [...document.querySelectorAll('.scroll')]
 @pytest.mark.browser
 @pytest.mark.parametrize("width_px", [1280, 600])
 def test_it_opens_without_any_request_and_fits_the_window(width_px: int, tmp_path: Path) -> None:
-    write_report(tmp_path / "report", make_report(make_splits()))
+    write_report(tmp_path / "report", make_report())
     path = tmp_path / "report" / "report.html"
     requests: list[str] = []
     problems: list[str] = []

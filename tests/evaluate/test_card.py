@@ -7,21 +7,26 @@ import pytest
 
 from tests.evaluate.world import CLIP, make_entries, make_index, make_metrics, make_splits
 from tests.tiny import TINY_MODEL
-from vatt.evaluate.card import UNKNOWN, Card, render_card
+from vatt.evaluate.card import UNKNOWN, render_card
 from vatt.evaluate.comparison import compare_networks
 from vatt.params import DemoSource, Source
 from vatt.params.sources import ESC50Source
+from vatt.weights.registry import Decision, Record
 
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
-    splits = make_splits()
-    return make_metrics(compare_networks(splits, make_entries(splits["test"].clips)))
+    trained, untrained = make_splits()
+    entries = make_entries(trained["test"].clips)
+    return make_metrics(compare_networks(trained, untrained, entries))
 
 
-def make_card(metrics: dict[str, Any], *sources: Source) -> Card:
-    return Card(
-        metrics=metrics,
+def show_card(metrics: dict[str, Any], *sources: Source) -> str:
+    record = Record(
+        export_digest=metrics["export"],
+        data_version="d" * 64,
+        test_data=metrics["test_data"],
+        code_version="c0de",
         parameters={
             "clip": CLIP.model_dump(),
             "model": TINY_MODEL.model_dump(),
@@ -34,15 +39,14 @@ def make_card(metrics: dict[str, Any], *sources: Source) -> Card:
                 "initial_weights": None,
             },
         },
-        index=make_index(),
-        sources=sources,
-        data_version="d" * 64,
-        code_version="c0de",
+        metrics=metrics,
+        decision=Decision(promoted=True, reason="", metric=""),
     )
+    return render_card(record, make_index(), sources)
 
 
 def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, Any]) -> None:
-    card = render_card(make_card(metrics, DemoSource(kind="demo", num_videos=3)))
+    card = show_card(metrics, DemoSource(kind="demo", num_videos=3))
     assert 'import vatt\n\nmodel = vatt.load("champion")' in card
     for direction in ("text_to_video", "audio_to_video"):
         numbers = [metrics, metrics["untrained"], metrics["chance"]]
@@ -68,7 +72,7 @@ def test_a_source_that_is_no_longer_configured_has_no_known_licence(
     metrics: dict[str, Any],
 ) -> None:
     source = ESC50Source(kind="esc50", name="sounds", annotations="here", media="here")
-    assert f"- demo: {UNKNOWN}" in render_card(make_card(metrics, source))
+    assert f"- demo: {UNKNOWN}" in show_card(metrics, source)
 
 
 def test_what_was_not_reached_is_a_limit(metrics: dict[str, Any]) -> None:
@@ -79,7 +83,7 @@ def test_what_was_not_reached_is_a_limit(metrics: dict[str, Any]) -> None:
     probe = worse["probes"]["colour"]["video"]
     probe["accuracy"] = probe["chance"] = probe["untrained"] + 0.1
     worse["finetuned"]["video"]["scratch"] = 1.0
-    card = render_card(make_card(worse))
+    card = show_card(worse)
     limits = card[card.index("## Limits") :]
     assert "retrieval, text to video: no better than chance or the untrained network" in limits
     assert "action, from audio: no better than chance or untrained features" in limits
@@ -93,7 +97,7 @@ def test_names_of_the_corpus_cannot_become_markup(metrics: dict[str, Any]) -> No
     odd = copy.deepcopy(metrics)
     odd["probes"][name] = odd["probes"]["action"]
     odd["finetuned"]["video"]["label"] = name
-    card = render_card(make_card(odd))
+    card = show_card(odd)
     shown = "a&#124;b &lt;script&gt; x &amp; y"
     assert f"| {shown} | video | accuracy |" in card
     assert f"| this network | {shown} | accuracy |" in card
@@ -108,6 +112,6 @@ def test_it_counts_queries_and_the_clips_that_they_search(metrics: dict[str, Any
         "text_to_video_pairs": 200,
         "text_to_video_items": 10,
     }
-    card = render_card(make_card(counts))
+    card = show_card(counts)
     assert "Text to video, 200 queries among 10 clips:" in card
     assert f"\n\n{notes[0]}\n\n" in card

@@ -1,11 +1,9 @@
 """Clips that were one file, or one part of it, are one sample again."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from tests.evaluate.world import make_clips
+from tests.evaluate.world import describe, make_clips
 
 
 def test_parts_of_a_file_with_the_same_annotations_are_one_sample() -> None:
@@ -13,13 +11,13 @@ def test_parts_of_a_file_with_the_same_annotations_are_one_sample() -> None:
     labels = [{"t": ["x"]}, {"t": ["x"]}, {"t": ["y"]}, {"t": ["x"]}, {"t": ["x"]}, {}]
     texts = [("p",), ("p",), ("q",), ("p",), ("r",), ("p",)]
     clips = make_clips(names, labels, texts)
-    described = dataclasses.replace(clips, is_described=np.ones(6, dtype=bool))
+    described = describe(clips)
     assert described.find_pairs("text_to_video") == [[0, 1], [2], [3], [4], [5]]
     assert described.find_labelled("t", ["video"]) == [[0, 1], [2], [3], [4]]
     # Narration differs from clip to clip of one file: it makes no samples.
     assert clips.find_pairs("text_to_video") == [[0], [1], [2], [3], [4], [5]]
     assert clips.find_labelled("t", ["video"]) == [[0, 1], [2], [3, 4]]
-    silent = dataclasses.replace(described, has_audio=np.arange(6) != 1)
+    silent = describe(clips, has_audio=np.arange(6) != 1)
     assert silent.find_pairs("audio_to_video") == [[0], [2], [3], [4], [5]]
     assert silent.find_labelled("t", ["video", "audio"]) == [[0], [2], [3], [4]]
 
@@ -29,15 +27,14 @@ def test_events_apart_in_time_are_samples_of_their_own() -> None:
     times = [0, 10, 30, 50, 0]
     names = [f"{'b' if number == 4 else 'a'}.mp4, {time} s" for number, time in enumerate(times)]
     clips = make_clips(names, [{"t": ["kick"]}] * 5, [("A kick.",)] * 5)
-    described = dataclasses.replace(clips, is_described=np.ones(5, dtype=bool))
     expected = [[0, 1], [2], [3], [4]]
-    assert described.find_pairs("text_to_video") == expected
+    assert describe(clips).find_pairs("text_to_video") == expected
     assert clips.find_labelled("t", ["video"]) == expected
     # A part without sound does not part those around it.
-    whole = dataclasses.replace(
+    whole = describe(
         clips,
-        starts_s=np.array([0, 10, 20.0000001, 30, 0]),
-        ends_s=np.array([10, 20, 30, 40, 10.0]),
+        start_s=[0, 10, 20.0000001, 30, 0],
+        end_s=[10, 20, 30, 40, 10],
         has_audio=np.arange(5) != 1,
     )
     assert whole.find_labelled("t", ["audio"]) == [[0, 2, 3], [4]]
@@ -47,11 +44,8 @@ def test_events_apart_in_time_are_samples_of_their_own() -> None:
     ("places", "sample", "expected"),
     [
         ((0.0, 0.5, 1.0), [4], [(4, 0), (4, 0.5), (4, 1)]),
-        (
-            (0.5, 0.0, 0.5, 1.0),
-            [4],
-            [(4, 0), (4, 0.5), (4, 1)],
-        ),  # the middle for learning is left out
+        # The middle, which is there for learning, is left out.
+        ((0.5, 0.0, 0.5, 1.0), [4], [(4, 0), (4, 0.5), (4, 1)]),
         ((0.0, 0.5, 1.0), [1, 2, 3], [(1, 0), (2, 0.5), (3, 1)]),
         ((0.0, 1.0), [1, 2], [(1, 0), (2, 1)]),
         ((0.5,), [1, 2, 3], [(2, 0.5)]),

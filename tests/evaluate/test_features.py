@@ -14,6 +14,7 @@ from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 from vatt.corpus.tokenizer import Tokenizer
+from vatt.evaluate.clips import Arrays
 from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
 from vatt.evaluate.networks import Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
@@ -22,6 +23,7 @@ from vatt.loading.tasks import TaskInput
 from vatt.media.video import Box
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams
+from vatt.weights.inference import Exported
 
 CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
 MODEL = TINY_MODEL.model_copy(update={"audio_patch": 480})
@@ -33,23 +35,39 @@ def make_embedder(corpus: Path, seed: int) -> Embedder:
     torch.manual_seed(seed)
     tokenizer = Tokenizer(corpus / "tokenizer.model")
     network = Vatt(MODEL, CLIP, tokenizer.vocab_size).eval()
-    return Embedder(network, tokenizer, CLIP, RATE_HZ, f"embedder {seed}", "here")
+    params = ExportedParams(
+        clip=CLIP,
+        model=MODEL,
+        frame_rate_hz=RATE_HZ,
+        vocab_size=tokenizer.vocab_size,
+        seed=seed,
+        code_version="0",
+    )
+    return Embedder(Exported(network, tokenizer, params), f"embedder {seed}", "here")
+
+
+def make_labeller(network: nn.Module, seen: TaskInput) -> Labeller:
+    return Labeller(network, seen, RATE_HZ, seen.task, "here")
 
 
 def open_reader(corpus: Path, folder: Path) -> SplitReader:
     return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder))
 
 
+def read_one(corpus: Path, folder: Path, network: Observer) -> Arrays:
+    return open_reader(corpus, folder).read("test", {0: network})[1][0]
+
+
 def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_path: Path) -> None:
     networks = [make_embedder(small_corpus, seed) for seed in (1, 2)]
-    clips, features = open_reader(small_corpus, tmp_path).read("test", networks)
+    clips, features = open_reader(small_corpus, tmp_path).read("test", dict(enumerate(networks)))
     reader = ClipReader(small_corpus, CLIP)
     rows = read_index(small_corpus, split="test")
     assert clips.places == (0.0, 0.5, 1.0)
-    assert len(clips.names) == len(rows) == 5
+    assert len(clips.texts) == len(rows) == 5
     texts = [text for of_clip in clips.texts for text in of_clip]
-    for embedder, arrays in zip(networks, features, strict=True):
-        network = embedder.network
+    for own, embedder in enumerate(networks):
+        network, arrays = embedder.exported.model, features[own]
         for number, (_, row) in enumerate(rows.iterrows()):
             for window, place in enumerate(clips.places):
                 start = round(place * (row.num_frames - CLIP.num_frames))
@@ -57,21 +75,14 @@ def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_
                 video = reader.read_video(row, start, view) * 2 - 1
                 audio = reader.read_audio(row, start)
                 with torch.no_grad():
-                    seen, heard = (
-                        network.encode_video(video[None]),
-                        network.encode_audio(audio[None]),
-                    )
+                    seen = network.encode_video(video[None])
+                    heard = network.encode_audio(audio[None])
                     va, vt = network.project_video(seen)
-                    expected = {
-                        "video": seen,
-                        "audio": heard,
-                        "video_va": va,
-                        "video_vt": vt,
-                        "audio_va": network.project_audio(heard),
-                    }
+                    expected = {"video": seen, "audio": heard, "video_va": va, "video_vt": vt}
+                    expected["audio_va"] = network.project_audio(heard)
                 for name, value in expected.items():
                     np.testing.assert_allclose(arrays[name][number, window], value[0], atol=2e-5)
-        tokens = embedder.tokenizer.encode(texts, CLIP.num_tokens)
+        tokens = embedder.exported.tokenizer.encode(texts, CLIP.num_tokens)
         with torch.no_grad():
             read = network.project_text(network.encode_text(tokens))
         np.testing.assert_allclose(arrays["text_vt"], read, atol=2e-5)
@@ -95,9 +106,8 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
     small_corpus: Path, tmp_path: Path
 ) -> None:
     """Of a wide picture, three squares: at the left end, in the middle, at the right end."""
-    wanted = TaskInput("audio_visual", CLIP, audio_stride=2)
-    labeller = Labeller(Brightness(), wanted, ("video", "audio"), RATE_HZ, "brightness", "here")
-    _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
+    labeller = make_labeller(Brightness(), TaskInput("audio_visual", CLIP, audio_stride=2))
+    arrays = read_one(small_corpus, tmp_path, labeller)
     reader = ClipReader(small_corpus, CLIP)
     rows = read_index(small_corpus, split="test")
     shapes = set()
@@ -121,10 +131,9 @@ def test_logits_are_averaged_over_the_crops_of_each_window(
 
 
 def test_an_image_is_the_frame_in_the_middle(small_corpus: Path, tmp_path: Path) -> None:
-    wanted = TaskInput("image", CLIP)
     network = nn.Sequential(nn.Flatten(2), nn.Linear(32 * 32 * 3, 1), nn.Flatten())
-    labeller = Labeller(network, wanted, ("video",), RATE_HZ, "image", "here")
-    _, (arrays,) = open_reader(small_corpus, tmp_path).read("test", [labeller])
+    labeller = make_labeller(network, TaskInput("image", CLIP))
+    arrays = read_one(small_corpus, tmp_path, labeller)
     assert arrays["logits"].shape == (5, 1, 4)
     repeated = arrays["logits"][:, 0]
     np.testing.assert_allclose(repeated, repeated[:, :1].repeat(4, axis=1), atol=1e-6)
@@ -145,13 +154,13 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     sound = TaskInput("audio", CLIP.model_copy(update={"num_samples": 4800}))
     network = nn.Sequential(nn.Linear(4800, 3))
     embedder = make_embedder(small_corpus, 1)
-    observers: list[Observer] = [
-        embedder,
-        make_embedder(small_corpus, 2),
-        Labeller(network, sound, ("audio",), RATE_HZ, "sound", "here"),
-    ]
+    observers: dict[str, Observer] = {
+        "one": embedder,
+        "two": make_embedder(small_corpus, 2),
+        "sound": make_labeller(network, sound),
+    }
     reader = open_reader(small_corpus, tmp_path)
-    reader.read("test", [])  # finds the texts
+    reader.read("test", {})  # finds the texts
     reads.clear()
     _, first = reader.read("test", observers)
     narrated = {place for place in reads if reads.count(place) == 2}
@@ -161,16 +170,18 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     again = open_reader(small_corpus, tmp_path)
     _, second = again.read("test", observers)
     assert len(reads) == len(narrated)
-    for arrays, kept in zip(first, second, strict=True):
+    assert first.keys() == second.keys() == observers.keys()
+    for network_name, arrays in first.items():
+        kept = second[network_name]
         assert arrays.keys() == kept.keys()
         assert all(np.array_equal(arrays[name], kept[name]) for name in arrays)
     renamed = dataclasses.replace(embedder, digest="other weights")
     reads.clear()
-    again.read("test", [renamed])
+    again.read("test", {"one": renamed})
     assert len(set(reads)) == 5
     reads.clear()
     monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
-    again.read("test", [embedder])  # what other hardware made is kept apart
+    again.read("test", {"one": embedder})  # what other hardware made is kept apart
     assert len(set(reads)) == 5
 
 
@@ -178,18 +189,18 @@ def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
     small_corpus: Path, tmp_path: Path
 ) -> None:
     embedder = make_embedder(small_corpus, 1)
-    faster = dataclasses.replace(embedder, frame_rate_hz=12.5)
+    params = embedder.exported.params.model_copy(update={"frame_rate_hz": 12.5})
+    exported = dataclasses.replace(embedder.exported, params=params)
     with pytest.raises(MisfitError, match=r"trained at 12\.5"):
-        open_reader(small_corpus, tmp_path).read("test", [faster])
+        read_one(small_corpus, tmp_path, dataclasses.replace(embedder, exported=exported))
     with torch.no_grad():
-        next(embedder.network.parameters()).fill_(float("nan"))
+        next(embedder.exported.model.parameters()).fill_(float("nan"))
     with pytest.raises(StageError, match="network here gives no finite numbers"):
-        open_reader(small_corpus, tmp_path).read("test", [embedder])
+        read_one(small_corpus, tmp_path, embedder)
 
 
 def test_a_split_without_clips_has_no_features(small_corpus: Path, tmp_path: Path) -> None:
-    clips, (arrays,) = open_reader(small_corpus, tmp_path).read(
-        "nothing", [make_embedder(small_corpus, 1)]
-    )
-    assert clips.names == []
-    assert arrays == {}
+    reader = open_reader(small_corpus, tmp_path)
+    clips, arrays = reader.read("nothing", {"one": make_embedder(small_corpus, 1)})
+    assert clips.texts == []
+    assert arrays == {"one": {}}

@@ -1,11 +1,9 @@
 """Figures show what the classes are called, and chance where it is."""
 
-import dataclasses
-
 import numpy as np
 
-from tests.evaluate.world import make_clips
-from vatt.evaluate.comparison import Split, compare_networks
+from tests.evaluate.world import compare_alike, describe, make_clips
+from vatt.evaluate.clips import Seen
 from vatt.evaluate.figures import draw_confusion, draw_recall, trace_recall
 
 
@@ -20,12 +18,12 @@ def test_chance_is_of_the_items_where_each_has_several_queries() -> None:
     """Four clips of three texts each: the first of k of four is right by chance in k / 4."""
     size = 4
     clips = make_clips([f"n{number}" for number in range(size)], [{}] * size, [("p", "q", "r")] * 4)
-    clips = dataclasses.replace(clips, is_described=np.ones(size, dtype=bool))
     items = np.eye(size)[:, None]
     features = dict.fromkeys(("video_vt", "video_va", "audio_va"), items)
     features["text_vt"] = np.eye(size).repeat(3, axis=0)
-    split = Split(clips, features, {**features, "text_vt": np.zeros((3 * size, size))})
-    comparison = compare_networks(dict.fromkeys(("train", "validation", "test"), split))
+    indifferent = {**features, "text_vt": np.zeros((3 * size, size))}
+    clips = describe(clips)
+    comparison = compare_alike(Seen(clips, features), Seen(clips, indifferent))
     pair = comparison.retrieval["text_to_video"]
     assert len(pair.trained.better) == 3 * size
     lines = trace_recall(pair)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: they hold the truth about as often as they say, and depend on the seed only."""
+"""Bootstrap intervals hold the truth as often as they say, and depend on the seed only."""
 
 import numpy as np
 import pytest

@@ -39,16 +39,18 @@ def test_another_network_other_data_or_code_has_another_name(
     names = [name_features("net", "data", "clips")]
     assert name_features("net", "data", "clips") == names[0]
     names += [name_features("other", "data", "clips"), name_features("net", "data", "others")]
-    (tmp_path / "models").mkdir()
-    monkeypatch.setattr(features, "PACKAGE_DIR", tmp_path)
-    for content in ("one", "two"):
-        (tmp_path / "models/layer.py").write_text(content)
+    for folder in ("media", "download"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(features, "CODE", ("media",))
+    monkeypatch.setattr("vatt.core.code.PACKAGE_DIR", tmp_path)
+    for path, content in (
+        ("media/video.py", "one"),
+        ("media/video.py", "two"),
+        ("download/site.py", "how files came"),
+    ):
+        (tmp_path / path).write_text(content)
         features._digest_code.cache_clear()
         names.append(name_features("net", "data", "clips"))
-    (tmp_path / "data/sources").mkdir(parents=True)
-    (tmp_path / "data/sources/site.py").write_text("how files came")
-    features._digest_code.cache_clear()
-    names.append(name_features("net", "data", "clips"))
     features._digest_code.cache_clear()
     assert len(set(names)) == 5
     assert names[-1] == names[-2]

@@ -1,5 +1,6 @@
-"""A small evaluated world made of numbers: clips with labels, a network that knows them, one that does not."""
+"""A small evaluated world made of numbers: a network that knows the labels of clips, and others."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from tests.tiny import TINY_MODEL
-from vatt.evaluate.clips import Clips
-from vatt.evaluate.comparison import Comparison, Split, compare_networks, summarise
+from vatt.evaluate.clips import Arrays, Clips, Seen
+from vatt.evaluate.comparison import Comparison, compare_networks, summarise
 from vatt.evaluate.examples import pick_examples
 from vatt.evaluate.figures import draw_figures
 from vatt.evaluate.finetuned import TaskEntry
-from vatt.evaluate.networks import Arrays
 from vatt.evaluate.probes import Skipped
+from vatt.evaluate.published import Published
 from vatt.evaluate.report import Report
-from vatt.evaluate.tables import Study, Trial
+from vatt.evaluate.tables import Cell, Table
+from vatt.evaluate.tuning import NO_TRIALS, StudyTables
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
 
@@ -25,68 +27,67 @@ CLIP = ClipParams(
 )
 COLOURS = ["amber", "blue", "green", "red"]
 MOTIONS = ["falling <b>fast</b>", "rising", "turning"]
-PUBLISHED = {
-    "data_set": "kinetics400",
-    "task": "video",
-    "model": "VATT-Base",
-    "measure": "accuracy",
-    "value": 0.796,
-}
-
-
-def make_split(name: str, num_clips: int, seed: int) -> Split:
-    """Every fifth clip is silent, every seventh has no text, every ninth no label."""
-    generator = np.random.default_rng(seed)
-    colours = generator.integers(0, len(COLOURS), num_clips)
-    motions = generator.integers(0, len(MOTIONS), num_clips)
-    factors = np.concatenate([np.eye(4)[colours], np.eye(3)[motions]], axis=1)
-    numbers = np.arange(num_clips)
-    labels = [
-        {"colour": [COLOURS[colour]], "action": [MOTIONS[motion]]} if number % 9 else {}
-        for number, colour, motion in zip(numbers, colours, motions, strict=True)
-    ]
-    texts = [
-        (f"something {COLOURS[colour]} is {MOTIONS[motion]}",) if number % 7 else ()
-        for number, colour, motion in zip(numbers, colours, motions, strict=True)
-    ]
-    clips = make_clips(
-        digest=name,
-        names=[f"demo/{name} {number}.mp4, 0.0 to 4.0 s" for number in numbers],
-        labels=labels,
-        texts=texts,
-        has_audio=numbers % 5 > 0,
-    )
-    return Split(clips, see(factors, 0.4, seed + 1), see(factors, 5.0, seed + 2))
+SIZES = {"train": 150, "validation": 40, "test": 60}
+PUBLISHED = Published("kinetics400", "video", "VATT-Base", "accuracy", 0.796)
 
 
 def make_clips(
     names: Sequence[str],
     labels: Sequence[dict[str, list[str]]],
     texts: Sequence[tuple[str, ...]],
-    digest: str = "",
-    has_audio: np.ndarray | None = None,
     places: tuple[float, ...] = (0.5,),
+    **columns: Any,
 ) -> Clips:
-    """Every clip has a picture and narration, lasts 10 s and is of the file that its name says first.
+    """Every clip has a picture, sound and narration and lasts 10 s, but for what `columns` say.
 
-    The name says when it begins, too: "a.mp4, 10 s"; or else it is a file of its own.
+    The name says the file and when the clip begins: "source/a.mp4, 10 s", or less.
     """
-    size = len(names)
+    files = [name.partition(",")[0].rpartition("/") for name in names]
     starts = [re.search(r", ([\d.]+)", name) for name in names]
     starts_s = np.array([float(start[1]) if start else 0.0 for start in starts])
-    return Clips(
-        digest=digest,
-        names=names,
-        videos=[name.partition(",")[0] for name in names],
-        starts_s=starts_s,
-        ends_s=starts_s + 10,
-        labels=labels,
-        texts=texts,
-        is_described=np.zeros(size, dtype=bool),
-        has_video=np.ones(size, dtype=bool),
-        has_audio=np.ones(size, dtype=bool) if has_audio is None else has_audio,
-        places=places,
+    content = {
+        "source": [source or "demo" for source, _, _ in files],
+        "video_id": [video_id for _, _, video_id in files],
+        "start_s": starts_s,
+        "end_s": starts_s + 10,
+        "labels": [json.dumps(row) for row in labels],
+        "descriptions": "[]",
+        "has_video": True,
+        "has_audio": True,
+    }
+    return Clips(pd.DataFrame({**content, **columns}, index=range(len(names))), texts, places, "")
+
+
+def describe(clips: Clips, **columns: Any) -> Clips:
+    """Return the clips with their texts as descriptions, and with other `columns`."""
+    texts = [json.dumps(texts) for texts in clips.texts]
+    rows = clips.rows.assign(**{"descriptions": texts, **columns})
+    return Clips(rows, clips.texts, clips.places, clips.digest)
+
+
+def make_split(name: str, num_clips: int) -> tuple[Seen, Seen]:
+    """Every fifth clip is silent, every seventh has no text, every ninth no label."""
+    generator, numbers = np.random.default_rng(num_clips), np.arange(num_clips)
+    colours = generator.integers(0, len(COLOURS), num_clips)
+    motions = generator.integers(0, len(MOTIONS), num_clips)
+    factors = np.concatenate([np.eye(4)[colours], np.eye(3)[motions]], axis=1)
+    facts = [
+        (COLOURS[colour], MOTIONS[motion]) for colour, motion in zip(colours, motions, strict=True)
+    ]
+    clips = make_clips(
+        [f"demo/{name} {number}.mp4" for number in numbers],
+        [
+            {"colour": [colour], "action": [motion]} if number % 9 else {}
+            for number, (colour, motion) in enumerate(facts)
+        ],
+        [
+            (f"something {colour} is {motion}",) if number % 7 else ()
+            for number, (colour, motion) in enumerate(facts)
+        ],
+        has_audio=numbers % 5 > 0,
     )
+    trained, untrained = see(factors, 0.4, num_clips + 1), see(factors, 5.0, num_clips + 2)
+    return Seen(clips, trained), Seen(clips, untrained)
 
 
 def see(factors: np.ndarray, noise: float, seed: int) -> Arrays:
@@ -102,27 +103,27 @@ def see(factors: np.ndarray, noise: float, seed: int) -> Arrays:
     return {**windows, "text_vt": arrays["text_vt"][has_text]}
 
 
-def make_splits(num_test: int = 60) -> dict[str, Split]:
-    sizes = {"train": 150, "validation": 40, "test": num_test}
-    return {name: make_split(name, size, size) for name, size in sizes.items()}
+def make_splits(num_test: int = SIZES["test"]) -> tuple[dict[str, Seen], dict[str, Seen]]:
+    """All splits as the trained network sees them, and as the untrained does."""
+    pairs = {name: make_split(name, size) for name, size in {**SIZES, "test": num_test}.items()}
+    trained = {name: pair[0] for name, pair in pairs.items()}
+    return trained, {name: pair[1] for name, pair in pairs.items()}
+
+
+def compare_alike(trained: Seen, untrained: Seen | None = None) -> Comparison:
+    """Compare networks to which all splits are the same."""
+    names = ("train", "validation", "test")
+    return compare_networks(
+        dict.fromkeys(names, trained), dict.fromkeys(names, untrained or trained)
+    )
 
 
 def make_index() -> pd.DataFrame:
-    rows = [
-        {
-            "source": "demo",
-            "split": split,
-            "video_id": f"{split} {number // 2}",
-            "start_s": 0.0,
-            "end_s": 4.0,
-            "has_audio": number % 5 > 0,
-            "num_captions": number % 7,
-            "descriptions": "[]",
-        }
-        for split, size in (("train", 150), ("validation", 40), ("test", 60))
-        for number in range(size)
-    ]
-    return pd.DataFrame(rows)
+    """Every video has two clips; every fifth clip is silent, every seventh has no text."""
+    pairs = [(split, number) for split, size in SIZES.items() for number in range(size)]
+    rows = [(split, f"{split} {n // 2}", n % 5 > 0, n % 7) for split, n in pairs]
+    index = pd.DataFrame(rows, columns=["split", "video_id", "has_audio", "num_captions"])
+    return index.assign(source="demo", start_s=0.0, end_s=4.0, descriptions="[]")
 
 
 def read_frames(number: int) -> np.ndarray:
@@ -146,28 +147,32 @@ def make_entries(clips: Clips) -> dict[str, TaskEntry | Skipped]:
         name: (right.reshape(-1, 4) + generator.normal(size=(len(own), 4)) * noise)[:, None]
         for name, noise in (("model", 0.4), ("scratch", 1.0), ("untrained", 10.0))
     }
-    entry = TaskEntry("video", "colour", "video", False, COLOURS, logits, "this network")
+    entry = TaskEntry("video", "colour", False, COLOURS, logits, "this network")
     return {"video": entry, "audio": Skipped("no segment has a label")}
 
 
-def make_study() -> Study:
-    trials = [Trial(0, "complete", "0.4000", ["0.001"]), Trial(1, "pruned", "", ["0.02"])]
-    return Study(
-        task="video",
-        name="video-0123",
-        keys=["learning_rate"],
-        own=["0.001"],
-        best=["0.003"],
-        own_value="0.4000",
-        best_value="0.4500",
-        best_trial=2,
-        trials=[*trials, Trial(2, "complete", "0.4500", ["0.003"])],
-        figures={"history": "<svg><text>Value of each trial</text></svg>"},
-    )
+def make_studies() -> list[StudyTables]:
+    """A study of three trials, and a task that was left out."""
+    rows = [
+        [*map(Cell, row.split(","))]
+        for row in ("complete,0,0.4000,0.001", "pruned,1,,0.02", "complete,2,0.4500,0.003")
+    ]
+    best = [[Cell("learning_rate"), Cell("0.001"), Cell("0.003")]]
+    skipped = Table("audio", (), (), (), ("Left out: no segment has a label of <i>that</i> task.",))
+    return [
+        StudyTables(
+            Table("video", ("schedule",), ("params.yaml", "best"), best, ("Trial 2 is the best.",)),
+            Table("video-0123", ("state",), ("trial", "value", "learning_rate"), rows),
+            ["<svg><text>Value of each trial</text></svg>"],
+        ),
+        StudyTables(skipped, NO_TRIALS),
+    ]
 
 
-def make_report(splits: dict[str, Split]) -> Report:
-    comparison = compare_networks(splits, make_entries(splits["test"].clips))
+def make_report(num_test: int = SIZES["test"]) -> Report:
+    trained, untrained = make_splits(num_test)
+    clips = trained["test"].clips
+    comparison = compare_networks(trained, untrained, make_entries(clips))
     curve = [
         {
             "step": step,
@@ -182,15 +187,10 @@ def make_report(splits: dict[str, Split]) -> Report:
     ]
     rule = {"description": "Durations agree.", "severity": "critical", "observed": 0.99}
     return Report(
-        metrics={**make_metrics(comparison), "published": [PUBLISHED]},
+        metrics={**make_metrics(comparison), "published": [PUBLISHED._asdict()]},
         figures=draw_figures(comparison, {"pretrain": curve, "video": curve}),
-        studies=[
-            make_study(),
-            Study("audio", skipped="no segment has a label of <i>that</i> task"),
-        ],
-        examples=pick_examples(
-            splits["test"].clips, comparison.retrieval["text_to_video"], read_frames
-        ),
+        studies=make_studies(),
+        examples=pick_examples(clips, comparison.retrieval["text_to_video"], read_frames),
         index=make_index(),
         quarantine=[{"source": "inbox", "video_id": "<i>odd</i>.mp4", "reason": "no video stream"}],
         verdict={"passed": True, "expectations": [{**rule, "threshold": 0.9, "success": True}]},

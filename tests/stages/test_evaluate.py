@@ -37,7 +37,7 @@ def test_it_measures_what_can_be_measured_and_reports_it(
     assert (letters["audio"]["num_train"], letters["audio"]["num_test"]) == (4, 3)
     assert 0 <= letters["video"]["untrained"] <= 1
     printed = capsys.readouterr().out
-    assert "text to video" in printed
+    assert "Text to video" in printed
     assert printed.rstrip().endswith("data/evaluate/report.html")
     outputs = read_outputs()
     assert {"report.html", "figures/curves.svg", "figures/recall.svg"} <= set(outputs)
@@ -129,7 +129,7 @@ def test_fine_tuned_networks_stand_beside_what_they_must_beat(
             assert 0 <= result[number] <= 1
     printed = capsys.readouterr().out
     assert "skipped: no such labels" in printed
-    assert "audio: letter, mAP" in printed
+    assert "audio, other weights, letter, mAP" in printed
     assert Path("data/evaluate/figures/finetuned_0.svg").is_file()
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 import vatt
-from tests.evaluate.world import make_clips
+from tests.evaluate.world import compare_alike, make_clips
 from tests.stages.conftest import EVALUATE, EXPORTED, export
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.evaluate.comparison import Split, compare_networks, summarise
+from vatt.evaluate.clips import Seen
+from vatt.evaluate.comparison import summarise
 from vatt.params import DownloadParams, FolderSource, PromoteParams
 from vatt.stages import evaluate
 from vatt.stages.promote import main
@@ -17,8 +18,7 @@ from vatt.weights.registry import digest_export, read_champion
 PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
-NOTHING = Split(make_clips([], [], []), {}, {})
-NOTHING_ELSE = summarise(compare_networks(dict.fromkeys(("train", "validation", "test"), NOTHING)))
+NOTHING_ELSE = summarise(compare_alike(Seen(make_clips([], [], []), {})))
 
 
 def write_evaluation(value: float, test_data: str = "same") -> None:

@@ -1,16 +1,23 @@
 """The model card: a page in Markdown that goes with a network and says what it is and is not."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from vatt.evaluate.report import LOGISTIC, count_clips, list_finetuned, list_probes, list_retrieval
-from vatt.evaluate.summary import DIRECTIONS
+from vatt.evaluate.report import open_template, tabulate_clips
+from vatt.evaluate.results import (
+    DIRECTIONS,
+    RIVALS,
+    Metrics,
+    beats_rivals,
+    tabulate_finetuned,
+    tabulate_probes,
+    tabulate_retrieval,
+)
+from vatt.evaluate.tables import Table, escape_markdown, to_markdown
 from vatt.params import Source
+from vatt.weights.registry import Record
 
 YOUTUBE = "the videos belong to those who put them on YouTube"
 UNKNOWN = "not known here: ask who publishes it"
@@ -27,67 +34,43 @@ LICENCES = {
     "esc50": "CC BY-NC (ESC-10: CC BY)",
     "imagenet": "for non-commercial research; the pictures belong to their owners",
 }
-"""Of the sources, by kind, as their publishers say; those of the other kinds are not known here."""
+"""The licences of sources by kind, as their publishers say; others are not known here."""
 
 
-@dataclass(frozen=True)
-class Card:
-    """All that the page says.
+def render_card(record: Record, index: pd.DataFrame, sources: Sequence[Source]) -> str:
+    """Return the page: the same text for the same content.
 
-    metrics: the content of metrics/evaluate.json. parameters: those of the export. index: a row per
-    clip. sources: the section download.sources, which may have changed since the index was made.
-    data_version, code_version: of the registry's record.
+    `index` has a row per clip. `sources` is the section download.sources, which may have changed
+    since the index was made.
     """
-
-    metrics: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    index: pd.DataFrame
-    sources: Sequence[Source]
-    data_version: str
-    code_version: str
-
-
-def render_card(card: Card) -> str:
-    """Return the page: the same text for the same content."""
-    environment = Environment(
-        loader=PackageLoader("vatt", "evaluate"),
-        autoescape=True,  # Markdown lets HTML through
-        finalize=_escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    kinds = {source.name: source.kind for source in card.sources}
-    counts = count_clips(card.index)
-    return environment.get_template("card.md").render(
-        metrics=card.metrics,
-        parameters=card.parameters,
-        retrieval=[list_retrieval(card.metrics, direction) for direction in DIRECTIONS],
-        probes=[
-            row for row in list_probes(card.metrics["probes"]) if row["classifier"] == LOGISTIC
-        ],
-        finetuned=list(list_finetuned(card.metrics["finetuned"])),
+    counts, metrics = tabulate_clips(index), record.metrics
+    networks = ("trained", "untrained", "chance")
+    probes = tabulate_probes(metrics).pick(("task", "from", "measure"), networks)
+    finetuned = tabulate_finetuned(metrics)
+    kinds = {source.name: source.kind for source in sources}
+    names = dict.fromkeys(row[0].text for row in counts.rows)
+    return open_template("card.md", finalize=_show).render(
+        record=record,
+        metrics=metrics,
+        parameters=record.parameters,
+        retrieval=[table.pick(("",), networks) for table in tabulate_retrieval(metrics)],
+        probes=probes._replace(rows=[row for row in probes.rows if row[0].text]),
+        finetuned=finetuned.pick(finetuned.labels, ("fine-tuned", *RIVALS.values(), "chance")),
         counts=counts,
-        licences={
-            name: LICENCES.get(kinds[name], UNKNOWN) if name in kinds else UNKNOWN
-            for name in dict.fromkeys(row["source"] for row in counts)
-        },
-        notes=card.metrics["retrieval_notes"],
-        unproven=_list_unproven(card.metrics),
-        data_version=card.data_version,
-        code_version=card.code_version,
+        licences={name: LICENCES.get(kinds.get(name, ""), UNKNOWN) for name in names},
+        unproven=_list_unproven(metrics),
     )
 
 
-def _escape(value: object) -> object:
-    """Return text of the corpus without what would be a tag, or end a cell or row of a table."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    one_line = escape(" ".join(value.split()))
-    return one_line.replace("|", Markup("&#124;"))
+def _show(value: object) -> object:
+    """Return text and tables as Markdown."""
+    if isinstance(value, Table):
+        return to_markdown(value)
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return escape_markdown(str(value)) if is_text else value
 
 
-def _list_unproven(metrics: Mapping[str, Any]) -> list[str]:
+def _list_unproven(metrics: Metrics) -> list[str]:
     """Return the measures in which the network is not above chance and above itself untrained."""
     names = []
     for direction, title in DIRECTIONS.items():
@@ -104,8 +87,8 @@ def _list_unproven(metrics: Mapping[str, Any]) -> list[str]:
         and result[result["measure"]] <= max(result["chance"], result["untrained"])
     ]
     names += [
-        f"fine-tuned for {row['task']}: not above all that stands beside it"
-        for row in list_finetuned(metrics["finetuned"])
-        if row["skipped"] is None and not row["best"]
+        f"fine-tuned for {task}: not above all that stands beside it"
+        for task, result in sorted(metrics["finetuned"].items())
+        if "skipped" not in result and not beats_rivals(result)
     ]
     return names

@@ -1,6 +1,6 @@
-"""Linear classifiers of frozen features: logistic regression, a support vector machine, LRC (VATT 4.2.5).
+"""Linear classifiers of frozen features: logistic regression, a linear SVM, LRC (VATT 4.2.5).
 
-LRC, the low-rank classifier of the paper, is a product of two matrices with much dropout between them.
+LRC, the low-rank classifier of the paper, is two matrices with much dropout between them.
 """
 
 import warnings
@@ -28,19 +28,19 @@ REGULARISATION_C: dict[Method, tuple[float, ...]] = {
     "svm": (1e-4, 1e-3, 1e-2),
     "lrc": (),
 }
-"""To choose from; LRC has none."""
+"""What is chosen from; LRC has none."""
 DEFAULT_C: dict[Method, float] = {"logistic": 0.03, "svm": 1e-3}
-"""Where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
+"""Taken where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
 LRC_WIDTH = 128
 LRC_DROPOUT = 0.9
 LRC_PENALTY = 0.1
-"""Of the squares of the second matrix; as released, the paper does not name it."""
+"""The factor of the squares of the second matrix; as released, the paper does not name it."""
 LRC_LEARNING_RATE = 5e-4
 LRC_BATCH = 64
 
 
 class Lesson(NamedTuple):
-    """Clips to learn from, each by one window, and which classes each of them has."""
+    """Clips to learn from, each by one window, and the classes of each."""
 
     features: Float[np.ndarray, "N D"]
     targets: Bool[np.ndarray, "N C"]
@@ -50,8 +50,8 @@ class Lesson(NamedTuple):
 def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> Predict:
     """Fit logistic regression or a linear support vector machine to standardised features.
 
-    The features are averaged over the windows of a clip: for a linear classifier the same as
-    averaging its decision values.
+    The features are averaged over the windows of a clip, which for a linear classifier is the same
+    as averaging its decision values.
     """
     classifier: LogisticRegression | LinearSVC | OneVsRestClassifier
     if method == "logistic":
@@ -80,7 +80,8 @@ def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> P
 def fit_lrc(lesson: Lesson, num_steps: int, seed: int = 0) -> Predict:
     """Fit the paper's factorised classifier; its shares are averaged over the windows of a clip.
 
-    Differs from the paper: the penalty of the released code; of tasks with several labels, sigmoids.
+    Differs from the paper: the penalty is that of the released code, and tasks with several labels
+    have sigmoids.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -110,11 +111,10 @@ def _train_lrc(lesson: Lesson, num_steps: int) -> nn.Module:
     for rows in _draw_batches(len(features), num_steps):
         logits = network(features[rows])
         if lesson.is_multi_label:
-            loss = (
-                functional.binary_cross_entropy_with_logits(logits, targets[rows], reduction="none")
-                .sum(1)
-                .mean()
+            losses = functional.binary_cross_entropy_with_logits(
+                logits, targets[rows], reduction="none"
             )
+            loss = losses.sum(1).mean()
         else:
             loss = functional.cross_entropy(logits, targets[rows])
         optimizer.zero_grad()
@@ -123,7 +123,7 @@ def _train_lrc(lesson: Lesson, num_steps: int) -> nn.Module:
     return network
 
 
-def _draw_batches(num_clips: int, num_steps: int) -> "list[torch.Tensor]":
+def _draw_batches(num_clips: int, num_steps: int) -> list[torch.Tensor]:
     """Return the rows of each step: permutations of all clips, one after the other."""
     size = min(LRC_BATCH, num_clips)
     num_epochs = -(-num_steps * size // num_clips)

@@ -9,20 +9,19 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vatt.evaluate.comparison import Comparison, RankedPair
 from vatt.evaluate.finetuned import TaskResult
+from vatt.evaluate.measures import find_within
 from vatt.evaluate.probes import Probe
-from vatt.evaluate.retrieval import recall_at
-from vatt.evaluate.summary import DIRECTIONS
+from vatt.evaluate.results import DIRECTIONS
 from vatt.params import TASKS
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
 PRETRAINING = "pretrain"
 """The name of its curve, among those of tasks."""
-Row = Mapping[str, Any]
+CurveRow = Mapping[str, Any]
 MAX_NAMED_CLASSES = 40
 MAX_COUNTED_CLASSES = 12
 STYLE = {
@@ -30,7 +29,7 @@ STYLE = {
     "svg.hashsalt": "vatt",
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.parse_math": False,  # names of classes are no formulas
+    "text.parse_math": False,  # the names of classes are no formulas
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8c959f",
@@ -40,49 +39,55 @@ STYLE = {
 }
 
 
-class Figures(NamedTuple):
-    """SVG elements; None where there is nothing to draw."""
+class Drawing(NamedTuple):
+    """A figure."""
 
-    curves: str | None
-    """Of pre-training."""
-    finetuned_curves: str | None
-    recall: str | None
-    confusion: Mapping[str, str]
-    """By title, of the linear classifiers that were measured."""
-    finetuned: Mapping[str, str]
-    """Confusion by title, of the fine-tuned networks."""
+    title: str
+    """What it is called among others of its kind."""
+    svg: str
+    """The <svg> element."""
 
 
-def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[Row]]) -> Figures:
-    """Draw everything for the report.
+Figures = Mapping[str, Drawing]
+"""By the names of their files; what there is nothing to draw of is not there."""
 
+
+def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[CurveRow]]) -> Figures:
+    """Draw `curves`, `finetuned_curves`, `recall`, `confusion_0` and `finetuned_0` and so on.
+
+    The numbered ones are the confusion of the linear classifiers and of the fine-tuned networks.
     `curves` holds a row of numbers for each logged step, of `pretrain` and of each task.
     """
-    ranks = {name: pair for name, pair in comparison.retrieval.items() if len(pair.trained.better)}
-    confusion = {
-        f"{pair.task}, from {pair.modality}": draw_confusion(
-            pair.trained.classes, pair.trained.confusion
-        )
-        for pair in comparison.probes
-        if isinstance(pair.trained, Probe) and pair.trained.confusion is not None
-    }
-    finetuned = {
-        f"{name}: {result.label}": draw_confusion(result.classes, result.confusion)
+    figures = {}
+    if curves.get(PRETRAINING):
+        figures["curves"] = Drawing("", draw_curves(curves[PRETRAINING]))
+    tasks = {name: curve for name, curve in curves.items() if curve and name != PRETRAINING}
+    if tasks:
+        figures["finetuned_curves"] = Drawing("", draw_task_curves(tasks))
+    ranked = {name: pair for name, pair in comparison.retrieval.items() if len(pair.trained.better)}
+    if ranked:
+        figures["recall"] = Drawing("", draw_recall(ranked))
+    probes = [
+        (f"{task}, from {modality}", own.classes, own.confusion)
+        for (task, modality), by_method in comparison.probes.items()
+        if isinstance(own := by_method["logistic"][0], Probe)
+    ]
+    finetuned = [
+        (f"{name}: {result.entry.label}", result.entry.classes, result.confusion)
         for name, result in comparison.finetuned.items()
-        if isinstance(result, TaskResult) and result.confusion is not None
-    }
-    of_tasks = {name: curve for name, curve in curves.items() if curve and name != PRETRAINING}
-    pretraining = curves.get(PRETRAINING)
-    return Figures(
-        curves=draw_curves(pretraining) if pretraining else None,
-        finetuned_curves=draw_task_curves(of_tasks) if of_tasks else None,
-        recall=draw_recall(ranks) if ranks else None,
-        confusion=confusion,
-        finetuned=finetuned,
-    )
+        if isinstance(result, TaskResult)
+    ]
+    for kind, found in (("confusion", probes), ("finetuned", finetuned)):
+        drawn = [
+            Drawing(title, draw_confusion(classes, counts))
+            for title, classes, counts in found
+            if counts is not None
+        ]
+        figures |= {f"{kind}_{number}": drawing for number, drawing in enumerate(drawn)}
+    return figures
 
 
-def read_curves(metrics_dir: Path) -> dict[str, list[Row]]:
+def read_curves(metrics_dir: Path) -> dict[str, list[CurveRow]]:
     """Read the curves of pre-training and of the tasks that were trained, by name."""
     paths = {PRETRAINING: metrics_dir / f"{PRETRAINING}_curve.jsonl"}
     paths |= {task: metrics_dir / f"finetune_{task}_curve.jsonl" for task in TASKS}
@@ -93,53 +98,71 @@ def read_curves(metrics_dir: Path) -> dict[str, list[Row]]:
     }
 
 
-def draw_curves(curve: Sequence[Row]) -> str:
+def draw_curves(curve: Sequence[CurveRow]) -> str:
     """Draw losses, learning rate and gradient norm over the steps of pre-training."""
+    losses = zip(("loss", "loss_va", "loss_vt"), (TRAINED, UNTRAINED, "#2da44e"), strict=True)
     panels = {
-        "Loss": ["loss", "loss_va", "loss_vt"],
-        "Learning rate": ["learning_rate"],
-        "Gradient norm": ["gradient_norm"],
+        "Loss": [_Line(curve, name, name, colour) for name, colour in losses],
+        "Learning rate": [_Line(curve, "learning_rate", colour=TRAINED)],
+        "Gradient norm": [_Line(curve, "gradient_norm", colour=TRAINED)],
     }
-    steps = [row["step"] for row in curve]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 2.7), layout="constrained")
-        for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            for name, colour in zip(names, (TRAINED, UNTRAINED, "#2da44e"), strict=False):
-                values = [_number(row.get(name)) for row in curve]
-                axes.plot(steps, values, color=colour, linewidth=1.2, label=name)
-            axes.set(title=title, xlabel="step")
-            axes.margins(x=0)
-            if len(names) > 1:
-                axes.legend()
-        return _to_svg(figure)
+    return _draw_panels(panels, with_legend=0)
 
 
-def draw_task_curves(curves: Mapping[str, Sequence[Row]]) -> str:
+def draw_task_curves(curves: Mapping[str, Sequence[CurveRow]]) -> str:
     """Draw loss, accuracy and learning rate over the steps of fine-tuning, a line for each task."""
-    panels = {
+    names = {
         "Loss": "loss",
         "Accuracy on the batches": "accuracy",
         "Learning rate": "learning_rate",
     }
+    panels = {
+        title: [_Line(curve, name, task) for task, curve in curves.items()]
+        for title, name in names.items()
+    }
+    return _draw_panels(panels, with_legend=-1)
+
+
+class _Line(NamedTuple):
+    """A number of a curve over its steps."""
+
+    curve: Sequence[CurveRow]
+    name: str
+    label: str = ""
+    colour: str | None = None
+
+
+def _draw_panels(panels: Mapping[str, Sequence[_Line]], with_legend: int) -> str:
+    """Draw panels side by side, by title; the one of this number has a legend."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.7), layout="constrained")
-        for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            for task, curve in curves.items():
-                values = [_number(row.get(name)) for row in curve]
-                axes.plot([row["step"] for row in curve], values, linewidth=1.2, label=task)
+        all_axes = figure.subplots(1, len(panels))
+        for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+            for line in lines:
+                steps = [row["step"] for row in line.curve]
+                values = np.array([row.get(line.name) for row in line.curve], dtype=float)
+                axes.plot(steps, values, color=line.colour, linewidth=1.2, label=line.label)
             axes.set(title=title, xlabel="step")
             axes.margins(x=0)
-        axes.legend()
+        all_axes[with_legend].legend()
         return _to_svg(figure)
 
 
 def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
     """Draw recall at every k, a panel for each direction: trained, untrained and chance."""
+    styles = {
+        "trained": {"color": TRAINED},
+        "untrained": {"color": UNTRAINED},
+        "chance": {"color": CHANCE, "linestyle": "--"},
+    }
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.9), layout="constrained")
         panels = figure.subplots(1, len(ranks), squeeze=False)[0]
         for axes, (direction, pair) in zip(panels, ranks.items(), strict=True):
-            _draw_recall_panel(axes, pair)
+            lines = trace_recall(pair)
+            for name, style in styles.items():
+                axes.plot(lines["k"], lines[name], label=name, **style)
+            axes.margins(x=0)
             title = DIRECTIONS[direction].capitalize()
             axes.set(title=title, xlabel="k", ylabel="recall at k", ylim=(0, 1.02))
             axes.legend(loc="lower right")
@@ -162,38 +185,22 @@ def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -
             axes.set_xticks(range(num_classes), classes, rotation=45, ha="right")
             axes.set_yticks(range(num_classes), classes)
         if num_classes <= MAX_COUNTED_CLASSES:
-            _write_counts(axes, counts, shares)
+            for row, column in np.argwhere(counts):
+                colour = "white" if shares[row, column] > 0.5 else "#1f2328"
+                count = f"{counts[row, column]:.0f}"
+                axes.text(column, row, count, ha="center", va="center", color=colour)
         return _to_svg(figure)
 
 
 def trace_recall(pair: RankedPair) -> dict[str, Float[np.ndarray, " K"]]:
-    """Return recall by k, from 0 to the number of items: `k`, `trained`, `untrained` and `chance`."""
-    num_items = len(pair.searches[0].samples)
+    """Return `trained`, `untrained` and `chance` recall by `k`, 0 to the number of items."""
+    num_items = len(pair.search.samples)
     ks = np.linspace(0, num_items, 201)
     lines = {"trained": pair.trained, "untrained": pair.untrained}
-    recalls = {name: np.array([recall_at(k, ranks) for k in ks]) for name, ranks in lines.items()}
+    recalls = {
+        name: np.array([find_within(k, ranks).mean() for k in ks]) for name, ranks in lines.items()
+    }
     return {"k": ks, **recalls, "chance": ks / num_items}
-
-
-def _draw_recall_panel(axes: Axes, pair: RankedPair) -> None:
-    lines = trace_recall(pair)
-    axes.plot(lines["k"], lines["trained"], color=TRAINED, label="trained")
-    axes.plot(lines["k"], lines["untrained"], color=UNTRAINED, label="untrained")
-    axes.plot(lines["k"], lines["chance"], color=CHANCE, linestyle="--", label="chance")
-    axes.margins(x=0)
-
-
-def _write_counts(
-    axes: Axes, counts: Float[np.ndarray, "C C"], shares: Float[np.ndarray, "C C"]
-) -> None:
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[row, column] > 0.5 else "#1f2328"
-            axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _to_svg(figure: Figure) -> str:

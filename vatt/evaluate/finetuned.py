@@ -1,30 +1,29 @@
-"""Fine-tuned classifiers on the test split, beside what they must beat (VATT sections 4.2.1 and 4.2.2)."""
+"""Fine-tuned classifiers on the test split, beside what they must beat (VATT 4.2.1 and 4.2.2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from sklearn.metrics import confusion_matrix
 
+from vatt.evaluate.clips import Seen
 from vatt.evaluate.measures import (
-    Interval,
-    auc_of,
+    Score,
     bootstrap,
     compute_d_prime,
-    count_hits,
-    d_prime_of,
     expect_map,
     find_measurable,
-    map_of,
+    find_within,
     mean_of,
     measure_ranking,
+    rank_rows,
+    statistic_of,
 )
 from vatt.evaluate.probes import (
-    MODALITIES,
+    FEATURES,
     NO_ORDER,
     Measure,
-    Seen,
     Skipped,
     add_unknown,
     build_folds,
@@ -33,59 +32,55 @@ from vatt.evaluate.probes import (
 )
 
 TOP_K = 5
+MODALITY_OF = {"image": "video"}
+"""The modality that a task reads, where it has not its name."""
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
-"""Measures beside mAP, and what a random order gives."""
-STATISTICS = {"map": map_of, "auc": auc_of, "d_prime": d_prime_of}
+"""The measures beside mAP, and what a random order gives."""
+RIVALS = ("scratch", "untrained", "linear_probe")
+ScoreByName = Mapping[str, Score]
+"""By network, and of `chance`: of guessing, or of a random order where several labels may hold."""
+Logits = Mapping[str, Float[np.ndarray, "M C"]]
+Labels = Sequence[Sequence[str]]
 
 
 class TaskEntry(NamedTuple):
-    """What was fine-tuned to a task, and what each of its networks makes of the test clips.
-
-    modality: video, audio or audio_visual. classes: of the logits, in their order. logits: those of
-    the windows by network: `model`, `untrained` and, where it was trained, `scratch`; none of a split
-    without clips. initial: what `model` was fine-tuned from, in words.
-    """
+    """What was fine-tuned to a task, and what each of its networks makes of the test clips."""
 
     task: str
     label: str
-    modality: str
     is_multi_label: bool
     classes: Sequence[str]
+    """The classes of the logits, in their order."""
     logits: Mapping[str, Float[np.ndarray, "N W C"]]
+    """Those of the windows by network: `model`, `untrained` and, where it was trained, `scratch`;
+    none where a split has no clips."""
     initial: str
+    """What `model` was fine-tuned from, in words."""
 
-
-class Score(NamedTuple):
-    """A number by the measure of a task, and its interval over test videos."""
-
-    value: float
-    interval: Interval | None
+    @property
+    def modality(self) -> str:
+        """The modality that is read: video, audio or audio_visual."""
+        return MODALITY_OF.get(self.task, self.task)
 
 
 class TaskResult(NamedTuple):
-    """How the networks of a task do on the test split.
+    """How the networks of a task do on the test split."""
 
-    scores: by network, that of the linear probe too, where there is one. more: by further measure,
-    top-5 of more than 5 classes, AUC and d-primes where several labels may hold: of the networks
-    but not the probe, and of chance. num_left_out: classes that mAP leaves out. chance: of guessing
-    or of always answering the commonest class; where several labels may hold, what a random order
-    gives. confusion: test samples by true class (rows) and predicted class of `model`, those of
-    classes that it knows. num_unknown: samples with a label that is none of `classes`; it counts as
-    wrong: in mAP, all clips fit it equally badly. initial: what `model` was fine-tuned from.
-    """
-
-    task: str
-    label: str
+    entry: TaskEntry
     measure: Measure
-    scores: Mapping[str, Score]
-    more: Mapping[str, Mapping[str, Score]]
-    num_left_out: int | None
-    chance: float
-    classes: Sequence[str]
-    confusion: list[list[int]] | None
+    scores: ScoreByName
+    """By `measure`; that of the `linear_probe` too, where there is one: chance then is that of
+    always answering the commonest class, if that is higher."""
+    further: Mapping[str, ScoreByName]
+    """By further measures: top-5 of more than 5 classes; AUC and d-primes beside mAP."""
     num_test: int
     num_unknown: int
-    initial: str
+    """Samples with a label that training does not know. It counts as wrong: in mAP, all clips fit
+    it equally badly."""
+    num_left_out: int | None = None
+    """Classes that mAP leaves out."""
+    confusion: list[list[int]] | None = None
+    """Samples of known classes by true class (rows) and predicted class of `model`."""
 
 
 def measure_task(
@@ -97,7 +92,7 @@ def measure_task(
     which learns from all of the split train, chance is that of guessing.
     """
     clips = splits["test"].clips
-    samples = clips.find_labelled(entry.label, MODALITIES[entry.modality])
+    samples = clips.find_labelled(entry.label, FEATURES[entry.modality])
     if not samples:
         return Skipped(f"no test clip has the modality and a label of the task {entry.label}")
     labels = [clips.labels[sample[0]][entry.label] for sample in samples]
@@ -108,22 +103,15 @@ def measure_task(
     }
     measure = _measure_many if entry.is_multi_label else _measure_one
     result = measure(entry, logits, labels, videos)
-    if isinstance(result, Skipped):
-        return result
-    if not with_probe:
+    if isinstance(result, Skipped) or not with_probe:
         return result
     folds = build_folds(entry.label, entry.modality, splits, by_split=True)
     linear = probe(folds, measure=result.measure)
     if isinstance(linear, Skipped):
         return result
-    return result._replace(
-        scores={**result.scores, "linear_probe": Score(linear.value, linear.interval)},
-        chance=max(result.chance, linear.chance_majority),
-    )
-
-
-Logits = Mapping[str, Float[np.ndarray, "M C"]]
-Labels = Sequence[Sequence[str]]
+    chance = Score(max(result.scores["chance"].value, linear.chance_majority))
+    beside = {"linear_probe": Score(linear.value, linear.interval), "chance": chance}
+    return result._replace(scores={**result.scores, **beside})
 
 
 def _measure_one(
@@ -131,41 +119,29 @@ def _measure_one(
 ) -> TaskResult:
     """Measure a task of one label: accuracy of the label that fits best."""
     numbers = {name: number for number, name in enumerate(entry.classes)}
+    num_classes = len(numbers)
     right = np.array([numbers.get(row[0], -1) for row in labels])
     known = right >= 0
 
     def score(k: int) -> dict[str, Score]:
-        hits = {
-            name: np.where(known, count_hits(values, right, k), 0.0)
-            for name, values in logits.items()
-        }
-        return {
-            name: Score(float(row.mean()), bootstrap(videos, mean_of(row)))
-            for name, row in hits.items()
-        }
+        scores = {"chance": Score(k / num_classes)}
+        for name, values in logits.items():
+            hits = np.where(known, find_within(k, rank_rows(values, right)), 0.0)
+            scores[name] = Score(float(hits.mean()), bootstrap(videos, mean_of(hits)))
+        return scores
 
-    chosen = logits["model"]
-    num_classes = len(entry.classes)
-    more = {}
-    if num_classes > TOP_K:
-        more["top5"] = {**score(TOP_K), "chance": Score(TOP_K / num_classes, None)}
+    confusion = None
+    if known.any():
+        answers = logits["model"][known].argmax(axis=1)
+        confusion = confusion_matrix(right[known], answers, labels=range(num_classes)).tolist()
     return TaskResult(
-        task=entry.task,
-        label=entry.label,
+        entry=entry,
         measure="accuracy",
         scores=score(1),
-        more=more,
-        num_left_out=None,
-        chance=1 / num_classes,
-        classes=entry.classes,
-        confusion=confusion_matrix(
-            right[known], chosen[known].argmax(axis=1), labels=range(num_classes)
-        ).tolist()
-        if known.any()
-        else None,
+        further={"top5": score(TOP_K)} if num_classes > TOP_K else {},
         num_test=len(labels),
         num_unknown=int((~known).sum()),
-        initial=entry.initial,
+        confusion=confusion,
     )
 
 
@@ -174,95 +150,64 @@ def _measure_many(
 ) -> TaskResult | Skipped:
     """Measure a task of several labels: mAP over the classes that tell something."""
     known = set(entry.classes)
-    unknown = sorted({name for row in labels for name in row} - known)
-    everything = [*entry.classes, *unknown]
+    everything = [*entry.classes, *sorted({name for row in labels for name in row} - known)]
     targets = mark_classes(labels, everything)
-    if not find_measurable(targets).any():
+    measurable = find_measurable(targets)
+    if not measurable.any():
         return Skipped(NO_ORDER)
-    num_left_out = int((~find_measurable(targets)).sum())
-    measured = {
-        name: _rank(add_unknown(values, entry.classes, everything), targets, videos)
-        for name, values in logits.items()
-    }
+    chances = {"map": expect_map(targets), **RANKED}
+    scores = {measure: {"chance": Score(chance)} for measure, chance in chances.items()}
+    for name, values in logits.items():
+        ranked = add_unknown(values, entry.classes, everything)
+        intervals = {
+            measure: bootstrap(videos, statistic_of(measure, ranked, targets))
+            for measure in ("map", "auc", "d_prime")
+        }
+        # d-prime rises with the area: its ends are those of the area's interval.
+        ends = compute_d_prime(np.array(intervals["auc"] or np.nan))
+        intervals["d_prime_of_mean_auc"] = ends.tolist() if np.isfinite(ends).all() else None
+        for measure, value in measure_ranking(ranked, targets)._asdict().items():
+            if value is not None:  # an infinite d-prime is left out
+                scores[measure][name] = Score(value, intervals[measure])
     return TaskResult(
-        task=entry.task,
-        label=entry.label,
+        entry=entry,
         measure="map",
-        scores={name: scores["map"] for name, scores in measured.items()},
-        more={measure: _collect(measure, measured) for measure in RANKED},
-        num_left_out=num_left_out,
-        chance=expect_map(targets),
-        classes=entry.classes,
-        confusion=None,
+        scores=scores.pop("map"),
+        further=scores,
         num_test=len(labels),
         num_unknown=sum(not known.issuperset(row) for row in labels),
-        initial=entry.initial,
+        num_left_out=int((~measurable).sum()),
     )
-
-
-def _rank(
-    scores: Float[np.ndarray, "M C"], targets: Bool[np.ndarray, "M C"], videos: Sequence[str]
-) -> dict[str, Score]:
-    """Return mAP and what comes with it of one network; an infinite d-prime is left out."""
-    ranking = measure_ranking(scores, targets)
-    intervals = {
-        measure: bootstrap(videos, statistic_of(scores, targets))
-        for measure, statistic_of in STATISTICS.items()
-    }
-    # d-prime rises with the area: its ends are those of the area's interval.
-    ends = compute_d_prime(np.array(intervals["auc"] or np.nan))
-    intervals["d_prime_of_mean_auc"] = ends.tolist() if np.isfinite(ends).all() else None
-    values = {measure: getattr(ranking, measure) for measure in intervals}
-    return {
-        measure: Score(value, intervals[measure])
-        for measure, value in values.items()
-        if value is not None
-    }
-
-
-def _collect(measure: str, measured: Mapping[str, Mapping[str, Score]]) -> dict[str, Score]:
-    """Return one of the measures that come with mAP, of all networks and of chance."""
-    scores = {name: scores[measure] for name, scores in measured.items() if measure in scores}
-    return {**scores, "chance": Score(RANKED[measure], None)}
 
 
 def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
     """Return all numbers of a task for metrics/evaluate.json."""
     if isinstance(result, Skipped):
         return {"skipped": result.reason}
-    own = result.scores["model"]
-    numbers: dict[str, Any] = {
-        "label": result.label,
+    further = {name: scores for name, scores in result.further.items() if "model" in scores}
+    left_out = {} if result.num_left_out is None else {"num_left_out": result.num_left_out}
+    return {
+        "label": result.entry.label,
         "measure": result.measure,
-        result.measure: own.value,
-        "interval": own.interval,
-        "chance": result.chance,
-        "num_classes": len(result.classes),
+        result.measure: result.scores["model"].value,
+        **_list_beside(result.scores, RIVALS),
+        "num_classes": len(result.entry.classes),
         "num_test": result.num_test,
         "num_unknown": result.num_unknown,
-        "initial": result.initial,
+        "initial": result.entry.initial,
+        **left_out,
+        **{name: scores["model"].value for name, scores in further.items()},
+        "more": {name: _list_beside(scores, RIVALS[:2]) for name, scores in further.items()},
     }
-    numbers |= _flatten(result.scores, ("scratch", "untrained", "linear_probe"))
-    if result.num_left_out is not None:
-        numbers["num_left_out"] = result.num_left_out
-    measured = {name: scores for name, scores in result.more.items() if "model" in scores}
-    numbers |= {name: scores["model"].value for name, scores in measured.items()}
-    numbers["more"] = {
-        name: {
-            "interval": scores["model"].interval,
-            "chance": scores["chance"].value,
-            **_flatten(scores, ("scratch", "untrained")),
-        }
-        for name, scores in measured.items()
-    }
-    return numbers
 
 
-def _flatten(scores: Mapping[str, Score], names: Sequence[str]) -> dict[str, Any]:
-    """Return `<name>` and `<name>_interval` of these networks, None for those that there are not."""
-    numbers: dict[str, Any] = {}
-    for name in names:
-        score = scores.get(name)
-        numbers[name] = score.value if score else None
-        numbers[f"{name}_interval"] = score.interval if score else None
+def _list_beside(scores: ScoreByName, rivals: Iterable[str]) -> dict[str, Any]:
+    """Return the interval of `model`, chance, and the others; None for those that there are not."""
+    numbers: dict[str, Any] = {
+        "interval": scores["model"].interval,
+        "chance": scores["chance"].value,
+    }
+    for name in rivals:
+        value, interval = scores.get(name, (None, None))
+        numbers |= {name: value, f"{name}_interval": interval}
     return numbers

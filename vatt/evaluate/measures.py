@@ -1,32 +1,32 @@
-"""How good scores of classes are: top-k accuracy, mAP, AUC and d-prime (VATT sections 4.2.1, 4.2.2).
+"""How good scores of classes are: top-k accuracy, mAP, AUC and d-prime (VATT 4.2.1 and 4.2.2).
 
-Bootstrap intervals: how far a number may be off because the test clips are few.
+Beside them stand bootstrap intervals: how far a number may be off because the test clips are few.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 NUM_RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
 MAX_WEIGHTS = 4_000_000
-"""Drawn at once, to bound memory."""
+"""So many are drawn at once, to bound memory."""
 
-Weights = Int[np.ndarray, "R N"]
+Counts = Int[np.ndarray, "R N"]
 """How often each of N clips counts in each of R resamples."""
 Resampled = Float[np.ndarray, " R"]
 """A number for each resample."""
-Statistic = Callable[[Weights], Resampled]
+Statistic = Callable[[Counts], Resampled]
 Interval = list[float]
 """The lower and the upper end of an interval that covers 95 %."""
 
 
 def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Interval | None:
-    """Return the percentile interval of a statistic of clips; `videos` names the video of each.
+    """Return the percentile interval of a statistic of clips; `videos` names each one's video.
 
     Whole videos are drawn with replacement, since clips of one video resemble each other. Resamples
     in which the statistic is NaN do not count. None where there are fewer than two videos, which
@@ -35,7 +35,12 @@ def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Int
     names, numbers = np.unique(np.asarray(videos, dtype=object).astype(str), return_inverse=True)
     if len(names) < 2:
         return None
-    values = np.concatenate([statistic(weights) for weights in _draw(len(names), numbers, seed)])
+    generator = np.random.default_rng(seed)
+    chances = np.full(len(names), 1 / len(names))
+    rows = max(1, MAX_WEIGHTS // len(numbers))
+    sizes = [min(rows, NUM_RESAMPLES - first) for first in range(0, NUM_RESAMPLES, rows)]
+    draws = (generator.multinomial(len(names), chances, size=size) for size in sizes)
+    values = np.concatenate([statistic(draw[:, numbers]) for draw in draws])
     if np.isnan(values).all():
         return None
     return [float(end) for end in np.nanpercentile(values, PERCENTILES)]
@@ -44,7 +49,7 @@ def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Int
 def mean_of(values: Float[np.ndarray, " N"]) -> Statistic:
     """Return the statistic that is the mean of the values of the clips; NaN without any."""
 
-    def find_mean(weights: Weights) -> Float[np.ndarray, " R"]:
+    def find_mean(weights: Counts) -> Float[np.ndarray, " R"]:
         totals = weights.sum(axis=1)
         return np.where(totals > 0, (weights @ values) / np.maximum(totals, 1), np.nan)
 
@@ -55,7 +60,7 @@ def median_of(values: Float[np.ndarray, " N"]) -> Statistic:
     """Return the statistic that is the median of the values, that of two middle ones their mean."""
     order = np.argsort(values, kind="stable")
 
-    def find_median(weights: Weights) -> Float[np.ndarray, " R"]:
+    def find_median(weights: Counts) -> Float[np.ndarray, " R"]:
         ends = weights[:, order].cumsum(axis=1)
         total = ends[:, -1:]
         middles = [(ends <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2)]
@@ -65,50 +70,73 @@ def median_of(values: Float[np.ndarray, " N"]) -> Statistic:
     return find_median
 
 
-def _draw(num_videos: int, numbers: Shaped[np.ndarray, " N"], seed: int) -> Iterator[Weights]:
-    generator = np.random.default_rng(seed)
-    chances = np.full(num_videos, 1 / num_videos)
-    rows = max(1, MAX_WEIGHTS // len(numbers))
-    for first in range(0, NUM_RESAMPLES, rows):
-        size = min(rows, NUM_RESAMPLES - first)
-        yield generator.multinomial(num_videos, chances, size=size)[:, numbers]
+class Score(NamedTuple):
+    """A number and its interval over test videos."""
+
+    value: float
+    interval: Interval | None = None
 
 
 class Ranking(NamedTuple):
-    """How well each class ranks the clips, averaged over classes; None where no class can be measured.
+    """How well the classes rank the clips, on average; None where no class can be measured."""
 
-    map: of the average precisions. auc: of the areas under the ROC curves. d_prime: of the d-primes
-    of the classes, as in the paper. d_prime_of_mean_auc: that of `auc`, as others define it; None
-    where it is infinite. num_left_out: classes that every clip has or none, which tell nothing.
-    """
-
-    map: float | None
-    auc: float | None
-    d_prime: float | None
-    d_prime_of_mean_auc: float | None
-    num_left_out: int
+    map: float | None = None
+    """The mean of the average precisions."""
+    auc: float | None = None
+    """The mean of the areas under the ROC curves."""
+    d_prime: float | None = None
+    """The mean of the d-primes of the classes, as in the paper."""
+    d_prime_of_mean_auc: float | None = None
+    """The d-prime of `auc`, as others define it; None where it is infinite."""
 
 
-def count_hits(
-    scores: Float[np.ndarray, "N C"], right: Int[np.ndarray, " N"], k: int
-) -> Float[np.ndarray, " N"]:
-    """Return for each clip the chance that its right class is among the k with the highest scores.
+class Ranks(NamedTuple):
+    """Where the right one of G items stands among all of them, for each of Q queries."""
 
-    It is 0 or 1 unless scores are equal: these may stand in any order.
-    """
+    better: Int[np.ndarray, "Q"]
+    """How many wrong items have a higher score."""
+    tied: Int[np.ndarray, "Q"]
+    """How many wrong items have the same score."""
+    margin: Float[np.ndarray, "Q"]
+    """By how much the score of the right item exceeds that of the best wrong one."""
+
+
+def rank_rows(scores: Float[np.ndarray, "Q G"], right: Int[np.ndarray, "Q"]) -> Ranks:
+    """Rank the item `right` of each row of scores, be it a clip or a class."""
     own = np.take_along_axis(scores, right[:, None], axis=1)
-    better = (scores > own).sum(axis=1)
-    tied = (scores == own).sum(axis=1) - 1
-    hits: Float[np.ndarray, " N"] = ((k - better) / (tied + 1)).clip(0, 1)
-    return hits
+    wrong = scores.copy()
+    np.put_along_axis(wrong, right[:, None], -np.inf, axis=1)
+    return Ranks(
+        better=(scores > own).sum(axis=1),
+        tied=(scores == own).sum(axis=1) - 1,
+        margin=own[:, 0] - wrong.max(axis=1, initial=-np.inf),
+    )
+
+
+def find_within(k: float, ranks: Ranks) -> Float[np.ndarray, "Q"]:
+    """Return for each query the chance that its right item is among the first `k`.
+
+    The right item and its T ties take the T + 1 places after the better ones in any order, so it
+    is among the first k with probability (k - better) / (T + 1), kept in [0, 1].
+    """
+    found: Float[np.ndarray, "Q"] = ((k - ranks.better) / (ranks.tied + 1)).clip(0, 1)
+    return found
+
+
+def find_mean_ranks(ranks: Ranks) -> Float[np.ndarray, "Q"]:
+    """Return the expected rank of each query's right item, 1 being best."""
+    mean: Float[np.ndarray, "Q"] = ranks.better + 1 + ranks.tied / 2
+    return mean
 
 
 def measure_ranking(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Ranking:
-    """Measure scores of any scale; `targets` says which classes each clip has, any number of them."""
+    """Measure scores of any scale; `targets` says which classes each clip has, any number of them.
+
+    Classes that every clip has, or none, tell nothing: they are left out.
+    """
     kept = find_measurable(targets)
-    num_left_out = int((~kept).sum())
     if not kept.any():
-        return Ranking(None, None, None, None, num_left_out)
+        return Ranking()
     scores, targets = scores[:, kept], targets[:, kept]
     areas = np.atleast_1d(roc_auc_score(targets, scores, average=None))
     auc = float(areas.mean())
@@ -122,7 +150,6 @@ def measure_ranking(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, 
         auc=auc,
         d_prime=float(np.mean(compute_d_prime(areas.clip(half_pair, 1 - half_pair)))),
         d_prime_of_mean_auc=float(of_mean) if np.isfinite(of_mean) else None,
-        num_left_out=num_left_out,
     )
 
 
@@ -140,11 +167,11 @@ def find_measurable(targets: Bool[np.ndarray, "N C"]) -> Bool[np.ndarray, " C"]:
 
 
 def expect_map(targets: Bool[np.ndarray, "N C"]) -> float:
-    """Return the mAP that a random order of the N clips has on average; NaN without measurable classes.
+    """Return the mAP of a random order of N clips on average; NaN without measurable classes.
 
-    Of a class that p clips have, place k holds one with probability p / N, and then of the k - 1
-    clips before it (k - 1)(p - 1) / (N - 1) are expected to have it, too. That is more than the share
-    p / N: of a rare class, much more.
+    Where p clips have a class, place k holds one with probability p / N, and then of the k - 1
+    clips before it (k - 1)(p - 1) / (N - 1) are expected to have it, too. That is more than the
+    share p / N: much more where a class is rare.
     """
     num_clips = len(targets)
     counts = targets.sum(axis=0)[find_measurable(targets)]
@@ -155,33 +182,18 @@ def expect_map(targets: Bool[np.ndarray, "N C"]) -> float:
     return float(((harmonic + others * (num_clips - harmonic)) / num_clips).mean())
 
 
-def map_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
-    """Return the statistic that is mAP, for `bootstrap`: with unit weights that of `measure_ranking`.
-
-    Of each resample those classes are averaged that some of its clips have.
-    """
-    return _mean_of_classes(_average_precision, scores, targets)
-
-
-def auc_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
-    """Return the statistic that is AUC; as `map_of`, of classes that some clips have and some not."""
-    return _mean_of_classes(_area, scores, targets)
-
-
-def d_prime_of(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Statistic:
-    """Return the statistic that is the mean d-prime of the classes; as `auc_of`."""
-    return _mean_of_classes(_d_prime, scores, targets)
-
-
-ByClass = Callable[[Float[np.ndarray, " N"], Bool[np.ndarray, " N"], Weights], Resampled]
-
-
-def _mean_of_classes(
-    measure_class: ByClass, scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]
+def statistic_of(
+    measure: str, scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]
 ) -> Statistic:
+    """Return the statistic for `bootstrap` that is `map`, `auc` or `d_prime`.
+
+    With unit weights it is that of `measure_ranking`. In each resample it is the mean over those
+    classes that some of its clips have and, but for mAP, some have not.
+    """
+    measure_class = {"map": _average_precision, "auc": _area, "d_prime": _d_prime}[measure]
     classes = np.flatnonzero(find_measurable(targets))
 
-    def measure(weights: Weights) -> Resampled:
+    def find_mean(weights: Counts) -> Resampled:
         total, counts = np.zeros(len(weights)), np.zeros(len(weights))
         for number in classes:
             value = measure_class(scores[:, number], targets[:, number], weights)
@@ -189,11 +201,11 @@ def _mean_of_classes(
             counts += ~np.isnan(value)
         return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
 
-    return measure
+    return find_mean
 
 
 def _average_precision(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     """Return the average precision of a class in each resample, NaN where no clip has it.
 
@@ -208,12 +220,12 @@ def _average_precision(
 
 
 def _area(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     """Return the area under the ROC curve of a class, NaN where all clips have it or none.
 
-    It is the share of pairs, of a clip that has the class and one that has not, in the right order;
-    half of those with equal scores.
+    It is the share of the pairs of a clip that has the class and one that has not which stand in
+    the right order; a pair of equal scores counts half.
     """
     found, passed = _count_by_score(scores, target, weights)
     gains, equal = (np.diff(counts, axis=1, prepend=0) for counts in (found, passed))
@@ -223,16 +235,16 @@ def _area(
 
 
 def _d_prime(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> Resampled:
     half_pair = 0.5 / np.maximum((weights @ target) * (weights @ ~target), 1)
     return compute_d_prime(_area(scores, target, weights).clip(half_pair, 1 - half_pair))
 
 
 def _count_by_score(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Weights
+    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
 ) -> tuple[Int[np.ndarray, "R S"], Int[np.ndarray, "R S"]]:
-    """Return how many clips with and without a class have at most each of the S different scores."""
+    """Return how many clips with and without a class have at most each of S different scores."""
     order = np.argsort(scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
     weights, target = weights[:, order], target[order]

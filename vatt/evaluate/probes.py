@@ -1,12 +1,11 @@
-"""Linear evaluation: how well a linear classifier reads a label from frozen features (VATT section 4.2.5).
+"""Linear evaluation: how well a linear classifier reads a label from frozen features (VATT 4.2.5).
 
 Differs from the paper: logistic regression stands beside its linear support vector machine and its
 factorised classifier; every clip of the train split is learnt from, not one of each video.
 
-Clips to learn from and to be measured on: by their splits, or by the official folds of a data set.
-
-A clip whose labels of the task `fold` are "1:train" and "2:test" is learnt from in fold 1 and
-measured on in fold 2, whatever its split is.
+Clips are learnt from and measured on by their splits, or by the official folds of a data set: one
+whose labels of the task `fold` are "1:train" and "2:test" is learnt from in fold 1 and measured on
+in fold 2, whatever its split is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,26 +26,33 @@ from vatt.evaluate.classifiers import (
     fit_by_library,
     fit_lrc,
 )
-from vatt.evaluate.clips import Clips, Sample
+from vatt.evaluate.clips import Seen
 from vatt.evaluate.measures import (
+    Counts,
     Interval,
     Statistic,
-    Weights,
     bootstrap,
     expect_map,
     find_measurable,
-    map_of,
     mean_of,
     measure_ranking,
+    statistic_of,
 )
 
 Measure = Literal["accuracy", "map"]
 MULTI_LABEL_RATE = 0.05
-"""Of the clips of a task; where more have several labels, it is a task of several labels."""
+"""Where more of the clips of a task have several labels, it is a task of several labels."""
+NO_ORDER = "no class tells the test clips apart"
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    "video": ("video",),
+    "audio": ("audio",),
+    "audio_visual": ("video", "audio"),
+}
+"""What is read: the features of one modality, or of both side by side."""
 
 
 class Labelled(NamedTuple):
-    """Clips or samples that have the modality and labels, as seen by some windows."""
+    """Clips or samples that have the modality and labels, as seen in some windows."""
 
     features: Float[np.ndarray, "N W D"]
     labels: Sequence[Sequence[str]]
@@ -62,35 +68,30 @@ class Fold(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """The result, a mean over folds if there are several. Shares are in [0, 1].
-
-    measure: accuracy; mAP where a clip may have several labels. value: by this measure. interval:
-    by drawing other test videos. chance_uniform, chance_majority: accuracy of guessing, and of
-    always answering the commonest label of the training clips; both are what a random order gives
-    where the measure is mAP. classes: all labels of training and test clips, sorted; a label that
-    only test clips have always counts as wrong: in mAP, all clips fit it equally badly. confusion: test clips of all folds by true class
-    (rows) and predicted class; None for mAP. regularisation_c: of the first fold; None if there is
-    none. num_train, num_test: over all folds.
-    """
+    """The result, a mean over folds if there are several. Shares are in [0, 1]."""
 
     measure: Measure
+    """The accuracy; mAP where a clip may have several labels."""
     value: float
     interval: Interval | None
     chance_uniform: float
+    """The accuracy of guessing; for mAP, both chances are what a random order gives."""
     chance_majority: float
+    """The accuracy of always answering the commonest label of the training clips."""
     classes: list[str]
+    """All labels of training and test clips, sorted. One that only test clips have always counts as
+    wrong: in mAP, all clips fit it equally badly."""
     confusion: list[list[int]] | None
+    """The test clips of all folds by true class (rows) and predicted class; None for mAP."""
     regularisation_c: float | None
+    """That of the first fold; None where the classifier has none."""
     folds: list[float]
     num_train: int
     num_test: int
 
 
-NO_ORDER = "no class tells the test clips apart"
-
-
 class Skipped(NamedTuple):
-    """A probe that cannot be trained or tested, and why."""
+    """What cannot be trained or tested, and why."""
 
     reason: str
 
@@ -118,7 +119,10 @@ def probe(
     """
     is_multi_label = measure == "map" if measure else _has_many_labels(folds)
     if not is_multi_label:
-        folds = [Fold(*(_keep_best(part) for part in fold)) for fold in folds]
+        folds = [
+            Fold(*(part._replace(labels=[row[:1] for row in part.labels]) for part in fold))
+            for fold in folds
+        ]
     for fold in folds:
         num_classes = len(_list_classes(fold.train))
         if num_classes < 2:
@@ -170,7 +174,7 @@ def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -
         targets = mark_classes(fold.test.labels, everything)
         value, chance = measure_ranking(scores, targets).map, expect_map(targets)
         assert value is not None  # else the fold was skipped
-        statistic = map_of(scores, targets)
+        statistic = statistic_of("map", scores, targets)
         return _Measured(value, statistic, (chance, chance), [], regularisation_c)
     predicted = [classes[number] for number in scores.argmax(axis=1)]
     truth = [row[0] for row in fold.test.labels]
@@ -184,7 +188,7 @@ def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -
 def _fit(
     lesson: Lesson, validation: Labelled, classes: Sequence[str], method: Method, num_steps: int
 ) -> tuple[Predict, float | None]:
-    """Return the classifier with the regularisation that is best on the validation clips, and that."""
+    """Return the classifier whose regularisation is best on the validation clips, and that."""
     if method == "lrc":
         return fit_lrc(lesson, num_steps), None
     if not validation.labels:
@@ -218,13 +222,9 @@ def _list_classes(*parts: Labelled) -> list[str]:
 
 
 def _has_many_labels(folds: Sequence[Fold]) -> bool:
-    """Whether the task is one of several labels a clip; a few clips between two labels make it none."""
+    """Whether clips have several labels; a few clips between two labels do not count."""
     counts = [len(row) > 1 for fold in folds for part in fold for row in part.labels]
     return bool(counts) and float(np.mean(counts)) > MULTI_LABEL_RATE
-
-
-def _keep_best(part: Labelled) -> Labelled:
-    return part._replace(labels=[row[:1] for row in part.labels])
 
 
 def add_unknown(scores: Scores, classes: Sequence[str], everything: Sequence[str]) -> Scores:
@@ -236,10 +236,10 @@ def add_unknown(scores: Scores, classes: Sequence[str], everything: Sequence[str
 
 
 def _mean_over(statistics: Sequence[Statistic], sizes: Sequence[int]) -> Statistic:
-    """Return the mean over folds of a statistic of each fold's clips, which stand one after the other."""
+    """Return the mean over folds of the statistics of their clips, which follow one another."""
     ends = np.cumsum(sizes)[:-1]
 
-    def measure(weights: Weights) -> Float[np.ndarray, " R"]:
+    def measure(weights: Counts) -> Float[np.ndarray, " R"]:
         parts = np.split(weights, ends, axis=1)
         values = [part_of(part) for part_of, part in zip(statistics, parts, strict=True)]
         mean: Float[np.ndarray, " R"] = np.mean(values, axis=0)
@@ -248,20 +248,7 @@ def _mean_over(statistics: Sequence[Statistic], sizes: Sequence[int]) -> Statist
     return measure
 
 
-MODALITIES: Mapping[str, tuple[str, ...]] = {
-    "video": ("video",),
-    "audio": ("audio",),
-    "audio_visual": ("video", "audio"),
-}
-"""What is read: features of one modality, or of both side by side."""
 NOTHING = Labelled(np.zeros((0, 1, 1)), [], [])
-
-
-class Seen(NamedTuple):
-    """The clips of a split, and what a network makes of their windows by modality."""
-
-    clips: Clips
-    features: Mapping[str, Float[np.ndarray, "N W D"]]
 
 
 def build_folds(
@@ -274,75 +261,55 @@ def build_folds(
     parts = [splits[name] for name in ("train", "validation", "test")]
     marks = {
         mark
-        for clips, _ in parts
-        for labels in clips.labels
+        for part in parts
+        for labels in part.clips.labels
         if task in labels
         for mark in labels.get(FOLD_TASK, ())
     }
     # A fold without test clips, of a data set that is not whole, is no fold.
     names = sorted(mark.removesuffix(":test") for mark in marks if mark.endswith(":test"))
     if by_split or not names:
-        train, validation, test = parts
-        return [
-            Fold(
-                _take_clips(train, task, modality),
-                _take_samples(validation, task, modality),
-                _take_samples(test, task, modality),
-            )
-        ]
-    return [_build_fold(name, parts, task, modality) for name in names]
+        kinds = zip(parts, (True, False, False), strict=True)
+        return [Fold(*(_take(part, task, modality, to_learn=learn) for part, learn in kinds))]
 
+    def join(mark: str, *, to_learn: bool) -> Labelled:
+        taken = [_take(part, task, modality, mark, to_learn=to_learn) for part in parts]
+        filled = [part for part in taken if part.labels]
+        features = [part.features for part in filled]
+        return Labelled(
+            np.concatenate(features) if filled else NOTHING.features,
+            [labels for part in filled for labels in part.labels],
+            [video for part in filled for video in part.videos],
+        )
 
-def _build_fold(name: str, parts: Sequence[Seen], task: str, modality: str) -> Fold:
-    train = [_take_clips(part, task, modality, f"{name}:train") for part in parts]
-    test = [_take_samples(part, task, modality, f"{name}:test") for part in parts]
-    return Fold(_join(train), NOTHING, _join(test))
-
-
-def _take_clips(part: Seen, task: str, modality: str, mark: str | None = None) -> Labelled:
-    """Return all clips with labels, each by its middle window."""
-    samples = [[number] for sample in _find(part, task, modality, mark) for number in sample]
-    if not samples:
-        return NOTHING
-    rows = [number for sample in samples for number in sample]
-    values = [part.clips.see_middle(part.features[name])[rows] for name in MODALITIES[modality]]
-    return _label(np.concatenate(values, axis=-1)[:, None], samples, part.clips, task)
-
-
-def _take_samples(part: Seen, task: str, modality: str, mark: str | None = None) -> Labelled:
-    """Return all samples with labels, by the windows that are spread over them."""
-    samples = _find(part, task, modality, mark)
-    if not samples:
-        return NOTHING
-    values = [part.clips.see_samples(part.features[name], samples) for name in MODALITIES[modality]]
-    return _label(np.concatenate(values, axis=-1), samples, part.clips, task)
-
-
-def _find(part: Seen, task: str, modality: str, mark: str | None) -> list[Sample]:
     return [
-        sample
-        for sample in part.clips.find_labelled(task, MODALITIES[modality])
-        if mark is None or mark in part.clips.labels[sample[0]].get(FOLD_TASK, ())
+        Fold(join(f"{name}:train", to_learn=True), NOTHING, join(f"{name}:test", to_learn=False))
+        for name in names
     ]
 
 
-def _label(
-    features: Float[np.ndarray, "N W D"], samples: Sequence[Sample], clips: Clips, task: str
+def _take(
+    part: Seen, task: str, modality: str, mark: str | None = None, *, to_learn: bool
 ) -> Labelled:
-    firsts = [sample[0] for sample in samples]
-    return Labelled(
-        features,
-        [clips.labels[number][task] for number in firsts],
-        [clips.videos[number] for number in firsts],
-    )
+    """Return what has labels of the task and a mark, if that is given.
 
-
-def _join(parts: Sequence[Labelled]) -> Labelled:
-    filled = [part for part in parts if part.labels]
-    if not filled:
+    Clips are learnt from by their middle windows, which networks see first of all; samples are
+    measured by the windows that are spread over them.
+    """
+    clips = part.clips
+    samples = [
+        sample
+        for sample in clips.find_labelled(task, FEATURES[modality])
+        if mark is None or mark in clips.labels[sample[0]].get(FOLD_TASK, ())
+    ]
+    if not samples:
         return NOTHING
-    return Labelled(
-        np.concatenate([part.features for part in filled]),
-        [labels for part in filled for labels in part.labels],
-        [video for part in filled for video in part.videos],
-    )
+    if to_learn:
+        samples = [[number] for sample in samples for number in sample]
+    firsts = [sample[0] for sample in samples]
+    values = [part.arrays[name] for name in FEATURES[modality]]
+    seen = [
+        array[firsts, :1] if to_learn else clips.see_samples(array, samples) for array in values
+    ]
+    labels = [clips.labels[number][task] for number in firsts]
+    return Labelled(np.concatenate(seen, axis=-1), labels, [clips.videos[n] for n in firsts])

@@ -1,156 +1,171 @@
-"""What the network costs, beside the numbers of the paper, as tables of text.
+"""One table, and the three ways to print it: text for a terminal, HTML for a page, Markdown."""
 
-What the studies of `tune` found: the best schedules, all trials, figures.
-"""
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from markupsafe import Markup, escape
 
-from vatt.model.cost import Cost, Weights, add_costs, count_clip, count_weights
-from vatt.model.published import compare_flops, compare_sizes
-from vatt.model.vatt import Vatt
-from vatt.params import SKIPPED, TASKS, ClipParams
+TEXT_WIDTH = 100
+LABEL_WIDTH, VALUE_WIDTH, INTERVAL_WIDTH = 44, 6, 12
+"""The least widths of text, so that the numbers of several tables stand below one another."""
 
 
-class Trial(NamedTuple):
-    """A schedule that was tried, as text; `value` is empty where the trial was given up."""
+class Cell(NamedTuple):
+    """Words or a number."""
 
-    number: int
-    state: str
-    value: str
-    schedule: Sequence[str]
+    text: str = ""
+    interval: str = ""
+    """Where the number may lie, as text."""
+    mark: str = ""
+    """Classes of HTML: `strong`, `good`, `bad` and `break`."""
 
 
-class Study(NamedTuple):
-    """A study of one task. keys: what was searched. own, best: values of the keys, as text.
+class Table(NamedTuple):
+    """Columns of words, then columns of numbers."""
 
-    own is the first trial, the schedule of params.yaml. best_value is empty where nothing was tried.
-    figures: SVG elements by name. skipped: why there is no study, and then all else is empty.
+    title: str
+    labels: tuple[str, ...]
+    """The titles of the columns of words."""
+    numbers: tuple[str, ...]
+    """The titles of the columns of numbers."""
+    rows: Sequence[Sequence[Cell]]
+    """A cell for each column; the last cell of a row that has fewer reaches to the end of it."""
+    notes: Sequence[str] = ()
+
+    @property
+    def num_columns(self) -> int:
+        """The number of columns."""
+        return len(self.labels) + len(self.numbers)
+
+    def pick(self, labels: Sequence[str], numbers: Sequence[str]) -> "Table":
+        """Return the table with these columns alone; what reaches to the end of a row stays."""
+        titles = self.labels + self.numbers
+        places = [titles.index(title) for title in (*labels, *numbers)]
+        rows = [
+            [row[place] for place in places]
+            if len(row) == self.num_columns
+            else [*(row[place] for place in places if place < len(row) - 1), row[-1]]
+            for row in self.rows
+        ]
+        return self._replace(labels=tuple(labels), numbers=tuple(numbers), rows=rows)
+
+
+def build_table(
+    title: str,
+    labels: tuple[str, ...],
+    numbers: tuple[str, ...],
+    rows: Iterable[Iterable[object]],
+    notes: Sequence[str] = (),
+) -> Table:
+    """Build a table; what is not yet a cell becomes one with its text."""
+    cells = [[x if isinstance(x, Cell) else Cell(str(x)) for x in row] for row in rows]
+    return Table(title, labels, numbers, cells, notes)
+
+
+def to_text(table: Table) -> str:
+    """Print a table with its title and notes in lines of at most 100 characters.
+
+    The words of a row stand in one column, which is wrapped. Intervals stand beside their numbers,
+    or below them where there is no room.
     """
-
-    task: str
-    name: str = ""
-    keys: Sequence[str] = ()
-    own: Sequence[str] = ()
-    best: Sequence[str] = ()
-    own_value: str = ""
-    best_value: str = ""
-    best_trial: int = 0
-    trials: Sequence[Trial] = ()
-    figures: Mapping[str, str] = {}
-    skipped: str | None = None
-
-
-def read_studies(tune_dir: Path) -> list[Study]:
-    """Read what the stage `tune` wrote, of the tasks that it has been run for."""
-    return [read_study(task, tune_dir / task) for task in TASKS if (tune_dir / task).is_dir()]
-
-
-def read_study(task: str, folder: Path) -> Study:
-    """Read what the stage `tune` wrote for a task."""
-    skipped = folder / SKIPPED
-    if skipped.exists():
-        return Study(task, skipped=_read_json(skipped)["reason"])
-    best, rows = _read_json(folder / "best.json"), _read_json(folder / "trials.json")["trials"]
-    keys = sorted(rows[0]["schedule"])
-    trials = [
-        Trial(
-            row["trial"],
-            row["state"],
-            _format_value(row["value"]),
-            _format_values(row["schedule"], keys),
-        )
-        for row in rows
-    ]
-    return Study(
-        task,
-        name=best["study"],
-        keys=keys,
-        own=trials[0].schedule,
-        best=_format_values(best["schedule"], keys),
-        own_value=trials[0].value,
-        best_value=_format_value(best["value"]),
-        best_trial=best["trial"],
-        trials=trials,
-        figures={path.stem: _read_svg(path) for path in sorted(folder.glob("*.svg"))},
-    )
+    num_labels = len(table.labels)
+    full = [row for row in table.rows if len(row) == table.num_columns]
+    labels = [_join_words(row[:num_labels]) for row in full]
+    numbers = list(zip(*(row[num_labels:] for row in full), strict=True))
+    for is_beside in (True, False):
+        columns = [
+            _set_column(title, cells, is_beside=is_beside)
+            for title, cells in zip(table.numbers, numbers, strict=False)
+        ]
+        room = TEXT_WIDTH - sum(len(lines[0]) for lines, *_ in columns)
+        if room >= LABEL_WIDTH:
+            break
+    width = min(room, max([LABEL_WIDTH, *(len(label) + 1 for label in labels)]))
+    lines = _set_row(table.title, [column.pop(0) for column in columns], width)
+    set_rows = zip(labels, *columns, strict=True)
+    for row in table.rows:
+        if len(row) == table.num_columns:
+            label, *cells = next(set_rows)
+            lines += _set_row(label, cells, width)
+        else:
+            lines.append(f"{_join_words(row[:-1]):{width}}{row[-1].text}")
+    lines += [line for note in table.notes for line in textwrap.wrap(note, TEXT_WIDTH)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _format_value(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _set_column(title: str, cells: Sequence[Cell], *, is_beside: bool) -> list[list[str]]:
+    """Return the lines of the title and of each cell, all of one width."""
+    parts = [[_pad(cell.text), _pad(cell.interval)] for cell in cells]
+    if not any(interval for _, interval in parts):
+        parts = [[value] for value, _ in parts]
+    elif is_beside:
+        longest = [max(map(len, texts)) for texts in zip(*parts, strict=True)]
+        sizes = max(VALUE_WIDTH, longest[0]), max(INTERVAL_WIDTH, longest[1])
+        parts = [[f"{value:>{sizes[0]}} {interval:>{sizes[1]}}"] for value, interval in parts]
+    width = max([VALUE_WIDTH, *(len(line) for lines in ([title], *parts) for line in lines)]) + 1
+    return [[f"{line:>{width}}" for line in lines] for lines in ([title], *parts)]
 
 
-def _format_values(schedule: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    values = [schedule[key] for key in keys]
-    return [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+def _set_row(words: str, cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return the lines of a row from its words and the lines of its cells."""
+    wrapped = textwrap.wrap(words, width - 1, subsequent_indent=" " * 4) or [""]
+    columns = [[f"{line:{width}}" for line in wrapped], *cells]
+    num_lines = max(map(len, columns))
+    filled = ([*lines, *[" " * len(lines[0])] * (num_lines - len(lines))] for lines in columns)
+    return ["".join(parts) for parts in zip(*filled, strict=True)]
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _join_words(cells: Sequence[Cell]) -> str:
+    """Return the words of a row; it is indented where it continues the row above."""
+    words = ", ".join(cell.text for cell in cells if cell.text)
+    return words if not cells or cells[0].text else f"  {words}"
 
 
-def _read_svg(path: Path) -> str:
-    """Return the <svg> element alone, without what HTML does not allow before it."""
-    text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+def _pad(text: str) -> str:
+    """Return a number whose decimals stand below those of a percentage."""
+    return text if not text or text.endswith("%") else f"{text} "
 
 
-def drop_rate(model: Vatt) -> float:
-    """Return the share of tokens that the network drops in training."""
-    stem: Any = model.video.stem
-    rate: float = stem.drop_token.rate
-    return rate
+def to_html(table: Table, style: str = "") -> Markup:
+    """Print a table, of the classes `style`, and its notes, without its title."""
+    heads = [Markup("<th>{}</th>").format(title) for title in table.labels]
+    heads += [Markup('<th class="n">{}</th>').format(title) for title in table.numbers]
+    rows = [heads] if any(table.labels + table.numbers) else []
+    for row in table.rows:
+        spans = [1] * (len(row) - 1) + [table.num_columns - len(row) + 1]
+        classes = ["n" if number >= len(table.labels) else "" for number in range(len(row))]
+        if spans[-1] > 1:
+            classes[-1] = "soft"
+        rows.append([*map(_to_cell, row, spans, classes)])
+    lines = [Markup("<tr>{}</tr>\n").format(Markup("").join(cells)) for cells in rows]
+    whole = Markup('<div class="scroll"><table class="{}">\n{}</table></div>\n')
+    notes = [Markup('<p class="soft">{}</p>\n').format(note) for note in table.notes]
+    shown = [whole.format(style, Markup("").join(lines))] if table.rows else []
+    return Markup("").join([*shown, *notes])
 
 
-def list_costs(model: Vatt, clip: ClipParams) -> list[dict[str, str]]:
-    """Weights of each part of the network, and the FLOPs of a clip without and with DropToken."""
-    weights = count_weights(model)
-    weights["all"] = Weights(*(sum(column) for column in zip(*weights.values(), strict=True)))
-    whole, dropped = count_clip(model, clip, 0.0), count_clip(model, clip, drop_rate(model))
-    for costs in (whole, dropped):
-        costs["all"] = add_costs(costs.values())
-    return [
-        {
-            "name": name,
-            "trained": f"{part.trainable / 1e6:,.3f}",
-            "frozen": f"{part.frozen / 1e6:,.3f}",
-            **_format_cost("whole", whole.get(name)),
-            **_format_cost("dropped", dropped.get(name)),
-        }
-        for name, part in weights.items()
-    ]
+def _to_cell(cell: Cell, span: int, css_class: str) -> Markup:
+    small = Markup("<small>{}</small>").format(cell.interval) if cell.interval else ""
+    classes = f"{css_class} {cell.mark}".strip()
+    content = Markup('<td class="{}" colspan="{}">{}{}</td>')
+    return content.format(classes, span, cell.text, small)
 
 
-def _format_cost(name: str, cost: Cost | None) -> dict[str, str]:
-    """Return GFLOPs as text; empty for a part of the network that is counted with the others."""
-    if cost is None:
-        return {name: "", f"{name}_paper": ""}
-    return {name: f"{cost.full / 1e9:,.3f}", f"{name}_paper": f"{cost.paper / 1e9:,.3f}"}
+def to_markdown(table: Table) -> Markup:
+    """Print a table without its title and notes; empty without rows."""
+    if not table.rows:
+        return Markup("")
+    heads = [Cell(title) for title in table.labels + table.numbers]
+    lines = [_to_line(heads), "|" + "---|" * len(heads), *map(_to_line, table.rows)]
+    return Markup("\n").join(map(Markup, lines))
 
 
-def list_published_sizes() -> Iterator[dict[str, str]]:
-    """Yield the published numbers of weights beside ours, as text."""
-    for row in compare_sizes():
-        ours = row.ours / 1e6
-        yield {
-            "name": row.name,
-            "paper": f"{row.paper_millions:.1f}",
-            "ours": f"{ours:.3f}",
-            "difference": f"{100 * (ours / row.paper_millions - 1):+.2f}%",
-            "note": row.note,
-        }
+def _to_line(row: Sequence[Cell]) -> str:
+    cells = [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
+    return "|" + "".join(f" {escape_markdown(cell)} |" if cell else " |" for cell in cells)
 
 
-def list_published_flops() -> Iterator[dict[str, str]]:
-    """Yield the published GFLOPs beside ours, as text."""
-    for row in compare_flops():
-        ours = row.ours.paper / 1e9
-        yield {
-            "name": row.name,
-            "paper": f"{row.paper_gflops:,.1f}",
-            "ours": f"{ours:,.1f}",
-            "difference": f"{100 * (ours / row.paper_gflops - 1):+.2f}%",
-            "full": f"{row.ours.full / 1e9:,.1f}",
-        }
+def escape_markdown(text: str) -> Markup:
+    """Return text of the corpus without what would be a tag, or end a cell or row of a table."""
+    return escape(" ".join(text.split())).replace("|", Markup("&#124;"))

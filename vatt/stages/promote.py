@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from vatt.corpus.index import INDEX_NAME, read_index
-from vatt.evaluate.card import Card, render_card
-from vatt.evaluate.comparison import measure_test_split
+from vatt.evaluate.card import render_card
+from vatt.evaluate.clips import Seen
+from vatt.evaluate.comparison import summarise_retrieval
 from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
-from vatt.evaluate.networks import Embedder, place
+from vatt.evaluate.networks import load_embedder
+from vatt.evaluate.results import DIRECTIONS
+from vatt.evaluate.retrieval import open_search
 from vatt.params import DownloadParams, EvaluateParams, PromoteParams
 from vatt.weights import registry
 from vatt.weights.export import read_params
-from vatt.weights.inference import load
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
@@ -47,22 +49,10 @@ def main(
             metrics=metrics,
             decision=decision,
         )
-        registry.replace_champion(EXPORT_DIR, record, _write_card(record, download))
+        card = render_card(record, read_index(PREPROCESS_DIR), download.sources)
+        registry.replace_champion(EXPORT_DIR, record, card)
     print(f"promote: {'promoted' if decision.promoted else 'not promoted'}: {decision.reason}")
     return decision.model_dump()
-
-
-def _write_card(record: registry.Record, download: DownloadParams) -> str:
-    return render_card(
-        Card(
-            metrics=record.metrics,
-            parameters=record.parameters,
-            index=read_index(PREPROCESS_DIR),
-            sources=download.sources,
-            data_version=record.data_version,
-            code_version=record.code_version,
-        )
-    )
 
 
 def _compare(
@@ -78,19 +68,13 @@ def _compare(
         return registry.Decision(promoted=True, reason=reason, metric=name, challenger=challenger)
     if champion.record.test_data == metrics["test_data"]:
         return registry.decide(promote, challenger, champion.record.metrics[name])
-    exported = load(champion.path)
-    clip, rate = exported.params.clip, exported.params.frame_rate_hz
-    reader = SplitReader(PREPROCESS_DIR, clip, evaluate, FeatureStore(FEATURES_DIR))
-    network = Embedder(
-        place(exported.model),
-        exported.tokenizer,
-        clip,
-        rate,
-        champion.record.export_digest,
-        str(champion.path),
-    )
+    embedder, store = load_embedder(champion.path), FeatureStore(FEATURES_DIR)
+    reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, evaluate, store)
     try:
-        return registry.decide(promote, challenger, measure_test_split(reader, network)[name])
+        clips, arrays = reader.read("test", {"champion": embedder})
+        seen = Seen(clips, arrays["champion"])
+        ranks = {direction: open_search(direction, seen).rank() for direction in DIRECTIONS}
+        return registry.decide(promote, challenger, summarise_retrieval(ranks)[name])
     except MisfitError as error:
         reason = f"the champion cannot be measured: {error}; remove {champion.path} to start anew"
         return registry.Decision(promoted=False, reason=reason, metric=name, challenger=challenger)
