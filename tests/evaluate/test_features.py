@@ -23,6 +23,7 @@ from vatt.loading.tasks import TaskInput
 from vatt.media.video import Box
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams
+from vatt.weights.export import ExportedParams
 from vatt.weights.inference import Exported
 
 CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
