@@ -20,7 +20,7 @@ def kill_on_the_way(
     num_steps: int,
     generator: random.Random,
 ) -> None:
-    """Train and kill it some steps later, anywhere in a step or in a checkpoint; print how far it came.
+    """Train, kill it some steps later, in a step or in a checkpoint, and print how far it came.
 
     A curve has a line for each step; that of a resumed run begins with those of its checkpoint.
     """

@@ -155,7 +155,7 @@ def write_truncated(path: Path) -> Path:
 
 
 def write_encrypted(path: Path) -> Path:
-    """Write a clip under Common Encryption (ISO/IEC 23001-7), as films are sold, without its key."""
+    """Write a clip under Common Encryption (ISO/IEC 23001-7), as films are sold, without a key."""
     write_clip(path)
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "0" * 32}
     options["encryption_kid"] = "f" * 32

@@ -16,7 +16,7 @@ OWNERS = {
     *("vatt.tune.study", "vatt.tune.workers"),
     "vatt.stages.tune",
 }
-"""The modules that cannot be imported without a tool; the engine imports DeepSpeed when it starts."""
+"""The modules that need a tool to be imported; the engine imports DeepSpeed when it starts."""
 
 # Imports every module with some packages hidden; prints those that fail.
 IMPORTER = """

@@ -1,7 +1,7 @@
 """Numbers that a stage reports while it runs, for whoever started it.
 
-A person sees progress bars. Where Dagster started the stage, dagster-pipes carries the numbers to it
-through a file, and it draws curves from them.
+A person sees progress bars. Where Dagster started the stage, dagster-pipes carries the numbers to
+it through a file, and it draws curves from them.
 """
 
 from collections.abc import Mapping

@@ -118,13 +118,11 @@ def nce_loss(
     - symmetric: -log own / row - log own / column; each has the positives once (minimum 0).
 
     A masked candidate is neither a positive nor a negative, whatever its embedding is; a clip
-    without candidates counts only as a negative video. One clip alone has the minimum. A NaN in
-    a video or in a candidate that is not masked makes the loss NaN: it is not hidden. One in the
-    input of a masked clip (its sound, say) leaves the loss finite, but still spoils the tower that
-    embeds it: times a gradient of zero it is a NaN in the gradients of the weights.
+    without candidates counts only as a negative video. A NaN in a video or in a candidate that is
+    not masked makes the loss NaN; one in the input of a masked clip leaves the loss finite, but
+    spoils the gradients of the tower that embeds it.
 
-    `params.rows_per_chunk` clips at a time are compared with all G, and again in the backward
-    pass, so that memory for scores is of the order rows_per_chunk x G x P, not B x G x P.
+    Memory for scores is of the order `params.rows_per_chunk` x G x P, not B x G x P.
     """
     with torch.autocast(video.device.type, enabled=False):
         # Masked rows become 0 here, not only their scores below: a score that is masked has the

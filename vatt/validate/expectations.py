@@ -57,6 +57,7 @@ def column_rules() -> list[Any]:
 def table_rules(params: ValidateParams) -> dict[str, list[Any]]:
     """Return the rules of each table of `tabulate`, by its name."""
     between, null = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnValuesToBeNull
+    known = gxe.ExpectColumnValuesToBeInSet
     size, sizes = params.min_segments, params.min_segments_per_split
     quarantined, splits = params.max_quarantined_rate, ", ".join(SPLITS)
     spoken, single = 1 - params.max_unspoken_rate, 1 - params.max_duplicate_rate
@@ -65,13 +66,7 @@ def table_rules(params: ValidateParams) -> dict[str, list[Any]]:
             _rule("num_segments", gxe.ExpectTableRowCountToBeBetween, size, min_value=size),
             _rule("key_present", gxe.ExpectColumnValuesToNotBeNull, column="key"),
             _rule("key_unique", gxe.ExpectColumnValuesToBeUnique, column="key"),
-            _rule(
-                "split_known",
-                gxe.ExpectColumnValuesToBeInSet,
-                splits,
-                column="split",
-                value_set=SPLITS,
-            ),
+            _rule("split_known", known, splits, column="split", value_set=SPLITS),
             _rule("leakage_of_videos", between, column="splits_of_video", max_value=1),
             _rule("leakage_of_files", between, column="splits_of_file", max_value=1),
             # Stored pictures have one frame rate and one short side, so that they fit one batch.
