@@ -93,8 +93,8 @@ def work_through(
     """Yield the index and the result of each item, in the order in which they get done.
 
     An item whose process died is tried once more, after all others: the system, short of memory,
-    may have killed the wrong one. The second time, or when the item hung, the result is `Lost`. What
-    the function raises is raised here. All processes are ended when this ends.
+    may have killed the wrong one. The second time, or when the item hung, the result is `Lost`.
+    What the function raises is raised here. All processes are ended when this ends.
     """
     waiting = deque(range(len(items)))
     running: dict[int, tuple[float, object]] = {}  # until when the progress must have changed
