@@ -1,6 +1,6 @@
 """Work in several processes, where a crash or a hang costs one item and not the run.
 
-A pool works on one item in each process: `LocalPool` here, `RayPool` in vatt/preprocess/ray.py.
+A pool works on one item in each process: `LocalPool` here, `RayPool` in `vatt.preprocess.ray_pool`.
 `work_through` hands out the items, tries again those whose process died, and gives up what hangs.
 """
 

@@ -66,7 +66,8 @@ class Segment:
     speech_rate: float = math.nan
     """The share of the sound in which somebody speaks."""
     caption_offset_s: float = math.nan
-    """How much later than the speech the captions of the file are; see `caption_timing`."""
+    """How much later than the speech the captions of the file are, see
+    `vatt.preprocess.measures.CaptionTiming`."""
     caption_score: float = math.nan
     """How sure that is, from 0 (as captions of another video) to 1; NaN where nothing shows it."""
     sound_hashes: str = ""

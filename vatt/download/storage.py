@@ -1,4 +1,4 @@
-"""Lists and fetches the files of a local or remote folder (fsspec); http as all of the web."""
+"""The files of a local or remote folder (fsspec): listed, and fetched where they are remote."""
 
 import os
 import time

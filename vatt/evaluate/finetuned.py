@@ -33,7 +33,7 @@ from vatt.evaluate.probes import (
 
 TOP_K = 5
 MODALITY_OF = {"image": "video"}
-"""The modality that a task reads, where it has not its name."""
+"""The modality that a task reads, where the task is not named after it."""
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
 """The measures beside mAP, and what a random order gives."""
 RIVALS = ("scratch", "untrained", "linear_probe")

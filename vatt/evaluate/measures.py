@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 NUM_RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
 MAX_WEIGHTS = 4_000_000
-"""So many are drawn at once, to bound memory."""
+"""The most weights of clips that are drawn at once, to bound memory."""
 
 Counts = Int[np.ndarray, "R N"]
 """How often each of N clips counts in each of R resamples."""

@@ -29,7 +29,7 @@ RECALL_AT = (1.0, 5.0, 10.0)
 SIMILARITY_DECIMALS = 6
 """Finer differences are rounding noise of float32 networks, so they are ties."""
 MAX_SIMILARITIES = 20_000_000
-"""So many are held at once, to bound memory."""
+"""The number of similarities that are held at once, to bound memory."""
 
 
 class Retrieval(NamedTuple):

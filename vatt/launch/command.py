@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vatt.core.errors import StageError
 
 PATIENCE_S = 600.0
-"""So long a controller may be away, as while it restarts, before nothing more is asked of it."""
+"""How long a controller may be away, as while it restarts, before a job is given up."""
 ASK_AGAIN_S = 5.0
 
 

@@ -66,7 +66,7 @@ def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
     """
     slurm = launch.slurm
     options = [
-        *("--job-name=vatt-pretrain", f"--nodes={slurm.num_nodes}", "--ntasks-per-node=1"),
+        *("--job-name=vatt", f"--nodes={slurm.num_nodes}", "--ntasks-per-node=1"),
         *(f"--cpus-per-task={slurm.cpus_per_node}", f"--time={slurm.time_limit}"),
         *(f"--output={log_path.absolute()}", f"--chdir={Path.cwd()}", "--open-mode=append"),
         *("--no-kill", "--requeue"),

@@ -55,7 +55,7 @@ class Views(NamedTuple):
 
     signals: dict[str, Float[Tensor, "V ..."]]
     """RGB and mono in [-1, 1]; grey and silent where the segment has none. The sound of a window is
-    there for each of its crops."""
+    repeated for each of its crops."""
     num_windows: int
 
 

@@ -1,4 +1,4 @@
-"""Which caption files belong to which media file: those beside it with the same stem."""
+"""The formats of caption files, and which belong to a media file: those beside it by its stem."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Parameters of the data stages but download: run, preprocess, validate and the training clip."""
+"""Parameters of run, preprocess, validate, the training clip and its random changes."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -63,12 +63,12 @@ class TaskParams(TrainingParams):
     num_frames: Count | None
     """Null is as in `clip`, here and in the next two; at other sizes positions are interpolated
     (VATT section 4.1.3). The paper has 32 frames of 320 x 320 pixels for video and 384 x 384 for
-    images. An image is repeated in time so often; null repeats it over the length of a patch."""
+    images. For images it is how often the picture is repeated; null repeats it over a patch."""
     frame_size_px: Annotated[int, Field(ge=8)] | None
     num_samples: Count | None
     """Samples at 48 kHz, before `audio_stride` thins them; 307200 (6.4 s) in the paper."""
     audio_stride: Count
-    """One of so many samples is heard; the paper has 2 and so fine-tunes at 24 kHz."""
+    """The network hears every n-th sample; the paper has n = 2 and so fine-tunes at 24 kHz."""
     augment: AugmentParams
     """The random changes of clips, made in training only."""
     schedule: ScheduleParams

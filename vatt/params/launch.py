@@ -61,7 +61,11 @@ class KubernetesParams(Section):
 
 
 class LaunchParams(Section):
-    """How training runs, apart from what it computes."""
+    """Where and how training and preprocessing run.
+
+    Only `num_processes`, `precision` and what shards the sums can change a number. A new key that
+    cannot belongs into `NO_EFFECT` of vatt/train/recipe.py, else it gives every run another name.
+    """
 
     num_processes: int = Field(ge=1)
     """The processes on all nodes together; torchrun starts them where there is more than one."""

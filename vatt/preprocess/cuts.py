@@ -23,7 +23,7 @@ from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
 TOLERANCE_S = 0.01
-"""So little sound beyond the last frame does not begin another frame."""
+"""Sound that lasts this much longer than the last frame does not begin another frame."""
 LOST_END_S = 1.0
 """A file that ends this much before its declared length has lost its end."""
 MIN_SHARE = 0.5

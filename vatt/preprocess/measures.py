@@ -35,7 +35,7 @@ CLIPPED_AMPLITUDE = round(0.99 * 32768)
 BLACK_LUMA = 16.0
 LUMA = np.array([0.299, 0.587, 0.114])
 NOISE = 8
-"""So much, of 255, pixels of a still picture may differ after coding."""
+"""How much, of 255, the pixels of a still picture may differ after coding."""
 MAX_MOVING_RATE = 0.001
 """More pixels than this beyond the noise are a change of the picture."""
 

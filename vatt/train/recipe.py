@@ -1,4 +1,4 @@
-"""What a training is: its recipe, which decides the result, and its job, which adds the paths.
+"""A training as data: its recipe decides the result, and its job adds the paths.
 
 A run is named by its recipe and the code, so that one that was killed is found again, and nothing
 of an earlier run is taken up after a change.

@@ -1,4 +1,4 @@
-"""What a study is, and the schedule of each of its trials.
+"""The plan of a study, and how Optuna chooses and prunes its trials.
 
 The name of a study follows from all that decides its result. A trial knows the results of all but
 the `num_parallel` - 1 trials before it, and knows what these few are trying; nothing else decides

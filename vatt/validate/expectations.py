@@ -17,7 +17,7 @@ from vatt.validate.tables import REQUIRED_COLUMNS, SPLITS
 
 CRITICAL, WARNING = FailureSeverity.CRITICAL, FailureSeverity.WARNING
 MIN_SPOKEN_RATE = 0.05
-"""Where captions are: a lower share of speech is none, but for mistakes of the detector."""
+"""The least share of speech in a video with captions; less is a mistake of the detector."""
 DESCRIPTIONS = {
     "columns": "The index has all the columns that the rules read.",
     "num_segments": "The number of segments is at least {}.",

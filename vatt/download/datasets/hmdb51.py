@@ -15,7 +15,7 @@ Folds = dict[str, list[Annotation]]
 
 
 def read_hmdb51(lists: OfficialLists, source: HMDB51Source) -> Iterator[Item]:
-    """Yield the items of the fold of the source; what they are for in all folds is their labels.
+    """Yield the items of the chosen fold; labels say what each item is for in every fold.
 
     Those that it leaves out are its validation split, if another fold uses them: else unused.
     """

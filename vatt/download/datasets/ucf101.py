@@ -12,7 +12,7 @@ LISTS: dict[str, Split] = {"trainlist": "train", "testlist": "test"}
 
 
 def read_ucf101(lists: OfficialLists, source: UCF101Source) -> Iterator[Item]:
-    """Yield the items of the fold of the source; what they are for in all folds is their labels.
+    """Yield the items of the chosen fold; labels say what each item is for in every fold.
 
     Every fold has all videos.
     """
