@@ -73,9 +73,18 @@ def test_an_item_whose_process_was_killed_is_tried_again(tmp_path: Path) -> None
     assert sorted(work_through(pool, range(3))) == [(0, 0), (1, 1), (2, 2)]
 
 
-def find_workers() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+@pytest.fixture
+def find_workers() -> Callable[[], list[psutil.Process]]:
+    """Find the worker processes of this test; those of other tests may live for the session."""
+
+    def find() -> list[psutil.Process]:
+        children = psutil.Process().children()
+        spawned = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in spawned if child not in others]
+
+    others: list[psutil.Process] = []
+    others = find()
+    return find
 
 
 def hang(folder: Path, number: int) -> int:
@@ -85,7 +94,9 @@ def hang(folder: Path, number: int) -> int:
     return os.getpid()
 
 
-def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
+def test_what_hangs_is_ended_and_what_goes_on_is_not(
+    tmp_path: Path, find_workers: Callable[[], list[psutil.Process]]
+) -> None:
     asked: Counter[int] = Counter()
 
     def measure(number: int) -> int | None:
@@ -103,7 +114,9 @@ def test_what_hangs_is_ended_and_what_goes_on_is_not(tmp_path: Path) -> None:
     assert not find_workers()
 
 
-def test_ending_early_ends_what_goes_on(tmp_path: Path) -> None:
+def test_ending_early_ends_what_goes_on(
+    tmp_path: Path, find_workers: Callable[[], list[psutil.Process]]
+) -> None:
     work = work_through(LocalPool(partial(hang, tmp_path), 2), [3, 0, 0])
     next(work)
     assert len(find_workers()) == 2
