@@ -43,7 +43,7 @@ OBSERVED = """
 
 def launch(server: Server, job: str) -> str:
     selector = {
-        "repositoryLocationName": "orchestration.definitions",
+        "repositoryLocationName": "vatt",
         "repositoryName": "__repository__",
         "pipelineName": job,
     }
