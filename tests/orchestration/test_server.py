@@ -187,7 +187,7 @@ def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_p
     """Also with other numbers in between the curve is one line."""
     lines = [{"kind": "curve", "step": step, "a_loss": 9 / step} for step in (4, 8)]
     lines.insert(1, {"kind": "speed", "step": 4, "x": 1.5})
-    set_params(server.root, "download", numbers=lines, pause_s=3, sleep_s=600)
+    set_params(server.root, "download", numbers=lines, pause_s=5, sleep_s=600)
     run_id = launch(server, "everything")
     try:
         deadline = time.monotonic() + 120

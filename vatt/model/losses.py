@@ -118,9 +118,8 @@ def nce_loss(
     - symmetric: -log own / row - log own / column; each has the positives once (minimum 0).
 
     A masked candidate is neither a positive nor a negative, whatever its embedding is; a clip
-    without candidates counts only as a negative video. A NaN in a video or in a candidate that is
-    not masked makes the loss NaN; one in the input of a masked clip leaves the loss finite, but
-    spoils the gradients of the tower that embeds it.
+    without candidates counts only as a negative video. A NaN in what is not masked makes the loss
+    NaN; one in the input of a masked clip only spoils the gradients of its tower.
 
     Memory for scores is of the order `params.rows_per_chunk` x G x P, not B x G x P.
     """
