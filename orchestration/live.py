@@ -18,7 +18,7 @@ REPORTS_DIR = Path(".cache/dagster")
 class LiveLog:
     """Logs the lines of a stage, and turns the numbers that it reports into observations.
 
-    Numbers of one kind that follow each other faster are left out; the stage's files have them all.
+    Of numbers of one kind that follow each other faster, the newest wait; the stage's files have all.
     Each observation holds the newest numbers of every kind: Dagster draws no line over a gap.
     """
 
@@ -27,12 +27,15 @@ class LiveLog:
         self._num_taken = 0
         self._next_s: dict[str, float] = defaultdict(float)
         self._newest: dict[str, float | str | None] = {}
+        self._waiting: dict[str, dict[str, Any]] = {}
 
     @classmethod
     @contextmanager
     def open(cls, context: dg.AssetExecutionContext, root: Path) -> Iterator[Self]:
         """Listen to one stage of the pipeline in `root` until the block ends."""
-        path = root / REPORTS_DIR / f"{context.run_id}-{context.asset_key.to_python_identifier()}"
+        path = (
+            root / REPORTS_DIR / f"{context.run.run_id}-{context.asset_key.to_python_identifier()}"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with dg.open_pipes_session(
             context=context,
@@ -57,10 +60,11 @@ class LiveLog:
         for message in self._session.get_custom_messages()[self._num_taken :]:
             self._num_taken += 1
             numbers: dict[str, Any] = dict(message)
-            kind, step, now_s = str(numbers.pop("kind")), numbers.pop("step"), time.monotonic()
+            kind, step = str(numbers.pop("kind")), numbers.pop("step")
             self._newest |= {f"{kind}/{name}": value for name, value in numbers.items()}
-            if now_s >= self._next_s[kind]:
-                self._next_s[kind] = now_s + OBSERVE_EVERY_S
-                metadata = {"step": step, **self._newest}
-                observation = dg.AssetObservation(self._context.asset_key, metadata=metadata)
-                self._context.log_event(observation)
+            self._waiting[kind] = {"step": step, **self._newest}
+        for kind in [kind for kind in self._waiting if time.monotonic() >= self._next_s[kind]]:
+            self._next_s[kind] = time.monotonic() + OBSERVE_EVERY_S
+            metadata = self._waiting.pop(kind)
+            observation = dg.AssetObservation(self._context.asset_key, metadata=metadata)
+            self._context.log_event(observation)

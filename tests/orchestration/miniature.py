@@ -43,7 +43,11 @@ for numbers in params.get("numbers", []):
         open_dagster_pipes().report_custom_message(numbers)
     time.sleep(params.get("pause_s", 0))
     print("a line", flush=True)
-time.sleep(params.get("sleep_s", 0))
+end_s = time.monotonic() + params.get("sleep_s", 0)
+while (left_s := end_s - time.monotonic()) > 0:
+    if params.get("numbers"):  # as a stage that trains shows its progress
+        print("a line", flush=True)
+    time.sleep(min(left_s, 1))
 print("stage", name, "says", params.get("says", "nothing"), flush=True)
 if params.get("crash"):
     sys.exit("out of memory")
