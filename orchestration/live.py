@@ -18,7 +18,7 @@ REPORTS_DIR = Path(".cache/dagster")
 class LiveLog:
     """Logs the lines of a stage, and turns the numbers that it reports into observations.
 
-    Of numbers of one kind that follow each other faster, the newest wait; the stage's files have all.
+    Of numbers of one kind that follow each other faster, the newest wait for their turn.
     Each observation holds the newest numbers of every kind: Dagster draws no line over a gap.
     """
 
@@ -44,7 +44,8 @@ class LiveLog:
         ) as session:
             live = cls(context, session)
             yield live
-        live._observe()  # what arrived last
+        live._next_s.clear()
+        live._observe()  # what arrived last, and what has waited
 
     @property
     def environment(self) -> Mapping[str, str]:
