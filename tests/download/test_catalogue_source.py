@@ -124,7 +124,7 @@ def test_the_same_again_is_the_same_and_media_must_not_hold_the_copy(tmp_path: P
 VALIDATION: dict[str, tuple[str, str, str, list[str]]] = {
     "ucf101": ("trainlist01.txt", "a/{}", "_", [f"v_a_g{n:02d}" for n in range(40)]),
     "hmdb51": ("a_test_split1.txt", "{} 1", "_", [f"film{n}_a_u_nm_np1_med" for n in range(40)]),
-    "esc50": ("esc50.csv", "{},2,dog", "-", [f"2-{n}" for n in range(40)]),
+    "esc50": ("esc50.csv", "{0},{0[0]},dog", "-", [f"{2 + n // 20}-{n}" for n in range(40)]),
 }
 """The list, a row of it, what parts a recording's name from its clips', the names of recordings."""
 
@@ -134,16 +134,19 @@ def test_validation_takes_whole_recordings_of_the_training_data(tmp_path: Path, 
     file, row, mark, recordings = VALIDATION[kind]
     clips = [f"{recording}{mark}{clip}.avi" for recording in recordings for clip in "ABC"]
     lists = {"testlist01.txt": "", file: "".join(f"{row.format(clip)}\n" for clip in clips)}
+    held_out = [f"1-{number}-{clip}.avi" for number in range(20) for clip in "AB"]
     if kind == "esc50":
-        lists[file] = f"filename,fold,category\n{lists[file]}1-1-A.avi,1,dog\n"
+        test_rows = "".join(f"{row.format(clip)}\n" for clip in held_out)
+        lists[file] = f"filename,fold,category\n{lists[file]}{test_rows}"
     write_lists(tmp_path, lists)
-    write_media(tmp_path / "media", *clips, "1-1-A.avi")
+    write_media(tmp_path / "media", *clips, *held_out)
     found = collect(tmp_path, kind, validation_rate=0.5).splits
     drawn = {name for name, split in found.items() if split == "validation"}
     whole = {name.rpartition(mark)[0] for name in drawn}
     assert 10 <= len(whole) <= 30
     assert len(drawn) == 3 * len(whole)
-    assert found.get("1-1-A.avi", "test") == "test"
+    of_test = {name for name, split in found.items() if split == "test"}
+    assert of_test == (set(held_out) if kind == "esc50" else set())
 
 
 NUM_ROWS = 200_000

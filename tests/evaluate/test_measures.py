@@ -78,6 +78,7 @@ def test_ranking_equals_slow_loops_and_scikit_learn(
 ) -> None:
     scores, targets = draw(seed, num_clips, num_classes, levels)
     kept = [number for number in range(num_classes) if 0 < targets[:, number].sum() < num_clips]
+    assert np.flatnonzero(find_measurable(targets)).tolist() == kept
     measured = measure_ranking(scores, targets)
     if not kept:
         assert measured == (None, None, None, None)

@@ -141,7 +141,7 @@ def write_study(folder: Path, values: list[float | None], best: int) -> None:
     write_json(folder / "trials.json", {"study": "audio-0", "trials": rows})
 
 
-def test_studies_are_read_with_their_best_trial(tmp_path: Path) -> None:
+def test_studies_are_read_with_their_best_trial(report: Report, tmp_path: Path) -> None:
     """With one trial `tune` trains nothing."""
     cases: dict[str, tuple[list[float | None], int]] = {
         "video": ([0.4, 0.45], 1),
@@ -162,6 +162,10 @@ def test_studies_are_read_with_their_best_trial(tmp_path: Path) -> None:
     assert image.best.notes == ("Left out: no segment has a label.",)
     assert untuned.best.rows == untuned.trials.rows == ()
     assert untuned.best.notes[0].startswith("Nothing was tried")
+    html = render_report(dataclasses.replace(report, studies=[untuned]))
+    section = Page(html[html.index("<h2>Tuning") :].partition("<h2>Text to video")[0]).text
+    assert "Nothing was tried" in section
+    assert "is the best" not in section
 
 
 def test_it_says_how_to_reproduce_it(html: str) -> None:
