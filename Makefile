@@ -1,5 +1,6 @@
 # The two commands of the project are `make demo` and `make test`; `make help` lists the rest.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 # The first of these that runs; all three are tested.
 PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell \
 	python$(version) -c "import sys; print(sys.executable)" 2> /dev/null)))
@@ -18,19 +19,21 @@ help: ## list the commands
 
 .venv/.installed: requirements.lock requirements-dvc.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "VATT needs Python 3.11, 3.12 or 3.13: none was found (set PYTHON=...)"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet uv==0.13.8
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(PYTHON) -m venv .venv/dvc
-	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/dvc/bin/python --require-hashes -r requirements-dvc.lock
-	ln -sf ../dvc/bin/dvc $(BIN)/dvc
+	@echo 'Installing into .venv, once; a few minutes.'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet uv==0.13.8
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -m venv .venv/dvc
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/dvc/bin/python --require-hashes -r requirements-dvc.lock
+	@ln -sf ../dvc/bin/dvc $(BIN)/dvc
 	@touch $@
 
 setup: .venv/.installed ## create .venv with everything that is needed
 
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
-	dvc repro
+	@# DVC's notes about its lock file, one or two a stage, hide what a person looks for.
+	@PYTHONUNBUFFERED=1 dvc repro | grep --line-buffered -v "ing lock file 'dvc.lock'"
 	@python -m vatt.evaluate.summary
 
 test: setup ## run the tests
