@@ -11,6 +11,11 @@ export DVC_NO_ANALYTICS := 1
 export OMP_WAIT_POLICY := passive
 export DAGSTER_HOME := $(CURDIR)/.dagster
 
+# Programs of .venv name their folder in the first line: in a moved project all are installed anew.
+ifneq ($(shell cat .venv/.installed 2> /dev/null),$(CURDIR))
+    $(shell rm -f .venv/.installed)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check smoke dagster optuna-dashboard lock format clean
 
@@ -20,14 +25,16 @@ help: ## list the commands
 .venv/.installed: requirements.lock requirements-dvc.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "VATT needs Python 3.11, 3.12 or 3.13: none was found (set PYTHON=...)"; exit 1; }
 	@echo 'Installing into .venv, once; a few minutes.'
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet uv==0.13.8
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@$(PYTHON) -m venv .venv/dvc
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/dvc/bin/python --require-hashes -r requirements-dvc.lock
 	@ln -sf ../dvc/bin/dvc $(BIN)/dvc
-	@touch $@
+	@# A project that was downloaded as an archive has no git, which DVC must be told.
+	@[ -e .git ] || dvc config --quiet --local core.no_scm true
+	@echo '$(CURDIR)' > $@
 
 setup: .venv/.installed ## create .venv with everything that is needed
 
@@ -53,7 +60,7 @@ smoke: setup ## seconds: print the loss of a fixed seed to full precision
 	@python -m benchmarks.smoke
 
 dagster: setup ## open the Dagster UI on localhost
-	@mkdir -p $(DAGSTER_HOME) && cp orchestration/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
+	@mkdir -p .dagster && cp orchestration/dagster.yaml .dagster/dagster.yaml
 	dg dev --host 127.0.0.1 --port 3000
 
 STUDIES ?= sqlite:///.cache/tune/studies.db
@@ -70,6 +77,7 @@ format: setup ## format the code, mend what ruff can mend
 	ruff check --fix .
 	ruff format .
 
-clean: ## remove what the stages made; keeps .venv and data/inbox
+clean: ## remove what the stages made; keeps .venv, data/inbox and the champions in data/promote
 	rm -rf .cache metrics .dagster
-	find data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md -exec rm -rf {} +
+	find data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md ! -name promote -exec rm -rf {} +
+	@[ ! -d data/promote ] || echo 'data/promote is kept: it holds the champions. `rm -r data/promote` removes them.'
