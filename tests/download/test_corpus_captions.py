@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 
 from vatt.core.errors import StageError
-from vatt.download import corpus_captions
-from vatt.download.corpus_captions import stream_captions
+from vatt.download import captions
+from vatt.download.captions import stream_captions
 
 VIDEOS = {
     "abc": {"start": [0, 1.5], "end": [1, 2], "text": ["one", 'two " \\ } { é \U0001f600']},
@@ -31,7 +31,7 @@ def read(content: str | bytes) -> dict[str, object]:
 def test_it_equals_reading_it_whole(
     monkeypatch: pytest.MonkeyPatch, chunk: int, ascii_only: bool, indent: int | None
 ) -> None:
-    monkeypatch.setattr(corpus_captions, "CHUNK", chunk)
+    monkeypatch.setattr(captions, "CHUNK", chunk)
     text = json.dumps(VIDEOS, ensure_ascii=ascii_only, indent=indent)
     assert read(text) == VIDEOS
     assert read(text.replace("\n", "\r\n").encode("utf-8-sig")) == VIDEOS

@@ -4,7 +4,7 @@ import pytest
 
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
-from vatt.download.labels import read_labels
+from vatt.download.folder import read_labels
 
 
 def test_rows_of_a_file_are_collected() -> None:

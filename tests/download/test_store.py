@@ -7,8 +7,8 @@ import pytest
 from tests.download.made_files import QUICK
 from tests.download.misbehaving_server import serve
 from vatt.download.fetch import STATE_DIR, fetch_all
+from vatt.download.ledger import Arrivals
 from vatt.download.remote_files import RemoteFile
-from vatt.download.store import Store
 
 OUT = Path("out")
 
@@ -26,7 +26,7 @@ def test_a_changed_file_of_as_many_bytes_survives_a_kill_before_the_move(
             raise RuntimeError("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "move", die)
+            patch.setattr(Arrivals, "move", die)
             with pytest.raises(RuntimeError, match="killed"):
                 fetch_all(files, OUT, QUICK, recheck=True)
         assert (OUT / "a").read_bytes() == b"old bytes"

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.download.made_files import write_files
 from vatt.corpus.manifest import FOLD_TASK, ManifestEntry, read_manifest, write_manifest
+from vatt.download.catalogue import collect_catalogue
 from vatt.download.collection import Collection
-from vatt.download.official_source import collect_catalogue
 from vatt.params import DownloadParams, FetchParams
 from vatt.params.sources import CatalogueSource
 

@@ -10,7 +10,6 @@ from tests.download.datasets.miniature import Found, collect, write_media
 from tests.download.made_files import write_files
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.download import corpus_captions
 from vatt.media.captions import Caption, read_captions
 
 LIST = (
@@ -133,7 +132,7 @@ def test_killed_while_captions_are_written(tmp_path: Path, monkeypatch: pytest.M
         return atomic_path(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_captions, "atomic_path", stop_at_the_second)
+        patch.setattr("vatt.download.captions.atomic_path", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             collect(tmp_path, "howto100m")
     before = written[0].stat().st_mtime_ns

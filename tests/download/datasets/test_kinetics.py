@@ -8,7 +8,7 @@ from tests.download.datasets.miniature import collect, name_rows, write_lists, w
 from tests.made_media import Clip, write_clip
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation
-from vatt.download.datasets.kinetics_sounds import CLASSES
+from vatt.download.datasets.clips import KINETICS_SOUNDS
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 TRAIN = (
@@ -100,8 +100,8 @@ def test_no_list_has_the_columns(tmp_path: Path) -> None:
 
 
 def test_kinetics_sounds_are_32_classes_of_kinetics(tmp_path: Path) -> None:
-    assert len(CLASSES) == 32
-    assert {"playing bass guitar", "tap dancing", "singing"} <= CLASSES
+    assert len(KINETICS_SOUNDS) == 32
+    assert {"playing bass guitar", "tap dancing", "singing"} <= KINETICS_SOUNDS
     rows = "tap dancing,aaa,0,10,train\nabseiling,bbb,0,10,train\nsinging,ccc,0,10,val\n"
     write_lists(tmp_path, {"train.csv": f"{HEADER}\n{rows}"})
     names = [f"{name}_000000_000010.mp4" for name in ("aaa", "bbb", "ccc")]

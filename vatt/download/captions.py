@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.download.collection import describe_captions
-from vatt.download.official_lists import OfficialLists
+from vatt.download.lists import OfficialLists
 from vatt.download.storage import remove_others
 from vatt.media.caption_files import CORPUS_CAPTIONS
 
