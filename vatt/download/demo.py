@@ -233,8 +233,10 @@ def generate_demo(
 
 
 def write_video(folder: Path, plan: VideoPlan) -> str:
-    """Write one video as MP4, and its narration, if any, as WebVTT beside it; returns its name."""
-    _write_mp4(folder / f"{plan.name}.mp4", plan)
+    """Write one video as MP4, and its narration, if any, as WebVTT beside it; return its name.
+
+    H.264 and AAC are encoded in one thread, without versions and dates: always the same bytes.
+    """
     if plan.has_narration:
         subtitles = pysubs2.SSAFile()
         subtitles.events = [
@@ -242,11 +244,7 @@ def write_video(folder: Path, plan: VideoPlan) -> str:
             for said in narrate(plan)
         ]
         (folder / f"{plan.name}.vtt").write_text(subtitles.to_string("vtt"), encoding="utf-8")
-    return plan.name
-
-
-def _write_mp4(path: Path, plan: VideoPlan) -> None:
-    """Encode H.264 and AAC, in one thread without versions and dates: always the same bytes."""
+    path = folder / f"{plan.name}.mp4"
     with av.open(path, "w", container_options={"fflags": "+bitexact"}) as container:
         picture = container.add_stream(
             "libx264", FRAME_RATE_HZ, {"preset": "ultrafast", "crf": "20", "threads": "1"}
@@ -271,6 +269,7 @@ def _write_mp4(path: Path, plan: VideoPlan) -> None:
             chunk.sample_rate, chunk.pts = AUDIO_RATE_HZ, 0
             container.mux(sound.encode(chunk))
             container.mux(sound.encode(None))
+    return plan.name
 
 
 def _manifest_entry(plan: VideoPlan, source: str) -> ManifestEntry:

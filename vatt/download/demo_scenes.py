@@ -213,16 +213,13 @@ def narrate(plan: VideoPlan) -> list[Caption]:
         if rng.random() < 0.2:
             text = str(rng.choice(OFF_TOPIC))
         else:
-            text = _fill(str(rng.choice(ABOUT_SCENE)), _scene_at(plan, about_s), rng)
+            # Beyond the ends of the video, its first or last scene is described.
+            earlier = [scene for scene in plan.scenes if scene.start_s <= about_s]
+            scene = earlier[-1] if earlier else plan.scenes[0]
+            text = _fill(str(rng.choice(ABOUT_SCENE)), scene, rng)
         captions.append(Caption(round(start_s, 3), round(end_s, 3), text))
         start_s = end_s + float(rng.uniform(0.0, 0.4))
     return captions
-
-
-def _scene_at(plan: VideoPlan, time_s: float) -> Scene:
-    """Return the scene at a time; the first or last one beyond the ends of the video."""
-    earlier = [scene for scene in plan.scenes if scene.start_s <= time_s]
-    return earlier[-1] if earlier else plan.scenes[0]
 
 
 def _fill(sentence: str, scene: Scene, rng: np.random.Generator) -> str:

@@ -24,6 +24,7 @@ from vatt.download.ledger import Arrivals, Ledger, LedgerRow, open_ledger
 from vatt.download.remote_files import (
     FetchError,
     GoneError,
+    HostError,
     RemoteArchive,
     RemoteFile,
     SiteVideo,
@@ -213,11 +214,23 @@ class _FetchRun:
             await asyncio.to_thread(self._arrivals.move, partial, target)
 
     def _put_off(self, host: _Host, file: RemoteFile, error: FetchError) -> float | None:
-        """Return the seconds to the next try of a file, None if there is none in this run."""
-        if error.host_failed:
-            self._let_rest(host, error)
-        else:
+        """Return the seconds to the next try of a file, None if there is none in this run.
+
+        A host that failed rests: as long as it asks for, else longer after each failure in a row.
+        Where it failed, or asks to be left alone, for longer than the patience, it is given up.
+        """
+        now, asked_s = time.monotonic(), error.retry_after_s or 0.0
+        if not isinstance(error, HostError):
             host.failures = 0
+        else:
+            if not host.failures:
+                host.failing_since = now
+            if now >= host.rests_until:  # failures of files that ran side by side count once
+                host.failures += 1
+                host.rests_until = now + backoff_s(self._params.backoff_s, host.failures)
+            host.rests_until = max(host.rests_until, now + asked_s)
+            if max(now - host.failing_since, asked_s) > self._params.patience_s:
+                host.given_up = f"its host was left for the next run: {error.reason}"
         row, failures = self._rows[file.name], self._failures[file.name]
         if host.given_up is not None or failures >= self._params.tries:
             self._note(file, error)
@@ -225,21 +238,6 @@ class _FetchRun:
         row.reason = error.reason
         self._record(row)
         return backoff_s(self._params.backoff_s, failures)
-
-    def _let_rest(self, host: _Host, error: FetchError) -> None:
-        """Let a host rest: as long as it asks for, else longer after each failure in a row.
-
-        Where it has failed, or asks to be left alone, for longer than the patience, it is given up.
-        """
-        now, asked_s = time.monotonic(), error.retry_after_s or 0.0
-        if not host.failures:
-            host.failing_since = now
-        if now >= host.rests_until:  # failures of files that ran side by side count once
-            host.failures += 1
-            host.rests_until = now + backoff_s(self._params.backoff_s, host.failures)
-        host.rests_until = max(host.rests_until, now + asked_s)
-        if max(now - host.failing_since, asked_s) > self._params.patience_s:
-            host.given_up = f"its host was left for the next run: {error.reason}"
 
     def _note(self, file: RemoteFile, error: FetchError | None) -> None:
         """Write down how a file ended."""

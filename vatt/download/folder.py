@@ -170,14 +170,18 @@ class _Reader:
         """Caption files of a media file; the first one is used."""
         texts -= {name for names in self._captions.values() for name in names}
         self._labels = self._read_labels()
-        stems = {PurePosixPath(name).stem for name in self._names}
-        self._num_others: Counter[str] = Counter()
-        self._corpus_captions = {
-            name: self._read_corpus_captions(name, stems)
-            for name in CORPUS_CAPTIONS
-            if name in texts
-        }
+        self._corpus_captions: dict[str, dict[str, str]] = {}
         """Captions by the stem of the video, for each file of all captions."""
+        self._num_others: Counter[str] = Counter()
+        stems = {PurePosixPath(name).stem for name in self._names}
+        for name in (name for name in CORPUS_CAPTIONS if name in texts):
+            found = self._corpus_captions[name] = {}
+            with media.open(self._files[name]) as stream:
+                for video, captions in stream_captions(stream, name):
+                    if video in stems:
+                        found[video] = captions
+                    else:
+                        self._num_others[name] += 1
         self._collection = Collection(source.name)
 
     def _read_labels(self) -> dict[str, FileLabels]:
@@ -191,16 +195,6 @@ class _Reader:
             )
         with self._media.open(self._files[name]) as file:
             return read_labels(file.read(), name)
-
-    def _read_corpus_captions(self, name: str, stems: set[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        with self._media.open(self._files[name]) as file:
-            for video, captions in stream_captions(file, name):
-                if video in stems:
-                    found[video] = captions
-                else:
-                    self._num_others[name] += 1
-        return found
 
     def collect(self) -> Collection:
         """Fetch the media and their captions, and describe all files."""
