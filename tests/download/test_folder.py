@@ -4,17 +4,16 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from tests.download.datasets.miniature import Found
 from tests.download.made_files import write_files
 from tests.made_media import CAPTIONS, write_zoo
 from vatt.core.errors import StageError
-from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
-from vatt.download.collection import Collection
+from vatt.corpus.manifest import Annotation, read_manifest, write_manifest
 from vatt.download.folder import collect_folder, draw_split, read_labels
 from vatt.media.captions import Caption, CaptionError, read_captions
 from vatt.params import FolderSource
@@ -22,15 +21,7 @@ from vatt.params import FolderSource
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"
 
 
-def by_id(collection: Collection) -> dict[str, ManifestEntry]:
-    return {entry.video_id: entry for entry in collection.entries}
-
-
-def reasons_of(rows: Mapping[str, ManifestEntry]) -> dict[str, str | None]:
-    return {name: row.reason for name, row in rows.items() if row.status == "failed"}
-
-
-def collect(folder: Path, **changes: object) -> Collection:
+def collect(folder: Path, **changes: object) -> Found:
     """Collect a folder; what is returned is what a reader of the manifest gets."""
     source = FolderSource.model_validate(
         {"kind": "folder", "name": "mine", "url": str(folder), **changes}
@@ -39,7 +30,7 @@ def collect(folder: Path, **changes: object) -> Collection:
     collection = collect_folder(source, download_dir)
     write_manifest(download_dir, collection.entries)
     collection.entries = read_manifest(download_dir)
-    return collection
+    return Found(collection)
 
 
 def test_every_file_is_accounted_for(tmp_path: Path) -> None:
@@ -49,19 +40,18 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     write_files(folder, dict.fromkeys(files, VTT))
     write_files(folder, {"labels.csv": "path,task\n"})
     collection = collect(folder, labels_csv="labels.csv")
-    rows = by_id(collection)
-    assert {name: row.captions_path for name, row in rows.items() if row.status == "ok"} == {
+    assert {name: row.captions_path for name, row in collection.ok.items()} == {
         "a.mp4": "mine/a.vtt",
         "b.wav": "mine/b.json",
         "sub/c.MKV": "mine/sub/c.srt",
     }
     reason = "no media file of the same name is beside this caption file"
-    assert reasons_of(rows) == {
+    assert collection.failed == {
         "d.vtt": reason,
         "sub/a.vtt": reason,
     }
     other = "neither a media file nor the captions of one"
-    assert {file.path: file.reason for file in collection.ignored} == {
+    assert collection.ignored == {
         ".DS_Store": "is hidden: a name that starts with a dot",
         "README.md": other,
         "a.de.vtt": "a.vtt is used instead",
@@ -69,7 +59,8 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
         "table.csv": other,
     }
     used = {"labels.csv", "a.vtt", "b.json", "sub/c.srt"}
-    assert {file.path for file in collection.ignored} | rows.keys() | used == set(files)
+    accounted = [*collection.ok, *collection.failed, *collection.ignored, *used]
+    assert sorted(accounted) == sorted(files)
 
 
 def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
@@ -77,13 +68,13 @@ def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
     folder.mkdir()
     names = write_zoo(folder)
     collection = collect(folder)
-    rows = by_id(collection)
-    assert rows.keys() == names.keys()
+    assert collection.ok.keys() == names.keys()
+    assert len(collection.entries) == len(names)
     assert not collection.ignored
-    for name, row in rows.items():
+    for name, row in collection.ok.items():
         assert row.path == f"mine/{name}"
         assert (tmp_path / "download" / row.path).read_bytes() == (folder / name).read_bytes()
-    with_captions = {name for name, row in rows.items() if row.captions_path}
+    with_captions = {name for name, row in collection.ok.items() if row.captions_path}
     assert with_captions == {f"{name}.mp4" for name in CAPTIONS}
 
 
@@ -92,11 +83,9 @@ def test_names_that_become_equal_are_not_lost(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "x\\udcff.mp4").write_text("plain")
     Path(os.fsdecode(os.fsencode(folder) + b"/x\xff.mp4")).write_text("not UTF-8")
-    rows = by_id(collect(folder))
-    assert Counter(row.status for row in rows.values()) == {"ok": 1, "failed": 1}
-    kept, lost = sorted(rows.values(), key=lambda row: row.status == "failed")
-    assert kept.video_id == "x\\udcff.mp4"
-    assert lost.reason == "another file is called x\\udcff.mp4 too"
+    collection = collect(folder)
+    assert list(collection.ok) == ["x\\udcff.mp4"]
+    assert list(collection.failed.values()) == ["another file is called x\\udcff.mp4 too"]
 
 
 def test_what_disappears_from_the_source_disappears_from_the_copy(tmp_path: Path) -> None:
@@ -141,12 +130,10 @@ def test_labels_narration_and_splits(tmp_path: Path) -> None:
     )
     files = {"run/a.mp4": "a", "b.wav": "b", "c.mp4": "c", "c.vtt": VTT, "README": ""}
     write_files(folder, {**files, "labels.csv": labels})
-    rows = by_id(collect(folder, labels_csv="labels.csv", labels_from_folders="kind"))
-    assert {name: row.split for name, row in rows.items() if row.status == "ok"} == {
-        "run/a.mp4": "test",
-        "b.wav": "validation",
-        "c.mp4": "train",
-    }
+    collection = collect(folder, labels_csv="labels.csv", labels_from_folders="kind")
+    rows = collection.ok
+    splits = {"run/a.mp4": "test", "b.wav": "validation", "c.mp4": "train"}
+    assert collection.splits == splits
     assert rows["run/a.mp4"].annotations == (
         Annotation("action", "run", 0.0, 2.0),
         Annotation("caption", None, None, None, "A man runs."),
@@ -159,12 +146,13 @@ def test_labels_narration_and_splits(tmp_path: Path) -> None:
         Caption(2.5, 4.0, "then this"),
     ]
     assert rows["c.mp4"].captions_path == "mine/c.vtt"
-    assert reasons_of(rows) == {
+    assert collection.failed == {
         "README": "labels.csv line 8: path = 'README': is no media file of the folder",
         "../b.wav": "labels.csv line 9: path = '../b.wav': is no media file of the folder",
         "gone.mp4": "labels.csv line 10: path = 'gone.mp4': is no media file of the folder",
     }
-    assert rows["gone.mp4"].annotations == (Annotation("action", "run"),)
+    gone = next(row for row in collection.entries if row.video_id == "gone.mp4")
+    assert gone.annotations == (Annotation("action", "run"),)
 
 
 @pytest.mark.parametrize("path", ["/", ".", "..", "a/", "a.mp4/x", "\U0001f600"])
@@ -186,7 +174,7 @@ def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
     files = {"sub/a1.mp4": "a", "b2.webm": "b", "c3.mp4": "c", "c3.vtt": VTT, "d4.mp4": "d"}
     write_files(folder, {**files, "caption.json": json.dumps(captions)})
     collection = collect(folder)
-    rows = by_id(collection)
+    rows = collection.ok
     found = rows["sub/a1.mp4"]
     assert found.captions_format == "howto100m_json"
     path = tmp_path / "download" / str(found.captions_path)
@@ -195,9 +183,7 @@ def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
         read_captions(tmp_path / "download" / str(rows["b2.webm"].captions_path), "howto100m_json")
     assert rows["c3.mp4"].captions_path == "mine/c3.vtt"
     assert rows["d4.mp4"].captions_path is None
-    assert [(file.path, file.reason) for file in collection.ignored] == [
-        ("caption.json", "1 of its 4 videos are not in the folder")
-    ]
+    assert collection.ignored == {"caption.json": "1 of its 4 videos are not in the folder"}
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "{", "\0"])
