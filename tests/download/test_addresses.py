@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_archives_with_their_digests(tmp_path: Path, server: str) -> None:
         f"{server}/evil.zip,,\n"
     )
     write_files(tmp_path, {"addresses.csv": table})
-    given = {"media": None, "addresses": "addresses.csv"}
+    given: dict[str, Any] = {"media": None, "addresses": "addresses.csv"}
     collection = collect(tmp_path, "esc50", lists, **given)
     assert collection.labels == {"mine_archives/first/ESC-50/audio/a.wav": ["dog"]}
     assert list(collection.failed) == ["b.wav"]

@@ -192,7 +192,7 @@ def test_retry_after_is_honoured_for_the_whole_host(misbehaving: Server) -> None
     assert not others
 
 
-def test_a_host_that_wants_days_is_left_to_the_next_run(misbehaving: Server) -> None:
+def test_a_host_that_asks_for_days_is_left_to_the_next_run(misbehaving: Server) -> None:
     params = QUICK.model_copy(update={"connections_per_host": 1})
     names = ["busy_for_days/a", "well/a", "well/b"]
     start = time.monotonic()
@@ -258,7 +258,7 @@ def test_a_damaged_ledger_is_named(misbehaving: Server, content: bytes) -> None:
     assert fetch(files_of(misbehaving, "well/a")) == {"well/a": None}
 
 
-def test_partial_files_of_nothing_wanted_are_removed(misbehaving: Server) -> None:
+def test_partial_files_of_nothing_asked_for_are_removed(misbehaving: Server) -> None:
     fetch(files_of(misbehaving, "always_half/a", "half/b"))
     (STATE_DIR / "partial" / "out" / "777.partial").write_bytes(b"x")
     fetch(files_of(misbehaving, "half/b"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_bad_rows_are_named(tmp_path: Path, kind: str) -> None:
     assert collection.metrics["unusable"] == collection.metrics["listed"] == len(collection.entries)
 
 
-REFUSED: list[tuple[str, dict[str, str | bytes], str]] = [
+REFUSED: list[tuple[str, Mapping[str, str | bytes], str]] = [
     ("ucf101", {}, r"annotations = .* holds no trainlist01\.txt"),
     ("ucf101", {"trainlist01.txt": ""}, r"holds no testlist01\.txt"),
     (
@@ -128,7 +129,7 @@ REFUSED: list[tuple[str, dict[str, str | bytes], str]] = [
 
 @pytest.mark.parametrize(("kind", "lists", "message"), REFUSED)
 def test_lists_that_cannot_be_used_are_named(
-    tmp_path: Path, kind: str, lists: dict[str, str | bytes], message: str
+    tmp_path: Path, kind: str, lists: Mapping[str, str | bytes], message: str
 ) -> None:
     changes = {"protocol": "full"} if kind == "msrvtt" else {}
     with pytest.raises(StageError, match=message):
