@@ -1,4 +1,4 @@
-"""A folder for each test, because fetching keeps its ledger there, and a server of media."""
+"""A folder for each test, because fetching keeps its ledger there, and servers of media."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.download.made_files import QuietHandler, serve_with
+from tests.download.misbehaving_server import Record, serve
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +25,10 @@ def server(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "media").mkdir()
     with serve_with(partial(QuietHandler, directory=str(tmp_path / "media"))) as address:
         yield address
+
+
+@pytest.fixture
+def misbehaving() -> Iterator[tuple[str, Record]]:
+    """The address of a server that misbehaves as a path says, and the record of it."""
+    with serve() as server:
+        yield server

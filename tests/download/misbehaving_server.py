@@ -39,6 +39,18 @@ class Record:
         return [asked_range for asked, asked_range in self.requests if asked == path]
 
 
+MENDED = {
+    "no_ranges": ("half", 1, "no_seeking"),
+    "untagged": ("always_half", 1, "plain"),  # nothing names the bytes: no rest may be appended
+    "stall_before": ("stall_always", 1, "well"),
+    "drip": ("drip_always", 1, "well"),  # a byte now and then: no read ever waits long
+    "500_twice": ("500", 2, "well"),
+    "busy": ("429", 1, "well"),
+    "close": ("close_always", 2, "well"),
+}
+"""What a misbehaviour is at first, how often, and what it is then."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """The first part of the path names the misbehaviour; the rest is a file's name."""
 
@@ -61,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(record.delay_s)
             self.tries = record.count(self.path)
             kind = self.path.split("/")[1]
+            first, times, then = MENDED.get(kind, (kind, 1, kind))
+            kind = first if self.tries <= times else then
             getattr(self, f"answer_{kind}", self.answer_well)()
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -130,11 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(self.content + b"\r\n0\r\n\r\n")
 
-    def answer_no_ranges(self) -> None:
-        """Break off the first time; then ignore what range is asked for."""
-        self.answer_half() if self.tries == 1 else self.answer_no_seeking()
-
     def answer_no_seeking(self) -> None:
+        """Ignore what range is asked for."""
         self.answer_well(with_ranges=False)
 
     def answer_plain(self) -> None:
@@ -170,14 +181,6 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer_half() if self.tries == 1 else self.answer_well()
 
-    def answer_untagged(self) -> None:
-        """Break off the first time; nothing names the bytes, so that no rest may be appended."""
-        self.answer_always_half() if self.tries == 1 else self.answer_plain()
-
-    def answer_stall_before(self) -> None:
-        """Say nothing the first time."""
-        self.answer_stall_always() if self.tries == 1 else self.answer_well()
-
     def answer_stall_within(self) -> None:
         """Send a part, then nothing, the first time."""
         if self.headers.get("Range"):
@@ -190,10 +193,6 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(2.5)
         self.close_connection = True
 
-    def answer_drip(self) -> None:
-        """Send a byte now and then the first time: no read ever waits long."""
-        self.answer_drip_always() if self.tries == 1 else self.answer_well()
-
     def answer_drip_always(self) -> None:
         self.send_part(0)
         for byte in self.content[:1000]:
@@ -204,24 +203,14 @@ class Handler(BaseHTTPRequestHandler):
         """/refuse/404/name answers 404."""
         self.send_head(int(self.path.split("/")[2]), Content_Length="0")
 
-    def answer_500_twice(self) -> None:
-        if self.tries <= 2:
-            self.send_head(500, Content_Length="0")
-        else:
-            self.answer_well()
+    def answer_500(self) -> None:
+        self.send_head(500, Content_Length="0")
 
-    def answer_busy(self) -> None:
-        if self.tries == 1:
-            self.send_head(429, Content_Length="0", Retry_After="1")
-        else:
-            self.answer_well()
+    def answer_429(self) -> None:
+        self.send_head(429, Content_Length="0", Retry_After="1")
 
     def answer_busy_for_days(self) -> None:
         self.send_head(503, Content_Length="0", Retry_After="200000")
-
-    def answer_close(self) -> None:
-        """Close the connection at once, twice."""
-        self.answer_close_always() if self.tries <= 2 else self.answer_well()
 
     def answer_close_always(self) -> None:
         self.close_connection = True

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from tests.download.datasets.miniature import Found
 from tests.download.made_files import write_files
 from tests.made_media import CAPTIONS, write_zoo
 from vatt.core.errors import StageError
-from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
-from vatt.download.collection import Collection
-from vatt.download.folder import collect_folder, draw_split
+from vatt.corpus.manifest import Annotation, read_manifest, write_manifest
+from vatt.download.folder import collect_folder, draw_split, read_labels
 from vatt.media.captions import Caption, CaptionError, read_captions
 from vatt.params import FolderSource
 
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"
 
 
-def collect(folder: Path, **changes: object) -> Collection:
+def collect(folder: Path, **changes: object) -> Found:
     """Collect a folder; what is returned is what a reader of the manifest gets."""
     source = FolderSource.model_validate(
         {"kind": "folder", "name": "mine", "url": str(folder), **changes}
@@ -30,11 +30,7 @@ def collect(folder: Path, **changes: object) -> Collection:
     collection = collect_folder(source, download_dir)
     write_manifest(download_dir, collection.entries)
     collection.entries = read_manifest(download_dir)
-    return collection
-
-
-def by_id(collection: Collection) -> dict[str, ManifestEntry]:
-    return {entry.video_id: entry for entry in collection.entries}
+    return Found(collection)
 
 
 def test_every_file_is_accounted_for(tmp_path: Path) -> None:
@@ -44,28 +40,27 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     write_files(folder, dict.fromkeys(files, VTT))
     write_files(folder, {"labels.csv": "path,task\n"})
     collection = collect(folder, labels_csv="labels.csv")
-    rows = by_id(collection)
-    assert {name: row.captions_path for name, row in rows.items() if row.status == "ok"} == {
+    assert {name: row.captions_path for name, row in collection.ok.items()} == {
         "a.mp4": "mine/a.vtt",
         "b.wav": "mine/b.json",
         "sub/c.MKV": "mine/sub/c.srt",
     }
     reason = "no media file of the same name is beside this caption file"
-    assert {name: row.reason for name, row in rows.items() if row.status == "failed"} == {
+    assert collection.failed == {
         "d.vtt": reason,
         "sub/a.vtt": reason,
     }
     other = "neither a media file nor the captions of one"
-    assert {file.path: file.reason for file in collection.ignored} == {
+    assert collection.ignored == {
         ".DS_Store": "is hidden: a name that starts with a dot",
         "README.md": other,
         "a.de.vtt": "a.vtt is used instead",
         "other.json": other,
         "table.csv": other,
     }
-    assert len(collection.ignored) + len(rows) + len({"a.vtt", "b.json", "sub/c.srt"}) + 1 == len(
-        files
-    )
+    used = {"labels.csv", "a.vtt", "b.json", "sub/c.srt"}
+    accounted = [*collection.ok, *collection.failed, *collection.ignored, *used]
+    assert sorted(accounted) == sorted(files)
 
 
 def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
@@ -73,13 +68,13 @@ def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
     folder.mkdir()
     names = write_zoo(folder)
     collection = collect(folder)
-    rows = by_id(collection)
-    assert rows.keys() == names.keys()
+    assert collection.ok.keys() == names.keys()
+    assert len(collection.entries) == len(names)
     assert not collection.ignored
-    for name, row in rows.items():
+    for name, row in collection.ok.items():
         assert row.path == f"mine/{name}"
         assert (tmp_path / "download" / row.path).read_bytes() == (folder / name).read_bytes()
-    with_captions = {name for name, row in rows.items() if row.captions_path}
+    with_captions = {name for name, row in collection.ok.items() if row.captions_path}
     assert with_captions == {f"{name}.mp4" for name in CAPTIONS}
 
 
@@ -88,11 +83,9 @@ def test_names_that_become_equal_are_not_lost(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "x\\udcff.mp4").write_text("plain")
     Path(os.fsdecode(os.fsencode(folder) + b"/x\xff.mp4")).write_text("not UTF-8")
-    rows = by_id(collect(folder))
-    assert Counter(row.status for row in rows.values()) == {"ok": 1, "failed": 1}
-    kept, lost = sorted(rows.values(), key=lambda row: row.status == "failed")
-    assert kept.video_id == "x\\udcff.mp4"
-    assert lost.reason == "another file is called x\\udcff.mp4 too"
+    collection = collect(folder)
+    assert list(collection.ok) == ["x\\udcff.mp4"]
+    assert list(collection.failed.values()) == ["another file is called x\\udcff.mp4 too"]
 
 
 def test_what_disappears_from_the_source_disappears_from_the_copy(tmp_path: Path) -> None:
@@ -137,12 +130,10 @@ def test_labels_narration_and_splits(tmp_path: Path) -> None:
     )
     files = {"run/a.mp4": "a", "b.wav": "b", "c.mp4": "c", "c.vtt": VTT, "README": ""}
     write_files(folder, {**files, "labels.csv": labels})
-    rows = by_id(collect(folder, labels_csv="labels.csv", labels_from_folders="kind"))
-    assert {name: row.split for name, row in rows.items() if row.status == "ok"} == {
-        "run/a.mp4": "test",
-        "b.wav": "validation",
-        "c.mp4": "train",
-    }
+    collection = collect(folder, labels_csv="labels.csv", labels_from_folders="kind")
+    rows = collection.ok
+    splits = {"run/a.mp4": "test", "b.wav": "validation", "c.mp4": "train"}
+    assert collection.splits == splits
     assert rows["run/a.mp4"].annotations == (
         Annotation("action", "run", 0.0, 2.0),
         Annotation("caption", None, None, None, "A man runs."),
@@ -155,12 +146,13 @@ def test_labels_narration_and_splits(tmp_path: Path) -> None:
         Caption(2.5, 4.0, "then this"),
     ]
     assert rows["c.mp4"].captions_path == "mine/c.vtt"
-    assert {name: row.reason for name, row in rows.items() if row.status == "failed"} == {
+    assert collection.failed == {
         "README": "labels.csv line 8: path = 'README': is no media file of the folder",
         "../b.wav": "labels.csv line 9: path = '../b.wav': is no media file of the folder",
         "gone.mp4": "labels.csv line 10: path = 'gone.mp4': is no media file of the folder",
     }
-    assert rows["gone.mp4"].annotations == (Annotation("action", "run"),)
+    gone = next(row for row in collection.entries if row.video_id == "gone.mp4")
+    assert gone.annotations == (Annotation("action", "run"),)
 
 
 @pytest.mark.parametrize("path", ["/", ".", "..", "a/", "a.mp4/x", "\U0001f600"])
@@ -182,7 +174,7 @@ def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
     files = {"sub/a1.mp4": "a", "b2.webm": "b", "c3.mp4": "c", "c3.vtt": VTT, "d4.mp4": "d"}
     write_files(folder, {**files, "caption.json": json.dumps(captions)})
     collection = collect(folder)
-    rows = by_id(collection)
+    rows = collection.ok
     found = rows["sub/a1.mp4"]
     assert found.captions_format == "howto100m_json"
     path = tmp_path / "download" / str(found.captions_path)
@@ -191,9 +183,7 @@ def test_howto100m_with_one_file_for_all_captions(tmp_path: Path) -> None:
         read_captions(tmp_path / "download" / str(rows["b2.webm"].captions_path), "howto100m_json")
     assert rows["c3.mp4"].captions_path == "mine/c3.vtt"
     assert rows["d4.mp4"].captions_path is None
-    assert [(file.path, file.reason) for file in collection.ignored] == [
-        ("caption.json", "1 of its 4 videos are not in the folder")
-    ]
+    assert collection.ignored == {"caption.json": "1 of its 4 videos are not in the folder"}
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"a": 1}', "{", "\0"])
@@ -245,3 +235,68 @@ def test_a_folder_with_the_outputs_in_it_is_refused(
     source = FolderSource(kind="folder", name="clips", url=url)
     with pytest.raises(StageError, match="or lies in it"):
         collect_folder(source, Path("data/download"))
+
+
+def test_rows_of_labels_are_collected() -> None:
+    content = (
+        "licence,path,task,label,start,end,text,split\n"
+        "CC0,./a b.mp4,action,run,0,1.5,,test\n"
+        'CC0,a b.mp4,caption,,,,"A dog, running.",\n'
+        "CC0,talk.wav,audio_speech,zero,0.5,2, oh  zero ,\n"
+        "CC0,listed.mp4,av,,,,,\n"
+    )
+    labels = read_labels(content.encode(), "labels.csv")
+    assert labels["a b.mp4"].annotations == [
+        Annotation("action", "run", 0.0, 1.5),
+        Annotation("caption", None, None, None, "A dog, running."),
+    ]
+    assert labels["a b.mp4"].split == "test"
+    assert labels["a b.mp4"].narration() == []
+    assert labels["talk.wav"].narration() == [(0.5, 2.0, "oh  zero")]
+    assert labels["talk.wav"].split is None
+    assert labels["listed.mp4"].annotations == []
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (",action,run,,,", "labels.csv line 3: path: is empty"),
+        ("a.mp4,,run,,,", "labels.csv line 3: task: is empty"),
+        ("a.mp4,action,run,x,2,", "labels.csv line 3: start = 'x': must be a number of seconds"),
+        ("a.mp4,action,run,0,nan,", "labels.csv line 3: end = 'nan'"),
+        ("a.mp4,action,run,-1,2,", "labels.csv line 3: start = '-1'"),
+        ("a.mp4,action,run,2,1,", "labels.csv line 3: end = 1: must be after start = 2"),
+        ("a.mp4,action,run,2,,", "labels.csv line 3: start and end: give both"),
+        ("a.mp4,action,run,,,dev", "line 3: split = 'dev': must be train, validation, test"),
+        ("b.mp4,action,run,,,test", "line 3: split = 'test': b.mp4 is in 'train'"),
+    ],
+)
+def test_wrong_label_is_refused_with_line_field_and_value(row: str, message: str) -> None:
+    content = f"path,task,label,start,end,split\nb.mp4,action,run,,,train\n{row}\n"
+    with pytest.raises(StageError) as caught:
+        read_labels(content.encode(), "labels.csv")
+    assert message in str(caught.value)
+
+
+def test_all_wrong_labels_are_named_up_to_ten() -> None:
+    content = "path,task,start\n" + "a.mp4,action,x\n" * 13
+    with pytest.raises(StageError) as caught:
+        read_labels(content.encode(), "labels.csv")
+    lines = str(caught.value).split("\n")
+    assert [line.split(":")[0] for line in lines[:10]] == [
+        f"labels.csv line {number}" for number in range(2, 12)
+    ]
+    assert lines[10:] == ["and 3 more"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no column path, task"),
+        (b"file,task\na,b\n", "has no column path; its header .* it is file,task"),
+        (b"\x00\x01", "is not CSV: is not a text file"),
+    ],
+)
+def test_file_that_is_no_labels_csv(content: bytes, message: str) -> None:
+    with pytest.raises(StageError, match=f"^labels.csv: {message}"):
+        read_labels(content, "labels.csv")

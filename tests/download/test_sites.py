@@ -71,22 +71,23 @@ def test_a_section_alone(clip: bytes) -> None:
         assert "section is empty" in str(fetch_section(server, clip, 9.0, "no_seeking"))
 
 
-def test_what_has_no_end_or_ends_too_soon() -> None:
-    refuse = _options(SiteVideo("v", "http://x/v"), Path("x"), QUICK, threading.Event())[
-        "match_filter"
-    ]
-    assert refuse({"duration": 5.0}, incomplete=False) is None
-    with pytest.raises(GoneError, match="is live"):
-        refuse({"is_live": True}, incomplete=True)
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-def test_a_section_behind_the_end() -> None:
-    video = SiteVideo("v", "http://x/v", start_s=30.0, end_s=40.0)
+@pytest.mark.parametrize(
+    ("section_s", "good", "bad", "message"),
+    [
+        ((), {"duration": 5.0}, {"is_live": True}, "is live"),
+        ((30.0, 40.0), {"duration": 31}, {"duration": 30}, "ends at 30 s, before the section"),
+    ],
+)
+def test_what_has_no_end_or_ends_too_soon(
+    section_s: tuple[float, ...], good: dict[str, Any], bad: dict[str, Any], message: str
+) -> None:
+    if section_s and shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    video = SiteVideo("v", "http://x/v", None, None, *section_s)
     refuse = _options(video, Path("x"), QUICK, threading.Event())["match_filter"]
-    assert refuse({"duration": 31}, incomplete=False) is None
-    with pytest.raises(GoneError, match="ends at 30 s, before the section"):
-        refuse({"duration": 30}, incomplete=False)
+    assert refuse(good, incomplete=False) is None
+    with pytest.raises(GoneError, match=message):
+        refuse(bad, incomplete="is_live" in bad)
 
 
 def test_a_section_without_ffmpeg(clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.download.made_files import QuietHandler, read_tree, serve_with
+from tests.download.made_files import QuietHandler, read_tree, serve_with, write_files
 from tests.made_media import ODD_NAMES
 from vatt.core.errors import StageError
 from vatt.download.remote_files import HIDDEN
@@ -32,17 +32,12 @@ def original(tmp_path: Path) -> Path:
     return folder
 
 
-def test_local_copy_is_equal(original: Path, tmp_path: Path) -> None:
-    problems = fetch(Storage(str(original)), tmp_path / "copy")
-    assert set(problems.values()) == {None}
-    assert read_tree(tmp_path / "copy") == read_tree(original)
-
-
-def test_web_copy_is_equal(original: Path, tmp_path: Path) -> None:
+def test_local_and_web_copies_are_equal(original: Path, tmp_path: Path) -> None:
     with serve_with(partial(QuietHandler, directory=str(original.parent))) as address:
-        problems = fetch(Storage(f"{address}/a%20folder/"), tmp_path / "copy")
-    assert set(problems.values()) == {None}
-    assert read_tree(tmp_path / "copy") == read_tree(original)
+        for number, url in enumerate((str(original), f"{address}/a%20folder/")):
+            problems = fetch(Storage(url), tmp_path / f"copy {number}")
+            assert set(problems.values()) == {None}
+            assert read_tree(tmp_path / f"copy {number}") == read_tree(original)
 
 
 def test_copy_from_an_object_store_is_equal(tmp_path: Path) -> None:
@@ -91,18 +86,13 @@ def test_only_what_changed_is_fetched_again(original: Path, tmp_path: Path) -> N
 
 def test_links_loops_pipes_and_hidden_files(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    folder.mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "far.mp4").write_bytes(b"far")
-    (folder / "a.mp4").write_bytes(b"a")
+    write_files(tmp_path, {"elsewhere/far.mp4": b"far"})
+    write_files(folder, {"a.mp4": b"a", ".git/x.mp4": b"", "._a.mp4": b""})
     (folder / "linked.mp4").symlink_to("a.mp4")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.mp4").symlink_to("nowhere.mp4")
     os.mkfifo(folder / "pipe.mp4")
-    (folder / ".git").mkdir()
-    (folder / ".git" / "x.mp4").touch()
-    (folder / "._a.mp4").touch()
     no_file = "is not a file, or a link to a file that does not exist"
     assert fetch(Storage(str(folder)), tmp_path / "copy") == {
         "._a.mp4": HIDDEN,
@@ -113,11 +103,8 @@ def test_links_loops_pipes_and_hidden_files(tmp_path: Path) -> None:
         "linked/far.mp4": None,
         "pipe.mp4": no_file,
     }
-    assert read_tree(tmp_path / "copy") == {
-        "a.mp4": b"a",
-        "linked.mp4": b"a",
-        "linked/far.mp4": b"far",
-    }
+    copied = {"a.mp4": b"a", "linked.mp4": b"a", "linked/far.mp4": b"far"}
+    assert read_tree(tmp_path / "copy") == copied
 
 
 class HostileHandler(QuietHandler):
@@ -165,22 +152,23 @@ def test_hostile_web_server(tmp_path: Path) -> None:
         listed = source.list_files()
         files = {file.name: file for file in listed}.values()
         problems = source.fetch_all(files, tmp_path / "out" / "copy")
-    leaves = "the name leaves the folder"
     assert len(listed) - len(files) == 1  # good.mp4 is linked twice
-    assert problems["../secret.mp4"] == leaves
-    assert problems["../../etc/passwd.mp4"] == leaves
-    assert problems["good.mp4"] is None
-    assert problems["good.mp4/x.mp4"] == "a file is called good.mp4 too"
-    assert problems["flaky.mp4"] is None
-    assert problems["short.mp4"] == "cannot be fetched: 4 of 10 bytes arrived"
-    assert "403" in str(problems["forbidden.mp4"])
-    assert problems["none.mp4"] == "cannot be fetched: the server answers 404 Not Found"
+    leaves, failed = "the name leaves the folder", "cannot be fetched: "
+    expected = {
+        "../secret.mp4": leaves,
+        "../../etc/passwd.mp4": leaves,
+        "good.mp4": None,
+        "good.mp4/x.mp4": "a file is called good.mp4 too",
+        "flaky.mp4": None,
+        "short.mp4": f"{failed}4 of 10 bytes arrived",
+        "forbidden.mp4": f"{failed}the server answers 403 Forbidden",
+        "none.mp4": f"{failed}the server answers 404 Not Found",
+    }
+    assert {name: problems[name] for name in expected} == expected
     assert HostileHandler.tries["/clips/flaky.mp4"] == 2
     assert HostileHandler.tries["/clips/forbidden.mp4"] == 3
-    assert read_tree(tmp_path / "out") == {
-        "copy/good.mp4": b"good",
-        "copy/flaky.mp4": b"1234567890",
-    }
+    whole = {"copy/good.mp4": b"good", "copy/flaky.mp4": b"1234567890"}
+    assert read_tree(tmp_path / "out") == whole
 
 
 @pytest.mark.parametrize(
@@ -220,13 +208,8 @@ def test_full_disk_stops_the_stage(original: Path, tmp_path: Path) -> None:
 
 
 def test_remove_others(tmp_path: Path) -> None:
-    for name in ("keep/a", "keep/b.partial", "drop/deep/c", "d"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    write_files(tmp_path, dict.fromkeys(("keep/a", "keep/b.partial", "drop/deep/c", "d"), ""))
     (tmp_path / "link").symlink_to(tmp_path / "keep")
     remove_others(tmp_path, {tmp_path / "keep" / "a", tmp_path / "d"})
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
-        "d",
-        "keep",
-        "keep/a",
-    ]
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["d", "keep", "keep/a"]

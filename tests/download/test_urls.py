@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.download.datasets.miniature import Found
 from tests.download.made_files import QUICK, zip_of
 from tests.download.misbehaving_server import content_of, serve
 from vatt.core.errors import StageError
-from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
+from vatt.corpus.manifest import Annotation, read_manifest, write_manifest
 from vatt.download.collection import Collection
 from vatt.download.folder import collect_urls
 from vatt.params import UrlsSource
@@ -26,10 +27,6 @@ def collect(rows: str, **changes: object) -> Collection:
     write_manifest(Path("data"), collection.entries)
     collection.entries = read_manifest(Path("data"))
     return collection
-
-
-def by_id(collection: Collection) -> dict[str, ManifestEntry]:
-    return {row.video_id: row for row in collection.entries}
 
 
 def test_every_row_of_a_list_is_accounted_for() -> None:
@@ -58,17 +55,16 @@ def test_every_row_of_a_list_is_accounted_for() -> None:
         num_requests = len(record.requests)
         again = collect(rows, labels_csv="labels.csv")
         asked = [path for path, _ in record.requests[num_requests:]]
-    found = by_id(first)
+    found = Found(first).ok
     archives = "web_archives/x"
-    media = {name for name, row in found.items() if row.status == "ok"}
-    assert media == {"a.mp4", "sub/b.wav", f"{archives}/in.mp4"}
+    assert found.keys() == {"a.mp4", "sub/b.wav", f"{archives}/in.mp4"}
     assert found["a.mp4"].captions_path == "web/a.vtt"
     assert found["a.mp4"].split == "test"
     assert found["a.mp4"].annotations == (Annotation("action", "run"),)
     assert found[f"{archives}/in.mp4"].captions_path == f"web/{archives}/in.vtt"
     assert Path("data/web/a.mp4").read_bytes() == content_of("/half/a.mp4")
     assert Path(f"data/web/{archives}/in.mp4").read_bytes() == b"in"
-    reasons = {name: str(row.reason) for name, row in found.items() if row.status == "failed"}
+    reasons = {name: str(reason) for name, reason in Found(first).failed.items()}
     assert reasons.keys() == {
         *("c.mp4", "d.mp4", "../e.mp4", "nonsense.mp4", f"{address}/well/bad.zip", "x/in.mp4")
     }
@@ -87,7 +83,7 @@ def test_what_is_no_longer_listed_is_removed() -> None:
     with serve() as (address, _):
         collect(f"{address}/well/a.mp4\n{address}/well/b.mp4\n")
         collection = collect(f"{address}/well/b.mp4\n")
-    assert by_id(collection).keys() == {"b.mp4"}
+    assert Found(collection).ok.keys() == {"b.mp4"}
     assert [path.name for path in Path("data/web").iterdir()] == ["b.mp4"]
 
 

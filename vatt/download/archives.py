@@ -146,20 +146,20 @@ def _check_all(listed: Iterator[_Member], archive_bytes: int) -> dict[str, _Memb
     for member in listed:
         name = str(PurePosixPath(member.name))
         total_bytes += member.num_bytes
-        problem = member.problem
-        if name != "." and not stays_inside(name):
-            problem = problem or "leaves the folder"
-        if "\\" in member.name or not name.isprintable():
-            problem = (
-                problem or "has a name with a backslash or control characters, or not in UTF-8"
-            )
-        if name in members and not (member.is_folder and members[name].is_folder):
-            problem = problem or "is given twice"
-        if member.num_bytes < 0 or total_bytes > max_bytes or len(members) >= MAX_MEMBERS:
-            problem = problem or f"makes it {total_bytes} bytes, unpacked from {archive_bytes}"
-        if problem:
-            raise ArchiveError(f"{member.name[:300]!a} {problem}")
-        members[name] = member
+        if member.problem:
+            problem = member.problem
+        elif name != "." and not stays_inside(name):
+            problem = "leaves the folder"
+        elif "\\" in member.name or not name.isprintable():
+            problem = "has a name with a backslash or control characters, or not in UTF-8"
+        elif name in members and not (member.is_folder and members[name].is_folder):
+            problem = "is given twice"
+        elif member.num_bytes < 0 or total_bytes > max_bytes or len(members) >= MAX_MEMBERS:
+            problem = f"makes it {total_bytes} bytes, unpacked from {archive_bytes}"
+        else:
+            members[name] = member
+            continue
+        raise ArchiveError(f"{member.name[:300]!a} {problem}")
     members.pop(".", None)
     for name in members:
         for parent in PurePosixPath(name).parents:

@@ -29,12 +29,9 @@ class ListCounts:
 
     def to_metrics(self) -> dict[str, Any]:
         """Return listed = found + missing + unusable, in all and by split, and what is unused."""
-        by_split = {
-            split: self._sum(split)
-            for split in get_args(Split)
-            if split in {key[0] for key in self.outcomes}
-        }
-        return {**self._sum(*by_split), "unused": self.unused, "by_split": by_split}
+        splits = [name for name in get_args(Split) if name in {split for split, _ in self.outcomes}]
+        by_split = {split: self._sum(split) for split in splits}
+        return {**self._sum(*splits), "unused": self.unused, "by_split": by_split}
 
     def _sum(self, *splits: Split) -> dict[str, int]:
         counts = {
@@ -63,19 +60,13 @@ class Collection:
         reason: str | None = None,
     ) -> None:
         """Add the row of a file that is here, or for the reason given is not."""
+        status: Literal["ok", "failed"] = "failed" if reason else "ok"
         path = None if reason else f"{self.source}/{name}"
-        self.entries.append(
-            ManifestEntry(
-                source=self.source,
-                video_id=name,
-                split=split,
-                status="failed" if reason else "ok",
-                path=path,
-                reason=reason,
-                annotations=annotations,
-                **(captions or {}),
-            )
-        )
+        row = ManifestEntry(
+            self.source, name, split, status, path, reason, annotations=annotations,
+            **(captions or {}),
+        )  # fmt: skip
+        self.entries.append(row)
 
     def ignore(self, name: str, reason: str) -> None:
         """Note a file that is no input."""

@@ -174,25 +174,23 @@ def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
     """Play the scene: mono at 48 kHz in [-1, 1], of random loudness, over random noise."""
     rng = np.random.default_rng([scene.seed, 1])
     times_s = np.arange(round(scene.duration_s * AUDIO_RATE_HZ)) / AUDIO_RATE_HZ
-    beats = _sound_of(scene.material, times_s, rng) * (0.15 + 0.85 * beat_strength(scene, times_s))
+    if band_hz := NOISE_BANDS_HZ.get(scene.material):
+        # No high peaks, which would be clipped.
+        timbre = np.tanh(1.5 * _band_noise(len(times_s), band_hz, rng))
+    else:
+        partials_hz, pitch = PARTIALS_HZ[scene.material], rng.uniform(0.9, 1.1)
+        phases = rng.uniform(0, 2 * np.pi, len(partials_hz))
+        tones = [
+            np.sin(2 * np.pi * pitch * partial_hz * times_s + phase)
+            for partial_hz, phase in zip(partials_hz, phases, strict=True)
+        ]
+        timbre = np.sum(tones, axis=0)
+    beats = _unit_power(timbre) * (0.15 + 0.85 * beat_strength(scene, times_s))
     noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
     sound = _unit_power(beats) + rng.uniform(0.2, 0.5) * noise
     fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
     loudness = 10 ** rng.uniform(-0.9, -0.6)
     return np.tanh(loudness * _unit_power(sound * fade)).astype(np.float32)
-
-
-def _sound_of(material: str, times_s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if material in NOISE_BANDS_HZ:
-        noise = _band_noise(len(times_s), NOISE_BANDS_HZ[material], rng)
-        return _unit_power(np.tanh(1.5 * noise))  # no high peaks, which would be clipped
-    pitch = rng.uniform(0.9, 1.1)
-    phases = rng.uniform(0, 2 * np.pi, len(PARTIALS_HZ[material]))
-    tones = [
-        np.sin(2 * np.pi * pitch * partial_hz * times_s + phase)
-        for partial_hz, phase in zip(PARTIALS_HZ[material], phases, strict=True)
-    ]
-    return _unit_power(np.sum(tones, axis=0))
 
 
 def _band_noise(
@@ -233,8 +231,10 @@ def generate_demo(
 
 
 def write_video(folder: Path, plan: VideoPlan) -> str:
-    """Write one video as MP4, and its narration, if any, as WebVTT beside it; returns its name."""
-    _write_mp4(folder / f"{plan.name}.mp4", plan)
+    """Write one video as MP4, and its narration, if any, as WebVTT beside it; return its name.
+
+    H.264 and AAC are encoded in one thread, without versions and dates: always the same bytes.
+    """
     if plan.has_narration:
         subtitles = pysubs2.SSAFile()
         subtitles.events = [
@@ -242,11 +242,7 @@ def write_video(folder: Path, plan: VideoPlan) -> str:
             for said in narrate(plan)
         ]
         (folder / f"{plan.name}.vtt").write_text(subtitles.to_string("vtt"), encoding="utf-8")
-    return plan.name
-
-
-def _write_mp4(path: Path, plan: VideoPlan) -> None:
-    """Encode H.264 and AAC, in one thread without versions and dates: always the same bytes."""
+    path = folder / f"{plan.name}.mp4"
     with av.open(path, "w", container_options={"fflags": "+bitexact"}) as container:
         picture = container.add_stream(
             "libx264", FRAME_RATE_HZ, {"preset": "ultrafast", "crf": "20", "threads": "1"}
@@ -271,6 +267,7 @@ def _write_mp4(path: Path, plan: VideoPlan) -> None:
             chunk.sample_rate, chunk.pts = AUDIO_RATE_HZ, 0
             container.mux(sound.encode(chunk))
             container.mux(sound.encode(None))
+    return plan.name
 
 
 def _manifest_entry(plan: VideoPlan, source: str) -> ManifestEntry:

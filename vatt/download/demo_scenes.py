@@ -7,6 +7,7 @@ The narration is like real speech transcripts: varied, off the topic, out of ste
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -122,31 +123,22 @@ def _plan_video(number: int, split: Split, seed: int) -> VideoPlan:
     num_scenes = int(rng.choice([2, 3, 4, 5], p=[0.05, 0.1, 0.2, 0.65]))
     last_s = float(rng.integers(50, 81)) / 20.0  # a whole number of frames, 2.5 to 4 s
     starts_s = [SCENE_S * index for index in range(num_scenes)]
-    ends_s = [*starts_s[1:], starts_s[-1] + last_s]
+    scenes = []
+    for start_s, end_s in pairwise([*starts_s, starts_s[-1] + last_s]):
+        rhythm, shape, motion, material = (
+            str(rng.choice(list(WORDS[factor])))
+            for factor in ("rhythm", "shape", "motion", "material")
+        )
+        rate_hz = RHYTHMS_HZ[rhythm] * float(rng.uniform(0.93, 1.07))
+        phase, scene_seed = float(rng.random()), int(rng.integers(2**32))
+        factors = (shape, motion, material, rhythm)
+        scenes.append(Scene(start_s, end_s, *factors, rate_hz, phase, scene_seed))
     return VideoPlan(
         name=f"demo_{number:05d}",
         split=split,
-        scenes=tuple(
-            _plan_scene(start_s, end_s, rng)
-            for start_s, end_s in zip(starts_s, ends_s, strict=True)
-        ),
+        scenes=tuple(scenes),
         has_sound=bool(rng.random() >= 0.03),
         has_narration=bool(rng.random() >= 0.05),
-        seed=int(rng.integers(2**32)),
-    )
-
-
-def _plan_scene(start_s: float, end_s: float, rng: np.random.Generator) -> Scene:
-    rhythm = str(rng.choice(list(RHYTHMS_HZ)))
-    return Scene(
-        start_s=start_s,
-        end_s=end_s,
-        shape=str(rng.choice(list(WORDS["shape"]))),
-        motion=str(rng.choice(list(WORDS["motion"]))),
-        material=str(rng.choice(list(WORDS["material"]))),
-        rhythm=rhythm,
-        beat_rate_hz=RHYTHMS_HZ[rhythm] * float(rng.uniform(0.93, 1.07)),
-        beat_phase=float(rng.random()),
         seed=int(rng.integers(2**32)),
     )
 
@@ -213,16 +205,13 @@ def narrate(plan: VideoPlan) -> list[Caption]:
         if rng.random() < 0.2:
             text = str(rng.choice(OFF_TOPIC))
         else:
-            text = _fill(str(rng.choice(ABOUT_SCENE)), _scene_at(plan, about_s), rng)
+            # Beyond the ends of the video, its first or last scene is described.
+            earlier = [scene for scene in plan.scenes if scene.start_s <= about_s]
+            scene = earlier[-1] if earlier else plan.scenes[0]
+            text = _fill(str(rng.choice(ABOUT_SCENE)), scene, rng)
         captions.append(Caption(round(start_s, 3), round(end_s, 3), text))
         start_s = end_s + float(rng.uniform(0.0, 0.4))
     return captions
-
-
-def _scene_at(plan: VideoPlan, time_s: float) -> Scene:
-    """Return the scene at a time; the first or last one beyond the ends of the video."""
-    earlier = [scene for scene in plan.scenes if scene.start_s <= time_s]
-    return earlier[-1] if earlier else plan.scenes[0]
 
 
 def _fill(sentence: str, scene: Scene, rng: np.random.Generator) -> str:

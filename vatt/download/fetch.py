@@ -20,17 +20,17 @@ from tqdm import tqdm
 from vatt.core.backoff import backoff_s
 from vatt.core.disk import require_space
 from vatt.corpus.manifest import MISSING
-from vatt.download.ledger import Ledger, LedgerRow, open_ledger
+from vatt.download.ledger import Arrivals, Ledger, LedgerRow, open_ledger
 from vatt.download.remote_files import (
     FetchError,
     GoneError,
+    HostError,
     RemoteArchive,
     RemoteFile,
     SiteVideo,
     check_remote,
 )
 from vatt.download.sites import fetch_video
-from vatt.download.store import Store
 from vatt.download.transfer import Client, open_session
 from vatt.params import FetchParams
 
@@ -63,8 +63,8 @@ def fetch_all(
         StageError: the disk is full, or another process fetches with the same `state_dir`.
     """
     with open_ledger(state_dir) as ledger:
-        store = Store(folder, state_dir / "partial" / folder.name, params.min_free_gb)
-        return _FetchRun(files, store, params, ledger).fetch(recheck)
+        arrivals = Arrivals(folder, state_dir / "partial" / folder.name, params.min_free_gb)
+        return _FetchRun(files, arrivals, params, ledger).fetch(recheck)
 
 
 @dataclass
@@ -85,12 +85,12 @@ class _FetchRun:
     """One call of `fetch_all`: what its workers share."""
 
     def __init__(
-        self, files: Sequence[RemoteFile], store: Store, params: FetchParams, ledger: Ledger
+        self, files: Sequence[RemoteFile], arrivals: Arrivals, params: FetchParams, ledger: Ledger
     ) -> None:
         self._problems: dict[str, str | None] = {}
         self._files = _refuse_bad_names(files, self._problems)
-        self._store, self._params, self._ledger = store, params, ledger
-        self._rows = ledger.open_rows(store.folder.as_posix(), self._files.values())
+        self._arrivals, self._params, self._ledger = arrivals, params, ledger
+        self._rows = ledger.open_rows(arrivals.folder.as_posix(), self._files.values())
         self._stopped = threading.Event()
         self._failures: Counter[str] = Counter()
         """How often each file failed in this run."""
@@ -99,38 +99,40 @@ class _FetchRun:
 
     def fetch(self, recheck: bool) -> dict[str, str | None]:
         """Fetch what is missing, and ask about the rest if asked to."""
-        for folder in (self._store.partial_dir, self._store.folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        partial_dir, folder = self._arrivals.partial_dir, self._arrivals.folder
+        partial_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         waiting = [file for file in self._files.values() if not self._settle(file, recheck)]
-        self._store.remove_leftovers(self._rows.values())
-        rows = [self._rows[file.name] for file in waiting]
-        num_bytes = sum(max((row.total_bytes or 0) - row.num_bytes, 0) for row in rows)
+        self._arrivals.remove_leftovers(self._rows.values())
         if waiting:
-            require_space(self._store.partial_dir, num_bytes, self._params.min_free_gb)
-        title, done = self._store.folder.name, len(self._problems)
-        with tqdm(desc=title, total=done + len(waiting), initial=done, unit="file") as self._bar:
+            rows = [self._rows[file.name] for file in waiting]
+            num_bytes = sum(max((row.total_bytes or 0) - row.num_bytes, 0) for row in rows)
+            require_space(partial_dir, num_bytes, self._params.min_free_gb)
+        done = len(self._problems)
+        total = done + len(waiting)
+        with tqdm(desc=folder.name, total=total, initial=done, unit="file") as self._bar:
             if waiting:
                 try:
                     asyncio.run(self._run_workers(waiting))
                 except BaseExceptionGroup as group:
                     raise group.exceptions[0] from None
-        self._store.remove_leftovers(self._rows.values())
+        self._arrivals.remove_leftovers(self._rows.values())
         return self._problems
 
     def _settle(self, file: RemoteFile, recheck: bool) -> bool:
-        """Say what can be said of a file without asking for it; False if it must be asked for."""
+        """Settle a file without asking for it; return False if it must be asked for."""
         row = self._rows[file.name]
         if row.address != file.identity:
-            self._store.drop(row)
+            self._arrivals.drop(row)
             row.address, row.gone, row.tries = file.identity, False, 0
             self._ledger.record(row)
-        elif row.changed_at == 0 and self._store.adopt(file, row):
+        elif row.changed_at == 0 and self._arrivals.adopt(file, row):
             self._ledger.record(row)
         if row.state == "failed" and row.gone and not self._params.ask_gone_again:
             self._problems[file.name] = row.reason
             return True
-        if row.state == "done" and not self._store.holds(file, row):
-            self._store.drop(row)
+        if row.state == "done" and not self._arrivals.holds(file, row):
+            self._arrivals.drop(row)
         if row.state == "done" and not recheck:
             self._problems[file.name] = None
             return True
@@ -182,41 +184,53 @@ class _FetchRun:
             error = gone
         except FetchError as failure:
             # Much came, or the host named the time itself: that is no failure of the file.
-            if row.num_bytes - before < MUCH_BYTES and failure.retry_after_s is None:
-                self._failures[file.name] += 1
+            is_failure = row.num_bytes - before < MUCH_BYTES and failure.retry_after_s is None
+            self._failures[file.name] += is_failure
             return self._put_off(host, file, failure)
         except OSError as bad:
             if bad.errno not in BAD_PLACE:
                 raise
             error = GoneError(f"it cannot be written under its name: {bad.strerror}")
         if error is not None:
-            self._store.drop(row)
+            self._arrivals.drop(row)
         host.failures = 0
         self._note(file, error)
         return None
 
     async def _fetch(self, file: RemoteFile, row: LedgerRow) -> None:
         """Bring all bytes, check them, and move them to their place."""
-        partial = self._store.partial(row)
+        partial = self._arrivals.partial(row)
         if isinstance(file, SiteVideo):
-            site_dir = self._store.site_dir(row)
+            site_dir = self._arrivals.site_dir(row)
             made = await asyncio.to_thread(fetch_video, file, site_dir, self._params, self._stopped)
             row.num_bytes = row.total_bytes = made.stat().st_size
             made.replace(partial)
         else:
             await self._client.transfer(file, row, partial)
         # Digests of large files, archives and other disks take minutes: others go on.
-        target = await asyncio.to_thread(self._store.keep, file, row)
+        target = await asyncio.to_thread(self._arrivals.keep, file, row)
         self._record(row)
         if not isinstance(file, RemoteArchive):
-            await asyncio.to_thread(self._store.move, partial, target)
+            await asyncio.to_thread(self._arrivals.move, partial, target)
 
     def _put_off(self, host: _Host, file: RemoteFile, error: FetchError) -> float | None:
-        """Return the seconds to the next try of a file, None if there is none in this run."""
-        if error.host_failed:
-            self._let_rest(host, error)
-        else:
+        """Return the seconds to the next try of a file, None if there is none in this run.
+
+        A host that failed rests: as long as it asks for, else longer after each failure in a row.
+        Where it failed, or asks to be left alone, for longer than the patience, it is given up.
+        """
+        now, asked_s = time.monotonic(), error.retry_after_s or 0.0
+        if not isinstance(error, HostError):
             host.failures = 0
+        else:
+            if not host.failures:
+                host.failing_since = now
+            if now >= host.rests_until:  # failures of files that ran side by side count once
+                host.failures += 1
+                host.rests_until = now + backoff_s(self._params.backoff_s, host.failures)
+            host.rests_until = max(host.rests_until, now + asked_s)
+            if max(now - host.failing_since, asked_s) > self._params.patience_s:
+                host.given_up = f"its host was left for the next run: {error.reason}"
         row, failures = self._rows[file.name], self._failures[file.name]
         if host.given_up is not None or failures >= self._params.tries:
             self._note(file, error)
@@ -224,21 +238,6 @@ class _FetchRun:
         row.reason = error.reason
         self._record(row)
         return backoff_s(self._params.backoff_s, failures)
-
-    def _let_rest(self, host: _Host, error: FetchError) -> None:
-        """Let a host rest: as long as it asks for, else longer after each failure in a row.
-
-        Where it has failed, or asks to be left alone, for longer than the patience, it is given up.
-        """
-        now, asked_s = time.monotonic(), error.retry_after_s or 0.0
-        if not host.failures:
-            host.failing_since = now
-        if now >= host.rests_until:  # failures of files that ran side by side count once
-            host.failures += 1
-            host.rests_until = now + backoff_s(self._params.backoff_s, host.failures)
-        host.rests_until = max(host.rests_until, now + asked_s)
-        if max(now - host.failing_since, asked_s) > self._params.patience_s:
-            host.given_up = f"its host was left for the next run: {error.reason}"
 
     def _note(self, file: RemoteFile, error: FetchError | None) -> None:
         """Write down how a file ended."""

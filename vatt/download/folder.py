@@ -10,19 +10,21 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.manifest import Annotation, Split
-from vatt.download.address_list import ARCHIVES, AddressedMedia, Media, fetch_media, read_addresses
+from vatt.download.addresses import ARCHIVES, AddressedMedia, Media, fetch_media, read_addresses
+from vatt.download.captions import stream_captions
 from vatt.download.collection import Collection, describe_captions
-from vatt.download.corpus_captions import stream_captions
-from vatt.download.labels import FileLabels, read_labels
-from vatt.download.remote_files import HIDDEN, StoredFile
+from vatt.download.lists import Row, RowError
+from vatt.download.remote_files import HIDDEN
 from vatt.download.storage import DEFAULT_FETCH, Storage
 from vatt.media.caption_files import CORPUS_CAPTIONS, captions_format, match_captions
+from vatt.media.captions import CaptionError, decode_text
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
@@ -30,6 +32,85 @@ AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
 MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
 CAPTIONS_DIR = ".captions"
 """Caption files made here. Hidden files of a source are ignored, so that no name clashes."""
+NARRATION_TASK = "audio_speech"
+"""Rows of this task with a text and times are what is said: captions, where no caption file is."""
+SHOWN_PROBLEMS = 10
+
+
+@dataclass
+class FileLabels:
+    """All that the labels CSV says about one file."""
+
+    place: str
+    """File and line of the first row."""
+    annotations: list[Annotation] = field(default_factory=list)
+    split: Split | None = None
+
+    def narration(self) -> list[tuple[float, float, str]]:
+        """Return the rows that hold what is said: start and end in seconds, text."""
+        return [
+            (row.start_s, row.end_s, row.text)
+            for row in self.annotations
+            if row.task == NARRATION_TASK and row.text
+            if row.start_s is not None and row.end_s is not None
+        ]
+
+
+def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
+    """Read a CSV path,task[,label,start,end,text,split] into what it says about each path.
+
+    Other columns are ignored. A row without label and text only names a file.
+
+    Raises:
+        StageError: the file is not CSV, a column is missing, or rows are wrong; it names the file,
+            the lines, the fields and what is accepted.
+    """
+    labels: dict[str, FileLabels] = {}
+    problems = []
+    try:
+        rows = csv.DictReader(io.StringIO(decode_text(content), newline=""), restval="")
+        header = rows.fieldnames or []
+        missing = [column for column in ("path", "task") if column not in header]
+        if missing:
+            raise StageError(
+                f"{name}: has no column {', '.join(missing)}; its header must hold path,task "
+                f"and may hold label,start,end,text,split; it is {','.join(header)}"
+            )
+        for fields in rows:
+            texts = {key: (fields.get(key) or "").strip() for key in fields if key}
+            row = Row(f"{name} line {rows.line_num}", rows.line_num, texts)
+            try:
+                _add_row(labels, row)
+            except RowError as error:
+                problems.append(f"{row.place}: {error}")
+    except (csv.Error, CaptionError) as error:
+        raise StageError(f"{name}: is not CSV: {error}") from error
+    if len(problems) > SHOWN_PROBLEMS:
+        problems[SHOWN_PROBLEMS:] = [f"and {len(problems) - SHOWN_PROBLEMS} more"]
+    if problems:
+        raise StageError("\n".join(problems))
+    return labels
+
+
+def _add_row(labels: dict[str, FileLabels], row: Row) -> None:
+    """Check one row and add it to the labels of its file."""
+    fields: Mapping[str, str] = row.fields
+    path, task = str(PurePosixPath(row.text("path"))), row.text("task")
+    start_s = end_s = None
+    if fields.get("start") or fields.get("end"):
+        if not (fields.get("start") and fields.get("end")):
+            raise RowError("start and end: give both, or none for the whole file")
+        start_s, end_s = row.part_s("start", "end")
+    file = labels.setdefault(path, FileLabels(row.place))
+    if split := fields.get("split"):
+        if split not in get_args(Split):
+            raise RowError(f"split = {split!r}: must be {', '.join(get_args(Split))} or empty")
+        if file.split not in (None, split):
+            raise RowError(f"split = {split!r}: {path} is in {file.split!r} by an earlier line")
+        file.split = split  # type: ignore[assignment]
+    label, text = fields.get("label") or None, fields.get("text") or None
+    if label or text:
+        file.annotations.append(Annotation(task, label, start_s, end_s, text))
 
 
 def collect_folder(
@@ -44,7 +125,7 @@ def collect_folder(
     """
     storage = Storage(source.url, fetch)
     storage.refuse_overlap(download_dir)
-    return _Reader(source, download_dir, storage).collect()
+    return _Reader(source, download_dir / source.name, storage).collect()
 
 
 def collect_urls(source: UrlsSource, download_dir: Path, fetch: FetchParams) -> Collection:
@@ -55,9 +136,9 @@ def collect_urls(source: UrlsSource, download_dir: Path, fetch: FetchParams) -> 
     Raises:
         StageError: the list or its labels cannot be read, or the disk is full.
     """
-    addresses = read_addresses(source.addresses)
-    media = AddressedMedia(addresses, download_dir / source.name, fetch)
-    return _Reader(source, download_dir, media).collect()
+    folder = download_dir / source.name
+    media = AddressedMedia(read_addresses(source.addresses), folder, fetch)
+    return _Reader(source, folder, media).collect()
 
 
 def draw_split(name: str, validation_rate: float, test_rate: float) -> Split:
@@ -73,18 +154,18 @@ def draw_split(name: str, validation_rate: float, test_rate: float) -> Split:
 class _Reader:
     """Turns the files of a folder into manifest rows and a list of ignored files."""
 
-    def __init__(self, source: LabelledSource, download_dir: Path, media: Media) -> None:
+    def __init__(self, source: LabelledSource, folder: Path, media: Media) -> None:
         """List the files; read the labels and the file of all captions."""
-        self._source, self._download_dir, self._media = source, download_dir, media
+        self._source, self._folder, self._media = source, folder, media
         self._listed = media.list_files()
         self._files = {file.name: file for file in reversed(self._listed)}
         """By name; the first of files with equal names counts."""
-        self._names = sorted(name for name, file in self._files.items() if _is_media(file))
-        texts = {
-            name
-            for name, file in self._files.items()
-            if captions_format(name) and not file.problem and name != source.labels_csv
-        }
+        texts, self._names = set(), []
+        for name, file in sorted(self._files.items()):
+            if PurePosixPath(name).suffix.lower() in MEDIA_SUFFIXES and file.problem != HIDDEN:
+                self._names.append(name)
+            if captions_format(name) and not file.problem and name != source.labels_csv:
+                texts.add(name)
         self._captions = match_captions(self._names, texts)
         """Caption files of a media file; the first one is used."""
         texts -= {name for names in self._captions.values() for name in names}
@@ -93,26 +174,15 @@ class _Reader:
         """Captions by the stem of the video, for each file of all captions."""
         self._num_others: Counter[str] = Counter()
         stems = {PurePosixPath(name).stem for name in self._names}
-        for name in CORPUS_CAPTIONS:
-            if name in texts:
-                self._read_corpus_captions(name, stems)
+        for name in (name for name in CORPUS_CAPTIONS if name in texts):
+            found = self._corpus_captions[name] = {}
+            with media.open(self._files[name]) as stream:
+                for video, captions in stream_captions(stream, name):
+                    if video in stems:
+                        found[video] = captions
+                    else:
+                        self._num_others[name] += 1
         self._collection = Collection(source.name)
-
-    def collect(self) -> Collection:
-        """Fetch the media and their captions, and describe all files."""
-        used = {names[0] for names in self._captions.values()}
-        needed = [self._files[name] for name in sorted({*self._names, *used})]
-        folder = self._download_dir / self._source.name
-        self._problems = fetch_media(self._media, needed, folder)
-        for name in self._names:
-            self._add_media(name)
-        self._add_others()
-        self._add_equal_names()
-        self._add_labels_without_media()
-        for name, missing in self._num_others.items():
-            total = missing + len(self._corpus_captions[name])
-            self._collection.ignore(name, f"{missing} of its {total} videos are not in the folder")
-        return self._collection
 
     def _read_labels(self) -> dict[str, FileLabels]:
         """Read the labels CSV that the parameters name, if any."""
@@ -126,25 +196,35 @@ class _Reader:
         with self._media.open(self._files[name]) as file:
             return read_labels(file.read(), name)
 
-    def _read_corpus_captions(self, name: str, stems: set[str]) -> None:
-        found = self._corpus_captions.setdefault(name, {})
-        with self._media.open(self._files[name]) as file:
-            for video, captions in stream_captions(file, name):
-                if video in stems:
-                    found[video] = captions
-                else:
-                    self._num_others[name] += 1
-
-    def _add_media(self, name: str) -> None:
-        """Add the row of a media file: its first caption file, else what others say of it."""
-        beside = self._captions.get(name)
-        if problem := self._problems[name]:
-            self._add(name, reason=problem)
-        elif beside:
-            problem = self._problems[beside[0]]
-            self._add(name, describe_captions(self._source.name, beside[0], problem))
-        else:
-            self._add(name, self._write_captions(name))
+    def collect(self) -> Collection:
+        """Fetch the media and their captions, and describe all files."""
+        used = {names[0] for names in self._captions.values()}
+        needed = [self._files[name] for name in sorted({*self._names, *used})]
+        self._problems = fetch_media(self._media, needed, self._folder)
+        for name in self._names:
+            captions: dict[str, Any] = {}
+            if name in self._captions:
+                first = self._captions[name][0]
+                captions = describe_captions(self._source.name, first, self._problems[first])
+            elif not self._problems[name]:
+                captions = self._write_captions(name)
+            self._add(name, self._problems[name], captions)
+        self._add_others()
+        for number, file in enumerate(self._listed):
+            if file is not self._files[file.name]:
+                reason = f"another file is called {file.name} too"
+                self._add(f"{file.name} (file {number})", reason)
+        known = {entry.video_id for entry in self._collection.entries}
+        for name in sorted(self._labels.keys() - known):
+            labels = self._labels[name]
+            # A caption file in use may be listed, without label or text of its own.
+            if name not in self._problems or labels.annotations:
+                reason = f"{labels.place}: path = {name!r}: is no media file of the folder"
+                self._add(name, reason)
+        for name, missing in self._num_others.items():
+            total = missing + len(self._corpus_captions[name])
+            self._collection.ignore(name, f"{missing} of its {total} videos are not in the folder")
+        return self._collection
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
@@ -152,38 +232,22 @@ class _Reader:
         names = self._files.keys() - self._problems.keys() - self._corpus_captions.keys()
         for name in sorted(names - {self._source.labels_csv}):
             problem = self._files[name].problem
-            if problem and problem != HIDDEN and _may_hold_input(name):
-                self._add(name, reason=problem)
+            is_caption_file = captions_format(name) in ("vtt", "srt")
+            # A name that cannot be read may be a folder or an archive of media.
+            may_hold_input = is_caption_file or name.endswith(("/", *ARCHIVES))
+            if problem and problem != HIDDEN and may_hold_input:
+                self._add(name, problem)
             elif problem:
                 self._collection.ignore(name, problem)
             elif name in used:
                 self._collection.ignore(name, f"{used[name]} is used instead")
-            elif captions_format(name) in ("vtt", "srt"):
-                self._add(name, reason="no media file of the same name is beside this caption file")
+            elif is_caption_file:
+                self._add(name, "no media file of the same name is beside this caption file")
             else:
                 self._collection.ignore(name, "neither a media file nor the captions of one")
 
-    def _add_equal_names(self) -> None:
-        """Add a failed row for each file whose name another one has."""
-        for number, file in enumerate(self._listed):
-            if file is not self._files[file.name]:
-                reason = f"another file is called {file.name} too"
-                self._add(f"{file.name} (file {number})", reason=reason)
-
-    def _add_labels_without_media(self) -> None:
-        """Add a failed row for each path of the labels that is no media file of the folder.
-
-        A caption file in use may be listed, without label or text of its own.
-        """
-        known = {entry.video_id for entry in self._collection.entries}
-        for name in sorted(self._labels.keys() - known):
-            file = self._labels[name]
-            if name not in self._problems or file.annotations:
-                reason = f"{file.place}: path = {name!r}: is no media file of the folder"
-                self._add(name, reason=reason)
-
     def _add(
-        self, name: str, captions: Mapping[str, Any] | None = None, reason: str | None = None
+        self, name: str, reason: str | None = None, captions: dict[str, Any] | None = None
     ) -> None:
         """Add a row with what the labels say; the folder of the file is one, too, if asked for."""
         source, labels = self._source, self._labels.get(name, FileLabels(""))
@@ -191,7 +255,7 @@ class _Reader:
         notes, folder = tuple(labels.annotations), PurePosixPath(name).parent.name
         if source.labels_from_folders and folder:
             notes += (Annotation(source.labels_from_folders, folder),)
-        self._collection.add(name, split, notes, captions, reason)
+        self._collection.add(name, split, notes, None if reason else captions, reason)
 
     def _write_captions(self, name: str) -> dict[str, Any]:
         """Write a caption file from HowTo100M's file of all captions, or the labels' narration.
@@ -211,15 +275,6 @@ class _Reader:
             csv.writer(table, lineterminator="\n").writerows(rows)
             texts, suffix = table.getvalue(), "csv"
         file = f"{CAPTIONS_DIR}/{name}.{suffix}"
-        with atomic_path(self._download_dir / self._source.name / file) as partial:
+        with atomic_path(self._folder / file) as partial:
             partial.write_text(texts, encoding="utf-8")
         return describe_captions(self._source.name, file)
-
-
-def _is_media(file: StoredFile) -> bool:
-    return PurePosixPath(file.name).suffix.lower() in MEDIA_SUFFIXES and file.problem != HIDDEN
-
-
-def _may_hold_input(name: str) -> bool:
-    """Whether a name that cannot be read may be a folder or an archive of media, or captions."""
-    return name.endswith(("/", *ARCHIVES)) or captions_format(name) in ("vtt", "srt")

@@ -1,11 +1,14 @@
-"""The ledger: what became of every file that was asked for, kept over kills and restarts.
+"""What became of every file that was asked for, and where its bytes lie, over kills and restarts.
 
-One SQLite database, `.cache/download/ledger.sqlite`: a change is there whole or not at all whenever
-the process is killed, a million rows are opened without being rewritten, and Python brings it. It
-is no output of the pipeline, since it holds times.
+The ledger is one SQLite database, `.cache/download/ledger.sqlite`: a change is there whole or not
+at all whenever the process is killed, a million rows are opened without being rewritten, and Python
+brings it. It is no output of the pipeline, since it holds times.
 """
 
+import errno
 import fcntl
+import hashlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -14,12 +17,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from vatt.core.disk import name_disk_errors, require_space
 from vatt.core.errors import StageError
-from vatt.download.remote_files import RemoteFile
+from vatt.core.files import atomic_path
+from vatt.download.archives import ArchiveError, unpack
+from vatt.download.remote_files import FetchError, GoneError, RemoteArchive, RemoteFile
 
 VERSION = 1
-State = Literal["queued", "partial", "done", "failed"]
-
 TABLE = """
 CREATE TABLE IF NOT EXISTS items (
     number INTEGER PRIMARY KEY,
@@ -47,7 +51,7 @@ class LedgerRow:
     number: int
     """Names the partial file: names from outside never do."""
     address: str
-    state: State = "queued"
+    state: Literal["queued", "partial", "done", "failed"] = "queued"
     reason: str | None = None
     """Why it failed, or the last try did."""
     gone: bool = False
@@ -94,15 +98,12 @@ class Ledger:
         """Return the row of each file, by name; rows of this folder for no file are removed."""
         addresses = {file.name: file.identity for file in files}
         known = self._database.execute("SELECT name FROM items WHERE folder = ?", (folder,))
-        unknown = addresses.keys() - (names := {name for (name,) in known})
+        old = [(folder, name) for (name,) in known if name not in addresses]
+        new = [(folder, name, address) for name, address in addresses.items()]
         with self._database:
+            self._database.executemany("DELETE FROM items WHERE folder = ? AND name = ?", old)
             self._database.executemany(
-                "DELETE FROM items WHERE folder = ? AND name = ?",
-                [(folder, name) for name in names - addresses.keys()],
-            )
-            self._database.executemany(
-                "INSERT INTO items (folder, name, address) VALUES (?, ?, ?)",
-                [(folder, name, address) for name, address in addresses.items() if name in unknown],
+                "INSERT OR IGNORE INTO items (folder, name, address) VALUES (?, ?, ?)", new
             )
         return {name: LedgerRow(*row) for name, *row in self._database.execute(READ, (folder,))}
 
@@ -142,3 +143,110 @@ def open_ledger(state_dir: Path) -> Iterator[Ledger]:
             raise StageError(f"{path}: cannot be written: {error}") from error
         finally:
             database.close()
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The files of a source as they arrive: in part below the ledger's folder, whole in its own."""
+
+    folder: Path
+    partial_dir: Path
+    min_free_gb: float
+
+    def partial(self, row: LedgerRow) -> Path:
+        """Return where the bytes of a file gather: named by the ledger, never from outside."""
+        return self.partial_dir / f"{row.number}.partial"
+
+    def site_dir(self, row: LedgerRow) -> Path:
+        """Return where the video of a site gathers: it may come in several files."""
+        return self.partial_dir / f"{row.number}.site"
+
+    def holds(self, file: RemoteFile, row: LedgerRow) -> bool:
+        """Whether a file that is done is here; a move that a kill prevented is made up for."""
+        target, partial = self.folder / file.name, self.partial(row)
+        if isinstance(file, RemoteArchive):
+            return target.is_dir()
+        if file.sha256 and row.digest and file.sha256.lower() != row.digest:
+            return False
+        if _has_size(partial, row):  # also where the old bytes are as many
+            self.move(partial, target)
+        return _has_size(target, row)
+
+    def adopt(self, file: RemoteFile, row: LedgerRow) -> bool:
+        """Take a file that is here without a row in the ledger as done, if its digest agrees."""
+        target = self.folder / file.name
+        if isinstance(file, RemoteArchive):
+            here = target.is_dir()
+        else:
+            here = target.is_file() and not target.is_symlink() and not _check(file, target)
+        if here:
+            row.state, row.num_bytes = "done", target.stat().st_size
+            row.digest = file.sha256.lower() if file.sha256 else None
+            self.partial(row).unlink(missing_ok=True)  # of another file that had this number
+        return here
+
+    def keep(self, file: RemoteFile, row: LedgerRow) -> Path:
+        """Check what came whole; the row then calls it done. An archive is unpacked here.
+
+        Raises:
+            FetchError: it is not what was asked for; nothing of it is kept.
+            StageError: the disk is full.
+        """
+        partial, target = self.partial(row), self.folder / file.name
+        if problem := _check(file, partial):
+            self.drop(row)
+            # The same wrong bytes twice are no accident of the way.
+            raise GoneError(problem) if row.reason == problem else FetchError(problem)
+        row.digest = file.sha256.lower() if file.sha256 else _digest(partial, "sha256")
+        if isinstance(file, RemoteArchive):
+            try:
+                unpack(partial, target, self.min_free_gb)
+            except ArchiveError as error:
+                self.drop(row)
+                raise GoneError(f"the archive is refused: {error}") from error
+        row.state, row.reason, row.gone = "done", None, False
+        return target
+
+    def drop(self, row: LedgerRow) -> None:
+        """Forget what came of a file."""
+        row.forget()
+        self.partial(row).unlink(missing_ok=True)
+        shutil.rmtree(self.site_dir(row), ignore_errors=True)
+
+    def move(self, partial: Path, target: Path) -> None:
+        """Move a file to its place, also to another disk; it appears whole."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            require_space(target.parent, partial.stat().st_size, self.min_free_gb)
+            with name_disk_errors(target), atomic_path(target) as copy:
+                shutil.copyfile(partial, copy)
+            partial.unlink()
+
+    def remove_leftovers(self, rows: Iterable[LedgerRow]) -> None:
+        """Remove what came in part of files that are done or no longer asked for."""
+        unfinished = {str(row.number) for row in rows if row.state != "done"}
+        for path in self.partial_dir.iterdir():
+            if path.stem not in unfinished:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def _check(file: RemoteFile, path: Path) -> str | None:
+    """Return how a file differs from what was published of it."""
+    for kind, published in (("sha256", file.sha256), ("md5", file.md5)):
+        if published and (found := _digest(path, kind)) != published.lower():
+            return f"its {kind} is {found}, not {published}"
+    return None
+
+
+def _has_size(path: Path, row: LedgerRow) -> bool:
+    """Whether a path holds a file of the size that the ledger knows."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == row.num_bytes

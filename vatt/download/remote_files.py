@@ -92,9 +92,6 @@ def check_remote(file: RemoteFile) -> str | None:
 class FetchError(Exception):
     """One try failed; another one may succeed."""
 
-    host_failed = False
-    """Whether the host is to blame, so that its other files should wait, too."""
-
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -103,9 +100,7 @@ class FetchError(Exception):
 
 
 class HostError(FetchError):
-    """The host did not answer, or with an error of its own."""
-
-    host_failed = True
+    """The host did not answer, or with an error of its own: its other files wait, too."""
 
 
 class GoneError(FetchError):

@@ -27,8 +27,6 @@ GONE = (
 """Words of sites for what stays so; yt-dlp passes them on as text."""
 BUSY = ("too many requests", "rate-limited", "rate limit", "not a bot", "try again later")
 """Words of sites for "you ask too often"; looked for first."""
-
-
 SILENCE = logging.getLogger("vatt.silence")
 """Takes yt-dlp's messages: its errors come as exceptions as well."""
 SILENCE.disabled = True
@@ -158,9 +156,8 @@ def _classify(error: BaseException, yt_dlp: Any) -> FetchError:
     if statuses & {429, 503} or any(word in words for word in BUSY):
         return HostError(reason)
     for_good = (types.GeoRestrictedError, types.UnsupportedError, types.UnavailableVideoError)
-    if statuses & {404, 410, 451} or any(isinstance(known, for_good) for known in errors):
-        return GoneError(reason)
-    if any(word in words for word in GONE):
+    is_gone = statuses & {404, 410, 451} or any(isinstance(known, for_good) for known in errors)
+    if is_gone or any(word in words for word in GONE):
         return GoneError(reason)
     if any(isinstance(known, yt_dlp.networking.exceptions.TransportError) for known in errors):
         return HostError(reason)

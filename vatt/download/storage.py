@@ -77,11 +77,14 @@ class Storage:
             listed = list(self._walk())
         except Exception as error:  # every kind of storage raises its own errors
             raise StageError(f"{self._place}: cannot be listed: {describe(error)}") from error
+        listed.sort(key=lambda file: (file.name, file.address))
         names = {file.name for file in listed}
-        return sorted(
-            (_refuse_clash(file, names) for file in listed),
-            key=lambda file: (file.name, file.address),
-        )
+        for number, file in enumerate(listed):
+            # Object stores allow that a file and a folder have the same name.
+            if clashes := names.intersection(map(str, PurePosixPath(file.name).parents)):
+                problem = f"a file is called {max(clashes, key=len)} too"
+                listed[number] = replace(file, problem=problem)
+        return listed
 
     @contextmanager
     def open(self, file: StoredFile) -> Iterator[BinaryIO]:
@@ -126,9 +129,9 @@ class Storage:
 
     def _try_fetch(self, file: StoredFile, target: Path) -> str | None:
         """Copy one file, several times if need be; return why it failed."""
-        tries = 1 if self._is_local else self._params.tries
+        failures, tries = 0, 1 if self._is_local else self._params.tries
         with name_disk_errors(target):
-            for failures in range(1, tries + 1):
+            while True:
                 try:
                     self._fetch(file, target)
                 except StageError:
@@ -137,12 +140,12 @@ class Storage:
                     # Without the right to read the original it is this file alone that fails.
                     if is_refusal(error) and not isinstance(error, PermissionError):
                         raise
+                    failures += 1
                     if isinstance(error, FileNotFoundError) or failures == tries:
                         return f"cannot be fetched: {describe(error)}"
                     time.sleep(backoff_s(self._params.backoff_s, failures))
                 else:
-                    break
-        return None
+                    return None
 
     def _fetch(self, file: StoredFile, target: Path) -> None:
         """Copy one file; it appears whole, with the time of the original, or not at all."""
@@ -179,23 +182,22 @@ class Storage:
                 yield StoredFile(f"{self._name(folder)}/", folder, problem=problem)
                 continue
             for info in sorted(infos, key=lambda info: str(info["name"])):
-                address, kind = info["name"], _kind(info)
-                file = self._check(address, kind)
-                if kind == "directory" and file.problem is None:
+                address, kind = info["name"], info["type"]
+                if info.get("islink"):  # a link is what it points to
+                    path = Path(address)
+                    kind = "directory" if path.is_dir() else "file" if path.is_file() else "other"
+                name = self._name(address)
+                unusable = check_name(name)
+                if kind == "other":
+                    unusable = unusable or "is not a file, or a link to a file that does not exist"
+                name = f"{name}/" if kind == "directory" else name
+                if kind == "directory" and unusable is None:
                     place = os.path.realpath(address) if self._is_local else address.rstrip("/")
                     if place not in entered:
                         entered.add(place)
                         pending.append(address)
                 elif not (self._is_http and {"?", "#"} & set(address)):  # links that sort a list
-                    yield file
-
-    def _check(self, address: str, kind: str) -> StoredFile:
-        """Return a file, or what is none or has a name that is not taken, with the reason."""
-        name = self._name(address)
-        problem = check_name(name)
-        if kind == "other":
-            problem = problem or "is not a file, or a link to a file that does not exist"
-        return StoredFile(f"{name}/" if kind == "directory" else name, address, problem=problem)
+                    yield StoredFile(name, address, problem=unusable)
 
     def _name(self, address: str) -> str:
         """Return a name below the root; bytes that are not UTF-8 are escaped."""
@@ -212,20 +214,6 @@ def remove_others(folder: Path, kept: AbstractSet[Path]) -> None:
                 path.rmdir()
         elif path not in kept:
             path.unlink()
-
-
-def _refuse_clash(file: StoredFile, names: set[str]) -> StoredFile:
-    """Refuse a file whose folder has the name of a file, as object stores allow."""
-    clashes = [str(parent) for parent in PurePosixPath(file.name).parents if str(parent) in names]
-    return replace(file, problem=f"a file is called {clashes[0]} too") if clashes else file
-
-
-def _kind(info: dict[str, Any]) -> str:
-    """Return "file", "directory" or "other"; local links are what they point to."""
-    if info.get("islink"):
-        path = Path(info["name"])
-        return "directory" if path.is_dir() else "file" if path.is_file() else "other"
-    return str(info["type"])
 
 
 def _modified_s(info: dict[str, Any]) -> float | None:

@@ -190,12 +190,12 @@ def _check_status(response: aiohttp.ClientResponse, row: LedgerRow, asked_range:
 
 def _check_range(response: aiohttp.ClientResponse, row: LedgerRow, start: int) -> None:
     """Refuse a rest that does not belong to what is here: of another place, or of other bytes."""
-    pattern = r"bytes (\d+)-(\d+)/(\d+|\*)"
-    found = re.fullmatch(pattern, response.headers.get("Content-Range", "").strip())
-    same_place = found is not None and int(found[1]) == start
-    same_total = found is not None and found[3] in ("*", str(row.total_bytes or found[3]))
-    same_bytes = _validator(response) in (None, row.validator)
-    if not (same_place and same_total and same_bytes):
+    text = response.headers.get("Content-Range", "").strip()
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", text)
+    is_next = (
+        found and int(found[1]) == start and found[2] in ("*", str(row.total_bytes or found[2]))
+    )
+    if not is_next or _validator(response) not in (None, row.validator):
         row.forget()
         raise FetchError("the file changed on the server, or its range is not what was asked for")
 

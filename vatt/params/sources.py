@@ -90,7 +90,7 @@ class CatalogueSource(Section):
     """
 
     kind: str
-    """Which data set; `vatt/download/datasets/<kind>.py` reads its lists."""
+    """Which data set; `vatt.download.datasets` names the reader of its lists."""
     name: Name
     """The folder below data/download, and the name of the task of the data set's labels."""
     annotations: Address

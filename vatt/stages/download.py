@@ -9,10 +9,10 @@ from typing import Any
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.manifest import MANIFEST_NAME, write_manifest
+from vatt.download.catalogue import collect_catalogue
 from vatt.download.collection import Collection
 from vatt.download.demo import generate_demo
 from vatt.download.folder import collect_folder, collect_urls
-from vatt.download.official_source import collect_catalogue
 from vatt.params import (
     DemoSource,
     DownloadParams,

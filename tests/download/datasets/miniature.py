@@ -1,6 +1,6 @@
 """Miniatures of data sets: official lists and media of a few bytes, and what becomes of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,16 @@ from typing import Any
 
 from tests.download.made_files import write_files
 from vatt.corpus.manifest import FOLD_TASK, ManifestEntry, read_manifest, write_manifest
+from vatt.download.catalogue import collect_catalogue
 from vatt.download.collection import Collection
-from vatt.download.official_source import collect_catalogue
 from vatt.params import DownloadParams, FetchParams
 from vatt.params.sources import CatalogueSource
 
 FETCH = FetchParams(tries=2, backoff_s=0)
-ESC50 = "filename,fold,category\n" + "".join(f"{name}.wav,1,dog\n" for name in "abcd")
+ESC50 = {
+    "esc50.csv": "filename,fold,category\n" + "".join(f"{name}.wav,1,dog\n" for name in "abcd")
+}
 """The simplest of all lists."""
-
-
-def write_lists(tmp_path: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write official lists."""
-    write_files(tmp_path / "lists", files)
 
 
 def write_media(folder: Path, *names: str) -> None:
@@ -30,7 +27,7 @@ def write_media(folder: Path, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a data set."""
+    """What became of a data set; `ok`, `splits`, `labels` and `folds` are of files that arrived."""
 
     collection: Collection
 
@@ -57,17 +54,15 @@ class Found:
 
     @property
     def ok(self) -> dict[str, ManifestEntry]:
-        """The rows of files that arrived, by their names."""
         return {row.video_id: row for row in self.entries if row.status == "ok"}
 
     @property
     def splits(self) -> dict[str, str]:
-        """The splits of the files that arrived."""
         return {name: row.split for name, row in self.ok.items()}
 
     @property
     def labels(self) -> dict[str, list[str | None]]:
-        """The labels of the files that arrived, without their times."""
+        """The labels without their times."""
         return {
             name: [note.label for note in row.annotations if note.task != FOLD_TASK]
             for name, row in self.ok.items()
@@ -75,7 +70,7 @@ class Found:
 
     @property
     def folds(self) -> dict[str, list[str | None]]:
-        """What the files that arrived are for in the folds of their data set."""
+        """What the files are for in the folds of their data set."""
         return {
             name: [note.label for note in row.annotations if note.task == FOLD_TASK]
             for name, row in self.ok.items()
@@ -83,12 +78,10 @@ class Found:
 
     @property
     def failed(self) -> dict[str, str | None]:
-        """The reasons of the rows that failed."""
         return {row.video_id: row.reason for row in self.entries if row.status == "failed"}
 
     @property
     def ignored(self) -> dict[str, str]:
-        """The reasons of what is no input."""
         return {file.path: file.reason for file in self.collection.ignored}
 
 
@@ -98,17 +91,24 @@ def name_rows(file: str, problems: Sequence[str], first: int = 2) -> dict[str, s
     return {place: f"{place}: {problem}" for place, problem in zip(places, problems, strict=True)}
 
 
-def collect(tmp_path: Path, kind: str, **changes: object) -> Found:
-    """Collect a data set of `lists/` and `media/`; its rows are what a reader of them gets."""
-    given = {
-        "kind": kind,
-        "name": "mine",
-        "annotations": str(tmp_path / "lists"),
-        "media": str(tmp_path / "media"),
-    }
+def collect(
+    tmp_path: Path,
+    kind: str,
+    lists: Mapping[str, str | bytes] | None = None,
+    files: Iterable[str] = (),
+    **changes: object,
+) -> Found:
+    """Collect a data set of `lists/` and `media/`, to which more is added before.
+
+    Its rows are what a reader of them gets.
+    """
     for folder in ("lists", "media"):
         (tmp_path / folder).mkdir(exist_ok=True)
-    (source,) = DownloadParams.model_validate({"sources": [{**given, **changes}]}).sources
+    write_files(tmp_path / "lists", lists or {})
+    write_media(tmp_path / "media", *files)
+    folders = {"annotations": str(tmp_path / "lists"), "media": str(tmp_path / "media")}
+    given = {"kind": kind, "name": "mine", **folders, **changes}
+    (source,) = DownloadParams.model_validate({"sources": [given]}).sources
     assert isinstance(source, CatalogueSource)
     download_dir = tmp_path / "download"
     with chdir(tmp_path):  # the ledger of what is fetched lies in the current folder

@@ -14,7 +14,7 @@ import fsspec
 
 from vatt.core.errors import StageError
 from vatt.download import fetch
-from vatt.download.items import Item, RowError, read_seconds
+from vatt.download.lists import Item, RowError, read_seconds
 from vatt.download.remote_files import (
     RemoteArchive,
     RemoteFile,
@@ -36,23 +36,29 @@ class AddressedMedia:
     """Media files by their addresses; archives are fetched to `folder`, and unpacked there."""
 
     def __init__(self, files: Iterable[StoredFile], folder: Path, fetch: FetchParams) -> None:
-        self._folder, self._fetch = folder, fetch
-        self._archives: dict[str, RemoteArchive] = {}
-        self._listed: list[StoredFile] = []
-        for file in files:
-            if isinstance(file, RemoteArchive):
-                self._archives.setdefault(file.name, file)
-            else:
-                self._listed.append(file)
-
-    @property
-    def archives_dir(self) -> Path:
+        self._files, self._folder, self._fetch = list(files), folder, fetch
+        self.archives_dir = folder / f"{folder.name}_archives"
         """Where archives are unpacked; what is in no list stays there, another fold may need it."""
-        return self._folder / f"{self._folder.name}_archives"
 
     def list_files(self) -> list[StoredFile]:
         """Fetch and unpack the archives; return all files, sorted by name."""
-        listed = [*self._listed, *self._unpack()] if self._archives else self._listed
+        archives: dict[str, RemoteArchive] = {}
+        listed: list[StoredFile] = []
+        for file in self._files:
+            if isinstance(file, RemoteArchive):
+                archives.setdefault(file.name, file)
+            else:
+                listed.append(file)
+        problems: dict[str, str | None] = {}
+        if archives:
+            problems = fetch.fetch_all(list(archives.values()), self.archives_dir, self._fetch)
+        for name, problem in problems.items():
+            if problem:
+                listed.append(StoredFile(archives[name].address, "", problem=problem))
+            for path in sorted((self.archives_dir / name).rglob("*")):
+                if path.is_file():
+                    member = path.relative_to(self._folder).as_posix()
+                    listed.append(StoredFile(member, str(path), problem=check_name(member)))
         return sorted(listed, key=lambda file: file.name)
 
     def fetch_all(self, files: Collection[StoredFile], folder: Path) -> dict[str, str | None]:
@@ -81,17 +87,6 @@ class AddressedMedia:
     def open(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
         """Open a file to be read as a stream; raise StageError if it cannot be read."""
         return Storage(file.address, self._fetch).open(file)
-
-    def _unpack(self) -> Iterator[StoredFile]:
-        """Yield the files of the archives, and the archives that cannot be had."""
-        problems = fetch.fetch_all(list(self._archives.values()), self.archives_dir, self._fetch)
-        for name, problem in problems.items():
-            if problem:
-                yield StoredFile(self._archives[name].address, "", problem=problem)
-            for path in sorted((self.archives_dir / name).rglob("*")):
-                if path.is_file():
-                    member = path.relative_to(self._folder).as_posix()
-                    yield StoredFile(member, str(path), problem=check_name(member))
 
 
 Media = Storage | AddressedMedia
@@ -141,21 +136,9 @@ def read_addresses(url: str) -> Iterator[StoredFile]:
         fields = {key.strip(): (value or "").strip() for key, value in row.items() if key}
         if fields.get("address"):
             try:
-                file = _read_row(fields)
+                yield _read_row(fields)
             except RowError as error:
                 raise StageError(f"{url} row {number}: {error}") from error
-            is_archive = isinstance(file, RemoteArchive)
-            yield file if is_archive else replace(file, problem=_find_problem(file))
-
-
-def find_videos(items: Iterable[Item]) -> Iterator[SiteVideo]:
-    """Yield the video of the site for each item that is one, or a part of one."""
-    for item in items:
-        if item.whole_video and not (item.problem or item.unused):
-            start_s, end_s = item.part_s or (None, None)
-            address = f"{YOUTUBE}{item.whole_video}"
-            file = SiteVideo(f"{item.names[0]}.mp4", address, start_s=start_s, end_s=end_s)
-            yield replace(file, problem=_find_problem(file))
 
 
 def _read_row(row: Mapping[str, str]) -> StoredFile:
@@ -163,7 +146,7 @@ def _read_row(row: Mapping[str, str]) -> StoredFile:
     address, parts = row["address"], urlsplit(row["address"])
     name = row.get("name") or unquote(parts.path).rstrip("/").rpartition("/")[2]
     if parts.scheme not in ("http", "https"):
-        return StoredFile(name, address)
+        return _check(StoredFile(name, address))
     digests = (row.get("sha256") or None, row.get("md5") or None)
     suffix = next((end for end in ARCHIVES if parts.path.lower().endswith(end)), None)
     if suffix:
@@ -171,10 +154,21 @@ def _read_row(row: Mapping[str, str]) -> StoredFile:
     if parts.netloc.lower().removeprefix("www.") in ("youtube.com", "youtu.be", "m.youtube.com"):
         video_id = parse_qs(parts.query).get("v", [name])[0]
         times = [read_seconds(row[key], key) if row.get(key) else None for key in ("start", "end")]
-        return SiteVideo(row.get("name") or f"{video_id}.mp4", address, None, None, *times)
-    return RemoteFile(name, address, *digests)
+        name = row.get("name") or f"{video_id}.mp4"
+        return _check(SiteVideo(name, address, None, None, *times))
+    return _check(RemoteFile(name, address, *digests))
 
 
-def _find_problem(file: StoredFile) -> str | None:
+def find_videos(items: Iterable[Item]) -> Iterator[StoredFile]:
+    """Yield the video of the site for each item that is one, or a part of one."""
+    for item in items:
+        if item.whole_video and not (item.problem or item.unused):
+            times = item.part_s or (None, None)
+            address = f"{YOUTUBE}{item.whole_video}"
+            yield _check(SiteVideo(f"{item.names[0]}.mp4", address, None, None, *times))
+
+
+def _check(file: StoredFile) -> StoredFile:
+    """Return the file, with the reason where its name or its address cannot be used."""
     remote = file if isinstance(file, RemoteFile) else RemoteFile(file.name, "http://any/")
-    return check_remote(remote) or check_name(file.name)
+    return replace(file, problem=check_remote(remote) or check_name(file.name))

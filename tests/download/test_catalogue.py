@@ -1,8 +1,6 @@
 """Data sets of the paper: every item and every file is accounted for, also when there are many."""
 
-import importlib
 import os
-import pkgutil
 import time
 import tracemalloc
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.download.datasets.miniature import ESC50, FETCH, Found, collect, write_lists, write_media
+from tests.download.datasets.miniature import ESC50, FETCH, Found, collect, write_media
 from tests.download.made_files import write_files
 from vatt.core.errors import StageError
-from vatt.download import datasets
-from vatt.download.datasets.audioset import read_audioset
-from vatt.download.official_lists import OfficialLists
-from vatt.download.official_source import collect_catalogue
+from vatt.download.catalogue import collect_catalogue
+from vatt.download.datasets import READERS
+from vatt.download.datasets.clips import read_audioset
+from vatt.download.lists import OfficialLists
 from vatt.params import DownloadParams, FetchParams, Source
 from vatt.params.sources import AudioSetSource, CatalogueSource
 
@@ -28,15 +26,11 @@ def test_every_kind_has_a_reader() -> None:
         for source in get_args(get_args(Source)[0])
         if issubclass(source, CatalogueSource)
     }
-    modules = {module.name for module in pkgutil.iter_modules(datasets.__path__)}
-    assert kinds == modules
-    for kind in kinds:
-        module = importlib.import_module(f"vatt.download.datasets.{kind}")
-        assert callable(getattr(module, f"read_{kind}"))
+    assert kinds == READERS.keys()
 
 
 def test_remote_lists_and_media(tmp_path: Path, server: str) -> None:
-    write_files(tmp_path / "media/lists", {"esc50.csv": ESC50})
+    write_files(tmp_path / "media/lists", ESC50)
     write_media(tmp_path / "media", "audio/a.wav", "audio/b.flac")
     collection = collect(
         tmp_path, "esc50", annotations=f"{server}/lists/", media=f"{server}/audio/"
@@ -66,18 +60,16 @@ def test_wrong_parameters_are_refused(changes: dict[str, Any], problem: str) -> 
 
 
 def test_folders_that_do_not_exist_are_named_by_their_key(tmp_path: Path) -> None:
-    write_lists(tmp_path, {"esc50.csv": ESC50})
     for key in ("annotations", "media"):
         with pytest.raises(StageError, match=f"{key} = 'none': is not an existing folder"):
-            collect(tmp_path, "esc50", **{key: "none"})
+            collect(tmp_path, "esc50", ESC50, **{key: "none"})
 
 
 def test_a_file_that_cannot_be_read_is_unusable(tmp_path: Path) -> None:
-    write_lists(tmp_path, {"esc50.csv": ESC50})
     write_media(tmp_path / "media", "a.wav", "b.wav")
     (tmp_path / "media/c.wav").symlink_to("nowhere")
     (tmp_path / "media/d.wav").mkdir()
-    collection = collect(tmp_path, "esc50")
+    collection = collect(tmp_path, "esc50", ESC50)
     assert collection.counts == {"test": (2, 1, 1)}
     assert collection.failed == {
         "c.wav": "is not a file, or a link to a file that does not exist",
@@ -86,18 +78,13 @@ def test_a_file_that_cannot_be_read_is_unusable(tmp_path: Path) -> None:
 
 
 def test_names_with_everything_in_them(tmp_path: Path) -> None:
-    names = [
-        'a\'b "c".wav',
-        "emoji \U0001f600 é.wav",
-        "two..dots.wav",
-        "per%20cent #1?.wav",
-        "n\nl.wav",
-    ]
+    names = ['a\'b "c".wav', "emoji \U0001f600 é.wav", "two..dots.wav", "per%20cent #1?.wav"]
+    names.append("n\nl.wav")
     rows = "".join('"{}",1,dog\r\n'.format(name.replace('"', '""')) for name in names)
-    write_lists(tmp_path, {"esc50.csv": f"\ufefffilename,fold,category\r\n{rows}"})
     write_media(tmp_path / "media", *names)
     Path(os.fsdecode(os.fsencode(tmp_path / "media") + b"/\xff.wav")).write_text("not UTF-8")
-    collection = collect(tmp_path, "esc50")
+    lists = {"esc50.csv": f"\ufefffilename,fold,category\r\n{rows}"}
+    collection = collect(tmp_path, "esc50", lists)
     assert set(collection.ok) == set(names[:4])
     # The last name goes over two lines, as after a quotation mark that is not closed.
     assert collection.failed == {
@@ -107,13 +94,10 @@ def test_names_with_everything_in_them(tmp_path: Path) -> None:
 
 
 def test_the_same_again_is_the_same_and_media_must_not_hold_the_copy(tmp_path: Path) -> None:
-    write_lists(tmp_path, {"esc50.csv": ESC50})
-    write_media(tmp_path / "media", "a.wav", "sub/b.wav", "sub/x.wav")
-    first = collect(tmp_path, "esc50")
-    second = collect(tmp_path, "esc50")
-    assert first == second
+    first = collect(tmp_path, "esc50", ESC50, ["a.wav", "sub/b.wav", "sub/x.wav"])
+    assert collect(tmp_path, "esc50") == first
     # Lists and media may share a folder.
-    write_files(tmp_path / "media", {"esc50.csv": ESC50})
+    write_files(tmp_path / "media", ESC50)
     shared = collect(tmp_path, "esc50", annotations=str(tmp_path / "media"))
     assert shared.labels == first.labels
     assert shared.ignored["esc50.csv"] == "is no media file"
@@ -138,9 +122,7 @@ def test_validation_takes_whole_recordings_of_the_training_data(tmp_path: Path, 
     if kind == "esc50":
         test_rows = "".join(f"{row.format(clip)}\n" for clip in held_out)
         lists[file] = f"filename,fold,category\n{lists[file]}{test_rows}"
-    write_lists(tmp_path, lists)
-    write_media(tmp_path / "media", *clips, *held_out)
-    found = collect(tmp_path, kind, validation_rate=0.5).splits
+    found = collect(tmp_path, kind, lists, [*clips, *held_out], validation_rate=0.5).splits
     drawn = {name for name, split in found.items() if split == "validation"}
     whole = {name.rpartition(mark)[0] for name in drawn}
     assert 10 <= len(whole) <= 30

@@ -2,10 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.download.datasets.miniature import ESC50, collect, write_lists, write_media
+from tests.download.datasets.miniature import ESC50, collect, write_media
 from tests.download.made_files import write_files, zip_of
 from vatt.core.errors import StageError
 from vatt.download import fetch
@@ -13,7 +14,6 @@ from vatt.download.remote_files import GoneError, SiteVideo
 
 
 def test_a_list_of_addresses(tmp_path: Path, server: str) -> None:
-    write_lists(tmp_path, {"esc50.csv": ESC50})
     write_media(tmp_path / "media", "x/a.wav", "b 1.wav", "c.wav", "extra.wav")
     write_media(tmp_path, "local/d.wav")
     rows = [
@@ -29,14 +29,13 @@ def test_a_list_of_addresses(tmp_path: Path, server: str) -> None:
     table = "name,address\r\n" + "".join(f'"{name}",{address}\r\n' for name, address in rows)
     write_files(tmp_path, {"addresses.csv": table})
     addresses = str(tmp_path / "addresses.csv")
-    collection = collect(tmp_path, "esc50", media=None, addresses=addresses)
-    assert {
-        name: row.status for name, row in {r.video_id: r for r in collection.entries}.items()
-    } == {"a.wav": "ok", "b.wav": "ok", "c.wav": "failed", "d.wav": "ok"}
+    collection = collect(tmp_path, "esc50", ESC50, media=None, addresses=addresses)
+    assert sorted(collection.ok) == ["a.wav", "b.wav", "d.wav"]
     assert (tmp_path / "download/mine/b.wav").read_text() == "b 1.wav"
     assert (tmp_path / "download/mine/d.wav").read_text() == "local/d.wav"
     assert collection.counts == {"test": (3, 0, 1)}
-    assert "cannot be fetched" in str(collection.failed["c.wav"])
+    ((name, reason),) = collection.failed.items()
+    assert (name, "cannot be fetched" in str(reason)) == ("c.wav", True)
     assert collection.ignored == {
         "../../e.wav": "the name leaves the folder",
         "d.wav": "another file is called d.wav too",
@@ -59,8 +58,7 @@ def write_zip(path: Path, *names: str) -> str:
 
 
 def test_archives_with_their_digests(tmp_path: Path, server: str) -> None:
-    rows = "a.wav,1,dog\nb.wav,1,cat\n"
-    write_lists(tmp_path, {"esc50.csv": f"filename,fold,category\n{rows}"})
+    lists = {"esc50.csv": "filename,fold,category\na.wav,1,dog\nb.wav,1,cat\n"}
     digest = write_zip(tmp_path / "media/first.zip", "ESC-50/audio/a.wav", "ESC-50/extra.wav")
     write_zip(tmp_path / "media/second.zip", "b.wav")
     write_zip(tmp_path / "media/evil.zip", "../../b.wav")
@@ -71,8 +69,8 @@ def test_archives_with_their_digests(tmp_path: Path, server: str) -> None:
         f"{server}/evil.zip,,\n"
     )
     write_files(tmp_path, {"addresses.csv": table})
-    given = {"media": None, "addresses": "addresses.csv"}
-    collection = collect(tmp_path, "esc50", **given)
+    given: dict[str, Any] = {"media": None, "addresses": "addresses.csv"}
+    collection = collect(tmp_path, "esc50", lists, **given)
     assert collection.labels == {"mine_archives/first/ESC-50/audio/a.wav": ["dog"]}
     assert list(collection.failed) == ["b.wav"]
     reasons = collection.ignored
@@ -83,16 +81,15 @@ def test_archives_with_their_digests(tmp_path: Path, server: str) -> None:
     assert not list(tmp_path.rglob("b.wav"))
     # What another list needs is still there, when the server is not.
     (tmp_path / "media/first.zip").unlink()
-    write_lists(tmp_path, {"esc50.csv": "filename,fold,category\nextra.wav,1,dog\n"})
-    assert list(collect(tmp_path, "esc50", **given).ok) == ["mine_archives/first/ESC-50/extra.wav"]
+    lists = {"esc50.csv": "filename,fold,category\nextra.wav,1,dog\n"}
+    again = collect(tmp_path, "esc50", lists, **given)
+    assert list(again.ok) == ["mine_archives/first/ESC-50/extra.wav"]
 
 
 def test_rows_of_addresses_that_are_wrong_are_named(tmp_path: Path) -> None:
-    write_lists(tmp_path, {"esc50.csv": ESC50})
-    table = "address,start\n\nhttps://youtu.be/abc,now\n"
-    write_files(tmp_path, {"addresses.csv": table})
+    write_files(tmp_path, {"addresses.csv": "address,start\n\nhttps://youtu.be/abc,now\n"})
     with pytest.raises(StageError, match=r"addresses\.csv row 2: start = 'now': must be a number"):
-        collect(tmp_path, "esc50", media=None, addresses="addresses.csv")
+        collect(tmp_path, "esc50", ESC50, media=None, addresses="addresses.csv")
 
 
 def test_videos_of_a_site_are_asked_for_by_the_lists(
@@ -111,8 +108,8 @@ def test_videos_of_a_site_are_asked_for_by_the_lists(
     monkeypatch.setattr(fetch, "fetch_video", fetch_video)
     header = "label,youtube_id,time_start,time_end,split\n"
     rows = "run,aaa,1,11,train\nrun,gone,0,10,train\nhop,aaa,20,30,train\nhop,../x,0,10,train\n"
-    write_lists(tmp_path, {"train.csv": header + rows + "hop,test,0,10,test\n"})
-    collection = collect(tmp_path, "kinetics", media=None, site="youtube")
+    lists = {"train.csv": header + rows + "hop,test,0,10,test\n"}
+    collection = collect(tmp_path, "kinetics", lists, media=None, site="youtube")
     assert sorted(asked) == [("aaa", 1.0, 11.0), ("aaa", 20.0, 30.0), ("gone", 0.0, 10.0)]
     assert collection.labels == {"aaa_000001_000011.mp4": ["run"], "aaa_000020_000030.mp4": ["hop"]}
     assert collection.counts == {"train": (2, 1, 1)}

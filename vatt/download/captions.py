@@ -5,6 +5,7 @@ else a CSV of the video, as in howto100m_captions.zip. ijson is not used: it ref
 files hold where a text is missing, and then the rest of the file is lost.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.download.collection import describe_captions
-from vatt.download.official_lists import OfficialLists
+from vatt.download.lists import OfficialLists
 from vatt.download.storage import remove_others
 from vatt.media.caption_files import CORPUS_CAPTIONS
 
@@ -87,18 +88,15 @@ def collect_captions(
     corpus = lists.find(*CORPUS_CAPTIONS)
     written = _extract(lists, corpus, videos, folder, record_path) if corpus else set()
     found = {video: describe_captions(source, f"{folder.name}/{video}.json") for video in written}
-    kept = {folder / f"{video}.json" for video in written}
     tables = {name.rpartition("/")[2].removesuffix(".csv"): name for name in lists.find_all(".csv")}
     of_videos = {video: tables[video] for video in videos if video in tables and video not in found}
     files = [lists.files[name] for name in of_videos.values()]
     problems = lists.storage.fetch_all(files, folder)
     for video, name in of_videos.items():
-        if problems[name]:
-            found[video] = describe_captions(source, name, problems[name])
-        else:
-            found[video] = describe_captions(source, f"{folder.name}/{name}")
-            kept.add(folder / name)
-    remove_others(folder, kept)
+        path = name if problems[name] else f"{folder.name}/{name}"
+        found[video] = describe_captions(source, path, problems[name])
+    arrived = {folder / name for name in of_videos.values() if not problems[name]}
+    remove_others(folder, arrived | {folder / f"{video}.json" for video in written})
     return found
 
 
@@ -107,11 +105,14 @@ def _extract(
 ) -> set[str]:
     """Write the captions of videos out of the file of all; return the videos that have some."""
     version = lists.storage.version(lists.files[corpus])
-    absent = _read_absent(record_path, version)
-    if absent is None:
+    record: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    if record.get("version") != version:
         remove_others(folder, set())  # from another file, or from another state of it
-        absent = set()
-        write_json(record_path, {"version": version, "absent": []})
+        record = {"version": version, "absent": []}
+        write_json(record_path, record)
+    absent = set(record["absent"])  # the videos that the file is known not to hold
     unknown = set(videos) - absent
     written = {video for video in unknown if (folder / f"{video}.json").is_file()}
     unknown -= written
@@ -125,12 +126,3 @@ def _extract(
                     written.add(video)
         write_json(record_path, {"version": version, "absent": sorted(absent | unknown)})
     return written
-
-
-def _read_absent(record_path: Path, version: str) -> set[str] | None:
-    """Return the videos that the file is known not to hold; None where it was not read so far."""
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return set(record["absent"]) if record.get("version") == version else None
