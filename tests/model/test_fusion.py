@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vatt.model.fusion import (
+from vatt.model.classifier import (
     CompactBilinear,
     Concatenation,
     CountSketch,

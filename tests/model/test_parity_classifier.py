@@ -12,7 +12,7 @@ from tests.model.networks import SPECTROGRAM, VIDEO, WAVEFORM
 from tests.model.original import Original
 from vatt.model.classifier import Classifier, ClassifierParams
 from vatt.model.losses import balanced_sigmoid_loss, softmax_loss
-from vatt.model.spectrogram import LogMel
+from vatt.model.stem import LogMel
 from vatt.weights.original import state_from_original
 
 TOLERANCE = 5e-6

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tests import reference
-from vatt.model.spectrogram import LogMel, count_frames
-from vatt.model.stem import Positions, PositionTable, SpectrogramPatches
+from vatt.model.stem import LogMel, Positions, PositionTable, SpectrogramPatches, count_frames
 
 
 def slow_log_mel(audio: torch.Tensor) -> torch.Tensor:

@@ -123,9 +123,9 @@ def build_batch(num_clips: int) -> Batch:
 
 
 def embed_one_by_one(model: Vatt, batch: Batch) -> list[Tensor]:
-    text = model.project_text(model.encode_text(batch.text.flatten(0, 1)))
-    video_va, video_vt = model.project_video(model.encode_video(batch.video))
-    audio_va = model.project_audio(model.encode_audio(batch.audio))
+    text = model.text_projection(model.encode_text(batch.text.flatten(0, 1)))
+    video_va, video_vt = model.video_projection(model.encode_video(batch.video))
+    audio_va = model.audio_projection(model.encode_audio(batch.audio))
     return [video_va, audio_va, video_vt, text.unflatten(0, batch.text.shape[:2])]
 
 

@@ -44,6 +44,7 @@ class Checkpoints:
         self._directory, self._training = directory, training
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
+        self._is_first = torch.distributed.get_rank() == 0
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +63,7 @@ class Checkpoints:
         self.finish()
         tensors = engine.gather_state()
         numbers = {"step": step, "engine": engine.counts(), "run": state}
-        if _is_first_rank():
+        if self._is_first:
             # Text at once: the loop goes on to change the lists.
             text = json.dumps(numbers)
             folder = self._directory / f"step-{step:08d}"
@@ -86,7 +87,7 @@ class Checkpoints:
             A damaged or half-written checkpoint is passed over with a message.
         """
         self.finish()
-        newest = self._find_newest() if _is_first_rank() else None
+        newest = self._find_newest() if self._is_first else None
         found: list[Any] = [None]
         if newest is not None:
             found = [json.loads((newest / NUMBERS).read_text(encoding="utf-8"))]
@@ -113,23 +114,21 @@ class Checkpoints:
                     os.fsync(file.fileno())
             digests = {name: _digest(folder / name) for name in (TENSORS, NUMBERS)}
             write_json(folder / MARKER, {"files": digests})
-            self._remove_old()
+            # Then what need not be kept, and what a killed run left half-written.
+            whole = [each for each in self._list() if (each / MARKER).exists()]
+            kept, every_steps = (
+                whole[: self._training.keep_checkpoints],
+                self._training.keep_every_steps,
+            )
+            if every_steps:
+                kept += [each for each in whole if int(each.name.split("-")[1]) % every_steps == 0]
+            for each in set(self._list()) - set(kept):
+                _remove(each)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            host = socket.gethostname()
-            message = f"{host}: a checkpoint could not be written: {folder}: {error}"
-            raise StageError(message) from error
-
-    def _remove_old(self) -> None:
-        """Remove what need not be kept, and what a killed run left half-written."""
-        whole = [folder for folder in self._list() if (folder / MARKER).exists()]
-        every_steps = self._training.keep_every_steps
-        kept = whole[: self._training.keep_checkpoints]
-        if every_steps:
-            kept += [each for each in whole if int(each.name.split("-")[1]) % every_steps == 0]
-        for folder in self._list():
-            if folder not in kept:
-                _remove(folder)
+            raise StageError(
+                f"{socket.gethostname()}: a checkpoint could not be written: {folder}: {error}"
+            ) from error
 
     def _find_newest(self) -> Path | None:
         for folder in self._list():
@@ -160,10 +159,6 @@ def find_damage(folder: Path) -> str | None:
         if _digest(folder / name) != digest:
             return f"{name} is damaged"
     return None
-
-
-def _is_first_rank() -> bool:
-    return torch.distributed.get_rank() == 0
 
 
 def _digest(path: Path) -> str:
