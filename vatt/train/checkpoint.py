@@ -37,7 +37,8 @@ class Checkpoints:
 
     The newest `training.keep_checkpoints` stay, and those at multiples of `keep_every_steps`. All
     ranks call every method together; only the first one reads and writes. As a context, it ends
-    when the last checkpoint is on disk.
+    when the last checkpoint is on disk. StageError says that one could not be written, such as on a
+    full disk, of which nothing is left.
     """
 
     def __init__(self, directory: Path, training: TrainingParams) -> None:
@@ -55,11 +56,7 @@ class Checkpoints:
                 self.finish()
 
     def save(self, engine: Engine, step: int, state: Mapping[str, Any]) -> None:
-        """Copy what the checkpoint of `step` holds, and begin to write it.
-
-        Raises:
-            StageError: the checkpoint before it could not be written.
-        """
+        """Copy what the checkpoint of `step` holds, and begin to write it."""
         self.finish()
         tensors = engine.gather_state()
         numbers = {"step": step, "engine": engine.counts(), "run": state}
@@ -70,21 +67,15 @@ class Checkpoints:
             self._writing = self._writer.submit(self._write, folder, tensors, text)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on disk.
-
-        Raises:
-            StageError: it could not be written; nothing of it is left.
-        """
+        """Wait until the last checkpoint is on disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
-        """Load the newest whole checkpoint.
+        """Load the newest whole checkpoint; return its step, and what was given to `save`.
 
-        Returns:
-            Its step and what was given to `save`; 0 and an empty dictionary where there is none.
-            A damaged or half-written checkpoint is passed over with a message.
+        Where there is none: 0 and an empty dictionary. Damaged ones are passed over with a message.
         """
         self.finish()
         newest = self._find_newest() if self._is_first else None
@@ -99,11 +90,7 @@ class Checkpoints:
         return found[0]["step"], found[0]["run"]
 
     def _write(self, folder: Path, tensors: Mapping[str, Tensor], numbers: str) -> None:
-        """Write a checkpoint, force it to disk, mark it complete, then remove older ones.
-
-        Raises:
-            StageError: something of it could not be done, such as on a full disk.
-        """
+        """Write a checkpoint, force it to disk, mark it complete, then remove older ones."""
         try:
             _remove(folder)
             folder.mkdir(parents=True)

@@ -119,10 +119,8 @@ class Engine:
         self.device = join_processes(launch)
         deepspeed = _import_deepspeed(self.device)
         self._zero, self._tensors = deepspeed.zero, deepspeed.utils
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self._precision = torch.autocast(
-            self.device.type, dtypes[launch.precision], enabled=launch.precision != "fp32"
-        )
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(launch.precision)
+        self._precision = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         self._module, self._optimizer = module.to(self.device), optimizer
         self._is_adam = isinstance(optimizer, torch.optim.Adam)
         self._moments = ADAM_MOMENTS if self._is_adam else SGD_MOMENTS
@@ -145,6 +143,7 @@ class Engine:
     def compute_losses(self, batch: Batch | LabelledBatch) -> Float[Tensor, "K"]:
         """Return the losses of this rank's clips; their mean over the ranks is that of the step."""
         self._engine.train()
+        # Each part of a batch moves the statistics; what they were before all of them is kept.
         if self._statistics_before is None:
             self._statistics_before = [each.clone() for each in self._statistics]
         losses: Tensor = self._engine(batch)
@@ -167,8 +166,7 @@ class Engine:
         `settings` are those of each group of the optimizer for this step, such as `lr`. A gradient
         that is not finite is not followed: weights, moments and statistics stay what they were.
 
-        Returns:
-            The norm of that gradient over all weights, before clipping; infinite if not finite.
+        Returns the norm of that gradient over all weights, before clipping; infinite if not finite.
 
         Raises:
             StageError: in fp16, gradients overflow at every scale.
@@ -232,10 +230,7 @@ class Engine:
     def restore_state(self, state: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
         """Load what `gather_state` and `counts` returned; every rank must call it.
 
-        `state` is read on rank 0 only.
-
-        Raises:
-            KeyError: the state is that of another module.
+        `state` is read on rank 0 only. Raise KeyError for that of another module.
         """
         for name, weight in collect_weights(self._module).items():
             # Under ZeRO-3 each rank has a part of a weight; otherwise nothing happens here.

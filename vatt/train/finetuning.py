@@ -281,7 +281,6 @@ def measure_logits(logits: Tensor, labels: Tensor, *, multi_label: bool) -> dict
 
 def read_validations(job: Job) -> list[dict[str, float]]:
     """Return the measurements of a finished run on the split validation, each with its `step`."""
-    if not job.validations_path.is_file():  # the split validation is empty
-        return []
-    lines = job.validations_path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    path = job.validations_path  # missing where the split validation is empty
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]

@@ -91,8 +91,9 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                 with speed.spending("waiting"):
                     parts = list(islice(batches, training.accumulation_steps))
                 if len(parts) < training.accumulation_steps:
-                    expected = f"expected {training.num_steps} steps"
-                    raise StageError(f"step {step}: the data ended; {expected}")
+                    raise StageError(
+                        f"step {step}: the data ended; expected {training.num_steps} steps"
+                    )
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
@@ -140,8 +141,7 @@ def _update(
 ) -> tuple[list[float], float, str | None]:
     """Compute all parts of a batch and follow their gradient, unless it would do harm.
 
-    Returns:
-        The losses over all ranks and parts, the gradient's norm, and why nothing was followed.
+    Return the losses over all ranks and parts, the gradient's norm, and why it was not followed.
     """
     losses = engine.compute_losses(parts[0].to(engine.device))
     total = losses.detach().float()
