@@ -211,9 +211,7 @@ def take_steps(objective: ClassificationObjective, task: TaskParams) -> list[dic
 @pytest.mark.parametrize("decay", [0.3, 0.9])
 def test_the_average_follows_the_weights(decay: float) -> None:
     task = change(
-        TASK.model_copy(update={"ema_decay": decay, "freeze": 1}),
-        learning_rate=0.5,
-        warmup_steps=0,
+        TASK.model_copy(update={"ema_decay": decay, "freeze": 1}), learning_rate=0.5, warmup_steps=0
     )
     objective = build_objective(task)
     history = take_steps(objective, task)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vatt.core.errors import StageError
 from vatt.train.engine import join_processes
 from vatt.train.loop import Records, derive_seed, train
 
+assert_same_weights = partial(torch.testing.assert_close, rtol=0, atol=0)
 RANDOM_MODEL = MODEL.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
 
 
@@ -46,11 +48,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 def steps_of(directory: Path) -> list[str]:
     return sorted(path.name for path in (directory / "run").glob("step-*"))
-
-
-def assert_same_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    for name, weight in expected.items():
-        assert torch.equal(found[name], weight), name
 
 
 def test_curve_holds_window_means(finished: tuple[Path, dict[str, Tensor]]) -> None:

@@ -187,16 +187,12 @@ class HeadParams(Section):
     @property
     def is_multi_label(self) -> bool:
         """Whether a clip may have several classes: logits are for sigmoids, not for softmax."""
-        return bool(self.multi_label)
+        hears_only = getattr(self, "modality", None) == "audio"
+        return hears_only if self.multi_label is None else self.multi_label
 
 
 class ClassifierParams(TowerParams, HeadParams):
     """What a classifier with one tower is built from."""
-
-    @property
-    def is_multi_label(self) -> bool:
-        """Whether a clip may have several classes: logits are for sigmoids, not for softmax."""
-        return self.modality == "audio" if self.multi_label is None else self.multi_label
 
 
 class AudioVisualParams(HeadParams):
@@ -239,10 +235,7 @@ class Network(nn.Module):
 
 
 class Classifier(Network):
-    """Raw signals of one modality to logits.
-
-    The linear layer sits on the AGG token, behind the last norm.
-    """
+    """Raw signals of one modality to logits: a linear layer on the AGG token, behind the norm."""
 
     def __init__(self, params: ClassifierParams) -> None:
         super().__init__()
@@ -297,16 +290,13 @@ def build_head(width: int, params: ClassifierParams | AudioVisualParams) -> Dens
     return head
 
 
-ONE_TOWER, TWO_TOWERS = "one tower", "two towers"
-
-
 def _count_towers(params: Any) -> str:
     has_two = "fusion" in params if isinstance(params, Mapping) else hasattr(params, "fusion")
-    return TWO_TOWERS if has_two else ONE_TOWER
+    return "two towers" if has_two else "one tower"
 
 
 NetworkParams = Annotated[
-    Annotated[ClassifierParams, Tag(ONE_TOWER)] | Annotated[AudioVisualParams, Tag(TWO_TOWERS)],
+    Annotated[ClassifierParams, Tag("one tower")] | Annotated[AudioVisualParams, Tag("two towers")],
     Discriminator(_count_towers),
 ]
 """The type of a field of a section; parameters with a fusion are those of two towers."""
@@ -325,11 +315,10 @@ def apply_rates(
     """Return the parameters with a schedule's rates of dropped tokens and of the head's dropout."""
     rates: dict[str, Any] = {"head_dropout_rate": schedule.head_dropout_rate}
     tokens = {"drop_token_rate": schedule.drop_token_rate}
-    if isinstance(params, AudioVisualParams):
-        towers = list_towers(params).items()
-        rates |= {name: tower.model_copy(update=tokens) for name, tower in towers}
-    else:
-        rates |= tokens
+    if isinstance(params, ClassifierParams):
+        return params.model_copy(update=rates | tokens)
+    towers = list_towers(params).items()
+    rates |= {name: tower.model_copy(update=tokens) for name, tower in towers}
     return params.model_copy(update=rates)
 
 
