@@ -68,7 +68,6 @@ def open_run(params: Params, **launch: Any) -> tuple[Engine, Params, Setup]:
         settings=lambda step: [adam_settings(step, params.pretrain)],
         open_batches=lambda _order: (),
         validation=None,
-        select_weights=dict,
     )
     chosen = params.launch.model_copy(update=launch)
     engine = Engine(objective, setup.optimizer, params.pretrain, chosen)

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -84,14 +84,11 @@ class ClassificationObjective(nn.Module):
             loss = softmax_loss(logits, labels, smoothing)
         return torch.stack([loss, count_hits(logits, labels)])
 
-    @property
-    def best(self) -> Network:
-        """The network that predicts: the average where there is one."""
-        return self.model if self.average is None else cast("Network", self.average.module)
-
     def classify(self, signals: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
-        """Return the logits of the network that is trained, or in evaluation of the best one."""
-        network = self.model if self.training else self.best
+        """Return the logits: in training of the model, else of the average where there is one."""
+        network: Any = self.model
+        if self.average is not None and not self.training:
+            network = self.average.module
         logits: Tensor = network(*(signals[modality] for modality in network.modalities))
         return logits
 
@@ -102,7 +99,7 @@ class ClassificationObjective(nn.Module):
 
 
 def keep_best(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the objective's weights that predict, under the names of their network."""
+    """Return an objective's weights that predict, under the names of their network."""
     prefix = AVERAGE if any(name.startswith(AVERAGE) for name in weights) else MODEL
     chosen = [name for name in weights if name.startswith(prefix)]
     return {name.removeprefix(prefix): weights[name] for name in chosen}
@@ -258,7 +255,6 @@ def prepare_finetuning(
         settings=lambda step: optimizer_settings(step, task, optimizer),
         open_batches=open_batches,
         validation=validation if len(splits["validation"]) else None,
-        select_weights=keep_best,
     )
 
 

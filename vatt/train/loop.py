@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vatt.core.batch import Batch, LabelledBatch
 from vatt.core.errors import StageError
@@ -55,7 +55,7 @@ class Setup:
     """What a kind of training brings: all but the engine and the loop."""
 
     objective: nn.Module
-    """Maps a batch to its losses, of which the first one is minimised."""
+    """Maps a batch to its losses, of which the first one is minimised; trains its `model`."""
     parts: tuple[str, ...]
     """The names of the losses."""
     optimizer: torch.optim.Optimizer
@@ -64,8 +64,6 @@ class Setup:
     open_batches: Callable[[TrainingOrder], Iterable[AnyBatch]]
     """Yields this rank's parts of batches in an order."""
     validation: Validation | None
-    select_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    """Returns from all weights of the objective those that are the result, by their names there."""
     cost: Cost | None = None
     """The cost of one clip in training; None where it is not counted."""
 
@@ -256,9 +254,9 @@ class Records:
         row = {"step": step, **measured}
         self._measured.append(row)
         live.show(step, validation.kind, measured)
-        for problem in validation.find_problems(step, measured):
-            live.say(step, problem)
         if self._is_first:
+            for problem in validation.find_problems(step, measured):
+                print(f"{self._job.recipe.section}: step {step}: {problem}", file=sys.stderr)
             append_row(self._path, row)
             self._report(validation, **row)
 

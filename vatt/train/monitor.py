@@ -60,7 +60,7 @@ class Live:
     """Shows the numbers of the first rank: a progress bar, TensorBoard, and lines in a log."""
 
     def __init__(self, section: str, directory: Path, start_step: int, num_steps: int) -> None:
-        self._section, self._directory = section, directory
+        self._directory = directory
         self._is_first = torch.distributed.get_rank() == 0
         self._bar: tqdm[NoReturn] = tqdm(
             desc=section,
@@ -112,11 +112,6 @@ class Live:
         known = [text.format(self._newest[n]) for n, text in BAR.items() if n in self._newest]
         self._bar.set_postfix_str(", ".join(known), refresh=False)
         report_numbers(kind, step, values)
-
-    def say(self, step: int, message: str) -> None:
-        """Write a message of the first rank."""
-        if self._is_first:
-            print(f"{self._section}: step {step}: {message}", file=sys.stderr)
 
 
 class Speed:

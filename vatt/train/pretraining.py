@@ -145,9 +145,6 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         settings=lambda step: [adam_settings(step, pretrain)],
         open_batches=open_batches,
         validation=Validation("health", measure, find_problems),
-        select_weights=lambda weights: {
-            name.removeprefix("model."): weight for name, weight in weights.items()
-        },
         cost=add_costs(costs.values()),
     )
 
