@@ -34,11 +34,10 @@ from benchmarks import torch_colours
 from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.corpus.samples import SampleTable
 from vatt.loading.augmentation import add_noise, draw_view, jitter_colour
-from vatt.loading.clips import ClipReader
+from vatt.loading.clips import ClipReader, View
 from vatt.loading.colour import load_compiled
 from vatt.loading.loader import TrainingWindows
 from vatt.loading.tasks import TaskInput
-from vatt.loading.windows import View
 from vatt.params import AUDIO_RATE_HZ, AugmentParams, ClipParams, load_params
 from vatt.preprocess.corpus import write_corpus
 

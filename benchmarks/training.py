@@ -25,7 +25,7 @@ from vatt.core.batch import Batch
 from vatt.corpus.tokenizer import open_tokenizer
 from vatt.model.vatt import Vatt
 from vatt.params import Params, load_params
-from vatt.train.engine import Engine
+from vatt.train.engine import ADAM_MOMENTS, Engine
 from vatt.train.loop import Setup, train
 from vatt.train.pretraining import PARTS, Objective, adam_settings, build_optimizer
 from vatt.train.recipe import Job, PretrainRecipe
@@ -68,7 +68,6 @@ def open_run(params: Params, **launch: Any) -> tuple[Engine, Params, Setup]:
         settings=lambda step: [adam_settings(step, params.pretrain)],
         open_batches=lambda _order: (),
         validation=None,
-        select_weights=dict,
     )
     chosen = params.launch.model_copy(update=launch)
     engine = Engine(objective, setup.optimizer, params.pretrain, chosen)
@@ -163,7 +162,8 @@ def be_a_rank(num_processes: int, path: Path) -> None:
     batch = repeat_clips(draw_batch(params.clip), NUM_COPIES // num_processes)
     step_s = statistics.median(time_loop_steps(run, batch) for _ in range(NUM_ROUNDS))
     if torch.distributed.get_rank() == 0:
-        bytes_ = run[0].count_optimizer_bytes()
+        states = run[2].optimizer.state.values()
+        bytes_ = sum(kept[name].nbytes for kept in states for name in ADAM_MOMENTS)
         path.write_text(json.dumps({"step_s": step_s, "optimizer_bytes": bytes_}))
 
 

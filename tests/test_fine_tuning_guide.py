@@ -17,7 +17,7 @@ import yaml
 from tests.orchestration.miniature import REPO
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import Split
-from vatt.loading.labelled import read_labelled
+from vatt.loading.tasks import read_labelled
 from vatt.params import load_params
 from vatt.preprocess.corpus import write_corpus
 from vatt.stages import download

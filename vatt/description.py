@@ -19,7 +19,7 @@ from vatt.model.cost import (
     estimate_state_bytes,
 )
 from vatt.model.published import compare_flops, compare_sizes
-from vatt.model.spectrogram import NUM_BANDS, count_frames
+from vatt.model.stem import NUM_BANDS, count_frames
 from vatt.model.vatt import Vatt
 from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams
 

@@ -43,11 +43,11 @@ def differentiate(bench: Bench, way: str, bf16: bool) -> None:
 def embed_in_turn(bench: Bench) -> Embeddings:
     """Embed one modality after another."""
     model, batch = bench.objective.model, bench.batch
-    video_va, video_vt = model.project_video(model.encode_video(batch.video))
-    text = model.project_text(model.encode_text(batch.text.flatten(0, 1)))
+    video_va, video_vt = model.video_projection(model.encode_video(batch.video))
+    text = model.text_projection(model.encode_text(batch.text.flatten(0, 1)))
     return Embeddings(
         video_va=video_va,
-        audio_va=model.project_audio(model.encode_audio(batch.audio)),
+        audio_va=model.audio_projection(model.encode_audio(batch.audio)),
         video_vt=video_vt,
         text_vt=text.unflatten(0, batch.text.shape[:2]),
     )

@@ -78,14 +78,14 @@ def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_
                 with torch.no_grad():
                     seen = network.encode_video(video[None])
                     heard = network.encode_audio(audio[None])
-                    va, vt = network.project_video(seen)
+                    va, vt = network.video_projection(seen)
                     expected = {"video": seen, "audio": heard, "video_va": va, "video_vt": vt}
-                    expected["audio_va"] = network.project_audio(heard)
+                    expected["audio_va"] = network.audio_projection(heard)
                 for name, value in expected.items():
                     np.testing.assert_allclose(arrays[name][number, window], value[0], atol=2e-5)
         tokens = embedder.exported.tokenizer.encode(texts, CLIP.num_tokens)
         with torch.no_grad():
-            read = network.project_text(network.encode_text(tokens))
+            read = network.text_projection(network.encode_text(tokens))
         np.testing.assert_allclose(arrays["text_vt"], read, atol=2e-5)
     assert not np.allclose(features[0]["video"], features[1]["video"])
 

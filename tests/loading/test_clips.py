@@ -10,8 +10,7 @@ from tests.known_corpus import FLASHES_S
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import ShardError
 from vatt.loading.augmentation import centre_view
-from vatt.loading.clips import ClipReader
-from vatt.loading.windows import View, decode_video
+from vatt.loading.clips import ClipReader, View, decode_video
 from vatt.media.video import Box
 from vatt.params import ClipParams
 
@@ -116,7 +115,7 @@ def resize_slowly(picture: npt.NDArray[np.float64], size_px: int) -> npt.NDArray
 )
 def test_a_box_is_cut_out_of_the_stored_picture_and_scaled(reader: ClipReader, box: Box) -> None:
     segment = row_of(reader, "flashes.mp4")
-    stored = reader._read(segment, reader._find_member(segment, "video"))
+    stored = reader._decode(segment, "video", bytes)
     frames = decode_video(stored, 20, 16, View((64, 128))).astype(np.float64)
     window = reader.read_video(segment, 20, View((64, 64), box=box))
     flipped = reader.read_video(segment, 20, View((64, 64), box=box, is_flipped=True))

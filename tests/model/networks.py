@@ -1,8 +1,7 @@
 """Small classifiers of each input, as the original's reference has them, and of each fusion."""
 
 from tests.model.original import SIZE
-from vatt.model.classifier import AudioVisualParams, ClassifierParams
-from vatt.model.fusion import FusionParams
+from vatt.model.classifier import AudioVisualParams, ClassifierParams, FusionParams
 from vatt.model.towers import TowerParams
 
 VIDEO = ClassifierParams(

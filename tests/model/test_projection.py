@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from tests.ranks import Ranks
 from tests.tiny import TINY_MODEL
 from vatt.core import distributed
-from vatt.model.projection import BatchNorm, Projections, build_projections
+from vatt.model.vatt import BatchNorm, Projections, build_projections
 from vatt.params import ModelParams, SpaceKind
 
 Array = NDArray[np.float64]

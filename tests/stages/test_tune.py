@@ -22,7 +22,7 @@ from vatt.core.errors import StageError
 from vatt.corpus.manifest import Split
 from vatt.corpus.splits import hide_test_split
 from vatt.evaluate.tuning import read_study
-from vatt.loading.labelled import read_labelled
+from vatt.loading.tasks import read_labelled
 from vatt.model.classifier import list_towers
 from vatt.params import LaunchParams, ScheduleParams, TaskName, TuneParams
 from vatt.stages.finetune import prepare_task

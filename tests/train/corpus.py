@@ -118,7 +118,6 @@ def build_run(
         settings=lambda step: [adam_settings(step, pretrain)],
         open_batches=lambda order: batches(order.start_step),
         validation=validation,
-        select_weights=dict,
         cost=cost,
     )
     return job.model_copy(update={"recipe": recipe, **paths}), setup

@@ -5,31 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.model.networks import VIDEO
 from tests.train.corpus import CLIP, LAUNCH
 from tests.train.tasks import TASK
 from vatt.core import code
-from vatt.model.classifier import ClassifierParams
-from vatt.params import RunParams, TowerSize
+from vatt.params import RunParams
 from vatt.train.recipe import FinetuneRecipe, Job, name_run
 
-NETWORK = ClassifierParams(
-    input="video",
-    size=TowerSize(num_layers=1, width=8, mlp_width=8, num_heads=1, head_width=8),
-    patch=(1, 8, 8),
-    grid=(2, 2, 2),
-    post_projection_width=None,
-    dropout_rate=0.0,
-    drop_token_rate=0.0,
-    num_classes=2,
-    head_dropout_rate=0.0,
-    multi_label=False,
-)
 RECIPE = FinetuneRecipe(
     run=RunParams(seed=1),
     task_name="video",
     task=TASK,
     clip=CLIP,
-    network=NETWORK,
+    network=VIDEO,
     classes=("a", "b"),
     launch=LAUNCH,
     index_digest="",

@@ -73,7 +73,7 @@ def test_embeddings_are_those_of_the_original(
     assert_near(audio.features, original.tensor("eval:/audio/features_pooled"))
     assert_near(audio.va, original.tensor(heads + "audio/tovid"))
     with torch.inference_mode():
-        text = exported.model.project_text(exported.model.encode_text(batch.text.flatten(0, 1)))
+        text = exported.model.text_projection(exported.model.encode_text(batch.text.flatten(0, 1)))
     assert_near(text, original.tensor(heads + "text/tovid"))
     assert exported.params.frame_rate_hz == 10
 
@@ -164,7 +164,7 @@ def test_text_needs_the_vocabulary(tmp_path: Path, specific: Path, vocabulary: P
     ids = WordTokenizer(vocabulary).encode(texts, 6)
     assert ids.tolist() == [[5, 42, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
     with torch.inference_mode():
-        expected = without.model.project_text(without.model.encode_text(ids))
+        expected = without.model.text_projection(without.model.encode_text(ids))
     assert torch.equal(exported.embed_text(texts), expected)
 
 

@@ -14,7 +14,7 @@ from tests.train.tasks import TASK
 from tests.weights.test_export import CLASSIFIER, PARAMS, make_inputs
 from vatt.corpus.tokenizer import Tokenizer, train_tokenizer
 from vatt.model.classifier import Classifier, ClassifierParams
-from vatt.model.spectrogram import LogMel
+from vatt.model.stem import LogMel
 from vatt.weights.export import build_untrained, save_export
 from vatt.weights.inference import Exported, ExportedClassifier
 

@@ -12,8 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import parse_labels
-from vatt.loading.views import MIDDLE
+from vatt.loading.loader import MIDDLE
 
 Arrays = dict[str, Float[np.ndarray, "N ..."]]
 SampleClips = Sequence[int]
@@ -38,7 +37,7 @@ class Clips:
     @cached_property
     def labels(self) -> list[dict[str, list[str]]]:
         """The labels of each clip by task."""
-        return [parse_labels(text) for text in self.rows["labels"]]
+        return [json.loads(text) for text in self.rows["labels"]]
 
     @cached_property
     def videos(self) -> list[str]:

@@ -24,7 +24,7 @@ from vatt.corpus.manifest import FOLD_TASK
 from vatt.evaluate.clips import Arrays, Clips, read_clips
 from vatt.evaluate.networks import Observer, choose_device
 from vatt.loading.clips import ClipReader
-from vatt.loading.views import MIDDLE, FixedWindows, load_views, spread_places
+from vatt.loading.loader import MIDDLE, FixedWindows, load_views, spread_places
 from vatt.params import ClipParams, EvaluateParams
 
 CODE = (

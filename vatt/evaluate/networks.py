@@ -15,8 +15,8 @@ from vatt.core.errors import StageError
 from vatt.evaluate.clips import Arrays
 from vatt.evaluate.finetuned import TaskEntry
 from vatt.evaluate.probes import Skipped
+from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
-from vatt.loading.views import MIDDLE, Look, Views
 from vatt.params import SKIPPED
 from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load, load_classifier
@@ -55,12 +55,12 @@ class Embedder:
         network = self.exported.model
         video = network.encode_video(_join(clips, "video", network))
         audio = network.encode_audio(_join(clips, "audio", network))
-        video_va, video_vt = network.project_video(video)
+        video_va, video_vt = network.video_projection(video)
         windows = {
             "video": video,
             "audio": audio,
             "video_va": video_va,
-            "audio_va": network.project_audio(audio),
+            "audio_va": network.audio_projection(audio),
             "video_vt": video_vt,
         }
         return {
@@ -76,7 +76,7 @@ class Embedder:
             part = list(texts[first : first + TEXTS_AT_ONCE])
             tokens = self.exported.tokenizer.encode(part, self.exported.params.clip.num_tokens)
             tokens = tokens.to(next(network.parameters()).device)
-            parts.append(_to_numpy(network.project_text(network.encode_text(tokens))))
+            parts.append(_to_numpy(network.text_projection(network.encode_text(tokens))))
         return {"text_vt": np.concatenate(parts)} if parts else {}
 
 

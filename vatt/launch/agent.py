@@ -24,7 +24,7 @@ import psutil
 from vatt.core.errors import StageError
 from vatt.core.signals import die_with_parent
 from vatt.params import LaunchParams
-from vatt.train.heartbeat import DIRECTORY_VARIABLE, Watch
+from vatt.train.monitor import DIRECTORY_VARIABLE, Watch
 
 LOOK_EVERY_S = 0.5
 LOG_LINES = 20

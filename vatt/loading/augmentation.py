@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vatt.loading.colour import change_colours, keep_colours
-from vatt.loading.windows import View
+from vatt.loading.clips import View, to_signal
+from vatt.loading.colour import change_colours
 from vatt.media.video import Box
 from vatt.params import AugmentParams
 
@@ -106,24 +106,17 @@ def jitter_colour(
     video: UInt8[Tensor, "T H W 3"], params: AugmentParams, rng: np.random.Generator
 ) -> Float[Tensor, "T H W 3"]:
     """Turn bytes to numbers in [-1, 1], and change the colours of a clip, all frames alike."""
+    # All are drawn whether or not they are used, so that the rate does not move later draws.
     brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     saturation = rng.uniform(*SATURATION)
     contrast = rng.uniform(*CONTRAST)
-    hue = rng.uniform(-HUE, HUE)
+    changes = tuple(map(np.float32, (brightness, saturation, contrast, rng.uniform(-HUE, HUE))))
+    if rng.random() >= params.colour_jitter_rate:
+        return to_signal(video)
     planes = video.permute(0, 3, 1, 2).contiguous().flatten(2).numpy()
     shown = torch.empty(video.shape)
-    out = shown.flatten(1, 2).numpy()
-    if rng.random() < params.colour_jitter_rate:
-        changes = (brightness, saturation, contrast, hue)
-        change_colours(planes, tuple(np.float32(change) for change in changes), out)
-    else:
-        keep_colours(planes, out)
+    change_colours(planes, changes, shown.flatten(1, 2).numpy())
     return shown
-
-
-def to_unit(video: UInt8[Tensor, "*K T H W 3"]) -> Float[Tensor, "*K T H W 3"]:
-    """Turn bytes to numbers in [0, 1]."""
-    return video.contiguous().float().div_(255)
 
 
 def add_noise(

@@ -1,6 +1,7 @@
 """Changes of colour, compiled by Numba: short loops over a frame that stays in the cache.
 
-As some forty operations of torch, one after the other, they took longer than all the decoding.
+As some forty operations of torch, one after the other, they took longer than all the decoding. They
+have a module of their own as tests check the shapes in `augmentation`, which Numba cannot compile.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 SMALL = np.float32(1e-6)
 ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX = (np.float32(number) for number in range(7))
-HALF_BYTE, BYTE = np.float32(127.5), np.float32(255)
+BYTE = np.float32(255)
 
 # Kept on disk, as compiling takes seconds. Divisors are not checked: that would keep the loops from
 # being vectorised, as would loops over rows and columns.
@@ -52,22 +53,10 @@ def change_colours(planes: Any, changes: Any, out: Any) -> None:
                 shown[pixel, channel] = held[channel, pixel]
 
 
-# Exact: a product with 1 / 127.5 could pass 1.
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def keep_colours(planes: Any, out: Any) -> None:
-    """Write bytes of `planes` (T 3 P) to `out` (T P 3), in [-1, 1]."""
-    for frame in range(len(planes)):
-        stored, shown = planes[frame], out[frame]
-        for pixel in range(planes.shape[2]):
-            for channel in range(3):
-                shown[pixel, channel] = stored[channel, pixel] / HALF_BYTE - ONE
-
-
 def load_compiled() -> None:
     """Load what Numba compiled: nearly a second, which processes forked later need not spend."""
     planes, out = np.zeros((1, 3, 1), np.uint8), np.zeros((1, 1, 3), np.float32)
     change_colours(planes, (ZERO, ONE, ONE, ZERO), out)
-    keep_colours(planes, out)
 
 
 @_compiled  # type: ignore[untyped-decorator]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -59,8 +60,7 @@ def _mix(
     return (left << half_bits) | right
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """Samples that stand together in the corpus, drawn in proportion to a weight."""
 
     first_sample: int
@@ -109,8 +109,12 @@ def draw_samples(
     """
     ends = np.cumsum([share.weight for share in shares])
     block_size = int(ends[-1])
+    # A step that visits all places of the block, neighbours far apart by the golden ratio.
+    step = max(1, round(block_size * GOLDEN_RATIO))
+    while math.gcd(step, block_size) != 1:
+        step += 1
     block, slot = np.divmod(draws, block_size)
-    slot = slot * _coprime_step(block_size) % block_size
+    slot = slot * step % block_size
     owner = np.searchsorted(ends, slot, side="right")
     epochs, samples = np.empty_like(draws), np.empty_like(draws)
     for number, share in enumerate(shares):
@@ -126,21 +130,11 @@ def draw_samples(
     return epochs, samples
 
 
-def _coprime_step(size: int) -> int:
-    """Return a step that visits all places of a ring, neighbours far apart by the golden ratio."""
-    step = max(1, round(size * GOLDEN_RATIO))
-    while math.gcd(step, size) != 1:
-        step += 1
-    return step
-
-
 def weigh(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> list[Share]:
     """Return the shares of sources that stand one behind the other in the corpus.
 
-    Args:
-        sizes: samples of each source, in their order.
-        weights: how often samples of each source are drawn, in proportion; 0 leaves a source out.
-            None: every sample equally often.
+    `sizes` are the samples of each source, in order; `weights` how often those of each are drawn,
+    in proportion. 0 leaves a source out; None draws every sample equally often.
 
     Raises:
         StageError: a source has no weight, or a weight no source with samples.

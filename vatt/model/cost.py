@@ -3,9 +3,8 @@
 A FLOP is one addition or multiplication, so that a multiply-add is two. There are two conventions
 (VATT sections 4.2 and A.1); norms, activations, biases, word look-ups and the loss are in neither.
 
-- `full`: every matrix product that the code computes, and nothing else. Dropped patches are not
-  projected, of the last block only the AGG token is computed. It equals what torch's FLOP counter
-  sees on the model.
+- `full`: every matrix product that the code computes, as torch's FLOP counter sees it. Dropped
+  patches are not projected, of the last block only the AGG token is computed.
 - `paper`: what the profiler of TensorFlow counted for the paper. All patches are projected and all
   tokens pass all blocks; the product of queries and keys is left out; softmax and the scaling of
   scores count 6 for each score.
@@ -18,13 +17,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
-from vatt.model.spectrogram import count_frames
-from vatt.model.stem import SpectrogramPatches, count_kept
-from vatt.model.text import BertStem, LinearText, T5Stem
+from vatt.model.stem import SpectrogramPatches, count_frames, count_kept
+from vatt.model.text import BertStem, T5Stem
 from vatt.model.towers import Tower
 from vatt.model.transformer import Dropout, Encoder
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
+
+FLOAT_BYTES = 4
+"""Weights, gradients and moments are float32, with bf16 products, too."""
+BUCKET_BYTES = 200_000_000
+"""What ranks exchange at once, under ZeRO 1 to 3."""
 
 
 class Weights(NamedTuple):
@@ -84,7 +87,15 @@ def count_clip(model: Vatt, clip: ClipParams, drop_token_rate: float) -> dict[st
     """
     video = count_signal_tower(model.video, clip, drop_token_rate)
     audio = count_signal_tower(model.audio, clip, drop_token_rate)
-    caption = _count_text(model.text, clip.num_tokens), count_head(model.text_projection)
+    text, num_tokens = model.text, clip.num_tokens + 1
+    stem: Any = text.stem if isinstance(text, Tower) else text
+    # The AGG token of T5 is as wide as a word and passes their projection, with its gradient.
+    is_t5 = isinstance(stem, T5Stem)
+    full = 2 * (clip.num_tokens + is_t5) * _count_products(stem)
+    passes = 3 if is_t5 or stem.words.weight.requires_grad else 2
+    caption = [count_head(model.text_projection), Cost(0, full, full, passes * full)]
+    if isinstance(text, Tower):
+        caption += [Cost(num_tokens), _count_encoder(text, num_tokens)]
     return {
         "video": add_costs([video, count_head(model.video_projection)]),
         "audio": add_costs([audio, count_head(model.audio_projection)]),
@@ -109,20 +120,6 @@ def count_signal_tower(tower: Tower, clip: ClipParams, drop_token_rate: float) -
         training=3 * full - projection + spectrogram,
     )
     return add_costs([cost, _count_encoder(tower, num_kept + 1)])
-
-
-def _count_text(tower: Tower | LinearText, num_words: int) -> Cost:
-    """Return what one caption costs in the text tower."""
-    stem: Any = tower.stem if isinstance(tower, Tower) else tower
-    # The AGG token of T5 is as wide as a word and passes their projection, with its gradient.
-    num_projected = num_words + isinstance(stem, T5Stem)
-    needs_gradient = isinstance(stem, T5Stem) or stem.words.weight.requires_grad
-    full = 2 * num_projected * _count_products(stem)
-    cost = Cost(paper=full, full=full, training=(3 if needs_gradient else 2) * full)
-    if isinstance(tower, LinearText):
-        return cost
-    num_tokens = num_words + 1
-    return add_costs([cost, Cost(num_tokens=num_tokens), _count_encoder(tower, num_tokens)])
 
 
 def _count_encoder(tower: Tower, num_tokens: int) -> Cost:
@@ -151,12 +148,6 @@ def count_head(head: nn.Module) -> Cost:
 def _count_products(module: nn.Module) -> int:
     """Return the multiply-adds of one token in all linear layers of a module."""
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
-
-
-FLOAT_BYTES = 4
-"""Weights, gradients and moments are float32, with bf16 products, too."""
-BUCKET_BYTES = 200_000_000
-"""What ranks exchange at once, under ZeRO 1 to 3."""
 
 
 def estimate_state_bytes(weights: Weights, num_ranks: int, zero_stage: int) -> float:
@@ -201,7 +192,12 @@ def estimate_activations(
         num_projected, num_agg = clip.num_candidates * clip.num_tokens, clip.num_candidates
         if tower is not model.text:
             num_projected, num_agg = count_kept(stem.positions.num_places, drop_token_rate), 1
-        before = num_projected * _count_stem_bytes(stem, size)
+        # What enters the linear layers and GELUs of the stem, and what dropout left.
+        layers = [module for module in stem.modules() if isinstance(module, nn.Linear)]
+        widths, width = [layer.in_features for layer in layers], layers[-1].out_features
+        if len(layers) > 1 or isinstance(stem, (T5Stem, BertStem)):
+            widths.append(width)
+        before = num_projected * (size * sum(widths) + _drops_out(stem) * width)
         kept, between = kept + before, between + before
         if isinstance(tower, Tower):
             num_tokens, num_blocks = num_projected + num_agg, len(tower.encoder.blocks)
@@ -211,14 +207,6 @@ def estimate_activations(
             again = max(again, num_tokens * block)
     numbers = 3 * clip.num_frames * clip.frame_size_px**2 + clip.num_samples
     return Activations(kept, between, again, FLOAT_BYTES * numbers)
-
-
-def _count_stem_bytes(stem: Any, size: int) -> int:
-    """Return the bytes that one token leaves in a stem: what enters its linear layers and GELUs."""
-    layers = [module for module in stem.modules() if isinstance(module, nn.Linear)]
-    has_gelu = len(layers) > 1 or isinstance(stem, (T5Stem, BertStem))
-    widths = [layer.in_features for layer in layers] + [layers[-1].out_features] * has_gelu
-    return size * sum(widths) + _drops_out(stem) * layers[-1].out_features
 
 
 def _count_block_bytes(encoder: Encoder, size: int) -> tuple[int, int, int]:

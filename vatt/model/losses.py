@@ -160,7 +160,7 @@ class _Clips(NamedTuple):
 
 
 def _compare_in_chunks(own: _Clips, every: _Clips, params: LossParams) -> Float[Tensor, "B"]:
-    """Return the loss of each of this rank's clips."""
+    """Return the loss of each of this rank's clips; the backward pass computes the scores again."""
     if params.rows_per_chunk is None:
         return _compare(own, every, params)
     compare = partial(checkpoint, _compare, use_reentrant=False, preserve_rng_state=False)

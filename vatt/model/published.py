@@ -52,12 +52,9 @@ VIEWS = 12
 
 TOWERS: dict[SizeName, float] = {"base": 87.9, "medium": 155.0, "large": 306.1}
 TEXT_TOWER = 20.9
-NETWORKS: dict[str, tuple[SizeName, float]] = {
-    "BBS": ("base", 197.0),
-    "MBS": ("medium", 264.0),
-    "LBS": ("large", 415.0),
-}
-"""Millions of weights; the sizes are those of the video tower, audio is base, text small."""
+NETWORKS: dict[SizeName, float] = {"base": 197.0, "medium": 264.0, "large": 415.0}
+"""Millions of weights: of video towers, of the small text tower, and of BBS, MBS and LBS, by the
+size of their video tower; audio is base, text small."""
 CLASSIFIERS: dict[tuple[int, int, float], float] = {
     (32, 224, 0.0): 548.1,
     (64, 224, 0.0): 1222.1,
@@ -100,9 +97,9 @@ def compare_sizes() -> Iterator[Size]:
     note = "not reproduced; the paper does not say with which head"
     yield Size("Small text tower", TEXT_TOWER, _count_trained(text), note)
     note = "ours: all that is pre-trained; paper: its three towers, sound as Base video"
-    for name, (size, paper) in NETWORKS.items():
+    for size, paper in NETWORKS.items():
         ours = _count_trained(build_paper_network(size))
-        yield Size(f"{name} network", paper, ours, note)
+        yield Size(f"{size[0].upper()}BS network", paper, ours, note)
 
 
 def compare_flops() -> Iterator[Flops]:

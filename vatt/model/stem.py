@@ -11,21 +11,25 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+import torchaudio
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vatt.model.spectrogram import LogMel, check_waveform
 from vatt.model.transformer import NORM_EPSILON, Dense, Dropout, Group
+from vatt.params import AUDIO_RATE_HZ, SPECTROGRAM_BANDS, SPECTROGRAM_HOP
 
 Draw = Literal["clip", "batch"]
+WINDOW, HOP, NUM_BANDS = 2048, SPECTROGRAM_HOP, SPECTROGRAM_BANDS
+LOWEST_HZ, HIGHEST_HZ = 80.0, 7600.0
+GAIN = 10_000.0
 
 
 class DropToken(nn.Module):
     """Leaves out a share `rate` of the patches in training, and nothing in evaluation (3.1.1).
 
-    With `draw` "batch" all clips of a batch (on one rank) keep the same places, as released.
-    Differs from the original with "clip": each clip draws its own, so that no place is missing
-    from a whole batch.
+    Differs from the original with `draw` "clip": each clip draws its own, so that no place is
+    missing from a whole batch. With "batch" all clips (of one rank) keep the same places.
     """
 
     def __init__(self, rate: float, draw: Draw) -> None:
@@ -48,16 +52,74 @@ class DropToken(nn.Module):
 
 
 def draw_kept(
-    batch_size: int, num_tokens: int, drop_token_rate: float, device: torch.device
+    num_draws: int, num_tokens: int, drop_token_rate: float, device: torch.device
 ) -> Int[Tensor, "B K"]:
     """Draw which tokens each clip keeps, `count_kept` of them, unordered."""
-    num_kept = count_kept(num_tokens, drop_token_rate)
-    return torch.rand(batch_size, num_tokens, device=device).topk(num_kept).indices
+    scores = torch.rand(num_draws, num_tokens, device=device)
+    return scores.topk(count_kept(num_tokens, drop_token_rate)).indices
 
 
 def count_kept(num_tokens: int, drop_token_rate: float) -> int:
     """Return how many of `num_tokens` are left in training: at least one, all of them at rate 0."""
     return max(1, round(num_tokens * (1 - drop_token_rate)))
+
+
+class LogMel(nn.Module):
+    """48 kHz waveforms to log-mel spectrograms in [0, 1], with 80 bands every 1024 samples.
+
+    They are the other input of the audio tower (VATT section 4.4, SpT).
+    """
+
+    window: Tensor
+    bands: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        with torch.device("cpu"):  # torchaudio reads values, which the meta device has not
+            bands = torchaudio.functional.melscale_fbanks(
+                WINDOW // 2 + 1, LOWEST_HZ, HIGHEST_HZ, NUM_BANDS, AUDIO_RATE_HZ
+            )
+        self.register_buffer("bands", bands.to(self.window.device), persistent=False)
+
+    def forward(self, audio: Tensor) -> Float[Tensor, "B F M"]:
+        """Return the spectrograms of waveforms (B, S), each clip stretched to [0, 1].
+
+        A constant one (silence) is 0. The last windows reach beyond the end, into zeros, so that F
+        is S / 1024, rounded up.
+        """
+        check_waveform(audio)
+        num_frames = count_frames(audio.shape[1])
+        end = (num_frames - 1) * HOP + WINDOW
+        # Small differences of loudness would drown in bfloat16.
+        with torch.autocast(audio.device.type, enabled=False):
+            magnitudes = torchaudio.functional.spectrogram(
+                functional.pad(audio.float(), (0, end - audio.shape[1])),
+                pad=0,
+                window=self.window.float(),
+                n_fft=WINDOW,
+                hop_length=HOP,
+                win_length=WINDOW,
+                power=1.0,
+                normalized=False,
+                center=False,
+            )
+            logs = torch.log1p(GAIN * magnitudes.transpose(1, 2) @ self.bands.float())
+            low, high = logs.amin((1, 2), keepdim=True), logs.amax((1, 2), keepdim=True)
+            return (logs - low) / (high - low).clamp(min=1e-6)  # silence divides by that, not by 0
+
+
+def check_waveform(audio: Tensor) -> None:
+    """Raise a ValueError for what is not a float tensor of (clips, samples)."""
+    if audio.ndim != 2 or not audio.is_floating_point():
+        raise ValueError(
+            f"audio: expected floats of (clips, samples), got {audio.dtype} {tuple(audio.shape)}"
+        )
+
+
+def count_frames(num_samples: int) -> int:
+    """Return how many frames the spectrogram of a waveform has."""
+    return -(-num_samples // HOP)
 
 
 class Patches(nn.Module, ABC):
@@ -109,10 +171,7 @@ class Patches(nn.Module, ABC):
 
 
 class VideoPatches(Patches):
-    """Boxes of frames x height x width of a video (B, T, H, W, 3).
-
-    The numbers of a box go frame, row, column, colour.
-    """
+    """Boxes of a video (B, T, H, W, 3); their numbers go frame, row, column, colour."""
 
     name = "video"
     num_channels = 3
@@ -263,9 +322,8 @@ class Stem(nn.Module):
         super().__init__()
         width = patches.projection.out_features
         self.patches = patches
-        self.pre_projection = (
-            nn.Sequential(Dense(width, width), nn.GELU()) if pre_projects else nn.Identity()
-        )
+        layers = [Dense(width, width), nn.GELU()] if pre_projects else []
+        self.pre_projection = nn.Sequential(*layers)
         self.positions = positions
         self.drop_token = drop_token
         self.dropout = Dropout(dropout_rate)

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vatt.model.spectrogram import NUM_BANDS, count_frames
 from vatt.model.stem import (
+    NUM_BANDS,
     AudioPatches,
     Draw,
     DropToken,
@@ -21,18 +21,19 @@ from vatt.model.stem import (
     SpectrogramPatches,
     Stem,
     VideoPatches,
+    count_frames,
 )
 from vatt.model.text import BertStem, LinearText, RelativeBias, T5Stem, Words
 from vatt.model.transformer import STANDARD, T5, UNBIASED, Dense, Encoder
 from vatt.params import ClipParams, ModelParams, Section, TowerSize
 
 Count = Annotated[int, Field(ge=1)]
-PATCHES: dict[str, type[VideoPatches | AudioPatches | SpectrogramPatches]] = {
-    "video": VideoPatches,
-    "waveform": AudioPatches,
-    "spectrogram": SpectrogramPatches,
+PATCHES: dict[str, tuple[type[VideoPatches | AudioPatches | SpectrogramPatches], int]] = {
+    "video": (VideoPatches, 3),
+    "waveform": (AudioPatches, 1),
+    "spectrogram": (SpectrogramPatches, 2),
 }
-NUM_AXES = {"video": 3, "waveform": 1, "spectrogram": 2}
+"""What cuts each input, and how many axes a patch has."""
 
 
 class TowerParams(Section):
@@ -52,7 +53,7 @@ class TowerParams(Section):
 
     @model_validator(mode="after")
     def _check_axes(self) -> "TowerParams":
-        num_axes = NUM_AXES[self.input]
+        _, num_axes = PATCHES[self.input]
         if not len(self.patch) == len(self.grid) == num_axes:
             raise ValueError(
                 f"input = {self.input} has {num_axes} axes, patch = {self.patch}, "
@@ -96,12 +97,9 @@ class Tower(nn.Module):
         super().__init__()
         self.stem = stem
         self.encoder = encoder
-        self.post_projection = (
-            nn.Identity()
-            if post_projection_width is None
-            else nn.Sequential(Dense(encoder.width, post_projection_width), nn.GELU())
-        )
         self.width = post_projection_width or encoder.width
+        layers = [Dense(encoder.width, self.width), nn.GELU()] if post_projection_width else []
+        self.post_projection = nn.Sequential(*layers)
 
     def forward(self, signal: Tensor, *, all_tokens: bool = False) -> Float[Tensor, "B Q D"]:
         """Return the encoded AGG token (Q = 1), or `all_tokens` with AGG first."""
@@ -159,7 +157,8 @@ def build_tower(
     of a batch keep the same tokens, as released, and spectrograms may come in place of waveforms.
     """
     is_spectrogram = params.input == "spectrogram"
-    patches = PATCHES[params.input](params.patch, params.size.width)
+    cut, _ = PATCHES[params.input]
+    patches = cut(params.patch, params.size.width)
     if isinstance(patches, SpectrogramPatches):
         patches.takes_spectrograms = pretrains is None
     positions = Positions(params.grid, params.size.width, first_axis_fastest=is_spectrogram)

@@ -42,10 +42,10 @@ class Dense(nn.Linear):
 
     def forward(self, input: Tensor) -> Float[Tensor, "*rows E"]:  # noqa: A002 - nn.Linear's
         """Multiply by the weights and add the bias."""
-        if _uses_onednn(input, self.weight):
-            product: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return product
-        return super().forward(input)
+        if not _uses_onednn(input, self.weight):
+            return super().forward(input)
+        product: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
 
 
 class FusedPair(Dense):
@@ -134,8 +134,7 @@ def attend(
     A score is the product of query and key times `scale`, plus the bias. After the softmax a share
     `dropout_rate` of the weights is dropped.
     """
-    if score_bias is not None:
-        score_bias = score_bias.to(query.dtype)
+    score_bias = None if score_bias is None else score_bias.to(query.dtype)
     # On CPUs torch's fused attention has no dropout, and its gradient in bfloat16 is slow.
     is_slow = dropout_rate > 0 or (query.dtype == torch.bfloat16 and query.requires_grad)
     if query.device.type != "cpu" or not is_slow:
@@ -143,8 +142,7 @@ def attend(
             query, key, value, attn_mask=score_bias, dropout_p=dropout_rate, scale=scale
         )
     scores = (query * scale) @ key.transpose(-1, -2)
-    if score_bias is not None:
-        scores = scores + score_bias
+    scores = scores if score_bias is None else scores + score_bias
     return drop_out(scores.softmax(-1), dropout_rate) @ value
 
 
@@ -180,7 +178,7 @@ class Layout(NamedTuple):
     score_biases: tuple[Tensor | None, ...]
 
     def split(self, row: Float[Tensor, "M C"]) -> list[Float[Tensor, "B L C"]]:
-        """Return the tokens of each group, as views."""
+        """Return the tokens of each group, as views of the row."""
         parts = row.split([number * length for number, length in self.shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
@@ -280,10 +278,8 @@ class Encoder(nn.Module):
         The last block computes only what is returned, which changes nothing else: with few layers
         that saves a good part of the whole cost.
         """
-        layout = Layout(
-            tuple((group.tokens.shape[0], group.tokens.shape[1]) for group in groups),
-            tuple(group.score_bias for group in groups),
-        )
+        shapes = tuple((len(group.tokens), group.tokens.shape[1]) for group in groups)
+        layout = Layout(shapes, tuple(group.score_bias for group in groups))
         tokens = pack([group.tokens for group in groups])
         for index, block in enumerate(self.blocks):
             agg_only = index == len(self.blocks) - 1 and not all_tokens

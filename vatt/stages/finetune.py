@@ -17,7 +17,7 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.corpus.gate import require_passed
 from vatt.launch.launcher import train_classifier
-from vatt.loading.labelled import LabelledCorpus, UnlabelledError, count_classes, read_labelled
+from vatt.loading.tasks import LabelledCorpus, UnlabelledError, read_labelled
 from vatt.model.classifier import build_network, list_towers
 from vatt.model.towers import restore_weights
 from vatt.params import (
@@ -76,13 +76,12 @@ def main(
     num_parameters = _export(out_dir, runs, recipe, corpus)
     with atomic_path(curve_path) as partial:
         shutil.copyfile(runs["model"].curve_path, partial)
-    counts = count_classes(corpus.splits["train"])
     measured = {name: read_validations(job) for name, job in runs.items()}
     return {
         "label": recipe.task.label,
         "is_tuned": schedule is not None,
         "schedule": recipe.task.schedule.model_dump(),
-        "num_train": dict(zip(corpus.classes, counts, strict=True)),
+        "num_train": corpus.splits["train"].count_classes(),
         "num_validation": len(corpus.splits["validation"]),
         "num_parameters": num_parameters,
         "notes": list(corpus.notes),

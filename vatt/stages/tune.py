@@ -15,7 +15,7 @@ from vatt.corpus.index import SHARDS_NAME
 from vatt.corpus.splits import hide_test_split
 from vatt.launch.launcher import train_classifier
 from vatt.loading.colour import load_compiled
-from vatt.loading.labelled import UnlabelledError
+from vatt.loading.tasks import UnlabelledError
 from vatt.params import (
     ClipParams,
     LaunchParams,

@@ -37,13 +37,15 @@ class Checkpoints:
 
     The newest `training.keep_checkpoints` stay, and those at multiples of `keep_every_steps`. All
     ranks call every method together; only the first one reads and writes. As a context, it ends
-    when the last checkpoint is on disk.
+    when the last checkpoint is on disk. StageError says that one could not be written, such as on a
+    full disk, of which nothing is left.
     """
 
     def __init__(self, directory: Path, training: TrainingParams) -> None:
         self._directory, self._training = directory, training
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
+        self._is_first = torch.distributed.get_rank() == 0
 
     def __enter__(self) -> Self:
         return self
@@ -54,39 +56,29 @@ class Checkpoints:
                 self.finish()
 
     def save(self, engine: Engine, step: int, state: Mapping[str, Any]) -> None:
-        """Copy what the checkpoint of `step` holds, and begin to write it.
-
-        Raises:
-            StageError: the checkpoint before it could not be written.
-        """
+        """Copy what the checkpoint of `step` holds, and begin to write it."""
         self.finish()
         tensors = engine.gather_state()
         numbers = {"step": step, "engine": engine.counts(), "run": state}
-        if _is_first_rank():
+        if self._is_first:
             # Text at once: the loop goes on to change the lists.
             text = json.dumps(numbers)
             folder = self._directory / f"step-{step:08d}"
             self._writing = self._writer.submit(self._write, folder, tensors, text)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on disk.
-
-        Raises:
-            StageError: it could not be written; nothing of it is left.
-        """
+        """Wait until the last checkpoint is on disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def resume(self, engine: Engine) -> tuple[int, dict[str, Any]]:
-        """Load the newest whole checkpoint.
+        """Load the newest whole checkpoint; return its step, and what was given to `save`.
 
-        Returns:
-            Its step and what was given to `save`; 0 and an empty dictionary where there is none.
-            A damaged or half-written checkpoint is passed over with a message.
+        Where there is none: 0 and an empty dictionary. Damaged ones are passed over with a message.
         """
         self.finish()
-        newest = self._find_newest() if _is_first_rank() else None
+        newest = self._find_newest() if self._is_first else None
         found: list[Any] = [None]
         if newest is not None:
             found = [json.loads((newest / NUMBERS).read_text(encoding="utf-8"))]
@@ -98,11 +90,7 @@ class Checkpoints:
         return found[0]["step"], found[0]["run"]
 
     def _write(self, folder: Path, tensors: Mapping[str, Tensor], numbers: str) -> None:
-        """Write a checkpoint, force it to disk, mark it complete, then remove older ones.
-
-        Raises:
-            StageError: something of it could not be done, such as on a full disk.
-        """
+        """Write a checkpoint, force it to disk, mark it complete, then remove older ones."""
         try:
             _remove(folder)
             folder.mkdir(parents=True)
@@ -113,23 +101,21 @@ class Checkpoints:
                     os.fsync(file.fileno())
             digests = {name: _digest(folder / name) for name in (TENSORS, NUMBERS)}
             write_json(folder / MARKER, {"files": digests})
-            self._remove_old()
+            # Then what need not be kept, and what a killed run left half-written.
+            whole = [each for each in self._list() if (each / MARKER).exists()]
+            kept, every_steps = (
+                whole[: self._training.keep_checkpoints],
+                self._training.keep_every_steps,
+            )
+            if every_steps:
+                kept += [each for each in whole if int(each.name.split("-")[1]) % every_steps == 0]
+            for each in set(self._list()) - set(kept):
+                _remove(each)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            host = socket.gethostname()
-            message = f"{host}: a checkpoint could not be written: {folder}: {error}"
-            raise StageError(message) from error
-
-    def _remove_old(self) -> None:
-        """Remove what need not be kept, and what a killed run left half-written."""
-        whole = [folder for folder in self._list() if (folder / MARKER).exists()]
-        every_steps = self._training.keep_every_steps
-        kept = whole[: self._training.keep_checkpoints]
-        if every_steps:
-            kept += [each for each in whole if int(each.name.split("-")[1]) % every_steps == 0]
-        for folder in self._list():
-            if folder not in kept:
-                _remove(folder)
+            raise StageError(
+                f"{socket.gethostname()}: a checkpoint could not be written: {folder}: {error}"
+            ) from error
 
     def _find_newest(self) -> Path | None:
         for folder in self._list():
@@ -160,10 +146,6 @@ def find_damage(folder: Path) -> str | None:
         if _digest(folder / name) != digest:
             return f"{name} is damaged"
     return None
-
-
-def _is_first_rank() -> bool:
-    return torch.distributed.get_rank() == 0
 
 
 def _digest(path: Path) -> str:

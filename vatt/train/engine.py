@@ -32,12 +32,13 @@ did not."""
 
 def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, Any]:
     """Return DeepSpeed's configuration; what it would default to is written out."""
-    parts = launch.num_processes * training.accumulation_steps
+    num_parts = launch.num_processes * training.accumulation_steps
+    nowhere = {"device": "none"}
     to_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     exchanges = ("reduce", "allgather", "stage3_prefetch")
     return {
         "train_batch_size": training.batch_size,
-        "train_micro_batch_size_per_gpu": training.batch_size // parts,
+        "train_micro_batch_size_per_gpu": training.batch_size // num_parts,
         "gradient_accumulation_steps": training.accumulation_steps,
         "gradient_clipping": training.gradient_clip_norm,
         "prescale_gradients": False,
@@ -52,10 +53,8 @@ def build_config(training: TrainingParams, launch: LaunchParams) -> dict[str, An
             "stage3_max_reuse_distance": 20 * BUCKET_SIZE,
             "stage3_param_persistence_threshold": SMALL_WEIGHT,
             "sub_group_size": 20 * BUCKET_SIZE,
-            "offload_optimizer": {"device": "none"} if launch.offload == "none" else to_cpu,
-            "offload_param": (
-                to_cpu if launch.offload == "optimizer_and_parameters" else {"device": "none"}
-            ),
+            "offload_optimizer": nowhere if launch.offload == "none" else to_cpu,
+            "offload_param": to_cpu if launch.offload == "optimizer_and_parameters" else nowhere,
         },
         # torch's Adam on the CPU, too: DeepSpeed's own would be compiled first, for minutes.
         "zero_force_ds_cpu_optimizer": False,
@@ -80,7 +79,7 @@ def join_processes(launch: LaunchParams) -> torch.device:
     """
     local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed reads it
     torch.set_num_threads(launch.threads_per_process)
-    device = torch.device("cpu")
+    device, backend = torch.device("cpu"), "gloo"
     # By default, several threads add the gradients of an indexed table in any order.
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     # Else every buffer that DeepSpeed allocates would be filled first.
@@ -92,14 +91,12 @@ def join_processes(launch: LaunchParams) -> torch.device:
                 f"launch.num_processes = {launch.num_processes}, {num_here} on this machine: it "
                 f"has {torch.cuda.device_count()} GPUs, and each process needs its own"
             )
-        device = torch.device("cuda", local_rank)
+        device, backend = torch.device("cuda", local_rank), "nccl"
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
-        backend = "gloo" if device.type == "cpu" else "nccl"
-        if launch.num_processes == 1:
-            torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        else:
-            torch.distributed.init_process_group(backend)
+        alone: dict[str, Any] = {"store": HashStore(), "rank": 0, "world_size": 1}
+        options = alone if launch.num_processes == 1 else {}
+        torch.distributed.init_process_group(backend, **options)
     return device
 
 
@@ -122,10 +119,8 @@ class Engine:
         self.device = join_processes(launch)
         deepspeed = _import_deepspeed(self.device)
         self._zero, self._tensors = deepspeed.zero, deepspeed.utils
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self._precision = torch.autocast(
-            self.device.type, dtypes[launch.precision], enabled=launch.precision != "fp32"
-        )
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(launch.precision)
+        self._precision = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         self._module, self._optimizer = module.to(self.device), optimizer
         self._is_adam = isinstance(optimizer, torch.optim.Adam)
         self._moments = ADAM_MOMENTS if self._is_adam else SGD_MOMENTS
@@ -138,6 +133,7 @@ class Engine:
         self._engine.enable_backward_allreduce = launch.num_processes > 1 or launch.zero_stage > 0
         self._stage = launch.zero_stage
         self._after_update: Callable[[], None] = getattr(module, "after_update", lambda: None)
+        self._trained = [each for each in module.named_parameters() if each[1].requires_grad]
         self._create_moments()
         self._statistics = [each for each in module.buffers() if each.is_floating_point()]
         self._statistics_before: list[Tensor] | None = None
@@ -147,6 +143,7 @@ class Engine:
     def compute_losses(self, batch: Batch | LabelledBatch) -> Float[Tensor, "K"]:
         """Return the losses of this rank's clips; their mean over the ranks is that of the step."""
         self._engine.train()
+        # Each part of a batch moves the statistics; what they were before all of them is kept.
         if self._statistics_before is None:
             self._statistics_before = [each.clone() for each in self._statistics]
         losses: Tensor = self._engine(batch)
@@ -169,8 +166,7 @@ class Engine:
         `settings` are those of each group of the optimizer for this step, such as `lr`. A gradient
         that is not finite is not followed: weights, moments and statistics stay what they were.
 
-        Returns:
-            The norm of that gradient over all weights, before clipping; infinite if not finite.
+        Returns the norm of that gradient over all weights, before clipping; infinite if not finite.
 
         Raises:
             StageError: in fp16, gradients overflow at every scale.
@@ -209,8 +205,8 @@ class Engine:
             weights = self._engine._zero3_consolidated_16bit_state_dict()  # noqa: SLF001 - float32 here
         else:
             weights = self._module.state_dict()
-        names = collect_weights(self._module)
-        return {name: weights[name].detach().cpu() for name in names} if weights else {}
+        names = collect_weights(self._module) if weights else {}
+        return {name: weights[name].detach().cpu() for name in names}
 
     def gather_state(self) -> dict[str, Tensor]:
         """Return a copy of weights and moments on the CPU; every rank must call it.
@@ -221,7 +217,7 @@ class Engine:
         first = torch.distributed.get_rank() == 0
         weights = self.gather_weights() if first or self._stage == 3 else {}
         state = {f"weights/{name}": weight.clone() for name, weight in weights.items() if first}
-        for name, parameter in self._list_trained():
+        for name, parameter in self._trained:
             for moment in self._moments:
                 if self._stage == 0:
                     whole = self._optimizer.state[parameter][moment]
@@ -234,10 +230,7 @@ class Engine:
     def restore_state(self, state: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
         """Load what `gather_state` and `counts` returned; every rank must call it.
 
-        `state` is read on rank 0 only.
-
-        Raises:
-            KeyError: the state is that of another module.
+        `state` is read on rank 0 only. Raise KeyError for that of another module.
         """
         for name, weight in collect_weights(self._module).items():
             # Under ZeRO-3 each rank has a part of a weight; otherwise nothing happens here.
@@ -245,7 +238,7 @@ class Engine:
                 weight.data.copy_(self._receive(state, f"weights/{name}", weight))
         if self._stage > 0:
             self._sharded.refresh_fp32_params()
-        for name, parameter in self._list_trained():
+        for name, parameter in self._trained:
             for moment in self._moments:
                 whole = self._receive(state, f"{moment}/{name}", parameter)
                 if self._stage == 0:
@@ -267,20 +260,12 @@ class Engine:
             counts |= {"loss_scale": self.loss_scale, "steps_at_scale": self._steps_at_scale}
         return counts
 
-    def count_optimizer_bytes(self) -> int:
-        """Return the size of the optimizer's moments on this rank, in bytes."""
-        states = self._optimizer.state.values()
-        return sum(kept[moment].nbytes for kept in states for moment in self._moments)
-
-    def _list_trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [each for each in self._module.named_parameters() if each[1].requires_grad]
-
     def _create_moments(self) -> None:
         """Create the state of the optimizer before its first update, so that it can be restored.
 
         SGD would begin with the gradient itself, which is what momentum makes of a zero.
         """
-        flat = [parameter for _, parameter in self._list_trained()]
+        flat = [parameter for _, parameter in self._trained]
         if self._stage in (1, 2):
             flat = self._sharded.single_partition_of_fp32_groups
         elif self._stage == 3:
@@ -305,13 +290,13 @@ class Engine:
 
     def _finish_gradients(self) -> float:
         """Unscale gradients without ZeRO and return their norm; drop them if it is not finite."""
-        trained = [parameter for _, parameter in self._list_trained() if parameter.grad is not None]
+        gradients = [each.grad for _, each in self._trained if each.grad is not None]
         if self.loss_scale is not None:
-            for parameter in trained:
-                parameter.grad.div_(self.loss_scale)  # type: ignore[union-attr]
-        norm = float(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+            for gradient in gradients:
+                gradient.div_(self.loss_scale)
+        norm = float(nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
-            for parameter in trained:
+            for _, parameter in self._trained:
                 parameter.grad = None  # which Adam leaves out
         return norm
 

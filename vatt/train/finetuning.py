@@ -7,11 +7,10 @@ running average of the weights.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
@@ -23,15 +22,13 @@ from torch.optim.swa_utils import AveragedModel
 from vatt.core.batch import LabelledBatch
 from vatt.corpus.manifest import Split
 from vatt.loading.clips import ClipReader
-from vatt.loading.labelled import read_labelled
-from vatt.loading.loader import open_labelled_loader
+from vatt.loading.loader import TrainingWindows, open_labelled_validation_loader
 from vatt.loading.order import TrainingOrder
-from vatt.loading.tasks import TaskInput
-from vatt.loading.views import open_labelled_validation_loader
+from vatt.loading.tasks import TaskInput, read_labelled
 from vatt.model.classifier import Network, build_network
 from vatt.model.losses import balanced_sigmoid_loss, softmax_loss
 from vatt.model.towers import restore_weights
-from vatt.params import ScheduleParams, TaskParams
+from vatt.params import TaskParams
 from vatt.train.engine import Engine
 from vatt.train.loop import Setup, Validation, open_shards
 from vatt.train.recipe import FinetuneRecipe, Job
@@ -55,7 +52,12 @@ class ClassificationObjective(nn.Module):
 
     def __init__(self, model: Network, task: TaskParams) -> None:
         super().__init__()
-        _freeze_layers(model, task.freeze)
+        frozen: list[nn.Module] = list(model.towers) if task.freeze == "tower" else []
+        if isinstance(task.freeze, int):  # so many first blocks, and what lies below them
+            for layers in _list_layers(model):
+                frozen += layers[: task.freeze + 1]
+        for module in frozen:
+            module.requires_grad_(requires_grad=False)
         self.model = model
         self.average: AveragedModel | None = None
         if task.ema_decay is not None:
@@ -75,21 +77,20 @@ class ClassificationObjective(nn.Module):
             smoothing = schedule.label_smoothing
             if schedule.mixup_alpha > 0:
                 signals, labels = mix(signals, labels, schedule.mixup_alpha)
-        logits = _classify(self.model if self.training else self.best, signals)
+        logits = self.classify(signals)
         if self._task.multi_label:
             loss = balanced_sigmoid_loss(logits, labels)
         else:
             loss = softmax_loss(logits, labels, smoothing)
         return torch.stack([loss, count_hits(logits, labels)])
 
-    @property
-    def best(self) -> Network:
-        """The network that predicts: the average where there is one."""
-        return self.model if self.average is None else cast("Network", self.average.module)
-
-    def classify(self, batch: LabelledBatch) -> Float[Tensor, "B C"]:
-        """Return the logits of the network that predicts."""
-        return _classify(self.best, batch.signals)
+    def classify(self, signals: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
+        """Return the logits: in training of the model, else of the average where there is one."""
+        network: Any = self.model
+        if self.average is not None and not self.training:
+            network = self.average.module
+        logits: Tensor = network(*(signals[modality] for modality in network.modalities))
+        return logits
 
     def after_update(self) -> None:
         """Let the average follow the weights, which were just updated."""
@@ -98,29 +99,18 @@ class ClassificationObjective(nn.Module):
 
 
 def keep_best(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the objective's weights that predict, under the names of their network."""
+    """Return an objective's weights that predict, under the names of their network."""
     prefix = AVERAGE if any(name.startswith(AVERAGE) for name in weights) else MODEL
-    return {
-        name.removeprefix(prefix): weight
-        for name, weight in weights.items()
-        if name.startswith(prefix)
-    }
-
-
-def _classify(network: Network, signals: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
-    logits: Tensor = network(*(signals[modality] for modality in network.modalities))
-    return logits
+    chosen = [name for name in weights if name.startswith(prefix)]
+    return {name.removeprefix(prefix): weights[name] for name in chosen}
 
 
 def _follow(
     averages: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor, *, decay: float
 ) -> None:
-    """Update a running average, which begins as the weights after the first update.
-
-    It keeps `decay` of itself; less at first, so that the random weights of the head are soon
-    forgotten: (1 + n) / (10 + n) after n updates.
-    """
+    """Update a running average, which begins as the weights after the first update."""
     number = int(num_averaged)
+    # Less than the decay at first, so that the random weights of the head are soon forgotten.
     kept = min(decay, (1 + number) / (10 + number))
     for average, weight in zip(averages, weights, strict=True):
         average.lerp_(weight, 1 - kept)
@@ -186,13 +176,30 @@ def optimizer_settings(
 def build_finetuning_optimizer(
     objective: ClassificationObjective, task: TaskParams
 ) -> torch.optim.SGD | torch.optim.AdamW:
-    """Return the optimizer over the weights that are trained.
+    """Return the optimizer over the weights that are trained, in groups of one rate and decay.
 
     Every update has its `optimizer_settings`. Below the head every layer learns `layer_decay` times
-    as fast as the one above it.
+    as fast as the one above it. Only matrices decay: no biases, norms, positions and AGG tokens.
     """
-    schedule = task.schedule
-    groups, peak = _group_weights(objective.model, schedule), schedule.learning_rate
+    # By weight: how many layers lie above it; 0 behind the last block (norm, fusion, head).
+    above: dict[nn.Parameter, int] = {}
+    for layers in _list_layers(objective.model):
+        for number, layer in enumerate(layers):
+            above.update(dict.fromkeys(layer.parameters(), len(layers) - number))
+    together: defaultdict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in objective.model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and ".positions." not in name
+            together[above.get(parameter, 0), decays].append(parameter)
+    schedule, peak = task.schedule, task.schedule.learning_rate
+    groups: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "weight_decay": schedule.weight_decay if decays else 0.0,
+            RATE_SCALE: schedule.layer_decay**num_above,
+        }
+        for (num_above, decays), parameters in sorted(together.items())
+    ]
     # Fused: one pass through memory, which is all that an update costs.
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=peak, momentum=schedule.momentum, fused=True)
@@ -202,45 +209,6 @@ def build_finetuning_optimizer(
 def _list_layers(network: Network) -> list[list[nn.Module]]:
     """Return the layers of each tower from below: patches with positions and AGG, then blocks."""
     return [[tower.stem, *tower.encoder.blocks] for tower in network.towers]
-
-
-def _freeze_layers(network: Network, freeze: int | str) -> None:
-    """Freeze no weights (`none`), those of all towers (`tower`), or so many first blocks of each.
-
-    The layer below the blocks is frozen with them.
-    """
-    if freeze == "tower":
-        for tower in network.towers:
-            tower.requires_grad_(requires_grad=False)
-    elif freeze != "none":
-        for layers in _list_layers(network):
-            for layer in layers[: int(freeze) + 1]:
-                layer.requires_grad_(requires_grad=False)
-
-
-def _group_weights(network: Network, schedule: ScheduleParams) -> list[dict[str, Any]]:
-    """Return the weights that are trained, together those with one rate and decay.
-
-    Only matrices decay: no biases, norms, positions and AGG tokens.
-    """
-    # By weight: how many layers lie above it; 0 behind the last block (norm, fusion, head).
-    above: dict[nn.Parameter, int] = {}
-    for layers in _list_layers(network):
-        for number, layer in enumerate(layers):
-            above.update(dict.fromkeys(layer.parameters(), len(layers) - number))
-    groups: defaultdict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and ".positions." not in name
-            groups[above.get(parameter, 0), decays].append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": schedule.weight_decay if decays else 0.0,
-            RATE_SCALE: schedule.layer_decay**num_above,
-        }
-        for (num_above, decays), parameters in sorted(groups.items())
-    ]
 
 
 def prepare_finetuning(
@@ -258,32 +226,28 @@ def prepare_finetuning(
         restore_weights(network, load_file(job.initial_weights))
     objective = ClassificationObjective(network, task)
     optimizer = build_finetuning_optimizer(objective, task)
-    names: tuple[Split, ...] = ("train", "validation")
-    corpus = read_labelled(job.preprocess_dir, recipe.task_name, task, names, recipe.classes)
-    splits = corpus.splits
     task_input = TaskInput(recipe.task_name, recipe.clip, task.audio_stride)
-    shards = open_shards(launch, recipe.index_digest)
-    reader = ClipReader(job.preprocess_dir, recipe.clip, shards)
+    names: tuple[Split, ...] = ("train", "validation")
+    folder = job.preprocess_dir
+    splits = read_labelled(folder, recipe.task_name, task, names, recipe.classes).splits
+    reader = ClipReader(folder, recipe.clip, open_shards(launch, recipe.index_digest))
 
-    def open_batches(order: TrainingOrder) -> Iterable[LabelledBatch]:
-        workers = launch.loader_workers
-        return open_labelled_loader(reader, task_input, splits["train"], order, workers)
-
-    def open_validation() -> Iterator[LabelledBatch]:
-        split = splits["validation"]
-        num_clips = min(task.validation_clips, len(split))
-        size = task.batch_size // (launch.num_processes * task.accumulation_steps)
-        return open_labelled_validation_loader(reader, task_input, split, num_clips, size)
+    def open_batches(order: TrainingOrder) -> Iterator[LabelledBatch]:
+        windows = TrainingWindows(reader, task_input, splits["train"], order.seed)
+        return windows.load(order, num_workers=launch.loader_workers)
 
     def measure(engine: Engine) -> dict[str, float]:
-        logits, labels = [], []
+        split, logits, labels = splits["validation"], [], []
+        num_clips, size = min(task.validation_clips, len(split)), job.clips_at_once
+        clips = open_labelled_validation_loader(reader, task_input, split, num_clips, size)
         with engine.evaluating():
-            for batch in open_validation():
-                logits.append(objective.classify(batch.to(engine.device)).float().cpu())
+            for batch in clips:
+                moved = batch.to(engine.device)
+                logits.append(objective.classify(moved.signals).float().cpu())
                 labels.append(batch.labels)
         return measure_logits(torch.cat(logits), torch.cat(labels), multi_label=task.multi_label)
 
-    validation = Validation("validation", measure, tell=on_validation)
+    validation = Validation("validation", measure, report=on_validation)
     return Setup(
         objective=objective,
         parts=PARTS,
@@ -291,7 +255,6 @@ def prepare_finetuning(
         settings=lambda step: optimizer_settings(step, task, optimizer),
         open_batches=open_batches,
         validation=validation if len(splits["validation"]) else None,
-        select_weights=keep_best,
     )
 
 
@@ -306,15 +269,14 @@ def measure_logits(logits: Tensor, labels: Tensor, *, multi_label: bool) -> dict
         loss = softmax_loss(logits, labels, 0.0)
         return {"loss": float(loss), "accuracy": float(right.float().mean())}
     loss = functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
-    heard = np.flatnonzero(labels.any(0).numpy())
-    truth, scores = labels.bool().numpy(), logits.numpy()
-    precisions = [average_precision_score(truth[:, number], scores[:, number]) for number in heard]
-    return {"loss": float(loss), "map": float(np.mean(precisions)) if len(heard) else 0.0}
+    heard = labels.any(0)
+    truth, scores = labels[:, heard].bool().numpy(), logits[:, heard].numpy()
+    precision = average_precision_score(truth, scores) if heard.any() else 0.0
+    return {"loss": float(loss), "map": float(precision)}
 
 
 def read_validations(job: Job) -> list[dict[str, float]]:
     """Return the measurements of a finished run on the split validation, each with its `step`."""
-    if not job.validations_path.is_file():  # the split validation is empty
-        return []
-    lines = job.validations_path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    path = job.validations_path  # missing where the split validation is empty
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]

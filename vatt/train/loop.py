@@ -5,6 +5,9 @@ A `Setup` holds what each kind of training brings to it.
 
 import hashlib
 import math
+import statistics
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vatt.core.batch import Batch, LabelledBatch
 from vatt.core.errors import StageError
@@ -22,13 +25,15 @@ from vatt.model.cost import Cost
 from vatt.params import LaunchParams, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
-from vatt.train.heartbeat import beat
-from vatt.train.monitor import Curve, Guard, Live, append_row, write_rows
+from vatt.train.monitor import BadStepsError, Live, Speed, append_row, write_rows
 from vatt.train.recipe import Job
-from vatt.train.speed import Speed
 
 AnyBatch = Batch | LabelledBatch
 SHARD_CACHE_DIR = Path(".cache/shards")
+MEDIAN_STEPS = 100
+"""How many losses a spike is compared with."""
+FIRST_JUDGED_STEPS = 20
+"""With fewer losses before it, no loss is called a spike."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Validation:
     measure: Callable[[Engine], dict[str, float]]
     find_problems: Callable[[int, Mapping[str, float]], list[str]] = lambda _step, _numbers: []
     """Returns from a step and its numbers, in words, what is wrong with them."""
-    tell: Callable[[int, dict[str, float]], None] | None = None
+    report: Callable[[int, dict[str, float]], None] | None = None
     """Called on the first rank with the step and the numbers of every measurement, in order, those
     before a resume included; it may raise to end the run."""
 
@@ -50,7 +55,7 @@ class Setup:
     """What a kind of training brings: all but the engine and the loop."""
 
     objective: nn.Module
-    """Maps a batch to its losses, of which the first one is minimised."""
+    """Maps a batch to its losses, of which the first one is minimised; trains its `model`."""
     parts: tuple[str, ...]
     """The names of the losses."""
     optimizer: torch.optim.Optimizer
@@ -59,13 +64,11 @@ class Setup:
     open_batches: Callable[[TrainingOrder], Iterable[AnyBatch]]
     """Yields this rank's parts of batches in an order."""
     validation: Validation | None
-    select_weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    """Returns from all weights of the objective those that are the result, by their names there."""
     cost: Cost | None = None
     """The cost of one clip in training; None where it is not counted."""
 
 
-def train(engine: Engine, job: Job, setup: Setup) -> Curve:
+def train(engine: Engine, job: Job, setup: Setup) -> "Records":
     """Train to the last step, from the newest whole checkpoint if there is one.
 
     Everything random in a step comes from its number, so a run that was killed and started again
@@ -78,8 +81,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> Curve:
     training, seed = job.recipe.training, job.recipe.run.seed
     with Checkpoints(job.directory, training) as checkpoints:
         start, state = checkpoints.resume(engine)
-        records = _Records(job, setup, state)
-        curve, guard = records.curve, records.guard
+        records = Records(job, setup, state)
         batches = iter(_open_batches(job, setup, start) if start < training.num_steps else ())
         speed = Speed(engine, setup.cost)
         with Live(job.recipe.section, job.directory, start, training.num_steps) as live:
@@ -87,33 +89,32 @@ def train(engine: Engine, job: Job, setup: Setup) -> Curve:
                 with speed.spending("waiting"):
                     parts = list(islice(batches, training.accumulation_steps))
                 if len(parts) < training.accumulation_steps:
-                    expected = f"expected {training.num_steps} steps"
-                    raise StageError(f"step {step}: the data ended; {expected}")
+                    raise StageError(
+                        f"step {step}: the data ended; expected {training.num_steps} steps"
+                    )
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
                 torch.manual_seed(derive_seed(seed, step))
                 settings = setup.settings(step)
-                losses, norm, problem = _update(engine, parts, guard, settings)
+                losses, norm, problem = _update(engine, parts, records, settings)
                 if problem is not None:
-                    guard.reject(step, problem)
+                    records.reject(step, problem)
                     if training.on_bad_step == "roll_back":
                         checkpoints.resume(engine)
                 elif math.isfinite(norm):  # in fp16 a gradient may overflow: then nothing was done
-                    curve.add(losses, norm)
-                    guard.accept(losses[0])
-                live.advance()
-                beat(step)
+                    records.accept(losses, norm)
+                live.advance(step)
                 speed.count(training.batch_size)
                 if is_logged:
                     highest = max((group["lr"] for group in settings), default=0.0)
-                    live.show(step, "curve", curve.close_window(step, highest))
+                    live.show(step, "curve", records.close_window(step, highest))
                     live.show(step, "speed", speed.close_window())
                 records.validate(engine, step, speed, live)
                 if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
                         checkpoints.save(engine, step, records.state())
-    return curve
+    return records
 
 
 def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]:
@@ -133,13 +134,12 @@ def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]
 def _update(
     engine: Engine,
     parts: Sequence[AnyBatch],
-    guard: Guard,
+    records: "Records",
     settings: Sequence[Mapping[str, float]],
 ) -> tuple[list[float], float, str | None]:
     """Compute all parts of a batch and follow their gradient, unless it would do harm.
 
-    Returns:
-        The losses over all ranks and parts, the gradient's norm, and why nothing was followed.
+    Return the losses over all ranks and parts, the gradient's norm, and why it was not followed.
     """
     losses = engine.compute_losses(parts[0].to(engine.device))
     total = losses.detach().float()
@@ -149,7 +149,7 @@ def _update(
         total = total + losses.detach().float()
     torch.distributed.all_reduce(total)
     means = (total / (len(parts) * torch.distributed.get_world_size())).tolist()
-    problem = guard.find_problem(means)
+    problem = records.find_problem(means)
     # A gradient of NaN is followed nowhere: all ranks and all stages leave the update out.
     norm = engine.update(losses[0] if problem is None else losses[0] * math.nan, settings)
     if problem is None and math.isinf(norm) and engine.loss_scale is None:
@@ -157,50 +157,112 @@ def _update(
     return means, norm, problem
 
 
-class _Records:
-    """What a run keeps account of; all of it is part of a checkpoint."""
+class Records:
+    """What a run keeps account of: its curve, its bad steps, and what was measured.
+
+    All of it is part of a checkpoint, so that after a resume each step is in every file once. Steps
+    are judged by what is the same on every rank, and by nothing else: all ranks decide alike, and a
+    run that was killed and started again decides as an uninterrupted one does.
+    """
 
     def __init__(self, job: Job, setup: Setup, state: Mapping[str, Any]) -> None:
-        self._training, self._validation = job.recipe.training, setup.validation
+        self._job, self._setup, self._training = job, setup, job.recipe.training
         self._is_first = torch.distributed.get_rank() == 0
-        curve_path = job.curve_path if self._is_first else None
-        self.curve = Curve(curve_path, setup.parts, state.get("curve", {}))
-        self.guard = Guard(job.recipe.section, setup.parts, self._training, state.get("guard", {}))
-        self._rows: list[dict[str, float]] = list(state.get("validations", []))
+        curve, guard = state.get("curve", {}), state.get("guard", {})
+        self.rows: list[dict[str, float]] = list(curve.get("rows", []))
+        """The means of the losses over each log window."""
+        self._window: list[list[float]] = list(curve.get("window", []))
+        self._losses = deque[float](guard.get("losses", []), maxlen=MEDIAN_STEPS)
+        self._num_bad = int(guard.get("num_bad", 0))
+        self._measured: list[dict[str, float]] = list(state.get("validations", []))
+        if self._is_first:
+            write_rows(job.curve_path, self.rows)
         if self._is_first and setup.validation is not None:
             self._path = job.directory / f"{setup.validation.kind}.jsonl"
-            write_rows(self._path, self._rows)
-            for row in self._rows:
-                self._report(setup.validation, row)
+            write_rows(self._path, self._measured)
+            for row in self._measured:
+                self._report(setup.validation, **row)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {
+            "curve": {"rows": self.rows, "window": self._window},
+            "guard": {"losses": list(self._losses), "num_bad": self._num_bad},
+            "validations": self._measured,
+        }
+
+    def find_problem(self, losses: list[float]) -> str | None:
+        """Return what is wrong with the losses of a step, before its update; None if nothing is."""
+        named = zip(self._setup.parts, losses, strict=True)
+        broken = [f"{part} is {loss}" for part, loss in named if not math.isfinite(loss)]
+        if broken:
+            return ", ".join(broken)
+        factor = self._training.spike_factor
+        if factor is not None and len(self._losses) >= FIRST_JUDGED_STEPS:
+            median = statistics.median(self._losses)
+            if losses[0] > factor * median:
+                return f"loss is {losses[0]:.4g}, the median of the steps before is {median:.4g}"
+        return None
+
+    def accept(self, losses: list[float], gradient_norm: float) -> None:
+        """Take in a step whose update was done: its losses over all ranks."""
+        self._window.append([*losses, gradient_norm])
+        self._losses.append(losses[0])
+
+    def reject(self, step: int, problem: str) -> None:
+        """Count a step whose update was left out, and say so.
+
+        Raises:
+            BadStepsError: the run is to end.
+        """
+        self._num_bad += 1
+        section, max_bad_steps = self._job.recipe.section, self._training.max_bad_steps
+        if self._training.on_bad_step == "stop":
+            raise BadStepsError(
+                f"step {step}: {problem}; the checkpoint before it is kept. A lower learning rate "
+                f"or a {section}.gradient_clip_norm may help; "
+                f"{section}.on_bad_step = skip or roll_back goes on"
+            )
+        if self._num_bad > max_bad_steps:
+            raise BadStepsError(
+                f"step {step}: {problem}; these are more bad steps than "
+                f"{section}.max_bad_steps = {max_bad_steps}"
+            )
+        if self._is_first:
+            print(f"{section}: step {step} is left out: {problem}", file=sys.stderr)
+
+    def close_window(self, step: int, learning_rate: float) -> dict[str, float] | None:
+        """Return the row of the window that ends at `step`, and write it; None if it is empty."""
+        if not self._window:
+            return None
+        means = (sum(column) / len(column) for column in zip(*self._window, strict=True))
+        named = zip((*self._setup.parts, "gradient_norm"), means, strict=True)
+        row = {"step": step, **dict(named), "learning_rate": learning_rate}
+        self.rows.append(row)
+        self._window = []
+        if self._is_first:
+            append_row(self._job.curve_path, row)
+        return row
 
     def validate(self, engine: Engine, step: int, speed: Speed, live: Live) -> None:
         """Measure the module where it is due, show the numbers, and say what is wrong with them."""
-        validation, every_steps = self._validation, self._training.validate_every_steps
+        validation, every_steps = self._setup.validation, self._training.validate_every_steps
         if validation is None or not _is_due(step, every_steps, self._training):
             return
         with speed.spending("validating"):
             measured = validation.measure(engine)
         row = {"step": step, **measured}
-        self._rows.append(row)
+        self._measured.append(row)
         live.show(step, validation.kind, measured)
-        for problem in validation.find_problems(step, measured):
-            live.say(step, problem)
         if self._is_first:
+            for problem in validation.find_problems(step, measured):
+                print(f"{self._job.recipe.section}: step {step}: {problem}", file=sys.stderr)
             append_row(self._path, row)
-            self._report(validation, row)
+            self._report(validation, **row)
 
-    def _report(self, validation: Validation, row: Mapping[str, float]) -> None:
-        if validation.tell is not None:
-            measured = {name: value for name, value in row.items() if name != "step"}
-            validation.tell(int(row["step"]), measured)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {
-            "curve": self.curve.state(),
-            "guard": self.guard.state(),
-            "validations": self._rows,
-        }
+    def _report(self, validation: Validation, *, step: float, **measured: float) -> None:
+        if validation.report is not None:
+            validation.report(int(step), measured)
 
 
 def derive_seed(seed: int, step: int) -> int:

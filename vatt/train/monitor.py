@@ -1,29 +1,29 @@
-"""What is watched while a run trains: its loss curve, bad steps, and the health of embeddings.
+"""What is shown and watched while a run trains: its numbers, its speed, and whether it lives.
 
-`Curve` writes means over log windows, `Live` shows numbers, `Guard` judges each step, and
-`measure_health` measures contrastive training: alignment, uniformity, retrieval, collapse.
+`Speed` says what the time is spent on, `Live` shows numbers; `Watch`, beside the ranks, sees when
+one stops.
 """
 
 import json
-import math
-import statistics
+import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NoReturn, Self
 
+import psutil
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
-from vatt.core.batch import Batch, Embeddings
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.core.reports import report_numbers
-from vatt.params import TrainingParams
+from vatt.model.cost import Cost
+from vatt.params.launch import SupervisionParams
 from vatt.train.engine import Engine
 
 BAR = {
@@ -32,75 +32,35 @@ BAR = {
     "waiting_rate": "{:.0%} waiting",
 }
 """The numbers in the progress bar, and how each is written."""
-MEDIAN_STEPS = 100
-"""How many losses a spike is compared with."""
-FIRST_JUDGED_STEPS = 20
-"""With fewer losses before it, no loss is called a spike."""
-COLLAPSED_RANK = 2.0
-"""Embeddings that vary in fewer directions have collapsed."""
-CHANCE_DEVIATIONS = 3.0
-"""Mean ranks this near to chance, in standard deviations of chance, are at chance."""
-SPACES = {"va": "video and audio", "vt": "video and text"}
-
-
-class Curve:
-    """A line of JSON for each log window, with the means of its losses, which `parts` names.
-
-    `path` is None except on the first rank. The whole curve is part of a checkpoint, so that after
-    a resume each step is in the file once.
-    """
-
-    def __init__(self, path: Path | None, parts: Sequence[str], state: Mapping[str, Any]) -> None:
-        self.rows: list[dict[str, float]] = list(state.get("rows", []))
-        self._window: list[list[float]] = list(state.get("window", []))
-        self._path, self._names = path, (*parts, "gradient_norm")
-        if path is not None:
-            write_rows(path, self.rows)
-
-    def add(self, losses: list[float], gradient_norm: float) -> None:
-        """Take in a step whose update was done: its losses over all ranks."""
-        self._window.append([*losses, gradient_norm])
-
-    def close_window(self, step: int, learning_rate: float) -> dict[str, float] | None:
-        """Return the row of the window that ends at `step`, and write it; None if it is empty."""
-        if not self._window:
-            return None
-        means = (sum(column) / len(column) for column in zip(*self._window, strict=True))
-        named = dict(zip(self._names, means, strict=True))
-        row = {"step": step, **named, "learning_rate": learning_rate}
-        self.rows.append(row)
-        self._window = []
-        if self._path is not None:
-            append_row(self._path, row)
-        return row
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold for the curve to go on."""
-        return {"rows": self.rows, "window": self._window}
+NUM_TRIES = 5
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+DIRECTORY_VARIABLE = "VATT_HEARTBEATS"
+"""The folder, on the node's own disk, in which each rank has a file; unset: nobody looks."""
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a log anew, whole or not at all."""
     with atomic_path(path) as partial:
-        partial.write_text("".join(map(_to_line, rows)), encoding="utf-8")
+        lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line of JSON to a log."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(_to_line(row))
+        file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
-def _to_line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True) + "\n"
+class BadStepsError(StageError):
+    """A run ended by itself: its numbers went wrong."""
 
 
 class Live:
     """Shows the numbers of the first rank: a progress bar, TensorBoard, and lines in a log."""
 
     def __init__(self, section: str, directory: Path, start_step: int, num_steps: int) -> None:
-        self._section, self._directory = section, directory
+        self._directory = directory
         self._is_first = torch.distributed.get_rank() == 0
         self._bar: tqdm[NoReturn] = tqdm(
             desc=section,
@@ -126,9 +86,14 @@ class Live:
         if self._board is not None:
             self._board.close()
 
-    def advance(self) -> None:
-        """Move the bar by a step."""
+    def advance(self, step: int) -> None:
+        """Move the bar by a step, and write the steps done into the file that `Watch` reads."""
         self._bar.update()
+        if directory := os.environ.get(DIRECTORY_VARIABLE):
+            path = Path(directory, os.environ["RANK"])
+            partial = path.with_suffix(".partial")
+            partial.write_text(f"{step} {os.getpid()}", encoding="utf-8")
+            partial.replace(path)
 
     def show(self, step: int, kind: str, row: Mapping[str, float] | None) -> None:
         """Show numbers of one kind: "curve", "speed", "health" or "validation".
@@ -148,166 +113,116 @@ class Live:
         self._bar.set_postfix_str(", ".join(known), refresh=False)
         report_numbers(kind, step, values)
 
-    def say(self, step: int, message: str) -> None:
-        """Write a message of the first rank."""
-        if self._is_first:
-            print(f"{self._section}: step {step}: {message}", file=sys.stderr)
 
+class Speed:
+    """The speed of the run since the last log window, seen from this rank.
 
-class BadStepsError(StageError):
-    """A run ended by itself: its numbers went wrong."""
-
-
-class Guard:
-    """Judges every step, from numbers that are the same on every rank: all of them agree.
-
-    It follows from the steps alone, and its state is part of a checkpoint: a run that was killed
-    and started again decides as an uninterrupted one does.
+    `cost` is that of one clip in training, None if it is not known. Utilisation is over the
+    MEASURED peak: what each rank reaches, in the precision of the run, on one large matrix product.
     """
 
-    def __init__(
-        self,
-        section: str,
-        parts: Sequence[str],
-        training: TrainingParams,
-        state: Mapping[str, Any],
-    ) -> None:
-        self._section, self._parts, self._training = section, parts, training
-        self._losses = deque[float](state.get("losses", []), maxlen=MEDIAN_STEPS)
-        self._num_bad = int(state.get("num_bad", 0))
+    def __init__(self, engine: Engine, cost: Cost | None) -> None:
+        self._device, self._cost = engine.device, cost
+        self._peak = None if cost is None else measure_peak(engine)
+        self._spent_s: dict[str, float] = defaultdict(float)
+        self._ranks_s = 0.0
+        self._open_window()
 
-    def find_problem(self, losses: list[float]) -> str | None:
-        """Return what is wrong with the losses of a step, before its update; None if nothing is."""
-        named = zip(self._parts, losses, strict=True)
-        broken = [f"{part} is {loss}" for part, loss in named if not math.isfinite(loss)]
-        if broken:
-            return ", ".join(broken)
-        factor = self._training.spike_factor
-        if factor is not None and len(self._losses) >= FIRST_JUDGED_STEPS:
-            median = statistics.median(self._losses)
-            if losses[0] > factor * median:
-                return f"loss is {losses[0]:.4g}, the median of the steps before is {median:.4g}"
-        return None
+    def _open_window(self) -> None:
+        self._start_s, self._num_clips, self._num_steps = time.perf_counter(), 0, 0
+        self._spent_s.clear()
 
-    def accept(self, loss: float) -> None:
-        """Take in the loss of a step that was done."""
-        self._losses.append(loss)
+    @contextmanager
+    def spending(self, what: str) -> Iterator[None]:
+        """Count the time inside as spent on `what`."""
+        start_s = time.perf_counter()
+        yield
+        self._spent_s[what] += time.perf_counter() - start_s
 
-    def reject(self, step: int, problem: str) -> None:
-        """Count a step whose update was left out, and say so.
+    def count(self, num_clips: int) -> None:
+        """Take in the clips of a step, over all ranks."""
+        self._num_clips += num_clips
+        self._num_steps += 1
 
-        Raises:
-            BadStepsError: the run is to end.
+    def wait_for_ranks(self) -> None:
+        """Measure how long this rank, with its batch in hand, waits for the slowest one."""
+        if torch.distributed.get_world_size() > 1:
+            start_s = time.perf_counter()
+            torch.distributed.barrier()
+            self._ranks_s = time.perf_counter() - start_s
+
+    def close_window(self) -> dict[str, float]:
+        """Return the numbers since the last call, and start again.
+
+        `*_rate` are shares of the time: waiting for data, for other ranks (as in one step of the
+        window), saving, validating. `*_per_second` are over all ranks. Memory is what this process
+        holds now; that of a GPU is the peak of the run.
         """
-        self._num_bad += 1
-        section, max_bad_steps = self._section, self._training.max_bad_steps
-        if self._training.on_bad_step == "stop":
-            raise BadStepsError(
-                f"step {step}: {problem}; the checkpoint before it is kept. A lower learning rate "
-                f"or a {section}.gradient_clip_norm may help; "
-                f"{section}.on_bad_step = skip or roll_back goes on"
-            )
-        if self._num_bad > max_bad_steps:
-            raise BadStepsError(
-                f"step {step}: {problem}; these are more bad steps than "
-                f"{section}.max_bad_steps = {max_bad_steps}"
-            )
-        if torch.distributed.get_rank() == 0:
-            print(f"{section}: step {step} is left out: {problem}", file=sys.stderr)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold to judge as before."""
-        return {"losses": list(self._losses), "num_bad": self._num_bad}
-
-
-class Pairs(NamedTuple):
-    """Embeddings of clips in one space, of length 1; row i of each is the same clip."""
-
-    video: Float[Tensor, "N E"]
-    other: Float[Tensor, "N E"]
+        elapsed_s = time.perf_counter() - self._start_s
+        clips_per_second = self._num_clips / elapsed_s
+        row = {
+            "clips_per_second": clips_per_second,
+            "ranks_rate": min(1.0, self._ranks_s * self._num_steps / elapsed_s),
+            "memory_bytes": float(psutil.Process().memory_info().rss),
+        }
+        for what in ("waiting", "saving", "validating"):
+            row[f"{what}_rate"] = self._spent_s[what] / elapsed_s
+        if self._device.type == "cuda":
+            row["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self._device))
+        if self._cost is not None and self._peak is not None:
+            reached = clips_per_second * self._cost.training
+            row["tokens_per_second"] = clips_per_second * self._cost.num_tokens
+            row["flops_per_second"] = reached
+            row["measured_peak_flops_per_second"] = self._peak * torch.distributed.get_world_size()
+            row["flop_utilisation"] = reached / row["measured_peak_flops_per_second"]
+        self._open_window()
+        return row
 
 
-def measure_health(engine: Engine, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the health of all spaces on some clips; every rank must measure the same clips.
-
-    Names end in the space: va or vt. Clips without audio or text are left out of a space, and a
-    space with fewer than two pairs is left out itself.
-    """
-    found: dict[str, list[Pairs]] = {space: [] for space in SPACES}
-    with engine.evaluating() as objective:
-        for batch in batches:
-            moved = batch.to(engine.device)
-            each: Embeddings = objective.model(moved)  # type: ignore[operator]
-            has_audio, has_text = moved.audio_mask, moved.text_mask[:, 0]
-            found["va"].append(Pairs(each.video_va[has_audio], each.audio_va[has_audio]))
-            found["vt"].append(Pairs(each.video_vt[has_text], each.text_vt[has_text, 0]))
-    health: dict[str, float] = {}
-    for space, parts in found.items():
-        sides = (torch.cat(rows).float() for rows in zip(*parts, strict=True))
-        pairs = [functional.normalize(side) for side in sides]
-        if pairs and len(pairs[0]) > 1:
-            measured = measure_pairs(Pairs(*pairs))
-            health |= {f"{name}_{space}": value for name, value in measured.items()}
-    return health
+def measure_peak(engine: Engine) -> float:
+    """Return the FLOPs per second of a large matrix product on this device, the best of some."""
+    side = MATRIX_SIDE[engine.device.type]
+    matrix = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(engine.device)
+    best_s = float("inf")
+    for _ in range(NUM_TRIES):
+        start_s = time.perf_counter()
+        with engine.evaluating():
+            product = matrix @ matrix
+        float(product[0, 0])  # waits for a GPU
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return 2 * side**3 / best_s
 
 
-def measure_pairs(pairs: Pairs) -> dict[str, float]:
-    """Return the health of two or more pairs.
+@dataclass
+class Watch:
+    """The heartbeats of the ranks on this node (see `Live.advance`), seen again and again."""
 
-    - alignment: the mean squared distance in a pair, 0 to 4; 2 where the two are unrelated.
-    - uniformity: the log of the mean of exp(-2 d^2) over the distances d of other clips of the same
-      modality, as the mean of both modalities; 0 where all are one point, -4 where they fill a
-      sphere. This and alignment are those of Wang and Isola (Understanding contrastive
-      representation learning through alignment and uniformity on the hypersphere, 2020).
-    - directions: in how many the embeddings vary (the exponential of the entropy of the singular
-      values of their scatter), the smaller of both modalities.
-    - r1: the share of videos found first by the other modality.
-    - rank: the mean place of the right video, 0 first to 1 last; 0.5 is chance.
-    - pairs: how many there are.
-    """
-    video, other = pairs
-    right = (other * video).sum(1, keepdim=True)
-    scores = other @ video.T
-    is_wrong = ~torch.eye(len(video), dtype=torch.bool, device=video.device)
-    better = ((scores > right) & is_wrong).sum(1) + ((scores == right) & is_wrong).sum(1) / 2
-    return {
-        "alignment": float((video - other).square().sum(1).mean()),
-        "uniformity": float((_measure_uniformity(video) + _measure_uniformity(other)) / 2),
-        "directions": min(_count_directions(video), _count_directions(other)),
-        "r1": float((better < 0.5).float().mean()),
-        "rank": float(better.mean() / (len(video) - 1)),
-        "pairs": float(len(video)),
-    }
+    directory: Path
+    num_ranks: int
+    limits: SupervisionParams
+    _started_s: float = field(default_factory=time.monotonic)
+    _seen: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """The last heartbeat of each rank, and when it was new."""
 
-
-def find_collapse(health: Mapping[str, float], *, is_warm: bool) -> list[str]:
-    """Return in words what is wrong; retrieval at chance is wrong after the warm-up only."""
-    problems = []
-    for space, modalities in SPACES.items():
-        if f"pairs_{space}" not in health:
-            continue
-        directions, rank = health[f"directions_{space}"], health[f"rank_{space}"]
-        if directions < COLLAPSED_RANK:
-            problems.append(
-                f"the embeddings of {modalities} have collapsed: "
-                f"they vary in {directions:.1f} directions"
-            )
-        # The mean of N places, each uniform on [0, 1] by chance.
-        deviation = 1 / math.sqrt(12 * health[f"pairs_{space}"])
-        if is_warm and rank > 0.5 - CHANCE_DEVIATIONS * deviation:
-            problems.append(
-                f"retrieval between {modalities} is at chance: mean rank {rank:.2f} of 0 to 1"
-            )
-    return problems
-
-
-def _measure_uniformity(rows: Float[Tensor, "N E"]) -> Float[Tensor, ""]:
-    return functional.pdist(rows).square().mul(-2).exp().mean().log()
-
-
-def _count_directions(rows: Float[Tensor, "N E"]) -> float:
-    values = torch.linalg.svdvals(rows - rows.mean(0))
-    if float(values.sum()) < 1e-6 * len(rows):  # all the same
-        return 0.0
-    shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp())
+    def find_stall(self) -> str | None:
+        """Return which rank makes no step, in words, or None while all ranks of this node do."""
+        now_s, limits = time.monotonic(), self.limits
+        for path in self.directory.glob("*[0-9]"):
+            text = path.read_text(encoding="utf-8")
+            if self._seen.get(int(path.name), ("", 0.0))[0] != text:
+                self._seen[int(path.name)] = text, now_s
+        if len(self._seen) < self.num_ranks and now_s - self._started_s > limits.start_timeout_s:
+            return f"no first step within {limits.start_timeout_s:g} s (start_timeout_s)"
+        stalled = []
+        for rank, (text, seen_s) in sorted(self._seen.items()):
+            if now_s - seen_s > limits.step_timeout_s:
+                step, process = text.split()
+                try:
+                    state = psutil.Process(int(process)).status()
+                except psutil.NoSuchProcess:
+                    state = "gone"
+                stalled.append(f"rank {rank}: step {step}, process {state}")
+        if not stalled:
+            return None
+        limit = f"no new step within {limits.step_timeout_s:g} s (step_timeout_s)"
+        return f"{limit}: {', '.join(stalled)}"

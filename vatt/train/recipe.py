@@ -106,11 +106,10 @@ class FinetuneRecipe(Recipe):
 
     def take_schedule(self, schedule: ScheduleParams) -> Self:
         """Return the recipe with another schedule."""
-        updates = {
-            "task": self.task.model_copy(update={"schedule": schedule}),
-            "network": apply_rates(self.network, schedule),
-        }
-        return self.model_copy(update=updates)
+        task = self.task.model_copy(update={"schedule": schedule})
+        return self.model_copy(
+            update={"task": task, "network": apply_rates(self.network, schedule)}
+        )
 
 
 class Job(Section):
@@ -123,6 +122,12 @@ class Job(Section):
     directory: Path
     """The folder of this run: checkpoints, logs, and at the end the weights."""
     curve_path: Path
+
+    @property
+    def clips_at_once(self) -> int:
+        """The clips that a rank computes at once: its share of one part of a batch."""
+        training, launch = self.recipe.training, self.recipe.launch
+        return training.batch_size // (launch.num_processes * training.accumulation_steps)
 
     @property
     def weights_path(self) -> Path:

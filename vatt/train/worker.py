@@ -12,7 +12,7 @@ from vatt.core.files import atomic_path
 from vatt.core.signals import die_with_parent
 from vatt.model.transformer import Encoder
 from vatt.train.engine import Engine
-from vatt.train.finetuning import OnValidation, prepare_finetuning
+from vatt.train.finetuning import OnValidation, keep_best, prepare_finetuning
 from vatt.train.loop import train
 from vatt.train.pretraining import prepare_pretraining
 from vatt.train.recipe import Job, PretrainRecipe
@@ -42,9 +42,9 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
         train(engine, job, setup)
         weights = engine.gather_weights()
         if torch.distributed.get_rank() == 0:
-            selected = setup.select_weights(weights)
+            result = {name: weight.contiguous() for name, weight in keep_best(weights).items()}
             with atomic_path(job.weights_path) as partial:
-                save_file({name: weight.contiguous() for name, weight in selected.items()}, partial)
+                save_file(result, partial)
 
 
 def main() -> int:

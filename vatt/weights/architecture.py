@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import VOCABULARY_NAME
 from vatt.model.classifier import ClassifierParams
-from vatt.model.spectrogram import HOP, NUM_BANDS
+from vatt.model.stem import HOP, NUM_BANDS
 from vatt.model.towers import TowerParams
 from vatt.params import TOWER_SIZES, ClipParams, ModelParams, Section, TowerSize
 from vatt.weights import original

@@ -15,7 +15,7 @@ from torch import Tensor
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import AnyTokenizer
 from vatt.model.classifier import Network, list_towers
-from vatt.model.spectrogram import HOP, NUM_BANDS, count_frames
+from vatt.model.stem import HOP, NUM_BANDS, count_frames
 from vatt.model.text import PADDING_ID
 from vatt.model.towers import TowerParams
 from vatt.model.vatt import Vatt
@@ -86,7 +86,7 @@ class Exported:
         size = clip.frame_size_px
         _check_signal("video", video, (clip.num_frames, size, size, 3))
         features = self.model.encode_video(video.to(self._device))
-        return VideoEmbedding(features, *self.model.project_video(features))
+        return VideoEmbedding(features, *self.model.video_projection(features))
 
     @torch.inference_mode()
     def embed_audio(self, audio: Float[Tensor, "B S"]) -> AudioEmbedding:
@@ -97,7 +97,7 @@ class Exported:
         """
         _check_signal("audio", audio, (self.params.clip.num_samples,))
         features = self.model.encode_audio(audio.to(self._device))
-        return AudioEmbedding(features, self.model.project_audio(features))
+        return AudioEmbedding(features, self.model.audio_projection(features))
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "B F"]:
@@ -121,7 +121,9 @@ class Exported:
         empty = (tokens == PADDING_ID).all(1).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"texts: expected sentences with words, got none at {empty}")
-        return self.model.project_text(self.model.encode_text(tokens.to(self._device)))
+        features = self.model.encode_text(tokens.to(self._device))
+        embeddings: Tensor = self.model.text_projection(features)
+        return embeddings
 
     @property
     def _device(self) -> torch.device:

@@ -18,13 +18,12 @@ from vatt.loading.tasks import MODALITIES
 from vatt.model.classifier import (
     AudioVisualParams,
     ClassifierParams,
+    FusionParams,
     apply_rates,
     build_network,
     list_towers,
 )
-from vatt.model.fusion import FusionParams
-from vatt.model.spectrogram import NUM_BANDS, count_frames
-from vatt.model.stem import spline_matrix
+from vatt.model.stem import NUM_BANDS, count_frames, spline_matrix
 from vatt.model.towers import TowerParams, collect_weights, describe_towers, restore_weights
 from vatt.model.vatt import Vatt
 from vatt.params import PRETRAINED, ClipParams, ModelParams, TaskName, TaskParams

@@ -9,7 +9,7 @@ import torch
 from tests.rows import make_segment, write_index
 from tests.train.tasks import TASK
 from vatt.corpus.manifest import Split
-from vatt.loading.labelled import LabelledCorpus, UnlabelledError, count_classes, read_labelled
+from vatt.loading.tasks import LabelledCorpus, UnlabelledError, read_labelled
 from vatt.params import TaskName
 
 ACTION = TASK.model_copy(update={"label": "action"})
@@ -44,7 +44,7 @@ def test_classes_are_those_of_the_split_train_with_the_modality(corpus: Path) ->
     train, validation = found.splits["train"], found.splits["validation"]
     assert [train[number].key for number in range(len(train))] == ["a", "b", "c"]
     assert [list(labels) for labels in train.labels] == [[1], [0], [0]]  # the best label counts
-    assert count_classes(train) == [2, 1]
+    assert train.count_classes() == {"jump": 2, "run": 1}
     assert torch.equal(train.mark(1), torch.tensor([1.0, 0.0]))
     assert [validation[number].key for number in range(len(validation))] == ["f", "g"]
     assert torch.equal(validation.mark(0), torch.zeros(2))  # none that training knows

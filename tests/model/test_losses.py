@@ -1,4 +1,4 @@
-"""The loss against slow loops, closed forms, invariances, itself in chunks, and a second rank."""
+"""Losses against the original's numbers, slow loops, closed forms, invariances, a second rank."""
 
 import math
 import weakref
@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests import reference
+from tests.model.original import Original
 from tests.ranks import Ranks
 from tests.tiny import LOSS
 from vatt.core.batch import Embeddings
-from vatt.model.losses import contrastive_loss, nce_loss
+from vatt.model.losses import balanced_sigmoid_loss, contrastive_loss, nce_loss, softmax_loss
 from vatt.params import LossParams
 
 PARAMS = LOSS.model_copy(update={"temperature": 0.2, "weight_vt": 3.0})
@@ -66,20 +67,17 @@ def test_equal_embeddings_cost_the_log_of_the_number_of_terms(
 
 
 @pytest.mark.parametrize(("params", "minimum"), MINIMA)
-def test_a_lone_clip_is_at_the_minimum(params: LossParams, minimum: float) -> None:
+def test_a_lone_clip_and_clips_told_apart_perfectly_are_at_the_minimum(
+    params: LossParams, minimum: float
+) -> None:
     video, candidates, _ = draw(2, 3)
     loss = nce_loss(video[:1], candidates[:1], torch.ones(1, 3, dtype=torch.bool), params)
     assert loss.item() == pytest.approx(minimum, abs=1e-6)
     for gradient in torch.autograd.grad(loss, [video, candidates]):
         assert gradient.abs().max() < 1e-6
-
-
-@pytest.mark.parametrize(("params", "minimum"), MINIMA)
-def test_clips_told_apart_perfectly_are_at_the_minimum(params: LossParams, minimum: float) -> None:
-    sharp = params.model_copy(update={"temperature": 0.05})
-    video = torch.eye(4)
-    candidates = video[:, None].repeat(1, 3, 1)
-    loss = nce_loss(video, candidates, torch.ones(4, 3, dtype=torch.bool), sharp)
+    sharp, corners = params.model_copy(update={"temperature": 0.05}), torch.eye(4)
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    loss = nce_loss(corners, corners[:, None].repeat(1, 3, 1), mask, sharp)
     assert loss.item() == pytest.approx(minimum, abs=1e-5)
 
 
@@ -261,3 +259,118 @@ def test_replica_mean_divides_by_the_valid_clips_of_the_rank(two_ranks: Ranks) -
     shares, means = (two_ranks.run(compute, params, 2) for params in (PARAMS, REPLICA))
     # The second rank's one valid clip is its whole mean; of all valid clips it is one in five.
     assert shares[1][0] == pytest.approx(means[1][0] * 2 / 5, rel=1e-5)
+
+
+def draw_labelled(num_clips: int) -> tuple[Tensor, Tensor]:
+    """Draw logits and labels: several a clip, mixed ones, one clip and one class without any."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(num_clips, 5, generator=generator) * 3
+    labels = (torch.rand(num_clips, 5, generator=generator) < 0.4).float()
+    labels[0], labels[:, 2], labels[1, 0] = torch.tensor([0.3, 0, 0.7, 0, 0]), 0, 1
+    labels[-1] = 0
+    return logits.requires_grad_(), labels
+
+
+def softmax_slowly(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    smooth = (1 - smoothing) * labels + smoothing / labels.shape[1]
+    rates = logits.exp() / logits.exp().sum(1, keepdim=True)
+    return -(smooth * rates.log()).sum(1).mean()
+
+
+def balanced_slowly(logits: Tensor, labels: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=logits.dtype)
+    for clip in range(len(labels)):
+        weight, loss = torch.zeros(2, dtype=logits.dtype)
+        for index, label in enumerate(labels[clip]):
+            rate = 1 / (1 + torch.exp(-logits[clip, index]))
+            loss = loss - label * torch.log(rate) - (1 - label) * torch.log(1 - rate)
+            if label > 0:
+                weight = weight + label / labels[:, index].sum() / labels[clip].sum()
+        total = total + weight * loss
+    return total / len(labels)
+
+
+def assert_equal(loss: Tensor, logits: Tensor, slow_loss: Tensor, slow_logits: Tensor) -> None:
+    """Compare value and gradient."""
+    assert loss.item() == pytest.approx(slow_loss.item(), rel=1e-6)
+    gradient = torch.autograd.grad(loss, logits)
+    slow = torch.autograd.grad(slow_loss, slow_logits)
+    assert_close(gradient, slow, rtol=1e-5, atol=1e-7, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["cls_vit", "cls_wat", "cls_spt"])
+def test_losses_are_those_of_the_originals_classifiers(name: str) -> None:
+    """Of video the softmax, of sound the balanced sigmoids."""
+    original = Original(name)
+    logits, labels = original.tensor("train:/logits"), original.tensor("in::one_hot")
+    is_video = name == "cls_vit"
+    loss = softmax_loss(logits, labels, 0.0) if is_video else balanced_sigmoid_loss(logits, labels)
+    assert loss.item() == pytest.approx(float(original.numbers["train::model_loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_softmax_loss_equals_slow_loops(smoothing: float) -> None:
+    logits, labels = draw_labelled(6)
+    mixed = (labels + 0.1) / (labels + 0.1).sum(1, keepdim=True)
+    exact = logits.detach().double().requires_grad_()
+    slow = softmax_slowly(exact, mixed.double(), smoothing)
+    assert_equal(softmax_loss(logits, mixed, smoothing), logits, slow, exact)
+
+
+def test_balanced_loss_equals_slow_loops() -> None:
+    logits, labels = draw_labelled(6)
+    exact = logits.detach().double().requires_grad_()
+    slow = balanced_slowly(exact, labels.double())
+    assert_equal(balanced_sigmoid_loss(logits, labels), logits, slow, exact)
+
+
+def test_equal_logits_cost_the_log_of_the_number_of_classes() -> None:
+    one_hot = torch.eye(4)
+    for smoothing in (0.0, 0.1):
+        loss = softmax_loss(torch.ones(4, 4), one_hot, smoothing)
+        assert loss.item() == pytest.approx(math.log(4))
+    # Every class has one clip: every weight is 1; four classes at a probability of one half.
+    loss = balanced_sigmoid_loss(torch.zeros(4, 4), one_hot)
+    assert loss.item() == pytest.approx(4 * math.log(2))
+
+
+def test_a_class_of_many_clips_weighs_as_much_as_one_of_few() -> None:
+    labels = torch.eye(2)[[0, 1, 1, 1]]
+    many_wrong, few_wrong = torch.zeros(2, 4, 2)
+    many_wrong[1:, 1], few_wrong[0, 0] = -2.0, -2.0
+    wrong = [balanced_sigmoid_loss(logits, labels).item() for logits in (many_wrong, few_wrong)]
+    assert wrong[0] == pytest.approx(wrong[1])
+
+
+def test_without_any_label_the_balanced_loss_is_zero() -> None:
+    logits, labels = draw_labelled(4)
+    loss = balanced_sigmoid_loss(logits, torch.zeros_like(labels))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, logits)[0].abs().max() == 0
+
+
+def test_large_logits_stay_finite_and_bf16_is_computed_in_float32() -> None:
+    logits, labels = draw_labelled(6)
+    large = (logits.detach() * 1000).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = softmax_loss(large, labels, 0.1), balanced_sigmoid_loss(large, labels)
+    exact = softmax_loss(large.float(), labels, 0.1), balanced_sigmoid_loss(large.float(), labels)
+    assert [loss.item() for loss in losses] == [loss.item() for loss in exact]
+    assert all(loss.isfinite() for loss in losses)
+
+
+def balance_on_rank() -> tuple[float, Tensor]:
+    size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    logits, labels = draw_labelled(4 * size)
+    loss = balanced_sigmoid_loss(logits.chunk(size)[rank], labels.chunk(size)[rank])
+    return loss.item(), torch.autograd.grad(loss, logits)[0]
+
+
+def test_balanced_loss_of_two_ranks_is_that_of_one_process(two_ranks: Ranks) -> None:
+    (loss_0, gradient_0), (loss_1, gradient_1) = two_ranks.run(balance_on_rank)
+    logits, labels = draw_labelled(8)
+    loss = balanced_sigmoid_loss(logits, labels)
+    assert (loss_0 + loss_1) / 2 == pytest.approx(loss.item(), rel=1e-6)
+    assert loss_0 != pytest.approx(loss_1, rel=1e-2)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert_close((gradient_0 + gradient_1) / 2, gradient, rtol=1e-5, atol=1e-8)
