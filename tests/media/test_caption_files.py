@@ -1,6 +1,6 @@
 """Caption files find their media file by name."""
 
-from vatt.media.caption_files import captions_format, match_captions
+from vatt.media.captions import captions_format, match_captions
 
 
 def test_the_plain_name_then_english_then_other_languages() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.made_media import Clip, write_clip
 from tests.preprocess.parameters import PARAMS
 from vatt.loading.windows import View, decode_video
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.media.video import Picture, encode_video
 from vatt.preprocess.cuts import cut_file
 

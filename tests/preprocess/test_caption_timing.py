@@ -5,8 +5,7 @@ import pytest
 
 from tests.speech import CHARACTERS_PER_SECOND, Speech, say
 from vatt.media.captions import Caption
-from vatt.preprocess.listening import FRAME_S, SpeechDetector
-from vatt.preprocess.measures import UNKNOWN, estimate_timing
+from vatt.preprocess.analysis import FRAME_S, UNKNOWN, SpeechDetector, estimate_timing
 
 
 def hear(speech: Speech) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.made_media import VARIABLE_TIMES_S, Clip, make_frames, write_clip
 from tests.preprocess.parameters import PARAMS
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.params import PreprocessParams
 from vatt.preprocess.cuts import Cut, cut_file
 

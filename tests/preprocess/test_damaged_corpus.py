@@ -13,8 +13,8 @@ from tests.preprocess.runs import preprocess, read_quarantine
 from tests.preprocess.test_fragments import DAMAGES
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, write_manifest
-from vatt.preprocess.engine import Finished, make_fragment
-from vatt.preprocess.store import FragmentStore, digest_fragment_code
+from vatt.preprocess.fragment_maker import Finished, make_fragment
+from vatt.preprocess.fragments import FragmentStore, digest_fragment_code
 
 PLACES = ["shard", "video_offset", "audio_offset", "meta_offset"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vatt.preprocess.digests import DigestMemory, read_digest
+from vatt.preprocess.fragment_maker import DigestMemory, read_digest
 
 
 def write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from vatt.preprocess.analysis import Heard, Listener
 from vatt.preprocess.hashes import (
     NOTHING,
     BandMeter,
@@ -11,7 +12,6 @@ from vatt.preprocess.hashes import (
     hash_pictures,
     seconds_within,
 )
-from vatt.preprocess.listening import Heard, Listener
 
 
 def bits_between(one: str, other: str) -> int:

@@ -13,7 +13,7 @@ from tests.preprocess.parameters import PARAMS
 from tests.preprocess.runs import digest_files, preprocess, read_quarantine, write_clips
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.params import PreprocessParams
-from vatt.preprocess.store import FragmentStore
+from vatt.preprocess.fragments import FragmentStore
 
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
 CLIPS = {

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from vatt.preprocess.measures import (
+from vatt.preprocess.analysis import (
     measure_black,
     measure_clipping,
     measure_freezing,

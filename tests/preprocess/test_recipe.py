@@ -8,7 +8,7 @@ from tests.preprocess.parameters import PARAMS
 from vatt.core.code import PACKAGE_DIR, list_code
 from vatt.corpus.manifest import Annotation, ManifestEntry
 from vatt.params import PreprocessParams
-from vatt.preprocess.store import CODE, LIBRARIES, make_key
+from vatt.preprocess.fragments import CODE, LIBRARIES, make_key
 
 ENTRY = ManifestEntry("s", "a.mp4", "train", path="s/a.mp4")
 

@@ -4,7 +4,7 @@ import silero_vad
 import torch
 
 from tests.speech import say
-from vatt.preprocess.listening import FRAME_S, SpeechDetector
+from vatt.preprocess.analysis import FRAME_S, SpeechDetector
 
 
 def hear(samples: np.ndarray, *, cuts: tuple[int, ...] = ()) -> np.ndarray:

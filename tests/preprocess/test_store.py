@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from vatt.corpus.index import Segment
-from vatt.preprocess.fragments import Outcome
-from vatt.preprocess.store import FragmentStore
+from vatt.preprocess.fragments import FragmentStore, Outcome
 
 MEMBERS = bytes(range(256)) * 8
 KEY = "0123456789abcdef"

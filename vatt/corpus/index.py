@@ -4,7 +4,6 @@ A segment is a piece of a source file: what is stored of it, what was measured, 
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vatt.core.errors import StageError
+from vatt.core.files import digest_file
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Segment:
     """The share of the sound in which somebody speaks."""
     caption_offset_s: float = math.nan
     """How much later than the speech the captions of the file are, see
-    `vatt.preprocess.measures.CaptionTiming`."""
+    `vatt.preprocess.analysis.CaptionTiming`."""
     caption_score: float = math.nan
     """How sure that is, from 0 (as captions of another video) to 1; NaN where nothing shows it."""
     sound_hashes: str = ""
@@ -155,8 +155,7 @@ def digest_index(preprocess_dir: Path) -> str:
     Raises:
         OSError: the file is missing or cannot be read.
     """
-    with (preprocess_dir / INDEX_NAME).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digest_file(preprocess_dir / INDEX_NAME)
 
 
 def open_index(preprocess_dir: Path) -> pq.ParquetFile:

@@ -178,13 +178,25 @@ def read_vocabulary(path: Path) -> list[str]:
     Raises:
         StageError: the file cannot be read or is no vocabulary; the message names the line.
     """
+    try:
+        num_bytes = path.stat().st_size
+        content = path.read_bytes() if num_bytes <= MAX_BYTES else b""
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+    if num_bytes > MAX_BYTES:
+        raise StageError(
+            f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
+        )
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) > MAX_WORDS:
+        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
     words: dict[str, int] = {}
-    for number, content in enumerate(_read_lines(path)):
+    for number, encoded in enumerate(lines):
         place = f"{path}: line {number + 1}"
         try:
-            line = content.decode("utf-8")
+            line = encoded.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise StageError(f"{place}: is not UTF-8: {content[:SHOWN]!r}") from error
+            raise StageError(f"{place}: is not UTF-8: {encoded[:SHOWN]!r}") from error
         first, _, rest = line.strip().partition(" ")
         word = rest if rest and first == str(number) else line.strip()
         if not word or " " in word:
@@ -201,23 +213,6 @@ def read_vocabulary(path: Path) -> list[str]:
     if UNKNOWN not in words:
         raise StageError(f"{path}: has no line {UNKNOWN}, the word for all that are not listed")
     return list(words)
-
-
-def _read_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file of plausible size."""
-    try:
-        num_bytes = path.stat().st_size
-        if num_bytes > MAX_BYTES:
-            raise StageError(
-                f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if len(lines) > MAX_WORDS:
-        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
-    return lines
 
 
 def find_tokenizer(directory: Path) -> Path:

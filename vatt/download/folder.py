@@ -22,7 +22,7 @@ from vatt.download.corpus_captions import stream_captions
 from vatt.download.labels import FileLabels, read_labels
 from vatt.download.remote_files import HIDDEN, StoredFile
 from vatt.download.storage import DEFAULT_FETCH, Storage
-from vatt.media.caption_files import CORPUS_CAPTIONS, captions_format, match_captions
+from vatt.media.captions import CORPUS_CAPTIONS, captions_format, match_captions
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"

@@ -11,7 +11,7 @@ from vatt.corpus.manifest import MISSING, Annotation
 from vatt.download.collection import Collection, ListCounts, Outcome
 from vatt.download.items import Item
 from vatt.download.remote_files import HIDDEN, StoredFile
-from vatt.media.probe import MediaError, open_media
+from vatt.media.decoding import MediaError, open_media
 
 TITLED = re.compile(r".*\[([\w-]{11})\]", re.DOTALL)
 """`title [id].mp4`, as video sites' downloaders call their files."""

@@ -24,7 +24,7 @@ from vatt.download.matching import ItemFiles, MediaIndex
 from vatt.download.official_lists import OfficialLists
 from vatt.download.remote_files import StoredFile
 from vatt.download.storage import Storage
-from vatt.media.caption_files import captions_format, match_captions
+from vatt.media.captions import captions_format, match_captions
 from vatt.params import FetchParams
 from vatt.params import sources as kinds
 

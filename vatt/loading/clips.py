@@ -30,7 +30,7 @@ from vatt.loading.augmentation import to_unit
 from vatt.loading.windows import View, decode_video
 from vatt.media.audio import decode_audio
 from vatt.media.captions import Caption, choose_candidates
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 
 Place = int | float

@@ -8,7 +8,7 @@ import numpy as np
 from av.error import FFmpegError
 from jaxtyping import UInt8
 
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.media.video import Box
 
 MARGIN_PX = 8

@@ -18,7 +18,7 @@ import numpy as np
 from vatt.corpus.manifest import Annotation
 from vatt.media.audio import AudioReader, Sound
 from vatt.media.captions import Caption
-from vatt.media.probe import MediaError, best_stream, decode, open_media
+from vatt.media.decoding import MediaError, best_stream, decode, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
@@ -56,11 +56,7 @@ class Cut:
         The first one of the source also stands where nothing is before it.
         """
         held = next(picture for picture in self.pictures if picture is not None)
-        pictures = []
-        for picture in self.pictures:
-            held = held if picture is None else picture
-            pictures.append(held)
-        return pictures
+        return [held := held if picture is None else picture for picture in self.pictures]
 
 
 class _Track(NamedTuple):

@@ -1,9 +1,13 @@
-"""Finding or making the fragment of each source file, the largest first, in a pool of processes."""
+"""Finding or making the fragment of each source file, the largest first, in a pool of processes.
+
+A file that did not change since the last run is not even read: its digest is remembered.
+"""
 
 import errno
 import os
+import sqlite3
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,15 +16,115 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vatt.core.errors import StageError
+from vatt.core.files import digest_file
 from vatt.core.pool import Lost, Pool, StallLimit, work_through
 from vatt.corpus.manifest import ManifestEntry
 from vatt.params import PreprocessParams
-from vatt.preprocess.digests import DigestMemory, FileDigest, read_digest
-from vatt.preprocess.fragments import Outcome, key_of, write_fragment
-from vatt.preprocess.store import FragmentStore, digest_fragment_code, make_key
+from vatt.preprocess.fragments import (
+    FragmentStore,
+    Outcome,
+    digest_fragment_code,
+    key_of,
+    make_key,
+    write_fragment,
+)
 
-DIGESTS_NAME = "digests.sqlite"
 MAX_READS = 3
+
+
+class FileDigest(NamedTuple):
+    """The content of a file by its BLAKE2b, and what the file system said before it was read."""
+
+    name: str
+    """The path below the folder of all files."""
+    status: tuple[int, int, int]
+    """The bytes, the time of the last change in ns, and the inode: as in DVC, the same three mean
+    the same content."""
+    digest: str
+
+
+def read_digest(folder: Path, name: str) -> FileDigest:
+    """Read a file of a folder and return its digest.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    status = _read_status(folder / name)
+    return FileDigest(name, status, digest_file(folder / name))
+
+
+class DigestMemory:
+    """Digests of the files of a folder, in an SQLite file at `path`.
+
+    A memory that is damaged or lost costs reading the files once more.
+    """
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path, self._folder = path, folder
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError:
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+            self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        # Each statement is a transaction of its own. What a power cut takes can be found again.
+        database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files "
+            "(name BLOB PRIMARY KEY, num_bytes INT, modified_ns INT, inode INT, digest TEXT)"
+        )
+        return database
+
+    def recall(self, name: str) -> str | None:
+        """Return the digest of a file if it is known and the file has not changed since.
+
+        Raises:
+            OSError: the file is missing or cannot be reached.
+        """
+        found = self._database.execute(
+            "SELECT digest FROM files "
+            "WHERE name = ? AND num_bytes = ? AND modified_ns = ? AND inode = ?",
+            (_encode(name), *_read_status(self._folder / name)),
+        ).fetchone()
+        return found[0] if found else None
+
+    def learn(self, file: FileDigest) -> None:
+        """Remember the digest of a file.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        row = (_encode(file.name), *file.status, file.digest)
+        try:
+            self._database.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error), str(self._path)) from error
+
+    def forget_all_but(self, names: Collection[str]) -> None:
+        """Drop the files that do not belong to the corpus any more."""
+        kept = {_encode(name) for name in names}
+        known = self._database.execute("SELECT name FROM files").fetchall()
+        left = [row for row in known if row[0] not in kept]
+        self._database.execute("BEGIN")
+        self._database.executemany("DELETE FROM files WHERE name = ?", left)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def _read_status(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 class Finished(NamedTuple):
@@ -54,27 +158,22 @@ class FragmentMaker:
         self._store = FragmentStore(store_dir)
         self._store.remove_partial()
         self._code = digest_fragment_code()
-        self._memory = DigestMemory(store_dir / DIGESTS_NAME, download_dir)
+        self._memory = DigestMemory(store_dir / "digests.sqlite", download_dir)
 
     def make(
         self, entries: Sequence[ManifestEntry]
     ) -> Iterator[tuple[ManifestEntry, Outcome, Path]]:
         """Make what the store lacks of these rows; only what is new or changed is decoded.
 
-        The iterator then yields each row, its outcome, and the file with the members of its
-        segments, if any. At its end it removes from the store what these rows do not need: the
-        last complete run is what is kept.
+        Then yield each row, its outcome, and the file with the members of its segments, if any. At
+        the end what these rows do not need is removed from the store: it keeps the last complete
+        run.
 
         Raises:
             OSError: the disk is full or broken. What was finished is not lost.
         """
-        return self._read_all(entries, self._finish(entries))
-
-    def _read_all(
-        self, entries: Sequence[ManifestEntry], results: Sequence[Finished]
-    ) -> Iterator[tuple[ManifestEntry, Outcome, Path]]:
         keys = set()
-        for entry, result in zip(entries, results, strict=True):
+        for entry, result in zip(entries, self._finish(entries), strict=True):
             key, outcome = self._read(entry, result)
             keys.add(key)
             yield entry, outcome, self._store.path_of(key)
@@ -89,7 +188,8 @@ class FragmentMaker:
 
     def _finish(self, entries: Sequence[ManifestEntry]) -> list[Finished]:
         """Return where the outcome of each row is, after making what the store lacks."""
-        results, sizes = {}, {}
+        results: dict[int, Finished] = {}
+        sizes = {}
         for index, entry in enumerate(entries):
             found = self._find(entry)
             if found is None:
@@ -97,38 +197,29 @@ class FragmentMaker:
             else:
                 results[index] = found
         print(f"preprocess: {len(sizes)} of {len(entries)} files are new or changed", flush=True)
+        if not sizes:
+            return list(results.values())  # a cluster need not be there
         missing = sorted(sizes, key=lambda index: -sizes[index])  # no long one is begun last
         num_bytes, bytes_done, media_s = sum(sizes.values()), 0, 0.0
+        make = partial(make_fragment, self._download_dir, self._store, self._params, self._code)
+        limit = StallLimit(self._params.time_limit_s, partial(measure_progress, self._store))
+        work = work_through(self._open_pool(make), [entries[index] for index in missing], limit)
         with (
-            closing(self._work_through([entries[index] for index in missing])) as made,
+            closing(work),
             tqdm(desc="preprocess", unit=" s of media", disable=num_bytes == 0) as bar,
         ):
-            for number, result in made:
+            for number, done in work:
                 index = missing[number]
+                result = Finished("", done.reason) if isinstance(done, Lost) else done
                 results[index] = result
+                for file in result.digests:
+                    self._memory.learn(file)
                 bytes_done += sizes[index]
                 media_s += result.media_s
                 if bytes_done:  # how long all files are is guessed from their bytes
                     bar.total = round(media_s * num_bytes / bytes_done)
                 bar.update(round(media_s) - bar.n)
         return [results[index] for index in range(len(entries))]
-
-    def _work_through(
-        self, entries: Sequence[ManifestEntry]
-    ) -> Generator[tuple[int, Finished], None, None]:
-        """Yield the index and the result of each row, as they get done."""
-        if not entries:
-            return  # a cluster need not be there
-        make = partial(make_fragment, self._download_dir, self._store, self._params, self._code)
-        limit = StallLimit(self._params.time_limit_s, partial(measure_progress, self._store))
-        with closing(work_through(self._open_pool(make), entries, limit)) as work:
-            for index, result in work:
-                if isinstance(result, Lost):
-                    yield index, Finished("", result.reason)
-                    continue
-                for file in result.digests:
-                    self._memory.learn(file)
-                yield index, result
 
     def _find(self, entry: ManifestEntry) -> Finished | None:
         """Return where the outcome of a row is, None if there is none yet."""
