@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import PARAMS
 from vatt.loading.windows import View, decode_video
 from vatt.media.decoding import MediaError
 from vatt.media.video import Picture, encode_video

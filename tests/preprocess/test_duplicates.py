@@ -10,7 +10,7 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.runs import preprocess
-from tests.preprocess.test_hashes import draw, play
+from tests.preprocess.test_analysis import draw, play
 from vatt.corpus.index import IndexWriter, Segment
 from vatt.corpus.manifest import ManifestEntry, Split, write_manifest
 from vatt.preprocess.duplicates import find_duplicates

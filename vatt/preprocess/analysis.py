@@ -1,7 +1,15 @@
 """What is measured of the pictures and the sound of a segment, and of the captions of a file.
 
-The sound of a file is heard once, at 16 kHz, for speech (the probability that silero-vad gives to
-every 32 ms) and for its hashes. Captions are compared with the speech: how late they are (the
+Perceptual hashes say in 64 bits what a picture or a stretch of sound is like, to find it again.
+That of a picture is the one of the library imagehash: the signs of the 64 slowest cosines. That of
+a sound are the signs of 2 x 32 cosines, in time and in pitch, of the power in 32 bands during 3 s:
+so slow in time that a copy that starts half a second later differs little. Equal content that was
+coded, scaled or amplified in another way differs in few bits; other content in about 32. Hashes are
+strings of 16 hexadecimal digits, one for each whole second of a file, in a row; sixteen zeros where
+there is nothing to recognise.
+
+The sound of a file is heard once, at 16 kHz, for its hashes and for speech: the probability that
+silero-vad gives to every 32 ms. Captions are compared with the speech: how late they are (the
 offset), and how surely (the score).
 
 The offset is the lag L of -10 to 10 s at which the correlation r(L) of the probability of speech
@@ -25,22 +33,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import imagehash
 import numpy as np
 import onnxruntime
+import scipy.fft
 from jaxtyping import Float, Float32, Int16
+from PIL import Image
 
 from vatt.media.captions import Caption
 from vatt.media.video import Picture
 from vatt.params import AUDIO_RATE_HZ
-from vatt.preprocess.hashes import (
-    BANDS_RATE_HZ,
-    NOTHING,
-    NUM_BANDS,
-    SOUND_RATE_HZ,
-    BandMeter,
-    hash_sound,
-    seconds_within,
-)
 
 SILENT_WINDOW_SAMPLES = AUDIO_RATE_HZ // 50
 SILENT_AMPLITUDE = 32768 * 10 ** (-60 / 20)
@@ -52,6 +54,24 @@ NOISE = 8
 """How much, of 255, the pixels of a still picture may differ after coding."""
 MAX_MOVING_RATE = 0.001
 """More pixels than this beyond the noise are a change of the picture."""
+
+HASH_DIGITS = 16
+NOTHING = "0" * HASH_DIGITS
+MIN_CONTRAST = 4.0
+"""Standard deviation, of 255; below it a picture is flat."""
+SOUND_RATE_HZ = 16_000
+"""Sample rate of the sound that is hashed."""
+BANDS_RATE_HZ = 16
+"""Spectra per second."""
+HOP_SAMPLES = SOUND_RATE_HZ // BANDS_RATE_HZ
+SPECTRUM_SAMPLES = 4 * HOP_SAMPLES
+NUM_BANDS = 32
+LOWEST_HZ, HIGHEST_HZ = 150.0, 6000.0
+QUIET = 1e-7
+"""Power of a band, relative to full scale, below which differences are noise."""
+WINDOW_FRAMES = 3 * BANDS_RATE_HZ
+MIN_DEVIATION = 1.0
+"""Decibels; sound whose bands differ less, such as silence, is flat."""
 
 FRAME_SAMPLES = 512
 FRAME_S = FRAME_SAMPLES / SOUND_RATE_HZ
@@ -121,6 +141,62 @@ def measure_freezing(pictures: Sequence[Picture]) -> float:
         difference = np.maximum(green, other) - np.minimum(green, other)  # bytes must not wrap
         num_frozen += np.count_nonzero(difference > NOISE) <= MAX_MOVING_RATE * difference.size
     return float(num_frozen / (len(pictures) - 1))
+
+
+def seconds_within(start_s: float, end_s: float) -> range:
+    """Return the whole seconds from a time on and before another, with a tolerance of 1 us."""
+    return range(int(np.ceil(start_s - 1e-6)), int(np.ceil(end_s - 1e-6)))
+
+
+def hash_picture(picture: Picture) -> str:
+    """Return the hash of a picture; zeros if it is flat."""
+    if picture.std() < MIN_CONTRAST:
+        return NOTHING
+    return str(imagehash.phash(Image.fromarray(picture)))
+
+
+def hash_pictures(
+    pictures: Sequence[Picture | None], start_s: float, frame_rate_hz: float
+) -> list[str]:
+    """Return the hash at each whole second of a file in a piece that starts at `start_s`."""
+    seconds = seconds_within(start_s, start_s + len(pictures) / frame_rate_hz)
+    places = [min(len(pictures) - 1, round((s - start_s) * frame_rate_hz)) for s in seconds]
+    shown = [pictures[place] for place in places]
+    return [NOTHING if picture is None else hash_picture(picture) for picture in shown]
+
+
+class BandMeter:
+    """Measures the power of a sound in bands, piece by piece: every 62.5 ms that of 250 ms."""
+
+    def __init__(self) -> None:
+        self._ahead = np.zeros(0, np.float32)
+        self._window = np.hanning(SPECTRUM_SAMPLES).astype(np.float32)
+        edges_hz = np.geomspace(LOWEST_HZ, HIGHEST_HZ, NUM_BANDS + 1)
+        self._edges = np.round(edges_hz / SOUND_RATE_HZ * SPECTRUM_SAMPLES).astype(int)
+
+    def hear(self, samples: Float32[np.ndarray, "S"]) -> Float32[np.ndarray, "T B"]:
+        """Return the power of every band, in decibels, at all times that it is now known for."""
+        ahead = np.concatenate([self._ahead, samples])
+        num_frames = max(0, (len(ahead) - SPECTRUM_SAMPLES) // HOP_SAMPLES + 1)
+        self._ahead = ahead[num_frames * HOP_SAMPLES :]
+        if not num_frames:
+            return np.zeros((0, NUM_BANDS), np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(ahead, SPECTRUM_SAMPLES)[::HOP_SAMPLES]
+        spectra = np.fft.rfft(frames[:num_frames] * self._window)
+        powers = np.abs(spectra).astype(np.float32) ** 2 / SPECTRUM_SAMPLES**2
+        bands = np.add.reduceat(powers, self._edges, axis=1)[:, :NUM_BANDS]
+        return 10 * np.log10(bands + np.float32(QUIET))
+
+
+def hash_sound(bands: Float[np.ndarray, "T B"]) -> list[str]:
+    """Return the hash of the 3 s from each second of a file on, as far as there are so many."""
+    hashes = []
+    for begin in range(0, len(bands) - WINDOW_FRAMES + 1, BANDS_RATE_HZ):
+        window = bands[begin : begin + WINDOW_FRAMES]
+        cosines = scipy.fft.dctn(window - window.mean(), norm="ortho")[:2]
+        is_flat = window.std() < MIN_DEVIATION
+        hashes.append(NOTHING if is_flat else np.packbits(cosines > 0).tobytes().hex())
+    return hashes
 
 
 @cache

@@ -1,13 +1,12 @@
 """Finding or making the fragment of each source file, the largest first, in a pool of processes.
 
-A file that did not change since the last run is not even read: its digest is remembered.
+A file that did not change since the last run is not even read: the store knows it by its status.
 """
 
 import errno
 import os
-import sqlite3
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -32,101 +31,6 @@ from vatt.preprocess.fragments import (
 MAX_READS = 3
 
 
-class FileDigest(NamedTuple):
-    """The content of a file by its BLAKE2b, and what the file system said before it was read."""
-
-    name: str
-    """The path below the folder of all files."""
-    status: tuple[int, int, int]
-    """The bytes, the time of the last change in ns, and the inode: as in DVC, the same three mean
-    the same content."""
-    digest: str
-
-
-def read_digest(folder: Path, name: str) -> FileDigest:
-    """Read a file of a folder and return its digest.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
-    status = _read_status(folder / name)
-    return FileDigest(name, status, digest_file(folder / name))
-
-
-class DigestMemory:
-    """Digests of the files of a folder, in an SQLite file at `path`.
-
-    A memory that is damaged or lost costs reading the files once more.
-    """
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        self._path, self._folder = path, folder
-        try:
-            self._database = self._open()
-        except sqlite3.DatabaseError:
-            for end in ("", "-wal", "-shm"):
-                path.with_name(path.name + end).unlink(missing_ok=True)
-            self._database = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        # Each statement is a transaction of its own. What a power cut takes can be found again.
-        database = sqlite3.connect(self._path, isolation_level=None)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS files "
-            "(name BLOB PRIMARY KEY, num_bytes INT, modified_ns INT, inode INT, digest TEXT)"
-        )
-        return database
-
-    def recall(self, name: str) -> str | None:
-        """Return the digest of a file if it is known and the file has not changed since.
-
-        Raises:
-            OSError: the file is missing or cannot be reached.
-        """
-        found = self._database.execute(
-            "SELECT digest FROM files "
-            "WHERE name = ? AND num_bytes = ? AND modified_ns = ? AND inode = ?",
-            (_encode(name), *_read_status(self._folder / name)),
-        ).fetchone()
-        return found[0] if found else None
-
-    def learn(self, file: FileDigest) -> None:
-        """Remember the digest of a file.
-
-        Raises:
-            OSError: the disk is full or broken.
-        """
-        row = (_encode(file.name), *file.status, file.digest)
-        try:
-            self._database.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
-        except sqlite3.Error as error:
-            raise OSError(errno.EIO, str(error), str(self._path)) from error
-
-    def forget_all_but(self, names: Collection[str]) -> None:
-        """Drop the files that do not belong to the corpus any more."""
-        kept = {_encode(name) for name in names}
-        known = self._database.execute("SELECT name FROM files").fetchall()
-        left = [row for row in known if row[0] not in kept]
-        self._database.execute("BEGIN")
-        self._database.executemany("DELETE FROM files WHERE name = ?", left)
-        self._database.execute("COMMIT")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-
-def _read_status(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _encode(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")
-
-
 class Finished(NamedTuple):
     """Where the outcome of a file is: in the store, or here if another run may do better."""
 
@@ -134,10 +38,10 @@ class Finished(NamedTuple):
     """The key of its entry in the store; empty if there is none."""
     reason: str | None = None
     """Why there is no entry."""
+    status: str = ""
+    """The digest of the row and of the status of its files; empty if one of them is missing."""
     media_s: float = 0.0
     """The length of all segments."""
-    digests: tuple[FileDigest, ...] = ()
-    """The digests of the file and its captions, where they were read."""
 
 
 class FragmentMaker:
@@ -158,7 +62,6 @@ class FragmentMaker:
         self._store = FragmentStore(store_dir)
         self._store.remove_partial()
         self._code = digest_fragment_code()
-        self._memory = DigestMemory(store_dir / "digests.sqlite", download_dir)
 
     def make(
         self, entries: Sequence[ManifestEntry]
@@ -172,19 +75,16 @@ class FragmentMaker:
         Raises:
             OSError: the disk is full or broken. What was finished is not lost.
         """
-        keys = set()
+        kept = set()
         for entry, result in zip(entries, self._finish(entries), strict=True):
             key, outcome = self._read(entry, result)
-            keys.add(key)
+            kept |= {key, result.status}
             yield entry, outcome, self._store.path_of(key)
-        self._store.remove_all_but(keys)
-        names = {name for entry in entries for name in (entry.path, entry.captions_path) if name}
-        self._memory.forget_all_but(names)
+        self._store.remove_all_but(kept)
 
     def close(self) -> None:
         """End the work."""
         self._store.remove_partial()
-        self._memory.close()
 
     def _finish(self, entries: Sequence[ManifestEntry]) -> list[Finished]:
         """Return where the outcome of each row is, after making what the store lacks."""
@@ -212,8 +112,6 @@ class FragmentMaker:
                 index = missing[number]
                 result = Finished("", done.reason) if isinstance(done, Lost) else done
                 results[index] = result
-                for file in result.digests:
-                    self._memory.learn(file)
                 bytes_done += sizes[index]
                 media_s += result.media_s
                 if bytes_done:  # how long all files are is guessed from their bytes
@@ -225,16 +123,12 @@ class FragmentMaker:
         """Return where the outcome of a row is, None if there is none yet."""
         if entry.path is None:
             return Finished("", entry.reason)
-        names = [name for name in (entry.path, entry.captions_path) if name is not None]
         try:
-            digests = [self._memory.recall(name) for name in names]
-        except (OSError, ValueError):  # unreadable: the work finds out why
+            status = _digest_status(self._download_dir, self._params, self._code, entry)
+            key = self._store.recall(status)
+        except (OSError, ValueError):  # unknown or unreadable: the work finds out why
             return None
-        if None in digests:
-            return None
-        file, captions = [*digests, None][:2]
-        key = make_key(entry, (str(file), captions), self._params, self._code)
-        return Finished(key) if self._store.path_of(key).exists() else None
+        return Finished(key, None, status) if self._store.path_of(key).exists() else None
 
     def _read(self, entry: ManifestEntry, result: Finished) -> tuple[str, Outcome]:
         """Return the key and the outcome of a row; one that is damaged is made again."""
@@ -277,21 +171,40 @@ def make_fragment(
         with tempfile.TemporaryDirectory(
             dir=store.partial_dir, prefix=f"{key_of(entry)}."
         ) as folder:
+            status, captions = "", None
+            with suppress(OSError, ValueError):  # before the files are read: they may change then
+                status = _digest_status(download_dir, params, code, entry)
             try:
-                file = read_digest(download_dir, str(entry.path))
+                file = digest_file(download_dir / str(entry.path))
             except (OSError, ValueError) as error:  # also a bad sector: another run may do better
                 return Finished("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            captions = None
             with suppress(OSError, ValueError):  # `write_fragment` finds out why
                 if entry.captions_path is not None:
-                    captions = read_digest(download_dir, entry.captions_path)
-            key = make_key(entry, (file.digest, captions and captions.digest), params, code)
+                    captions = digest_file(download_dir / entry.captions_path)
+            key = make_key(entry, (file, captions), params, code)
             outcome = store.read(key)
             if outcome is None:
                 outcome = write_fragment(download_dir, Path(folder), params, entry)
                 store.add(key, Path(folder) / key_of(entry), outcome)
+            if status:
+                store.learn(status, key)
     media_s = sum((row.end_s - row.start_s for row in outcome.segments), start=0.0)
-    return Finished(key, None, media_s, tuple(filter(None, (file, captions))))
+    return Finished(key, None, status, media_s)
+
+
+def _digest_status(
+    download_dir: Path, params: PreprocessParams, code: str, entry: ManifestEntry
+) -> str:
+    """Return a digest of a row and of what the file system says of its files.
+
+    As in DVC, the same size, time and inode mean the same content.
+
+    Raises:
+        OSError: a file is missing or cannot be reached.
+    """
+    found = [(download_dir / name).stat() for name in (entry.path, entry.captions_path) if name]
+    statuses = [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
+    return make_key(entry, statuses, params, code)
 
 
 def measure_progress(store: FragmentStore, entry: ManifestEntry) -> int | None:

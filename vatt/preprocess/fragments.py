@@ -36,19 +36,18 @@ from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 from vatt.preprocess.analysis import (
     Listener,
     estimate_timing,
+    hash_pictures,
     measure_black,
     measure_clipping,
     measure_freezing,
     measure_silence,
 )
 from vatt.preprocess.cuts import Cut, annotate, cut_file, measure_words, select_context
-from vatt.preprocess.hashes import hash_pictures
 
 DISK_ERRORS = {*REFUSALS, errno.EIO}
 CODE = (
     *("media", "corpus/index.py", "corpus/manifest.py", "corpus/shards.py"),
     *("preprocess/analysis.py", "preprocess/cuts.py", "preprocess/fragments.py"),
-    "preprocess/hashes.py",
 )
 """The code that decides the bytes of a fragment, beside its row and the parameters."""
 LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "scipy", "silero-vad")
@@ -226,18 +225,14 @@ def digest_fragment_code() -> str:
 
 
 def make_key(
-    entry: ManifestEntry, digests: tuple[str, str | None], params: PreprocessParams, code: str
+    entry: ManifestEntry, files: Sequence[object], params: PreprocessParams, code: str
 ) -> str:
     """Return the key of the fragment of a file: another one whenever its bytes may be others.
 
-    `digests` are those of the file and of its captions, `code` that of the modules.
+    `files` are the digests of the file and of its captions, `code` is that of the modules.
     """
-    parts = [
-        dataclasses.asdict(entry),
-        digests,
-        params.model_dump(mode="json", exclude=NO_EFFECT),
-        code,
-    ]
+    values = params.model_dump(mode="json", exclude=NO_EFFECT)
+    parts = [dataclasses.asdict(entry), files, values, code]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -292,10 +287,32 @@ class FragmentStore:
             return None
         return Outcome(**content | {"segments": [Segment(**row) for row in content["segments"]]})
 
-    def remove_all_but(self, keys: AbstractSet[str]) -> None:
-        """Remove all entries of other keys, and what was left of entries that were not finished."""
-        for path in self.folder.glob("fragments/??/*"):
-            if path.name not in keys:
+    def learn(self, status: str, key: str) -> None:
+        """Remember under which key a file of this status is kept, as a symbolic link.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        path = self._known_path(status)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(key)
+
+    def recall(self, status: str) -> str:
+        """Return the key that was learnt for a status.
+
+        Raises:
+            OSError: there is none.
+        """
+        return str(self._known_path(status).readlink())
+
+    def _known_path(self, status: str) -> Path:
+        return self.folder / "known" / status[:2] / status
+
+    def remove_all_but(self, names: AbstractSet[str]) -> None:
+        """Remove entries of other keys, other statuses, and what was left of unfinished entries."""
+        for path in self.folder.glob("*/??/*"):
+            if path.name not in names:
                 path.unlink()
         self.remove_partial()
 
