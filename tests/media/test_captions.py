@@ -1,4 +1,4 @@
-"""Caption files of four formats, whole and broken."""
+"""Caption files of four formats, whole and broken, and which of them belong to a video."""
 
 import csv
 import json
@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vatt.corpus.manifest import CaptionsFormat
-from vatt.media.captions import Caption, CaptionError, Transcript, read_captions
+from vatt.media.captions import (
+    Caption,
+    CaptionError,
+    Transcript,
+    captions_format,
+    match_captions,
+    read_captions,
+)
 
 FORMATS: tuple[CaptionsFormat, ...] = get_args(CaptionsFormat)
 
@@ -233,16 +240,45 @@ def test_all_formats_read_the_same_captions(
         seconds, milliseconds = divmod(milliseconds, 1000)
         return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{mark}{milliseconds:03}"
 
-    for captions_format, mark, head in (("vtt", ".", "WEBVTT\n\n"), ("srt", ",", "")):
+    for kind, mark, head in (("vtt", ".", "WEBVTT\n\n"), ("srt", ",", "")):
         cues = [
             f"{number}\n{stamp(start, mark)} --> {stamp(end, mark)}\n{text}\n\n"
             for number, ((start, end), text) in enumerate(rows, start=1)
         ]
         if cues:
-            found = read(tmp_path, captions_format, head + "".join(cues))  # type: ignore[arg-type]
+            found = read(tmp_path, kind, head + "".join(cues))  # type: ignore[arg-type]
             assert found.captions == expected
     with (tmp_path / "captions").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["start", "end", "text"])
         writer.writerows([start / 1000, end / 1000, text] for (start, end), text in rows)
     assert read_captions(tmp_path / "captions", "csv").captions == expected
+
+
+def test_the_plain_name_then_english_then_other_languages() -> None:
+    captions = ["a/x.de.vtt", "a/x.en-GB.srt", "a/x.en.vtt", "a/x.csv", "a/x.srt", "x.vtt"]
+    assert match_captions(["a/x.mp4"], captions) == {
+        "a/x.mp4": ["a/x.srt", "a/x.csv", "a/x.en.vtt", "a/x.en-GB.srt", "a/x.de.vtt"]
+    }
+
+
+def test_two_formats_of_a_video_share_captions() -> None:
+    assert match_captions(["x.mp4", "x.webm", "y.mp4"], ["x.VTT"]) == {
+        "x.mp4": ["x.VTT"],
+        "x.webm": ["x.VTT"],
+    }
+
+
+def test_other_files_beside_a_video_are_not_its_captions() -> None:
+    assert match_captions(["x.mp4"], ["x.info.json", "xy.vtt", "b/x.vtt", "x.part1.vtt"]) == {}
+
+
+def test_a_dot_in_the_name_is_no_language() -> None:
+    matches = match_captions(["talk.en.mp4", "v1.5.mp4"], ["talk.en.vtt", "v1.5.vtt", "v1.vtt"])
+    assert matches == {"talk.en.mp4": ["talk.en.vtt"], "v1.5.mp4": ["v1.5.vtt"]}
+
+
+def test_formats() -> None:
+    assert captions_format("a/b.JSON") == "howto100m_json"
+    assert captions_format("a.srt") == "srt"
+    assert captions_format("a.txt") is None

@@ -1,14 +1,25 @@
-"""Each rule fails for exactly the corpus that breaks it, and names the segments that do."""
+"""Each rule fails for exactly the corpus that breaks it, and the page shows what did."""
 
 import dataclasses
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.validate.clean import NUM_SEGMENTS, PARAMS, clean_index, corpus, failures
-from vatt.validate.tables import REQUIRED_COLUMNS
+from tests.validate.clean import (
+    NUM_SEGMENTS,
+    PARAMS,
+    clean_index,
+    corpus,
+    duplicates,
+    failures,
+    quarantine,
+)
+from vatt.validate.tables import DUPLICATE_COLUMNS, REQUIRED_COLUMNS, Corpus, read_corpus
 from vatt.validate.verdict import validate_corpus
 
 
@@ -179,3 +190,99 @@ def test_a_rule_that_cannot_be_computed_is_critical() -> None:
         "silence_mostly": "critical",
     }
     assert "same type" in failed["silence"]["error"]
+
+
+def test_captions_that_do_not_fit_are_judged_by_video() -> None:
+    few, some, most = clean_index(), clean_index(), clean_index()
+    few.loc[:3, "caption_score"] = 0.1  # 2 of 20 videos
+    some.loc[:9, "caption_score"] = 0.1
+    most.loc[:21, "caption_score"] = 0.1
+    assert failures(few) == {}
+    warned = failures(some)
+    assert list(warned) == ["captions_fit_mostly"]
+    assert warned["captions_fit_mostly"]["examples"] == [
+        f"demo/video {n}.mp4: 0.1" for n in range(5)
+    ]
+    assert warned["captions_fit_mostly"]["judged"] == 20
+    assert set(failures(most)) == {"captions_fit_mostly", "captions_fit"}
+
+
+@pytest.mark.parametrize("offset_s", [1.1, -1.1])
+def test_captions_that_are_early_or_late_are_judged_by_video(offset_s: float) -> None:
+    index = clean_index()
+    index.loc[:21, "caption_offset_s"] = offset_s
+    failed = failures(index)
+    assert set(failed) == {"captions_in_time_mostly", "captions_in_time"}
+    assert failed["captions_in_time"]["examples"][0] == "demo/video 0.mp4: 1.1"
+
+
+def test_an_offset_without_a_score_is_not_judged() -> None:
+    index = clean_index()
+    index.loc[:29, ["caption_offset_s", "caption_score"]] = [9.0, np.nan]
+    assert failures(index) == {}
+
+
+def test_captions_where_nobody_speaks_are_a_warning_by_video() -> None:
+    index = clean_index()
+    index.loc[:6, "speech_rate"] = 0.0  # three videos and a half; the half is spoken
+    failed = failures(index)
+    assert list(failed) == ["captions_spoken"]
+    assert failed["captions_spoken"]["severity"] == "warning"
+    assert failed["captions_spoken"]["examples"] == [f"demo/video {n}.mp4: 0" for n in range(3)]
+    index.loc[:6, "num_captions"] = 0
+    assert failures(index) == {}
+
+
+def test_near_duplicates_are_named_with_what_they_are_like() -> None:
+    assert failures(corpus(clean_index(), num_alike=2)) == {}
+    failed = failures(corpus(clean_index(), num_alike=3))
+    assert list(failed) == ["near_duplicates"]
+    assert failed["near_duplicates"]["examples"][2] == (
+        "demo/video 2.mp4: picture like demo/video 19.mp4 (test) for 7 s; "
+        "sound like demo/video 19.mp4 (test) for 7 s"
+    )
+
+
+def test_what_does_not_exist_is_shown_as_not_judged() -> None:
+    index = clean_index()
+    index[["caption_offset_s", "caption_score"]] = np.nan
+    verdict, page = validate_corpus(corpus(index), PARAMS)
+    rules = {rule["name"]: rule for rule in verdict["expectations"]}
+    assert rules["captions_fit"]["judged"] == 0
+    assert page.count("nothing to judge") == 4
+
+
+def test_the_page_is_the_same_every_time_and_needs_no_network() -> None:
+    index = clean_index()
+    index.loc[3:9, "silent_rate"] = 1.0
+    judged = corpus(index, num_refused=9)
+    pages = [validate_corpus(judged, PARAMS)[1] for _ in range(2)]
+    assert pages[0] == pages[1]
+    assert not re.findall(r"https?://|<script|<link", pages[0])
+    assert "failed: the pipeline stops here" in pages[0]
+    assert index["key"][3] in pages[0]
+    assert "cut" in pages[0]  # the reason of the quarantine
+
+
+def test_names_and_reasons_of_a_corpus_are_text_on_the_page() -> None:
+    refused = quarantine(9).assign(video_id="<script>1</script>.mp4", reason="no <b>video</b> & no")
+    refused["source"] = [f"s{n}" for n in range(9)]
+    index = clean_index()
+    index.loc[:1, "split"] = "<i>dev</i>"
+    _, page = validate_corpus(Corpus(index, refused, duplicates(0)), PARAMS)
+    assert not re.findall("<script|<b>|<i>", page)
+    assert "no &lt;b&gt;video&lt;/b&gt; &amp; no" in page
+
+
+def test_lists_may_be_empty_and_keep_odd_names(tmp_path: Path) -> None:
+    clean_index().to_parquet(tmp_path / "index.parquet")
+    name = "a\u2028b\u0085 \U0001f600.mp4"
+    row = {"source": "inbox", "video_id": name, "path": None, "reason": "empty"}
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    (tmp_path / "quarantine.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "duplicates.jsonl").write_text("", encoding="utf-8")
+    judged = read_corpus(tmp_path)
+    assert sorted(judged.index.columns) == sorted(REQUIRED_COLUMNS)
+    assert judged.quarantine["video_id"].tolist() == [name]
+    assert list(judged.quarantine.columns) == ["source", "video_id", "reason"]
+    assert (list(judged.duplicates.columns), len(judged.duplicates)) == (DUPLICATE_COLUMNS, 0)

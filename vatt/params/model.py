@@ -106,7 +106,7 @@ class ModelParams(Section):
         if self.shared_encoder and self.text_style != "bert":
             raise ValueError(
                 f"shared_encoder: text_style = {self.text_style}: a shared encoder has no relative "
-                "positions; bert is accepted"
+                "positions: bert is accepted"
             )
         has_one_space = self.space_kind in ("joint", "mmv_shared")
         if has_one_space and self.space_va_width != self.space_vt_width:
