@@ -51,36 +51,48 @@ NOTE the end
 """
 
 
-def test_webvtt_without_its_markup(tmp_path: Path) -> None:
-    fish, numbers = "Fish & chips on two lines", "was it 3 < 4"
-    expected = [Caption(1.5, 2.25, fish), Caption(3603.0, 3604.0, numbers)]
-    assert read(tmp_path, "vtt", VTT) == Transcript(expected, problem=None)
+SRT = (
+    "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>One</i>\r\nmore\r\n\r\n\r\n"
+    "2\r\n00:00:02,500 --> 00:00:03,000 X1:0\r\nTwo\r\n"
+)
+SPACES = (  # lines of spaces part the cues of careless files
+    "1\n00:00:01,000 --> 00:00:02,000\none\n  \n2\n00:00:03,000 --> 00:00:04,000\ntwo\n \n"
+    "00:00:05,000 --> 00:00:06,000\nthree\n"
+)
+COLUMNS = {"start": [2, 0.5], "end": [4.5, 3], "text": ["stir it", "take a pan"]}
+FOUND: dict[str, tuple[CaptionsFormat, str, list[Caption]]] = {
+    "WebVTT without its markup": (
+        "vtt",
+        VTT,
+        [Caption(1.5, 2.25, "Fish & chips on two lines"), Caption(3603.0, 3604.0, "was it 3 < 4")],
+    ),
+    "SRT": ("srt", SRT, [Caption(1.0, 2.0, "One more"), Caption(2.5, 3.0, "Two")]),
+    "lines of spaces": (
+        *("srt", SPACES),
+        [Caption(1.0, 2.0, "one"), Caption(3.0, 4.0, "two"), Caption(5.0, 6.0, "three")],
+    ),
+    "HowTo100M": (
+        *("howto100m_json", json.dumps(COLUMNS)),
+        # The recogniser shows the first until 3 s.
+        [Caption(0.5, 2.0, "take a pan"), Caption(2.0, 4.5, "stir it")],
+    ),
+    "HowTo100M by video id": (
+        *("howto100m_json", json.dumps({"dQw4w9": COLUMNS})),
+        [Caption(0.5, 2.0, "take a pan"), Caption(2.0, 4.5, "stir it")],
+    ),
+    "CSV with an index column and quotes": (
+        *("csv", ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'),
+        [Caption(1.0, 2.5, 'take "this", now please')],
+    ),
+    "WebVTT without captions": ("vtt", "WEBVTT\n", []),
+    "CSV without captions": ("csv", "start,end,text\n", []),
+}
 
 
-def test_srt(tmp_path: Path) -> None:
-    content = "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>One</i>\r\nmore\r\n\r\n\r\n"
-    content += "2\r\n00:00:02,500 --> 00:00:03,000 X1:0\r\nTwo\r\n"
-    assert read(tmp_path, "srt", content).captions == [
-        Caption(1.0, 2.0, "One more"),
-        Caption(2.5, 3.0, "Two"),
-    ]
-
-
-@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "by video id"])
-def test_howto100m(tmp_path: Path, wrap: bool) -> None:
-    captions = {"start": [2, 0.5], "end": [4.5, 3], "text": ["stir it", "take a pan"]}
-    content = json.dumps({"dQw4w9": captions} if wrap else captions)
-    assert read(tmp_path, "howto100m_json", content).captions == [
-        Caption(0.5, 2.0, "take a pan"),  # the recogniser shows it until 3 s
-        Caption(2.0, 4.5, "stir it"),
-    ]
-
-
-def test_csv_with_an_index_column_and_quotes(tmp_path: Path) -> None:
-    content = ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'
-    assert read(tmp_path, "csv", content) == Transcript(
-        [Caption(1.0, 2.5, 'take "this", now please')], problem=None
-    )
+@pytest.mark.parametrize("name", FOUND)
+def test_files_without_fault(tmp_path: Path, name: str) -> None:
+    captions_format, content, expected = FOUND[name]
+    assert read(tmp_path, captions_format, content) == Transcript(expected, problem=None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
@@ -120,11 +132,6 @@ def test_one_bad_cue_does_not_lose_the_others(tmp_path: Path) -> None:
     assert transcript.problem == "1 of 2 captions left out: 1 with times that cannot be read"
 
 
-def test_file_without_captions_is_no_error(tmp_path: Path) -> None:
-    assert read(tmp_path, "vtt", "WEBVTT\n") == Transcript([], None)
-    assert read(tmp_path, "csv", "start,end,text\n") == Transcript([], None)
-
-
 @pytest.mark.parametrize(
     ("captions_format", "content", "message"),
     [
@@ -150,6 +157,8 @@ def test_broken_file_is_named_with_what_is_wrong(
     with pytest.raises(CaptionError, match=message) as caught:
         read(tmp_path, captions_format, content)
     assert str(tmp_path / "captions") in str(caught.value)
+    with pytest.raises(CaptionError, match=r"none: cannot be read: No such file"):
+        read_captions(tmp_path / "none", captions_format)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +169,6 @@ def test_long_hostile_file_is_read_in_linear_time(tmp_path: Path, piece: str) ->
     start_s = time.process_time()
     read(tmp_path, "vtt", content)
     assert time.process_time() - start_s < 5  # quadratic time would be hours
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CaptionError, match=r"none\.vtt: cannot be read: No such file"):
-        read_captions(tmp_path / "none.vtt", "vtt")
 
 
 def check_promises(folder: Path, captions_format: CaptionsFormat, content: bytes) -> None:

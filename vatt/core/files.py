@@ -67,10 +67,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return the BLAKE2b of a file, 16 bytes in hexadecimal.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
+    """Return the BLAKE2b of a file, 16 bytes in hexadecimal; OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -40,10 +40,8 @@ def require_passed(preprocess_dir: Path, verdict_path: Path) -> str:
 def hide_test_split(preprocess_dir: Path, out_dir: Path) -> None:
     """Write a folder with the rows of train and validation, and links to what else is read.
 
-    Tuning sees this corpus, so that it cannot open the split test by mistake.
-
-    Raises:
-        StageError: the corpus cannot be read.
+    Tuning sees this corpus, so that it cannot open the split test by mistake. A corpus that cannot
+    be read is a StageError.
     """
     index = open_index(preprocess_dir)
     shards: set[str] = set()

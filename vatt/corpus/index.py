@@ -150,10 +150,8 @@ class IndexWriter:
 def digest_index(preprocess_dir: Path) -> str:
     """Return the BLAKE2b of the index, hexadecimal, which stands for the version of the corpus.
 
-    The rows hold digests of what the shards hold, so that another corpus has another index.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
+    The rows hold digests of what the shards hold, so that another corpus has another index. OSError
+    says that the file is missing or cannot be read.
     """
     return digest_file(preprocess_dir / INDEX_NAME)
 
@@ -187,8 +185,7 @@ def read_index(
 ) -> pd.DataFrame:
     """Read the index of a preprocessed corpus, sorted by key, or a split or some columns of it.
 
-    Raises:
-        StageError: the file is missing, damaged or of another version of this program.
+    StageError as `open_index`.
     """
     open_index(preprocess_dir)  # names what is wrong with the file
     path = preprocess_dir / INDEX_NAME

@@ -79,11 +79,7 @@ class AnyTokenizer(ABC):
 
 
 class Tokenizer(AnyTokenizer):
-    """Texts to word pieces of a SentencePiece model, lower-cased.
-
-    Raises:
-        StageError: the file cannot be read or is no model.
-    """
+    """Texts to word pieces of a SentencePiece model, lower-cased; StageError if it is none."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -149,10 +145,8 @@ class WordTokenizer(AnyTokenizer):
     """Texts to whole words of a vocabulary file, by the rules of the original.
 
     Punctuation is deleted ("don't" is the word "dont"), then A to Z become a to z, then words are
-    parted at spaces. A word that is not in the vocabulary has the id of <unk>.
-
-    Raises:
-        StageError: the file cannot be read or is no vocabulary; the message names the line.
+    parted at spaces. A word that is not in the vocabulary has the id of <unk>. What
+    `read_vocabulary` refuses is a StageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -233,10 +227,9 @@ def find_tokenizer(directory: Path) -> Path:
 
 
 def open_tokenizer(directory: Path) -> AnyTokenizer:
-    """Open the tokenizer that lies in a folder, of a preprocessed corpus or of an export.
+    """Open the tokenizer of a preprocessed corpus or of an export; StageError as `find_tokenizer`.
 
-    Raises:
-        StageError: there is none, there are both, or it is damaged.
+    A file that is damaged is a StageError, too.
     """
     path = find_tokenizer(directory)
     return WordTokenizer(path) if path.name == VOCABULARY_NAME else Tokenizer(path)

@@ -123,10 +123,7 @@ def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
 def decode_text(content: bytes) -> str:
     """Decode UTF-8 (a byte order mark is dropped), UTF-16 with such a mark, or else Latin-1.
 
-    Line ends become newlines.
-
-    Raises:
-        CaptionError: the content is not text.
+    Line ends become newlines. What is not text is a CaptionError.
     """
     has_mark = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     for encoding in ["utf-16"] if has_mark else ["utf-8-sig", "latin-1"]:

@@ -59,11 +59,7 @@ class Params(Section):
     promote: PromoteParams
 
     def section(self, name: str) -> Section:
-        """Return the section that params.yaml calls `name`.
-
-        Raises:
-            KeyError: no such section.
-        """
+        """Return the section that params.yaml calls `name`; KeyError if there is none."""
         for field, info in type(self).model_fields.items():
             if name == (info.alias or field):
                 section: Section = getattr(self, field)

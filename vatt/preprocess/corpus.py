@@ -102,11 +102,7 @@ def _assemble(
 
 
 def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
-    """Make sure that no input was lost: each has segments, or a reason why it has none.
-
-    Raises:
-        RuntimeError: what was written does not hold all inputs.
-    """
+    """Raise RuntimeError where an input was lost: each has segments, or a reason to have none."""
     with pq.ParquetFile(out_dir / INDEX_NAME) as index:
         batches = index.iter_batches(columns=["key"])
         keys = (key for rows in batches for key in rows["key"].to_pylist())

@@ -197,10 +197,8 @@ def _digest_status(
 ) -> str:
     """Return a digest of a row and of what the file system says of its files.
 
-    As in DVC, the same size, time and inode mean the same content.
-
-    Raises:
-        OSError: a file is missing or cannot be reached.
+    As in DVC, the same size, time and inode mean the same content. OSError says that a file is
+    missing or cannot be reached.
     """
     found = [(download_dir / name).stat() for name in (entry.path, entry.captions_path) if name]
     statuses = [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]

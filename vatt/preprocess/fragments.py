@@ -244,16 +244,12 @@ class FragmentStore:
         self.partial_dir = folder / "partial"
         """Where entries are being made."""
 
-    def path_of(self, key: str) -> Path:
-        """Return where the entry of a key is, or would be."""
-        return self.folder / "fragments" / key[:2] / key
+    def path_of(self, key: str, kind: str = "fragments") -> Path:
+        """Return where the entry of a key is, or would be; with "known" the link of a status."""
+        return self.folder / kind / key[:2] / key
 
     def add(self, key: str, fragment_path: Path, outcome: Outcome) -> None:
-        """Move a finished fragment to its entry; the file of one without segments may be missing.
-
-        Raises:
-            OSError: the disk is full or broken.
-        """
+        """Move a fragment to its entry; the file of one without segments may be missing."""
         rows = [vars(segment) for segment in outcome.segments]
         # The numbers that were measured are numpy's.
         content = json.dumps(
@@ -288,26 +284,15 @@ class FragmentStore:
         return Outcome(**content | {"segments": [Segment(**row) for row in content["segments"]]})
 
     def learn(self, status: str, key: str) -> None:
-        """Remember under which key a file of this status is kept, as a symbolic link.
-
-        Raises:
-            OSError: the disk is full or broken.
-        """
-        path = self._known_path(status)
+        """Remember under which key a file of this status is kept, as a symbolic link."""
+        path = self.path_of(status, "known")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.symlink_to(key)
 
     def recall(self, status: str) -> str:
-        """Return the key that was learnt for a status.
-
-        Raises:
-            OSError: there is none.
-        """
-        return str(self._known_path(status).readlink())
-
-    def _known_path(self, status: str) -> Path:
-        return self.folder / "known" / status[:2] / status
+        """Return the key that was learnt for a status; OSError if there is none."""
+        return str(self.path_of(status, "known").readlink())
 
     def remove_all_but(self, names: AbstractSet[str]) -> None:
         """Remove entries of other keys, other statuses, and what was left of unfinished entries."""

@@ -42,8 +42,7 @@ class Corpus:
 def read_corpus(preprocess_dir: Path) -> Corpus:
     """Read what preprocess wrote: of the index the columns that rules need, of both lists all.
 
-    Raises:
-        OSError, ValueError, pa.ArrowException: a file is missing or damaged.
+    A file that is missing or damaged is an OSError, a ValueError or an ArrowException.
     """
     path = preprocess_dir / INDEX_NAME
     present = pq.read_schema(path).names
