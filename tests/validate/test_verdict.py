@@ -71,12 +71,6 @@ def test_limits_warn_for_some_segments_and_stop_for_most(
     assert {name: rule["severity"] for name, rule in stopped.items()} == expected
 
 
-def test_an_example_shows_the_value() -> None:
-    index = clean_index()
-    index.loc[:4, "silent_rate"] = 0.9712345
-    assert failures(index)["silence_mostly"]["examples"][0].endswith("video 0.mp4: 0.9712")
-
-
 # Rows, columns and new values of the clean corpus; the critical rule that this breaks, the rows
 # that it must name, and the value that it must show of them.
 BREAKS: list[tuple[Any, Any, Any, str, list[int], str]] = [
@@ -109,20 +103,40 @@ def test_the_same_video_id_in_two_sources_is_no_leakage() -> None:
     assert failures(index) == {}
 
 
-def test_a_split_with_too_few_segments_is_named() -> None:
-    index = clean_index()
-    index = index[index["split"] != "validation"]
-    failed = failures(index)
-    assert list(failed) == ["num_segments_per_split"]
-    assert failed["num_segments_per_split"]["examples"] == ["validation: 0"]
+CLEAN = clean_index()
+LIKE = "like demo/video 19.mp4 (test) for 7 s"
+# A corpus; the one rule that it breaks, its severity, and what it must name.
+SINGLE: dict[str, tuple[Corpus, str, str, list[str]]] = {
+    "a split with few segments": (
+        *(corpus(CLEAN[CLEAN["split"] != "validation"]), "num_segments_per_split", "critical"),
+        ["validation: 0"],
+    ),
+    "many inputs in quarantine": (
+        *(corpus(CLEAN, num_refused=6), "quarantined", "critical"),
+        [f"demo/{n}.mp4: cut" for n in range(5)],
+    ),
+    "near duplicates": (
+        *(corpus(CLEAN, num_alike=3), "near_duplicates", "warning"),
+        [f"demo/video {n}.mp4: picture {LIKE}; sound {LIKE}" for n in range(3)],
+    ),
+} | {
+    f"no column {name}": (corpus(CLEAN.drop(columns=name)), "columns", "critical", [name])
+    for name in REQUIRED_COLUMNS[::5]
+}
 
 
-def test_too_many_inputs_in_quarantine_are_named() -> None:
-    assert failures(corpus(clean_index(), num_refused=5)) == {}  # 5 of 25
-    failed = failures(corpus(clean_index(), num_refused=6))
-    assert list(failed) == ["quarantined"]
-    assert failed["quarantined"]["examples"] == [f"demo/{n}.mp4: cut" for n in range(5)]
-    assert failed["quarantined"]["observed"] == pytest.approx(20 / 26, abs=1e-5)
+@pytest.mark.parametrize("name", SINGLE)
+def test_one_rule_fails_and_names_what_breaks_it(name: str) -> None:
+    judged, rule, severity, examples = SINGLE[name]
+    failed = failures(judged)
+    assert list(failed) == [rule]
+    assert (failed[rule]["severity"], failed[rule]["examples"]) == (severity, examples)
+
+
+def test_what_is_just_within_the_limits_passes() -> None:
+    assert failures(corpus(CLEAN, num_refused=5, num_alike=2)) == {}  # 5 of 25 and 2 of 20
+    refused = failures(corpus(CLEAN, num_refused=6))["quarantined"]
+    assert refused["observed"] == pytest.approx(20 / 26, abs=1e-5)
 
 
 def test_missing_items_of_an_official_list_are_counted_but_stop_nothing() -> None:
@@ -148,14 +162,6 @@ def test_an_empty_corpus_fails() -> None:
     assert list(failed) == ["num_segments"]
     assert failed["num_segments"]["severity"] == "critical"
     assert failed["num_segments"]["observed"] == 0
-
-
-@pytest.mark.parametrize("column", REQUIRED_COLUMNS[::5])
-def test_a_missing_column_is_critical_and_named(column: str) -> None:
-    failed = failures(clean_index().drop(columns=column))
-    assert list(failed) == ["columns"]
-    assert failed["columns"]["severity"] == "critical"
-    assert failed["columns"]["examples"] == [column]
 
 
 HEARD = ["audio_duration_s", "start_offset_s", "silent_rate", "clipped_rate", "speech_rate"]
@@ -194,14 +200,14 @@ def test_a_rule_that_cannot_be_computed_is_critical() -> None:
 
 def test_captions_that_do_not_fit_are_judged_by_video() -> None:
     few, some, most = clean_index(), clean_index(), clean_index()
-    few.loc[:3, "caption_score"] = 0.1  # 2 of 20 videos
-    some.loc[:9, "caption_score"] = 0.1
-    most.loc[:21, "caption_score"] = 0.1
+    few.loc[:3, "caption_score"] = 0.1234567  # 2 of 20 videos
+    some.loc[:9, "caption_score"] = 0.1234567
+    most.loc[:21, "caption_score"] = 0.1234567
     assert failures(few) == {}
     warned = failures(some)
     assert list(warned) == ["captions_fit_mostly"]
     assert warned["captions_fit_mostly"]["examples"] == [
-        f"demo/video {n}.mp4: 0.1" for n in range(5)
+        f"demo/video {n}.mp4: 0.1235" for n in range(5)
     ]
     assert warned["captions_fit_mostly"]["judged"] == 20
     assert set(failures(most)) == {"captions_fit_mostly", "captions_fit"}
@@ -231,16 +237,6 @@ def test_captions_where_nobody_speaks_are_a_warning_by_video() -> None:
     assert failed["captions_spoken"]["examples"] == [f"demo/video {n}.mp4: 0" for n in range(3)]
     index.loc[:6, "num_captions"] = 0
     assert failures(index) == {}
-
-
-def test_near_duplicates_are_named_with_what_they_are_like() -> None:
-    assert failures(corpus(clean_index(), num_alike=2)) == {}
-    failed = failures(corpus(clean_index(), num_alike=3))
-    assert list(failed) == ["near_duplicates"]
-    assert failed["near_duplicates"]["examples"][2] == (
-        "demo/video 2.mp4: picture like demo/video 19.mp4 (test) for 7 s; "
-        "sound like demo/video 19.mp4 (test) for 7 s"
-    )
 
 
 def test_what_does_not_exist_is_shown_as_not_judged() -> None:
