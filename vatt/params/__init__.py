@@ -1,6 +1,5 @@
 """One frozen model per section of params.yaml; nothing here imports torch."""
 
-from vatt.core.errors import StageError
 from vatt.params.clip import (
     AUDIO_RATE_HZ,
     SPECTROGRAM_BANDS,
@@ -24,7 +23,6 @@ from vatt.params.launch import (
     LaunchParams,
     SlurmParams,
     SshParams,
-    SupervisionParams,
 )
 from vatt.params.model import TOWER_SIZES, LossParams, ModelParams, SpaceKind, TowerSize
 from vatt.params.params import (

@@ -24,9 +24,6 @@ from vatt.params.sources import DownloadParams
 from vatt.params.tune import TuneParams
 from vatt.params.validate import ValidateParams
 
-RANGE_KEYS = {"low", "choices"}
-"""Keys that tell a range, which `tune` searches, from other mappings."""
-
 
 class ParamsError(StageError):
     """Settings cannot be used; the message names file, key, value and what is accepted."""
@@ -265,7 +262,12 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and not RANGE_KEYS & old.keys():
+        # A range that `tune` searches is no such mapping: no key of the old one may stay.
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and not {"low", "choices"} & old.keys()
+        ):
             merged[key] = _merge(old, value)
         else:
             merged[key] = value

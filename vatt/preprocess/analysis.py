@@ -44,21 +44,8 @@ from vatt.media.captions import Caption
 from vatt.media.video import Picture
 from vatt.params import AUDIO_RATE_HZ
 
-SILENT_WINDOW_SAMPLES = AUDIO_RATE_HZ // 50
-SILENT_AMPLITUDE = 32768 * 10 ** (-60 / 20)
-CLIPPED_AMPLITUDE = round(0.99 * 32768)
-"""Not all of full scale: resampling bends the flat tops of clipped sound."""
-BLACK_LUMA = 16.0
-LUMA = np.array([0.299, 0.587, 0.114])
-NOISE = 8
-"""How much, of 255, the pixels of a still picture may differ after coding."""
-MAX_MOVING_RATE = 0.001
-"""More pixels than this beyond the noise are a change of the picture."""
-
 HASH_DIGITS = 16
 NOTHING = "0" * HASH_DIGITS
-MIN_CONTRAST = 4.0
-"""Standard deviation, of 255; below it a picture is flat."""
 SOUND_RATE_HZ = 16_000
 """Sample rate of the sound that is hashed."""
 BANDS_RATE_HZ = 16
@@ -67,11 +54,7 @@ HOP_SAMPLES = SOUND_RATE_HZ // BANDS_RATE_HZ
 SPECTRUM_SAMPLES = 4 * HOP_SAMPLES
 NUM_BANDS = 32
 LOWEST_HZ, HIGHEST_HZ = 150.0, 6000.0
-QUIET = 1e-7
-"""Power of a band, relative to full scale, below which differences are noise."""
 WINDOW_FRAMES = 3 * BANDS_RATE_HZ
-MIN_DEVIATION = 1.0
-"""Decibels; sound whose bands differ less, such as silence, is flat."""
 
 FRAME_SAMPLES = 512
 FRAME_S = FRAME_SAMPLES / SOUND_RATE_HZ
@@ -79,18 +62,11 @@ CONTEXT_SAMPLES = 64
 """The samples before a frame that the network of silero-vad sees, too."""
 MAX_FRAMES = 512
 """Frames computed at once, to bound memory."""
-STATE_SHAPE = (1, 1, 128)
 SPEECH_THRESHOLD = 0.5
 CHUNK_SAMPLES = 60 * AUDIO_RATE_HZ
 """Silence that is heard at once, to bound memory."""
 
 MAX_LAG = round(10.0 / FRAME_S)
-SPEED_QUANTILE = 0.75
-MIN_ACTIVE_S = 1.0
-"""Below so much speech, or captions, there is nothing to compare."""
-MAX_CHANCE = 0.8
-"""Where chance alone reaches this, the video is too short, or too even, for a score."""
-CHANCE_SIGMAS = 3.0
 
 Track = Float[np.ndarray, "T"]
 WideTrack = Float[np.ndarray, "W"]
@@ -101,18 +77,19 @@ def measure_silence(samples: Int16[np.ndarray, "S"]) -> float:
     """Return the share of 20 ms windows, the last maybe shorter, below -60 dBFS; NaN if empty."""
     if not len(samples):
         return math.nan
-    starts = np.arange(0, len(samples), SILENT_WINDOW_SAMPLES)
+    starts = np.arange(0, len(samples), AUDIO_RATE_HZ // 50)
     energies = np.add.reduceat(samples.astype(np.float64) ** 2, starts)
     lengths = np.diff(np.append(starts, len(samples)))
-    return float(np.mean(energies / lengths < SILENT_AMPLITUDE**2))
+    return float(np.mean(energies / lengths < (32768 * 10 ** (-60 / 20)) ** 2))
 
 
 def measure_clipping(samples: Int16[np.ndarray, "S"]) -> float:
     """Return the share of samples at full scale, that is from 99 % of it on; NaN if empty."""
     if not len(samples):
         return math.nan
-    # In 32 bits, because 16 hold no positive counterpart of -32768.
-    return float(np.mean(np.abs(samples.astype(np.int32)) >= CLIPPED_AMPLITUDE))
+    # 16 bits hold no positive counterpart of -32768. It is not from 100 % of full scale on, because
+    # resampling bends the flat tops of clipped sound.
+    return float(np.mean(np.abs(samples.astype(np.int32)) >= round(0.99 * 32768)))
 
 
 def measure_black(pictures: Sequence[Picture]) -> float:
@@ -121,8 +98,9 @@ def measure_black(pictures: Sequence[Picture]) -> float:
         return math.nan
     # From sums of whole numbers: the mean of floats is much slower.
     sums = [picture.transpose(2, 0, 1).sum(axis=(1, 2), dtype=np.uint32) for picture in pictures]
-    lumas = [s @ LUMA / (p.size / 3) for s, p in zip(sums, pictures, strict=True)]
-    return float(np.mean([luma < BLACK_LUMA for luma in lumas]))
+    weights = np.array([0.299, 0.587, 0.114])
+    lumas = [s @ weights / (p.size / 3) for s, p in zip(sums, pictures, strict=True)]
+    return float(np.mean([luma < 16 for luma in lumas]))
 
 
 def measure_freezing(pictures: Sequence[Picture]) -> float:
@@ -139,7 +117,8 @@ def measure_freezing(pictures: Sequence[Picture]) -> float:
             continue
         green, other = before[..., 1], after[..., 1]
         difference = np.maximum(green, other) - np.minimum(green, other)  # bytes must not wrap
-        num_frozen += np.count_nonzero(difference > NOISE) <= MAX_MOVING_RATE * difference.size
+        # Coding alone moves the pixels of a still picture by up to 8.
+        num_frozen += np.count_nonzero(difference > 8) <= 0.001 * difference.size
     return float(num_frozen / (len(pictures) - 1))
 
 
@@ -150,7 +129,7 @@ def seconds_within(start_s: float, end_s: float) -> range:
 
 def hash_picture(picture: Picture) -> str:
     """Return the hash of a picture; zeros if it is flat."""
-    if picture.std() < MIN_CONTRAST:
+    if picture.std() < 4:
         return NOTHING
     return str(imagehash.phash(Image.fromarray(picture)))
 
@@ -185,7 +164,8 @@ class BandMeter:
         spectra = np.fft.rfft(frames[:num_frames] * self._window)
         powers = np.abs(spectra).astype(np.float32) ** 2 / SPECTRUM_SAMPLES**2
         bands = np.add.reduceat(powers, self._edges, axis=1)[:, :NUM_BANDS]
-        return 10 * np.log10(bands + np.float32(QUIET))
+        # Below this power, relative to full scale, differences are noise.
+        return 10 * np.log10(bands + np.float32(1e-7))
 
 
 def hash_sound(bands: Float[np.ndarray, "T B"]) -> list[str]:
@@ -194,7 +174,7 @@ def hash_sound(bands: Float[np.ndarray, "T B"]) -> list[str]:
     for begin in range(0, len(bands) - WINDOW_FRAMES + 1, BANDS_RATE_HZ):
         window = bands[begin : begin + WINDOW_FRAMES]
         cosines = scipy.fft.dctn(window - window.mean(), norm="ortho")[:2]
-        is_flat = window.std() < MIN_DEVIATION
+        is_flat = window.std() < 1  # decibel, as silence is
         hashes.append(NOTHING if is_flat else np.packbits(cosines > 0).tobytes().hex())
     return hashes
 
@@ -219,7 +199,7 @@ class SpeechDetector:
 
     def __init__(self) -> None:
         self._ahead = np.zeros(CONTEXT_SAMPLES, np.float32)
-        self._hidden = self._cell = np.zeros(STATE_SHAPE, np.float32)
+        self._hidden = self._cell = np.zeros((1, 1, 128), np.float32)
 
     def hear(self, samples: Float32[np.ndarray, "S"]) -> Float32[np.ndarray, "T"]:
         """Return the probability of speech, in [0, 1], for every frame that has become full."""
@@ -322,19 +302,19 @@ def estimate_timing(speech: Track, captions: Sequence[Caption]) -> CaptionTiming
     """Compare captions with the probability of speech in every 32 ms of a file."""
     shown = np.zeros(len(speech) + 2 * MAX_LAG)
     speeds = [len(caption.text) / (caption.end_s - caption.start_s) for caption in captions]
-    speed = np.quantile(speeds, SPEED_QUANTILE) if speeds else 1.0
+    speed = np.quantile(speeds, 0.75) if speeds else 1.0
     for caption in captions:
         spoken_s = min(caption.end_s - caption.start_s, len(caption.text) / speed)
         begin = round(caption.start_s / FRAME_S) + MAX_LAG
         end = round((caption.start_s + spoken_s) / FRAME_S) + MAX_LAG
         shown[max(0, begin) : max(0, end)] = 1.0
-    if min((speech >= SPEECH_THRESHOLD).sum(), shown.sum()) * FRAME_S < MIN_ACTIVE_S:
-        return UNKNOWN
+    if min((speech >= SPEECH_THRESHOLD).sum(), shown.sum()) * FRAME_S < 1.0:
+        return UNKNOWN  # so little speech, or captions, cannot be compared
     correlations = _correlate(speech, shown)
     best = int(np.argmax(correlations))
     offset_s = round((best - MAX_LAG) * FRAME_S, 3)
-    chance = CHANCE_SIGMAS * _chance_deviation(speech, shown[MAX_LAG : MAX_LAG + len(speech)])
-    if chance > MAX_CHANCE:
+    chance = 3 * _chance_deviation(speech, shown[MAX_LAG : MAX_LAG + len(speech)])
+    if chance > 0.8:  # the video is too short, or too even
         return CaptionTiming(offset_s, math.nan)
     score = (correlations[best] - chance) / (1 - chance)
     return CaptionTiming(offset_s, round(max(0.0, float(score)), 3))

@@ -29,7 +29,6 @@ LOST_END_S = 1.0
 MIN_SHARE = 0.5
 """A label holds for a segment if its time range covers this share of it; a description, also if
 this share of its own time range is in the segment."""
-ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def annotate(
         whole_s = end_s - start_s
         begin_s, stop_s = annotation.start_s, annotation.end_s
         if annotation.task == "caption" and begin_s is not None and stop_s is not None:
-            whole_s = min(whole_s, stop_s - begin_s - ROUNDING_S)
+            whole_s = min(whole_s, stop_s - begin_s - 1e-6)
         if value is not None and length_s > 0 and length_s >= MIN_SHARE * whole_s:
             holding.append((length_s, annotation.task, value))
     holding.sort(key=lambda item: -item[0])

@@ -31,8 +31,6 @@ MAX_IN_BAND = 500
 """A quarter that more hashes share means nothing, such as that of pictures with black borders."""
 MAX_DISTANCE = {"picture": 10.0, "sound": 8.0}
 """Mean number of bits, of 64, that may differ; those of other content differ in about 32."""
-MIN_SECONDS = 2
-MIN_OVERLAP_RATE = 0.5
 
 Hashes = UInt64[np.ndarray, "S"]
 
@@ -171,6 +169,6 @@ def _compare(hashes: Hashes, video: Video, kind: str, lag: int) -> Match | None:
         distances = np.minimum(distances, np.where(inside & (known != 0), bits, 99))
     compared = distances[distances < 99]
     shorter = min(len(seconds), int(np.count_nonzero(others)))
-    if len(compared) < max(MIN_SECONDS, MIN_OVERLAP_RATE * shorter):
+    if len(compared) < max(2, shorter / 2):
         return None
     return Match(video, len(compared), float(compared.mean()))

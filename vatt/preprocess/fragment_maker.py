@@ -28,8 +28,6 @@ from vatt.preprocess.fragments import (
     write_fragment,
 )
 
-MAX_READS = 3
-
 
 class Finished(NamedTuple):
     """Where the outcome of a file is: in the store, or here if another run may do better."""
@@ -132,7 +130,7 @@ class FragmentMaker:
 
     def _read(self, entry: ManifestEntry, result: Finished) -> tuple[str, Outcome]:
         """Return the key and the outcome of a row; one that is damaged is made again."""
-        for _ in range(MAX_READS):
+        for _ in range(3):
             if not result.key:
                 return "", Outcome([], [], result.reason)
             outcome = self._store.read(result.key)
