@@ -79,13 +79,17 @@ def test_odd_corpora_get_a_tokenizer(texts: list[str], tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(["some text 龍"], 32)[0]) == "some text 龍"
 
 
-def test_a_missing_or_damaged_model_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     with pytest.raises(StageError, match=r"tokenizer\.model: cannot be read: No such file"):
         Tokenizer(path)
     path.write_bytes(b"\x00garbage")
     with pytest.raises(StageError, match=r"tokenizer\.model: is not a SentencePiece model"):
         Tokenizer(path)
+    with pytest.raises(StageError, match=r"words\.txt: cannot be read: No such file"):
+        WordTokenizer(tmp_path / "words.txt")
+    with pytest.raises(StageError, match="cannot be read: Is a directory"):
+        WordTokenizer(tmp_path)
 
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "hello", "world", "dont", "5", "pad", "日本", "été"]
@@ -224,13 +228,6 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(b"\n" * 3_000_000)
     with pytest.raises(StageError, match="3000000 lines; a vocabulary has at most 2000000"):
         WordTokenizer(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"words\.txt: cannot be read: No such file"):
-        WordTokenizer(tmp_path / "words.txt")
-    with pytest.raises(StageError, match="cannot be read: Is a directory"):
-        WordTokenizer(tmp_path)
 
 
 def test_the_opener_takes_what_lies_in_the_folder(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def test_a_vocabulary_takes_the_place_of_the_tokenizer(
     tmp_path: Path, with_vocabulary: PreprocessParams
 ) -> None:
     (tmp_path / "words.txt").write_text("<pad>\n<unk>\nhello\n", encoding="utf-8")
-    assert preprocess(tmp_path, tmp_path / "out", with_vocabulary)["vocab_size"] == 3
+    counts = preprocess(tmp_path, tmp_path / "out", with_vocabulary)
+    assert (counts["vocab_size"], counts["near_duplicates"]) == (3, 0)
     words = (tmp_path / "out/vocabulary.txt").read_bytes()
     assert words == (tmp_path / "words.txt").read_bytes()
     assert not (tmp_path / "out/tokenizer.model").exists()

@@ -134,11 +134,6 @@ def test_a_short_rest_joins_the_piece_before_it(
     assert all(piece.sound.num_covered for piece in cuts) == (kind == "audio")
 
 
-def test_one_frame_is_one_piece(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip.mp4", Clip(frame_times_s=(0.0,), audio=False))
-    assert [piece.num_pictures for piece in cut(path, PARAMS)] == [1]
-
-
 def test_covers_are_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "song.m4a"
     source = write_clip(tmp_path / "sound.mp4", Clip(duration_s=2.0, video=False))
@@ -288,8 +283,5 @@ def test_all_labels_and_descriptions_are_kept_the_longest_first() -> None:
     labels, descriptions = annotate(annotations, 0.0, 4.0)
     assert labels == {"event": ["speech", "bark", "music"]}
     assert descriptions == ["A dog barks.", "A dog."]
-
-
-def test_of_equal_labels_the_first_of_the_manifest_is_first() -> None:
-    annotations = [Annotation("action", "b"), Annotation("action", "a")]
-    assert annotate(annotations, 0.0, 1.0)[0] == {"action": ["b", "a"]}
+    equal = [Annotation("action", "b"), Annotation("action", "a")]  # in the manifest's order
+    assert annotate(equal, 0.0, 1.0)[0] == {"action": ["b", "a"]}
