@@ -172,26 +172,24 @@ class RemoteShards:
         return self._cache.read(name, lambda: self._fetch(address, begin, end))
 
     def _fetch(self, address: str, begin: int, end: int) -> bytes:
-        for attempt in range(TRIES):
+        problem: object = None
+        for attempt in range(1, TRIES + 1):
+            if attempt > 1:
+                time.sleep(backoff_s(FIRST_PAUSE_S, attempt - 1))
             try:
-                return self._fetch_once(address, begin, end)
+                content: bytes = self._files().cat_file(address, start=begin, end=end)
             except (ImportError, ValueError) as error:
                 raise UnreadableError(f"cannot be read: {error!r}") from error
-            except Exception as error:  # every kind of storage raises its own errors
-                if attempt == TRIES - 1:
-                    raise UnreadableError(
-                        f"cannot be read after {TRIES} tries: {error!r}"
-                    ) from error
-                time.sleep(backoff_s(FIRST_PAUSE_S, attempt + 1))
-        raise AssertionError
-
-    def _fetch_once(self, address: str, begin: int, end: int) -> bytes:
-        content: bytes = self._files().cat_file(address, start=begin, end=end)
-        if len(content) > end - begin:  # a server that knows no ranges sends the whole file
-            content = content[begin:end]
-        if len(content) < end - begin:  # half of it is there: that must not be kept
-            raise OSError(f"{len(content)} of {end - begin} bytes came")
-        return content
+            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own errors
+                problem = error
+                continue
+            if len(content) > end - begin:  # a server that knows no ranges sends the whole file
+                content = content[begin:end]
+            if len(content) == end - begin:
+                return content
+            # Half of it is there: that must not be kept.
+            problem = OSError(f"{len(content)} of {end - begin} bytes came")
+        raise UnreadableError(f"cannot be read after {TRIES} tries: {problem!r}")
 
     def _files(self) -> Any:
         """Return the storage, opened in this process: its connections do not survive a fork."""
