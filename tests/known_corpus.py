@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import PARAMS
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split, write_manifest
 from vatt.preprocess.corpus import write_corpus
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.preprocess.parameters import PARAMS as PREPROCESS
+from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from vatt.media.audio import AudioReader, decode_audio, encode_audio
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(-32768, 32767, 100_000, np.int16, endpoint=True)

@@ -1,4 +1,4 @@
-"""Caption files of four formats, whole and broken."""
+"""Caption files of four formats, whole and broken, and which of them belong to a video."""
 
 import csv
 import json
@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vatt.corpus.manifest import CaptionsFormat
-from vatt.media.captions import Caption, CaptionError, Transcript, read_captions
+from vatt.media.captions import (
+    Caption,
+    CaptionError,
+    Transcript,
+    captions_format,
+    match_captions,
+    read_captions,
+)
 
 FORMATS: tuple[CaptionsFormat, ...] = get_args(CaptionsFormat)
 
@@ -44,36 +51,48 @@ NOTE the end
 """
 
 
-def test_webvtt_without_its_markup(tmp_path: Path) -> None:
-    fish, numbers = "Fish & chips on two lines", "was it 3 < 4"
-    expected = [Caption(1.5, 2.25, fish), Caption(3603.0, 3604.0, numbers)]
-    assert read(tmp_path, "vtt", VTT) == Transcript(expected, problem=None)
+SRT = (
+    "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>One</i>\r\nmore\r\n\r\n\r\n"
+    "2\r\n00:00:02,500 --> 00:00:03,000 X1:0\r\nTwo\r\n"
+)
+SPACES = (  # lines of spaces part the cues of careless files
+    "1\n00:00:01,000 --> 00:00:02,000\none\n  \n2\n00:00:03,000 --> 00:00:04,000\ntwo\n \n"
+    "00:00:05,000 --> 00:00:06,000\nthree\n"
+)
+COLUMNS = {"start": [2, 0.5], "end": [4.5, 3], "text": ["stir it", "take a pan"]}
+FOUND: dict[str, tuple[CaptionsFormat, str, list[Caption]]] = {
+    "WebVTT without its markup": (
+        "vtt",
+        VTT,
+        [Caption(1.5, 2.25, "Fish & chips on two lines"), Caption(3603.0, 3604.0, "was it 3 < 4")],
+    ),
+    "SRT": ("srt", SRT, [Caption(1.0, 2.0, "One more"), Caption(2.5, 3.0, "Two")]),
+    "lines of spaces": (
+        *("srt", SPACES),
+        [Caption(1.0, 2.0, "one"), Caption(3.0, 4.0, "two"), Caption(5.0, 6.0, "three")],
+    ),
+    "HowTo100M": (
+        *("howto100m_json", json.dumps(COLUMNS)),
+        # The recogniser shows the first until 3 s.
+        [Caption(0.5, 2.0, "take a pan"), Caption(2.0, 4.5, "stir it")],
+    ),
+    "HowTo100M by video id": (
+        *("howto100m_json", json.dumps({"dQw4w9": COLUMNS})),
+        [Caption(0.5, 2.0, "take a pan"), Caption(2.0, 4.5, "stir it")],
+    ),
+    "CSV with an index column and quotes": (
+        *("csv", ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'),
+        [Caption(1.0, 2.5, 'take "this", now please')],
+    ),
+    "WebVTT without captions": ("vtt", "WEBVTT\n", []),
+    "CSV without captions": ("csv", "start,end,text\n", []),
+}
 
 
-def test_srt(tmp_path: Path) -> None:
-    content = "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>One</i>\r\nmore\r\n\r\n\r\n"
-    content += "2\r\n00:00:02,500 --> 00:00:03,000 X1:0\r\nTwo\r\n"
-    assert read(tmp_path, "srt", content).captions == [
-        Caption(1.0, 2.0, "One more"),
-        Caption(2.5, 3.0, "Two"),
-    ]
-
-
-@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "by video id"])
-def test_howto100m(tmp_path: Path, wrap: bool) -> None:
-    captions = {"start": [2, 0.5], "end": [4.5, 3], "text": ["stir it", "take a pan"]}
-    content = json.dumps({"dQw4w9": captions} if wrap else captions)
-    assert read(tmp_path, "howto100m_json", content).captions == [
-        Caption(0.5, 2.0, "take a pan"),  # the recogniser shows it until 3 s
-        Caption(2.0, 4.5, "stir it"),
-    ]
-
-
-def test_csv_with_an_index_column_and_quotes(tmp_path: Path) -> None:
-    content = ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'
-    assert read(tmp_path, "csv", content) == Transcript(
-        [Caption(1.0, 2.5, 'take "this", now please')], problem=None
-    )
+@pytest.mark.parametrize("name", FOUND)
+def test_files_without_fault(tmp_path: Path, name: str) -> None:
+    captions_format, content, expected = FOUND[name]
+    assert read(tmp_path, captions_format, content) == Transcript(expected, problem=None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
@@ -113,11 +132,6 @@ def test_one_bad_cue_does_not_lose_the_others(tmp_path: Path) -> None:
     assert transcript.problem == "1 of 2 captions left out: 1 with times that cannot be read"
 
 
-def test_file_without_captions_is_no_error(tmp_path: Path) -> None:
-    assert read(tmp_path, "vtt", "WEBVTT\n") == Transcript([], None)
-    assert read(tmp_path, "csv", "start,end,text\n") == Transcript([], None)
-
-
 @pytest.mark.parametrize(
     ("captions_format", "content", "message"),
     [
@@ -143,6 +157,8 @@ def test_broken_file_is_named_with_what_is_wrong(
     with pytest.raises(CaptionError, match=message) as caught:
         read(tmp_path, captions_format, content)
     assert str(tmp_path / "captions") in str(caught.value)
+    with pytest.raises(CaptionError, match=r"none: cannot be read: No such file"):
+        read_captions(tmp_path / "none", captions_format)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +169,6 @@ def test_long_hostile_file_is_read_in_linear_time(tmp_path: Path, piece: str) ->
     start_s = time.process_time()
     read(tmp_path, "vtt", content)
     assert time.process_time() - start_s < 5  # quadratic time would be hours
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CaptionError, match=r"none\.vtt: cannot be read: No such file"):
-        read_captions(tmp_path / "none.vtt", "vtt")
 
 
 def check_promises(folder: Path, captions_format: CaptionsFormat, content: bytes) -> None:
@@ -233,16 +244,45 @@ def test_all_formats_read_the_same_captions(
         seconds, milliseconds = divmod(milliseconds, 1000)
         return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{mark}{milliseconds:03}"
 
-    for captions_format, mark, head in (("vtt", ".", "WEBVTT\n\n"), ("srt", ",", "")):
+    for kind, mark, head in (("vtt", ".", "WEBVTT\n\n"), ("srt", ",", "")):
         cues = [
             f"{number}\n{stamp(start, mark)} --> {stamp(end, mark)}\n{text}\n\n"
             for number, ((start, end), text) in enumerate(rows, start=1)
         ]
         if cues:
-            found = read(tmp_path, captions_format, head + "".join(cues))  # type: ignore[arg-type]
+            found = read(tmp_path, kind, head + "".join(cues))  # type: ignore[arg-type]
             assert found.captions == expected
     with (tmp_path / "captions").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["start", "end", "text"])
         writer.writerows([start / 1000, end / 1000, text] for (start, end), text in rows)
     assert read_captions(tmp_path / "captions", "csv").captions == expected
+
+
+def test_the_plain_name_then_english_then_other_languages() -> None:
+    captions = ["a/x.de.vtt", "a/x.en-GB.srt", "a/x.en.vtt", "a/x.csv", "a/x.srt", "x.vtt"]
+    assert match_captions(["a/x.mp4"], captions) == {
+        "a/x.mp4": ["a/x.srt", "a/x.csv", "a/x.en.vtt", "a/x.en-GB.srt", "a/x.de.vtt"]
+    }
+
+
+def test_two_formats_of_a_video_share_captions() -> None:
+    assert match_captions(["x.mp4", "x.webm", "y.mp4"], ["x.VTT"]) == {
+        "x.mp4": ["x.VTT"],
+        "x.webm": ["x.VTT"],
+    }
+
+
+def test_other_files_beside_a_video_are_not_its_captions() -> None:
+    assert match_captions(["x.mp4"], ["x.info.json", "xy.vtt", "b/x.vtt", "x.part1.vtt"]) == {}
+
+
+def test_a_dot_in_the_name_is_no_language() -> None:
+    matches = match_captions(["talk.en.mp4", "v1.5.mp4"], ["talk.en.vtt", "v1.5.vtt", "v1.vtt"])
+    assert matches == {"talk.en.mp4": ["talk.en.vtt"], "v1.5.mp4": ["v1.5.vtt"]}
+
+
+def test_formats() -> None:
+    assert captions_format("a/b.JSON") == "howto100m_json"
+    assert captions_format("a.srt") == "srt"
+    assert captions_format("a.txt") is None

@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,17 +52,6 @@ def test_automatic_captions_say_each_word_once(tmp_path: Path) -> None:
     ]
 
 
-def test_lines_of_spaces_part_the_cues_of_careless_files(tmp_path: Path) -> None:
-    path = tmp_path / "spaces.srt"
-    path.write_text(
-        "1\n00:00:01,000 --> 00:00:02,000\none\n  \n2\n00:00:03,000 --> 00:00:04,000\ntwo\n \n"
-        "00:00:05,000 --> 00:00:06,000\nthree\n",
-        encoding="utf-8",
-    )
-    texts = [caption.text for caption in read_captions(path, "srt").captions]
-    assert texts == ["one", "two", "three"]
-
-
 def test_overlapping_captions_of_howto100m_are_parted(tmp_path: Path) -> None:
     columns = {
         "start": [1.0, 3.0, 5.5, 7.0, 30.0],
@@ -86,15 +76,20 @@ def test_overlapping_captions_of_howto100m_are_parted(tmp_path: Path) -> None:
     ]
 
 
-def test_captions_that_grow_word_by_word_say_each_word_once() -> None:
-    cues = [Cue(n, n + 1, (text,)) for n, text in enumerate(["we", "we cook", "we cook rice"])]
-    assert [cue.lines for cue in unroll(cues)] == [("we",), ("cook",), ("rice",)]
+LETTERS = ["one a", "two b", "three c", "four d"]
 
 
-def test_three_lines_that_scroll() -> None:
-    letters = ["one a", "two b", "three c", "four d"]
-    cues = [Cue(n, n + 1, tuple(letters[max(0, n - 2) : n + 1])) for n in range(4)]
-    assert [cue.lines for cue in unroll(cues)] == [(line,) for line in letters]
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ([("we",), ("we cook",), ("we cook rice",)], ["we", "cook", "rice"]),
+        ([tuple(LETTERS[max(0, n - 2) : n + 1]) for n in range(4)], LETTERS),
+    ],
+    ids=["growing word by word", "three lines that scroll"],
+)
+def test_each_word_and_line_is_said_once(shown: list[tuple[str, ...]], expected: list[str]) -> None:
+    cues = [Cue(n, n + 1, lines) for n, lines in enumerate(shown)]
+    assert [cue.lines for cue in unroll(cues)] == [(line,) for line in expected]
 
 
 def test_a_title_above_speech_keeps_its_time_and_people_may_speak_at_once() -> None:

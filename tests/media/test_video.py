@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import PARAMS
 from vatt.loading.clips import View, decode_video
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.media.video import Picture, encode_video
 from vatt.preprocess.cuts import cut_file
 

@@ -1,4 +1,4 @@
-"""Runs of preprocess for tests: what goes in, and what comes out."""
+"""Runs of preprocess for tests: parameters, what goes in, and what comes out."""
 
 import hashlib
 import json
@@ -7,10 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
 from vatt.corpus.manifest import ManifestEntry
 from vatt.params import PreprocessParams
 from vatt.preprocess.corpus import write_corpus
+
+PARAMS = PreprocessParams(
+    frame_rate_hz=5.0,
+    short_side_px=64,
+    segment_s=4.0,
+    min_segment_s=2.0,
+    key_frame_interval=5,
+    video_crf=20,
+    caption_context_s=10.0,
+    segments_per_shard=4,
+    vocab_size=512,
+    vocabulary=None,
+    time_limit_s=60.0,
+)
 
 
 def write_clips(download_dir: Path, clips: Mapping[str, Clip]) -> list[ManifestEntry]:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.made_media import Clip
-from tests.preprocess.parameters import PARAMS
-from tests.preprocess.runs import preprocess, write_clips
+from tests.preprocess.runs import PARAMS, preprocess, write_clips
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import write_manifest
 from vatt.loading.augmentation import centre_view

@@ -1,23 +1,27 @@
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import webdataset
 
 from tests.known_corpus import CLIPS, CORPUS_PARAMS
-from tests.made_media import write_zoo
-from tests.preprocess.parameters import PARAMS
-from tests.preprocess.runs import digest_files, preprocess, read_quarantine
+from tests.made_media import Clip, write_clip, write_zoo
+from tests.preprocess.runs import PARAMS, digest_files, preprocess, read_quarantine
+from tests.preprocess.test_fragments import DAMAGES
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
-from vatt.corpus.manifest import write_manifest
+from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.corpus.shards import SUFFIXES
 from vatt.download.folder import collect_folder
-from vatt.params import FolderSource
+from vatt.params import FolderSource, PreprocessParams
 from vatt.preprocess.corpus import _check_counts
+from vatt.preprocess.fragment_maker import Finished, make_fragment
+from vatt.preprocess.fragments import FragmentStore, digest_fragment_code
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -30,36 +34,41 @@ def test_same_bytes_with_any_number_of_workers(
     assert {"index.parquet", "quarantine.jsonl", "tokenizer.model"} < digests.keys()
 
 
-def test_a_vocabulary_takes_the_place_of_the_tokenizer(tmp_path: Path) -> None:
-    vocabulary = tmp_path / "words.txt"
-    vocabulary.write_text("<pad>\n<unk>\nhello\n", encoding="utf-8")
-    params = PARAMS.model_copy(update={"vocabulary": vocabulary})
+@pytest.fixture
+def with_vocabulary(tmp_path: Path) -> PreprocessParams:
     write_manifest(tmp_path, [])
-    assert preprocess(tmp_path, tmp_path / "out", params)["vocab_size"] == 3
-    assert (tmp_path / "out/vocabulary.txt").read_bytes() == vocabulary.read_bytes()
+    return PARAMS.model_copy(update={"vocabulary": tmp_path / "words.txt"})
+
+
+def test_a_vocabulary_takes_the_place_of_the_tokenizer(
+    tmp_path: Path, with_vocabulary: PreprocessParams
+) -> None:
+    (tmp_path / "words.txt").write_text("<pad>\n<unk>\nhello\n", encoding="utf-8")
+    counts = preprocess(tmp_path, tmp_path / "out", with_vocabulary)
+    assert (counts["vocab_size"], counts["near_duplicates"]) == (3, 0)
+    words = (tmp_path / "out/vocabulary.txt").read_bytes()
+    assert words == (tmp_path / "words.txt").read_bytes()
     assert not (tmp_path / "out/tokenizer.model").exists()
+    # The corpus is empty, and has all files.
+    assert len(read_index(tmp_path / "out")) == 0
+    assert read_quarantine(tmp_path / "out") == {}
 
 
-def test_a_wrong_vocabulary_is_refused_before_the_work(download_dir: Path, tmp_path: Path) -> None:
-    vocabulary = tmp_path / "words.txt"
-    vocabulary.write_text("hello\n", encoding="utf-8")
-    params = CORPUS_PARAMS.model_copy(update={"vocabulary": vocabulary})
+def test_a_wrong_vocabulary_is_refused_before_the_work(
+    tmp_path: Path, with_vocabulary: PreprocessParams
+) -> None:
+    (tmp_path / "words.txt").write_text("hello\n", encoding="utf-8")
     with pytest.raises(StageError, match=r"words\.txt: line 1: expected <pad>"):
-        preprocess(download_dir, tmp_path / "out", params)
+        preprocess(tmp_path, tmp_path / "out", with_vocabulary)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_every_input_is_in_the_index_or_in_quarantine(corpus_dir: Path) -> None:
-    index = read_index(corpus_dir)
-    assert set(index["video_id"]) == set(CLIPS)
+def test_no_input_is_lost_without_notice(corpus_dir: Path) -> None:
+    assert set(read_index(corpus_dir)["video_id"]) == set(CLIPS)
     assert read_quarantine(corpus_dir) == {"gone.mp4": "HTTP 404"}
-
-
-def test_a_lost_input_would_be_noticed(corpus_dir: Path) -> None:
-    num_inputs = len(CLIPS) + 1
-    _check_counts(corpus_dir, Counter(inputs=num_inputs))
+    _check_counts(corpus_dir, Counter(inputs=len(CLIPS) + 1))
     with pytest.raises(RuntimeError, match="11 inputs became 9 with segments and 1 in quarantine"):
-        _check_counts(corpus_dir, Counter(inputs=num_inputs + 1))
+        _check_counts(corpus_dir, Counter(inputs=len(CLIPS) + 2))
 
 
 def test_the_index_describes_the_segments(corpus_dir: Path) -> None:
@@ -152,8 +161,57 @@ def test_bad_inputs_end_in_quarantine_and_stop_nothing(tmp_path: Path) -> None:
     assert rows["rotated.mp4"]["height_px"] == 86
 
 
-def test_an_empty_corpus_has_all_files(tmp_path: Path) -> None:
-    write_manifest(tmp_path, [])
-    preprocess(tmp_path, tmp_path / "out")
-    assert len(read_index(tmp_path / "out")) == 0
-    assert read_quarantine(tmp_path / "out") == {}
+PLACES = ["shard", "video_offset", "audio_offset", "meta_offset"]
+
+
+def write_checked(download_dir: Path, out_dir: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return index and quarantine, which together hold each input once."""
+    names = [path.name for path in sorted(download_dir.glob("*.mp4"))]
+    write_manifest(download_dir, [ManifestEntry("s", name, "train", path=name) for name in names])
+    counts = preprocess(download_dir, out_dir)
+    index, quarantine = read_index(out_dir), read_quarantine(out_dir)
+    assert sorted([*set(index["video_id"]), *quarantine]) == names
+    assert counts["inputs"] == len(names)
+    assert counts["quarantined"] == len(quarantine)
+    assert counts["segments_train"] == len(index)
+    return index, quarantine
+
+
+def leave_out(index: pd.DataFrame, names: set[str]) -> pd.DataFrame:
+    """Return the rows of the other videos without where they stand, which those decide, too."""
+    return index[~index["video_id"].isin(names)].drop(columns=PLACES).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("num_clips", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_the_rest_of_a_damaged_corpus_is_as_it_was(tmp_path: Path, num_clips: int) -> None:
+    """A tenth is damaged; it is indexed or quarantined."""
+    download_dir = tmp_path / "download"
+    for number in range(num_clips):
+        clip = Clip(duration_s=0.6, flash_s=(0.04 * (number % 15),))
+        write_clip(download_dir / f"{number}.mp4", clip)
+    before, refused = write_checked(download_dir, tmp_path / "before")
+    assert not refused
+    rng = np.random.default_rng(0)
+    damaged = {f"{number}.mp4" for number in rng.permutation(num_clips)[: num_clips // 10]}
+    for place, name in enumerate(sorted(damaged)):
+        content = bytearray((download_dir / name).read_bytes())
+        DAMAGES[place % len(DAMAGES)](content, rng)
+        (download_dir / name).write_bytes(content)
+    after, refused = write_checked(download_dir, tmp_path / "after")
+    assert refused.keys() <= damaged
+    expected = leave_out(before, damaged)
+    assert len(expected) == num_clips - len(damaged)
+    pd.testing.assert_frame_equal(leave_out(after, damaged), expected)
+
+
+def test_a_source_on_a_bad_sector_does_not_stop_the_corpus(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").symlink_to("/proc/self/mem")  # its first bytes are an I/O error
+    try:
+        (tmp_path / "bad.mp4").read_bytes()
+    except OSError as error:
+        if error.strerror != os.strerror(5):
+            pytest.skip("needs a file that cannot be read")
+    entry = ManifestEntry("s", "bad.mp4", "train", path="bad.mp4")
+    store = FragmentStore(tmp_path / "store")
+    found = make_fragment(tmp_path, store, PARAMS, digest_fragment_code(), entry)
+    assert found == Finished("", "cannot be read: Input/output error")  # not kept: asked again

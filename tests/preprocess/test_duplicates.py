@@ -10,7 +10,7 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.runs import preprocess
-from tests.preprocess.test_hashes import draw, play
+from tests.preprocess.test_analysis import draw, play
 from vatt.corpus.index import IndexWriter, Segment
 from vatt.corpus.manifest import ManifestEntry, Split, write_manifest
 from vatt.preprocess.duplicates import find_duplicates
@@ -81,9 +81,3 @@ def test_copies_within_a_split_are_no_concern(corpus: Path, tmp_path: Path) -> N
                 split = row["split"] if row["split"] in splits else "train"
                 writer.extend([Segment(**{**row, "split": split})])
         assert len(list(find_duplicates(tmp_path / "index.parquet"))) == expected
-
-
-def test_an_empty_index_has_no_duplicates(tmp_path: Path) -> None:
-    with IndexWriter(tmp_path / "index.parquet"):
-        pass
-    assert list(find_duplicates(tmp_path / "index.parquet")) == []

@@ -1,15 +1,32 @@
+import ast
+import dataclasses
+import importlib.metadata
+import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.closure import files_used_by
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
+from tests.preprocess.runs import PARAMS
+from vatt.core.code import PACKAGE_DIR, list_code
 from vatt.core.pool import run_in_workers
+from vatt.corpus.index import Segment
 from vatt.corpus.manifest import Annotation, ManifestEntry
-from vatt.preprocess.fragments import key_of, write_fragment
+from vatt.preprocess.fragments import (
+    CODE,
+    LIBRARIES,
+    FragmentStore,
+    Outcome,
+    key_of,
+    make_key,
+    write_fragment,
+)
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".ts", ".avi", ".ogg", ".wav", ".flac", ".mp3")
 SOUND_ONLY = {".ogg", ".wav", ".flac", ".mp3"}
@@ -33,13 +50,10 @@ def test_descriptions_of_parts_that_a_file_lacks_are_a_problem(tmp_path: Path) -
     assert segment.problem == "2 of 3 descriptions are of parts that it lacks"
 
 
-def change_bytes(content: bytearray, rng: np.random.Generator) -> None:
-    for place in rng.integers(len(content), size=rng.integers(1, 30)):
-        content[place] = rng.integers(256)
-
-
-def change_header(content: bytearray, rng: np.random.Generator) -> None:
-    for place in rng.integers(min(600, len(content)), size=rng.integers(1, 20)):
+def change_bytes(
+    content: bytearray, rng: np.random.Generator, *, num_bytes: int = 10**9, most: int = 30
+) -> None:
+    for place in rng.integers(min(num_bytes, len(content)), size=rng.integers(1, most)):
         content[place] = rng.integers(256)
 
 
@@ -58,24 +72,25 @@ def cut_off(content: bytearray, rng: np.random.Generator) -> None:
 
 
 DAMAGES: list[Callable[[bytearray, np.random.Generator], None]] = [
-    *(change_bytes, change_header, overwrite, cut_out, cut_off)
+    *(change_bytes, partial(change_bytes, num_bytes=600, most=20), overwrite, cut_out, cut_off)
 ]
 
 
-def check_damaged_files(folder: Path, num_rounds: int) -> None:
-    (folder / "fragments").mkdir()
+@pytest.mark.parametrize("num_rounds", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_damaged_files_are_used_or_refused(tmp_path: Path, num_rounds: int) -> None:
+    (tmp_path / "fragments").mkdir()
     entries = []
     for suffix in SUFFIXES:
         clip = Clip(duration_s=2.0, video=suffix not in SOUND_ONLY)
-        good = write_clip(folder / f"good{suffix}", clip).read_bytes()
+        good = write_clip(tmp_path / f"good{suffix}", clip).read_bytes()
         for number in range(num_rounds * len(DAMAGES)):
             content = bytearray(good)
             rng = np.random.default_rng([number, len(good)])
             DAMAGES[number % len(DAMAGES)](content, rng)
-            path = folder / f"{number}{suffix}"
+            path = tmp_path / f"{number}{suffix}"
             path.write_bytes(content)
             entries.append(ManifestEntry("damaged", path.name, "train", path=path.name))
-    work = partial(write_fragment, folder, folder / "fragments", PARAMS)
+    work = partial(write_fragment, tmp_path, tmp_path / "fragments", PARAMS)
     outcomes = list(run_in_workers(work, entries, 2))
     for outcome in outcomes:
         assert outcome is None or bool(outcome.segments) != bool(outcome.reason)
@@ -84,10 +99,135 @@ def check_damaged_files(folder: Path, num_rounds: int) -> None:
     assert len(entries) / 3 < usable < len(entries)
 
 
-def test_damaged_files_are_used_or_refused(tmp_path: Path) -> None:
-    check_damaged_files(tmp_path, 1)
+MEMBERS = bytes(range(256)) * 8
+KEY = "0123456789abcdef"
 
 
-@pytest.mark.slow
-def test_many_damaged_files_are_used_or_refused(tmp_path: Path) -> None:
-    check_damaged_files(tmp_path, 40)
+def make_outcome() -> Outcome:
+    """A segment with values of all types, as measured: numpy's numbers, NaN, odd characters."""
+    values: dict[Any, Any] = {
+        str: 'x "ü" \ud800',
+        int: 7,
+        float: math.nan,
+        bool: True,
+        str | None: None,
+    }
+    row = {field.name: values[field.type] for field in dataclasses.fields(Segment)}
+    row |= {"num_frames": np.int64(5), "black_rate": np.float32(0.5), "start_s": 0.1 + 0.2}
+    return Outcome([Segment(**row)], ["one", "two\n"])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FragmentStore:
+    store = FragmentStore(tmp_path)
+    (tmp_path / "new").write_bytes(MEMBERS)
+    store.add(KEY, tmp_path / "new", make_outcome())
+    return store
+
+
+def test_an_outcome_comes_back_as_it_was(store: FragmentStore) -> None:
+    outcome = store.read(KEY)
+    assert outcome is not None
+    assert repr(outcome.segments) == repr(make_outcome().segments).replace(
+        "np.int64(5)", "5"
+    ).replace("np.float32(0.5)", "0.5")
+    assert outcome.texts == ["one", "two\n"]
+    assert outcome.reason is None
+    assert store.path_of(KEY).read_bytes().startswith(MEMBERS)
+
+
+def test_a_quarantined_file_leaves_no_members(store: FragmentStore, tmp_path: Path) -> None:
+    (tmp_path / "half").write_bytes(MEMBERS)
+    for key, name in (("ab", "half"), ("cd", "missing")):
+        store.add(key, tmp_path / name, Outcome([], [], "broken"))
+        assert store.read(key) == Outcome([], [], "broken")
+    assert store.path_of("ab").stat().st_size < len(MEMBERS)
+
+
+def test_every_damage_is_noticed(store: FragmentStore) -> None:
+    path = store.path_of(KEY)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [0, len(MEMBERS), *range(len(good) - 26, len(good)), *rng.integers(len(good), size=50)]
+    for place in places:
+        damaged = bytearray(good)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        assert store.read(KEY) is None
+    for length in [0, 5, 16, 24, 25, len(MEMBERS), len(good) - 1]:
+        path.write_bytes(good[:length])
+        assert store.read(KEY) is None
+    path.write_bytes(good + b"\0")
+    assert store.read(KEY) is None
+    path.write_bytes(good)
+    assert store.read(KEY) is not None
+    other = "01" + "0" * 14  # an entry under another key is damaged, too
+    path.rename(store.path_of(other))
+    assert store.read(other) is None
+
+
+def test_what_is_not_used_is_removed(store: FragmentStore, tmp_path: Path) -> None:
+    store.add("ff", tmp_path / "new", Outcome([], [], "broken"))
+    (store.partial_dir / "x").mkdir(parents=True)
+    store.remove_all_but({"ff"})
+    assert store.read(KEY) is None
+    assert store.read("ff") is not None
+    assert not store.partial_dir.exists()
+
+
+ENTRY = ManifestEntry("s", "a.mp4", "train", path="s/a.mp4")
+
+
+def key(
+    files: tuple[str | None, ...] = ("file", "captions"),
+    code: str = "code",
+    params: dict[str, Any] | None = None,
+    **entry: Any,
+) -> str:
+    changed = PARAMS.model_copy(update=params)
+    return make_key(dataclasses.replace(ENTRY, **entry), files, changed, code)
+
+
+def test_whatever_a_fragment_is_made_from_is_in_its_key() -> None:
+    others = [
+        key(video_id="b.mp4"),
+        key(split="test"),
+        key(annotations=(Annotation("t"),)),
+        key(caption_problem="HTTP 404"),
+        *(key(("other", "captions")), key(("file", "other")), key(("file", None))),
+        *(key(params={"video_crf": 21}), key(params={"segment_s": 5.0}), key(code="other")),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    same = {"segments_per_shard": 9, "vocab_size": 999, "time_limit_s": 1.5}
+    assert key() == key() == key(params=same)
+
+
+def test_the_code_of_fragments_is_all_that_they_use() -> None:
+    used = files_used_by(PACKAGE_DIR / "preprocess" / "fragments.py")
+    values = {path for path in used if path.parent.name in {"params", "core"}}
+    assert used - values - set(list_code(*CODE)) == set()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the packages outside the standard library that a module imports, as in `import`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"vatt"}
+
+
+def test_the_versions_of_all_packages_that_fragments_are_made_with_count() -> None:
+    # The same modules read whole corpora, for which they need more than fragments do.
+    readers = {"vatt/corpus/index.py", "vatt/corpus/shards.py"}
+    of_corpora = {"pandas", "pyarrow", "fsspec", "aiohttp"}
+    imported = set()
+    for path in list_code(*CODE):
+        is_reader = str(path.relative_to(PACKAGE_DIR.parent)) in readers
+        imported |= imports_of(path) - (of_corpora if is_reader else set())
+    packages = importlib.metadata.packages_distributions()
+    used = {package.lower() for name in imported for package in packages[name]}
+    # The first two check types and rows; they compute nothing. The network is read from its file.
+    assert used - {"jaxtyping", "pydantic"} | {"silero-vad"} == set(LIBRARIES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS as PREPROCESS
+from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
 from vatt.core.files import write_json
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split, write_manifest

@@ -19,8 +19,8 @@ from tests.stages.test_finetune import LETTER, change_index, pass_validation, se
 from tests.stages.tuned_twice import TUNE
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
+from vatt.corpus.access import hide_test_split
 from vatt.corpus.manifest import Split
-from vatt.corpus.splits import hide_test_split
 from vatt.evaluate.tuning import read_study
 from vatt.loading.tasks import read_labelled
 from vatt.model.classifier import list_towers

@@ -22,11 +22,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def require_space(folder: Path, num_bytes: int, min_free_gb: float) -> None:
-    """Refuse to go on where `num_bytes` more would leave less than `min_free_gb` on the disk.
-
-    Raises:
-        StageError: they would.
-    """
+    """Raise StageError where `num_bytes` more would leave less than `min_free_gb` on the disk."""
     free_gb = shutil.disk_usage(folder).free / 1e9
     if free_gb - num_bytes / 1e9 < min_free_gb:
         raise StageError(
@@ -38,10 +34,9 @@ def require_space(folder: Path, num_bytes: int, min_free_gb: float) -> None:
 
 @contextmanager
 def name_disk_errors(*places: Path) -> Iterator[None]:
-    """Name the machine and, where an error does not name its file, the `places` written to.
+    """Raise StageError where a disk is full or may not be written: another try would meet it too.
 
-    Raises:
-        StageError: a disk is full or may not be written; another attempt would meet it too.
+    It names the machine and, where the error does not name its file, the `places` written to.
     """
     written = " or ".join(map(str, places))
     try:

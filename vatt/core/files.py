@@ -1,11 +1,13 @@
-"""Files and folders that appear whole or not at all, whenever the process is killed."""
+"""Files and folders that appear whole or not at all, whenever the process is killed; locks."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, replaced = (path.with_name(f"{path.name}.{end}") for end in ("partial", "replaced"))
-    _remove(partial)
-    _remove(replaced)
+    _remove(partial, replaced)
     try:
         yield partial
-        _sync(partial)
+        for file in partial.rglob("*") if partial.is_dir() else [partial]:
+            if file.is_file():  # its bytes are to be on the disk before it gets its name
+                with file.open("rb") as written:
+                    os.fsync(written)
         if path.is_dir():
             path.replace(replaced)  # deleting it in place could leave a half of it
         partial.replace(path)
     finally:
-        _remove(partial)
-        _remove(replaced)
+        _remove(partial, replaced)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def hold_lock(path: Path, *, waits: bool = True) -> TextIOWrapper:
+    """Return the open file that holds a lock until it is closed, as `with` does at its end.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one does not wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -40,28 +67,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return the BLAKE2b of a file, 16 bytes in hexadecimal.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-    """
+    """Return the BLAKE2b of a file, 16 bytes in hexadecimal; OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Force a file, or all files of a folder, to disk before it gets its name."""
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

@@ -50,12 +50,6 @@ class Attempt(NamedTuple):
     result: Any
     error: Exception | None = None
 
-    def unwrap(self) -> Any:
-        """Return the result or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result
-
 
 @runtime_checkable
 class Pool(Protocol):
@@ -109,7 +103,9 @@ def work_through(
             for index, done in pool.wait(max(0.0, soonest - time.monotonic())):
                 del running[index]
                 if done is not None:
-                    yield index, done.unwrap()
+                    if done.error is not None:
+                        raise done.error
+                    yield index, done.result
                 elif index in retried:
                     yield index, Lost(CRASHED)
                 else:

@@ -4,7 +4,6 @@ A segment is a piece of a source file: what is stored of it, what was measured, 
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vatt.core.errors import StageError
+from vatt.core.files import digest_file
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Segment:
     """The share of the sound in which somebody speaks."""
     caption_offset_s: float = math.nan
     """How much later than the speech the captions of the file are, see
-    `vatt.preprocess.measures.CaptionTiming`."""
+    `vatt.preprocess.analysis.CaptionTiming`."""
     caption_score: float = math.nan
     """How sure that is, from 0 (as captions of another video) to 1; NaN where nothing shows it."""
     sound_hashes: str = ""
@@ -150,13 +150,10 @@ class IndexWriter:
 def digest_index(preprocess_dir: Path) -> str:
     """Return the BLAKE2b of the index, hexadecimal, which stands for the version of the corpus.
 
-    The rows hold digests of what the shards hold, so that another corpus has another index.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
+    The rows hold digests of what the shards hold, so that another corpus has another index. OSError
+    says that the file is missing or cannot be read.
     """
-    with (preprocess_dir / INDEX_NAME).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digest_file(preprocess_dir / INDEX_NAME)
 
 
 def open_index(preprocess_dir: Path) -> pq.ParquetFile:
@@ -188,8 +185,7 @@ def read_index(
 ) -> pd.DataFrame:
     """Read the index of a preprocessed corpus, sorted by key, or a split or some columns of it.
 
-    Raises:
-        StageError: the file is missing, damaged or of another version of this program.
+    StageError as `open_index`.
     """
     open_index(preprocess_dir)  # names what is wrong with the file
     path = preprocess_dir / INDEX_NAME

@@ -124,14 +124,10 @@ def _read_line(line: str, place: str, download_dir: Path) -> ManifestEntry:
         raise StageError(f"{place}: {field} = {problem['input']!r}: {message}") from error
     for field in ("path", "captions_path"):
         value = getattr(entry, field)
-        if value is not None and not _stays_inside(value, download_dir):
+        parts = PurePosixPath(value or "").parts
+        is_plain = parts and parts[0] != "/" and ".." not in parts and "\0" not in value
+        # Symbolic links are followed, because they may lead out as well.
+        root = download_dir.resolve()
+        if value is not None and not (is_plain and (root / value).resolve().is_relative_to(root)):
             raise StageError(f"{place}: {field} = {value!r}: leaves the folder {download_dir}")
     return entry
-
-
-def _stays_inside(path: str, folder: Path) -> bool:
-    """Whether a relative path names something below a folder, with symbolic links followed."""
-    parts = PurePosixPath(path).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
-        return False
-    return (folder / path).resolve().is_relative_to(folder.resolve())

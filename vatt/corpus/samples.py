@@ -90,8 +90,7 @@ class SampleTable:
 def _read_header(file: BinaryIO) -> tuple[dict[str, int], np.dtype[Any]]:
     """Return how many samples each source has, and the layout of a record.
 
-    Raises:
-        ValueError: the file is damaged or of another version of this program.
+    ValueError says that the file is damaged or of another version of this program.
     """
     header = json.loads(file.readline())
     if not isinstance(header, dict) or header.get("fields") != list(FIELDS):
@@ -110,11 +109,7 @@ def _make_dtype(widths: dict[str, int]) -> np.dtype[Any]:
 
 
 def write_samples(preprocess_dir: Path) -> None:
-    """Write the file from the index of a corpus, in memory that does not grow with it.
-
-    Raises:
-        StageError: the index cannot be read.
-    """
+    """Write the file from the index of a corpus, in memory that does not grow with it."""
     sizes: Counter[str] = Counter()
     widths = dict.fromkeys(TEXTS, 1)
     for rows in _read_usable(preprocess_dir, ["source", *TEXTS]):

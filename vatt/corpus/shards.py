@@ -4,7 +4,6 @@ They lie in a folder, or at any address that fsspec knows, behind a bounded loca
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import os
 import tarfile
@@ -16,9 +15,8 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from vatt.core.backoff import backoff_s
-from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.errors import StageError, backoff_s
+from vatt.core.files import atomic_path, hold_lock
 from vatt.corpus.index import Segment
 
 HEADER_BYTES = 512
@@ -174,26 +172,24 @@ class RemoteShards:
         return self._cache.read(name, lambda: self._fetch(address, begin, end))
 
     def _fetch(self, address: str, begin: int, end: int) -> bytes:
-        for attempt in range(TRIES):
+        problem: object = None
+        for attempt in range(1, TRIES + 1):
+            if attempt > 1:
+                time.sleep(backoff_s(FIRST_PAUSE_S, attempt - 1))
             try:
-                return self._fetch_once(address, begin, end)
+                content: bytes = self._files().cat_file(address, start=begin, end=end)
             except (ImportError, ValueError) as error:
                 raise UnreadableError(f"cannot be read: {error!r}") from error
-            except Exception as error:  # every kind of storage raises its own errors
-                if attempt == TRIES - 1:
-                    raise UnreadableError(
-                        f"cannot be read after {TRIES} tries: {error!r}"
-                    ) from error
-                time.sleep(backoff_s(FIRST_PAUSE_S, attempt + 1))
-        raise AssertionError
-
-    def _fetch_once(self, address: str, begin: int, end: int) -> bytes:
-        content: bytes = self._files().cat_file(address, start=begin, end=end)
-        if len(content) > end - begin:  # a server that knows no ranges sends the whole file
-            content = content[begin:end]
-        if len(content) < end - begin:  # half of it is there: that must not be kept
-            raise OSError(f"{len(content)} of {end - begin} bytes came")
-        return content
+            except Exception as error:  # noqa: BLE001 - every kind of storage raises its own errors
+                problem = error
+                continue
+            if len(content) > end - begin:  # a server that knows no ranges sends the whole file
+                content = content[begin:end]
+            if len(content) == end - begin:
+                return content
+            # Half of it is there: that must not be kept.
+            problem = OSError(f"{len(content)} of {end - begin} bytes came")
+        raise UnreadableError(f"cannot be read after {TRIES} tries: {problem!r}")
 
     def _files(self) -> Any:
         """Return the storage, opened in this process: its connections do not survive a fork."""
@@ -237,26 +233,21 @@ class RangeCache:
         return content
 
     def _store(self, path: Path, content: bytes) -> None:
+        """Write a file after removing those longest unused, until all fit in its part."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with (path.parent / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                _make_room(path.parent, self._part_bytes - len(content))
+            with hold_lock(path.parent / "lock"):
+                # What killed processes left counts, too.
+                files = [(f.stat(), f) for f in path.parent.iterdir() if f.name != "lock"]
+                excess = sum(stat.st_size for stat, _ in files) + len(content) - self._part_bytes
+                for stat, file in sorted(files, key=lambda pair: pair[0].st_mtime_ns):
+                    if excess <= 0:
+                        break
+                    file.unlink()
+                    excess -= stat.st_size
                 with atomic_path(path) as partial:
                     partial.write_bytes(content)
         except OSError as error:
             raise StageError(f"{self._folder}: shards cannot be kept here: {error}") from error
-
-
-def _make_room(folder: Path, max_bytes: int) -> None:
-    """Remove the files longest unused, also what killed processes left, until the others fit."""
-    files = [(path.stat(), path) for path in folder.iterdir() if path.name != "lock"]
-    total = sum(stat.st_size for stat, _ in files)
-    for stat, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-        if total <= max_bytes:
-            break
-        path.unlink()
-        total -= stat.st_size
 
 
 Shards = LocalShards | RemoteShards

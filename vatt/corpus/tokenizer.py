@@ -79,11 +79,7 @@ class AnyTokenizer(ABC):
 
 
 class Tokenizer(AnyTokenizer):
-    """Texts to word pieces of a SentencePiece model, lower-cased.
-
-    Raises:
-        StageError: the file cannot be read or is no model.
-    """
+    """Texts to word pieces of a SentencePiece model, lower-cased; StageError if it is none."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -149,10 +145,8 @@ class WordTokenizer(AnyTokenizer):
     """Texts to whole words of a vocabulary file, by the rules of the original.
 
     Punctuation is deleted ("don't" is the word "dont"), then A to Z become a to z, then words are
-    parted at spaces. A word that is not in the vocabulary has the id of <unk>.
-
-    Raises:
-        StageError: the file cannot be read or is no vocabulary; the message names the line.
+    parted at spaces. A word that is not in the vocabulary has the id of <unk>. What
+    `read_vocabulary` refuses is a StageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -178,13 +172,25 @@ def read_vocabulary(path: Path) -> list[str]:
     Raises:
         StageError: the file cannot be read or is no vocabulary; the message names the line.
     """
+    try:
+        num_bytes = path.stat().st_size
+        content = path.read_bytes() if num_bytes <= MAX_BYTES else b""
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+    if num_bytes > MAX_BYTES:
+        raise StageError(
+            f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
+        )
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) > MAX_WORDS:
+        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
     words: dict[str, int] = {}
-    for number, content in enumerate(_read_lines(path)):
+    for number, encoded in enumerate(lines):
         place = f"{path}: line {number + 1}"
         try:
-            line = content.decode("utf-8")
+            line = encoded.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise StageError(f"{place}: is not UTF-8: {content[:SHOWN]!r}") from error
+            raise StageError(f"{place}: is not UTF-8: {encoded[:SHOWN]!r}") from error
         first, _, rest = line.strip().partition(" ")
         word = rest if rest and first == str(number) else line.strip()
         if not word or " " in word:
@@ -201,23 +207,6 @@ def read_vocabulary(path: Path) -> list[str]:
     if UNKNOWN not in words:
         raise StageError(f"{path}: has no line {UNKNOWN}, the word for all that are not listed")
     return list(words)
-
-
-def _read_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file of plausible size."""
-    try:
-        num_bytes = path.stat().st_size
-        if num_bytes > MAX_BYTES:
-            raise StageError(
-                f"{path}: {num_bytes} bytes are no vocabulary; at most {MAX_BYTES} are read"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if len(lines) > MAX_WORDS:
-        raise StageError(f"{path}: {len(lines)} lines; a vocabulary has at most {MAX_WORDS}")
-    return lines
 
 
 def find_tokenizer(directory: Path) -> Path:
@@ -238,10 +227,9 @@ def find_tokenizer(directory: Path) -> Path:
 
 
 def open_tokenizer(directory: Path) -> AnyTokenizer:
-    """Open the tokenizer that lies in a folder, of a preprocessed corpus or of an export.
+    """Open the tokenizer of a preprocessed corpus or of an export; StageError as `find_tokenizer`.
 
-    Raises:
-        StageError: there is none, there are both, or it is damaged.
+    A file that is damaged is a StageError, too.
     """
     path = find_tokenizer(directory)
     return WordTokenizer(path) if path.name == VOCABULARY_NAME else Tokenizer(path)

@@ -27,8 +27,8 @@ from vatt.download.folder import CAPTIONS_DIR, MEDIA_SUFFIXES, draw_split
 from vatt.download.lists import Item, OfficialLists
 from vatt.download.remote_files import HIDDEN, StoredFile
 from vatt.download.storage import Storage
-from vatt.media.caption_files import captions_format, match_captions
-from vatt.media.probe import MediaError, open_media
+from vatt.media.captions import captions_format, match_captions
+from vatt.media.decoding import MediaError, open_media
 from vatt.params import FetchParams
 from vatt.params import sources as kinds
 

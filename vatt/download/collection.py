@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split
-from vatt.media.caption_files import captions_format
+from vatt.media.captions import captions_format
 
 Outcome = Literal["found", "missing", "unusable"]
 

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from vatt.core.backoff import backoff_s
 from vatt.core.disk import require_space
+from vatt.core.errors import backoff_s
 from vatt.corpus.manifest import MISSING
 from vatt.download.ledger import Arrivals, Ledger, LedgerRow, open_ledger
 from vatt.download.remote_files import (

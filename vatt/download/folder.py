@@ -23,8 +23,13 @@ from vatt.download.collection import Collection, describe_captions
 from vatt.download.lists import Row, RowError
 from vatt.download.remote_files import HIDDEN
 from vatt.download.storage import DEFAULT_FETCH, Storage
-from vatt.media.caption_files import CORPUS_CAPTIONS, captions_format, match_captions
-from vatt.media.captions import CaptionError, decode_text
+from vatt.media.captions import (
+    CORPUS_CAPTIONS,
+    CaptionError,
+    captions_format,
+    decode_text,
+    match_captions,
+)
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"

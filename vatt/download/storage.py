@@ -18,9 +18,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from vatt.core.backoff import backoff_s
 from vatt.core.disk import is_refusal, name_disk_errors, require_space
-from vatt.core.errors import StageError
+from vatt.core.errors import StageError, backoff_s
 from vatt.core.files import atomic_path
 from vatt.download import fetch
 from vatt.download.remote_files import RemoteFile, StoredFile, check_name, describe

@@ -35,7 +35,7 @@ from vatt.corpus.shards import (
 from vatt.corpus.tokenizer import PAD_ID, open_tokenizer
 from vatt.media.audio import decode_audio
 from vatt.media.captions import Caption, choose_candidates
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.media.video import Box
 from vatt.params import AUDIO_RATE_HZ, ClipParams
 

@@ -1,8 +1,10 @@
 """Sound: from source frames to 48 kHz mono on the picture's time line, to and from stored FLAC."""
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import av
@@ -10,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from jaxtyping import Int16
 
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.params import AUDIO_RATE_HZ
 
 Samples = Int16[np.ndarray, "S"]
@@ -29,32 +31,29 @@ class Sound(NamedTuple):
     num_covered: int
 
 
-NO_SOUND = Sound(np.zeros(0, np.int16), 0)
-
-
 class AudioReader:
     """Reads the sound of a stream forwards; sample 0 is at `origin_s` on the file's time line."""
 
     def __init__(self, frames: Iterator[tuple[float, Any]], origin_s: float) -> None:
         self._pieces = _fill_gaps(frames, origin_s)
-        self._rest = NO_SOUND.samples
+        self._rest: Samples = np.zeros(0, np.int16)
         self._is_covered = False
 
     def read(self, num_samples: int) -> Sound:
         """Return the next `num_samples`, fewer only at the end of the stream."""
-        parts = []
+        parts = [self._rest[:0]]
         num_covered = 0
-        missing = num_samples
-        while missing:
+        while num_samples:
             if not len(self._rest):
-                self._rest, self._is_covered = next(self._pieces, (self._rest, False))
-                if not len(self._rest):
+                piece = next(self._pieces, None)
+                if piece is None:
                     break
-            part, self._rest = self._rest[:missing], self._rest[missing:]
+                self._rest, self._is_covered = piece
+            part, self._rest = self._rest[:num_samples], self._rest[num_samples:]
             parts.append(part)
             num_covered += len(part) * self._is_covered
-            missing -= len(part)
-        return Sound(np.concatenate(parts), num_covered) if parts else NO_SOUND
+            num_samples -= len(part)
+        return Sound(np.concatenate(parts), num_covered)
 
 
 def _fill_gaps(
@@ -81,14 +80,12 @@ def _resample(
 ) -> Iterator[tuple[int, Samples]]:
     """Yield pieces at 48 kHz mono with the position of their first sample."""
     run: _Run | None = None
-    ahead = next(frames, None)
-    while ahead is not None:
-        (time_s, frame), ahead = ahead, next(frames, None)
-        next_s = None if ahead is None else ahead[0] - origin_s
-        if run is None or not run.is_continued_by(frame, time_s - origin_s, next_s):
+    for (time_s, frame), (next_s, _) in pairwise(chain(frames, [(math.nan, None)])):
+        start_s = time_s - origin_s
+        if run is None or not run.is_continued_by(frame, start_s, next_s - origin_s):
             if run is not None:
                 yield run.resample(None)
-            run = _Run(time_s - origin_s, frame)
+            run = _Run(start_s, frame)
         yield run.resample(frame)
     if run is not None:
         yield run.resample(None)
@@ -100,18 +97,22 @@ class _Run:
     def __init__(self, start_s: float, first_frame: Any) -> None:
         # To 16 bit several channels are mixed so that they cannot clip; to float they could.
         self._resampler = av.AudioResampler("s16", "mono", AUDIO_RATE_HZ)
-        self._format = _describe_format(first_frame)
+        self._format = self._describe(first_frame)
         self._end_s = start_s
         self._position = round(start_s * AUDIO_RATE_HZ)
 
-    def is_continued_by(self, frame: Any, start_s: float, next_s: float | None) -> bool:
-        """Return whether a frame follows; `next_s` is the time stamp of the one after it.
+    @staticmethod
+    def _describe(frame: Any) -> tuple[str, str, int]:
+        return frame.format.name, frame.layout.name, frame.sample_rate
+
+    def is_continued_by(self, frame: Any, start_s: float, next_s: float) -> bool:
+        """Return whether a frame follows; `next_s` is the time stamp of the one after it, or NaN.
 
         One time stamp that is off alone, as Vorbis in Ogg has them, is no gap.
         """
-        if self._format != _describe_format(frame):
+        if self._format != self._describe(frame):
             return False
-        if abs(start_s - self._end_s) <= GAP_TOLERANCE_S or next_s is None:
+        if abs(start_s - self._end_s) <= GAP_TOLERANCE_S or math.isnan(next_s):
             return True
         end_s: float = self._end_s + frame.samples / frame.sample_rate
         return abs(next_s - end_s) <= GAP_TOLERANCE_S
@@ -148,10 +149,6 @@ def _clean(frame: Any) -> Any:
     clean = av.AudioFrame.from_ndarray(samples, frame.format.name, frame.layout.name)
     clean.sample_rate, clean.time_base = frame.sample_rate, frame.time_base
     return clean
-
-
-def _describe_format(frame: Any) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def encode_audio(samples: Samples) -> bytes:

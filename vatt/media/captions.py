@@ -1,4 +1,4 @@
-"""Captions of a video: WebVTT, SRT, HowTo100M JSON or CSV files become timed texts.
+"""Captions of a video: files beside it become timed texts; `FORMATS` lists those that are read.
 
 A start before 0 becomes 0; tags are removed, entities decoded and lines joined; captions without
 text are skipped. Captions whose times are no finite numbers, or that do not end after they start,
@@ -16,10 +16,10 @@ import io
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vatt.corpus.manifest import CaptionsFormat
@@ -31,6 +31,11 @@ MIN_REPEATED_WORDS = 3
 MAX_REPEATED = 50
 """Lines or words compared at most, so that a hostile file takes no longer than others."""
 COLUMNS = ("start", "end", "text")
+CORPUS_CAPTIONS = ("raw_caption.json", "caption.json")
+"""HowTo100M's file of all captions, {video id: {start, end, text}}: as said, which is preferred, or
+without stop words."""
+LANGUAGE = re.compile(r"(.+)\.([a-z]{2,3})(?:-[A-Za-z0-9]{2,8})*")
+"""A stem with a language: clip.en, clip.pt-BR."""
 TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 CUE_TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s|$)", re.ASCII)
 BETWEEN_CUES = re.compile(r"\n(?=\n)|\n[ \t]+(?=\n(?:[^\n]*\n)?[^\n]*-->)")
@@ -107,15 +112,8 @@ def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
     Raises:
         CaptionError: the file cannot be opened, is not text, or does not have the format.
     """
-    readers = {
-        "vtt": _read_cues,
-        "srt": _read_cues,
-        "howto100m_json": _read_howto100m,
-        "csv": _read_csv,
-    }
     try:
-        text = decode_text(path.read_bytes())
-        return _collect(readers[captions_format](text))
+        return _collect(FORMATS[captions_format].read(decode_text(path.read_bytes())))
     except OSError as error:
         raise CaptionError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # also an entity of thousands of digits
@@ -125,15 +123,10 @@ def read_captions(path: Path, captions_format: CaptionsFormat) -> Transcript:
 def decode_text(content: bytes) -> str:
     """Decode UTF-8 (a byte order mark is dropped), UTF-16 with such a mark, or else Latin-1.
 
-    Line ends become newlines.
-
-    Raises:
-        CaptionError: the content is not text.
+    Line ends become newlines. What is not text is a CaptionError.
     """
-    encodings = ["utf-8-sig", "latin-1"]
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    for encoding in encodings:
+    has_mark = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in ["utf-16"] if has_mark else ["utf-8-sig", "latin-1"]:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
@@ -149,7 +142,9 @@ def _collect(stored: Iterable[Cue]) -> Transcript:
     cues = []
     lost: Counter[str] = Counter()
     for cue in stored:
-        lines = tuple(filter(None, map(_clean, cue.lines)))
+        # Valid Unicode with single spaces: JSON may hold half of a surrogate pair.
+        texts = (line.encode("utf-8", "replace").decode().replace("\0", " ") for line in cue.lines)
+        lines = tuple(filter(None, (" ".join(text.split()) for text in texts)))
         start_s = max(0.0, cue.start_s)
         if not lines:
             continue
@@ -167,11 +162,6 @@ def _collect(stored: Iterable[Cue]) -> Transcript:
     cues.sort(key=lambda cue: (cue.start_s, cue.end_s))
     captions = [Caption(cue.start_s, cue.end_s, " ".join(cue.lines)) for cue in unroll(cues)]
     return Transcript(captions, problem)
-
-
-def _clean(line: str) -> str:
-    """Return a line as valid Unicode, with single spaces."""
-    return " ".join(line.encode("utf-8", "replace").decode().replace("\0", " ").split())
 
 
 def unroll(cues: Iterable[Cue]) -> list[Cue]:
@@ -193,7 +183,15 @@ def unroll(cues: Iterable[Cue]) -> list[Cue]:
         else:
             kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, cue.end_s))
         before = cue
-    return _part(kept)
+    parted = list(kept)
+    later: Cue | None = None  # the next one that starts later
+    for place in reversed(range(len(kept))):
+        cue = kept[place]
+        if place + 1 < len(kept) and kept[place + 1].start_s > cue.start_s:
+            later = kept[place + 1]
+        if later is not None and later.start_s < cue.end_s <= later.end_s:
+            parted[place] = cue._replace(end_s=later.start_s)
+    return parted
 
 
 def _leave_out(lines: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
@@ -214,22 +212,6 @@ def _count_repeated(items: Sequence[str], before: Sequence[str]) -> int:
     longest = min(len(items), len(before), MAX_REPEATED)
     lengths = range(longest, 0, -1)
     return next((n for n in lengths if list(items[:n]) == list(before[-n:])), 0)
-
-
-def _part(cues: Sequence[Cue]) -> list[Cue]:
-    """End captions where the next one begins, if that does not end before them."""
-    parted: list[Cue] = []
-    later: Cue | None = None  # the next one that starts later
-    following: Cue | None = None
-    for cue in reversed(cues):
-        if following is not None and following.start_s > cue.start_s:
-            later = following
-        following = cue
-        if later is not None and later.start_s < cue.end_s <= later.end_s:
-            parted.append(cue._replace(end_s=later.start_s))
-        else:
-            parted.append(cue)
-    return parted[::-1]
 
 
 def _read_cues(text: str) -> Iterator[Cue]:
@@ -304,3 +286,46 @@ def parse_seconds(value: Any) -> float:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+class Format(NamedTuple):
+    """How the files of a format are named and read."""
+
+    suffix: str
+    read: Callable[[str], Iterator[Cue]]
+
+
+FORMATS: dict[CaptionsFormat, Format] = {
+    "vtt": Format(".vtt", _read_cues),
+    "srt": Format(".srt", _read_cues),
+    "howto100m_json": Format(".json", _read_howto100m),
+    "csv": Format(".csv", _read_csv),
+}
+"""All formats, those first that are preferred where a video has several files. The manifest accepts
+the same names: `CaptionsFormat` of vatt.corpus.manifest."""
+
+
+def captions_format(name: str) -> CaptionsFormat | None:
+    """Return the format of a caption file by its suffix; None if it is no caption file."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return next((key for key, kind in FORMATS.items() if kind.suffix == suffix), None)
+
+
+def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, list[str]]:
+    """Find the caption files of each media file, by their names; the first one is to be used.
+
+    A file without a language comes before English, and English before other languages; then they
+    are in the order of `FORMATS`.
+    """
+    by_stem = defaultdict(list)
+    suffixes = [kind.suffix for kind in FORMATS.values()]
+    for name in captions:
+        path = PurePosixPath(name)
+        order = suffixes.index(path.suffix.lower())
+        by_stem[str(path.with_suffix(""))].append((0, order, name))
+        language = LANGUAGE.fullmatch(str(path.with_suffix("")))
+        if language:
+            rank = 1 if language[2] == "en" else 2
+            by_stem[language[1]].append((rank, order, name))
+    matches = {name: sorted(by_stem[str(PurePosixPath(name).with_suffix(""))]) for name in media}
+    return {name: [found for _, _, found in files] for name, files in matches.items() if files}

@@ -12,7 +12,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-from vatt.media.probe import MediaError
+from vatt.media.decoding import MediaError
 from vatt.params import PreprocessParams
 
 Picture = UInt8[np.ndarray, "H W 3"]

@@ -1,15 +1,11 @@
 """One frozen model per section of params.yaml; nothing here imports torch."""
 
-from vatt.core.errors import StageError
-from vatt.params.data import (
+from vatt.params.clip import (
     AUDIO_RATE_HZ,
     SPECTROGRAM_BANDS,
     SPECTROGRAM_HOP,
     AugmentParams,
     ClipParams,
-    PreprocessParams,
-    RunParams,
-    ValidateParams,
 )
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.finetune import (
@@ -27,10 +23,18 @@ from vatt.params.launch import (
     LaunchParams,
     SlurmParams,
     SshParams,
-    SupervisionParams,
 )
 from vatt.params.model import TOWER_SIZES, LossParams, ModelParams, SpaceKind, TowerSize
-from vatt.params.params import Params, ParamsError, format_settings, load_params, read_settings
+from vatt.params.params import (
+    Params,
+    ParamsError,
+    RunParams,
+    format_settings,
+    load_params,
+    read_settings,
+)
+from vatt.params.preprocess import PreprocessParams
+from vatt.params.pretrain import PretrainParams, TrainingParams
 from vatt.params.section import Section
 from vatt.params.sources import (
     DemoSource,
@@ -41,5 +45,5 @@ from vatt.params.sources import (
     Source,
     UrlsSource,
 )
-from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
+from vatt.params.validate import ValidateParams

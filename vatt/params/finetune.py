@@ -4,9 +4,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from vatt.params.data import AugmentParams, ClipParams, Rate
-from vatt.params.section import Section
-from vatt.params.training import TrainingParams
+from vatt.params.clip import AugmentParams, ClipParams
+from vatt.params.pretrain import TrainingParams
+from vatt.params.section import Rate, Section
 
 TaskName = Literal["video", "audio", "image", "audio_visual"]
 TASKS: tuple[TaskName, ...] = ("video", "audio", "image", "audio_visual")

@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from vatt.params.data import Rate
-from vatt.params.section import Section
+from vatt.params.section import Rate, Section
 
 
 class LossParams(Section):
@@ -37,21 +36,14 @@ class TowerSize(Section):
     head_width: int = Field(default=64, ge=1)
 
 
-TINY = TowerSize(num_layers=3, width=128, mlp_width=256, num_heads=4, head_width=32)
-SMALL = TowerSize(num_layers=6, width=512, mlp_width=2048, num_heads=8)
-BASE = TowerSize(num_layers=12, width=768, mlp_width=3072, num_heads=12)
-MEDIUM = TowerSize(num_layers=12, width=1024, mlp_width=4096, num_heads=16)
-LARGE = TowerSize(num_layers=24, width=1024, mlp_width=4096, num_heads=16)
-XLARGE = TowerSize(num_layers=24, width=1536, mlp_width=4096, num_heads=24)
-
 SizeName = Literal["tiny", "small", "base", "medium", "large", "xlarge"]
 TOWER_SIZES: dict[SizeName, TowerSize] = {
-    "tiny": TINY,
-    "small": SMALL,
-    "base": BASE,
-    "medium": MEDIUM,
-    "large": LARGE,
-    "xlarge": XLARGE,
+    "tiny": TowerSize(num_layers=3, width=128, mlp_width=256, num_heads=4, head_width=32),
+    "small": TowerSize(num_layers=6, width=512, mlp_width=2048, num_heads=8),
+    "base": TowerSize(num_layers=12, width=768, mlp_width=3072, num_heads=12),
+    "medium": TowerSize(num_layers=12, width=1024, mlp_width=4096, num_heads=16),
+    "large": TowerSize(num_layers=24, width=1024, mlp_width=4096, num_heads=16),
+    "xlarge": TowerSize(num_layers=24, width=1536, mlp_width=4096, num_heads=24),
 }
 Size = Annotated[
     Annotated[SizeName, Tag("preset")] | Annotated[TowerSize, Tag("numbers")],
@@ -108,20 +100,16 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        sizes = f"video = {self.video}, audio = {self.audio} and text = {self.text}"
         if self.shared_encoder and not self.video == self.audio == self.text:
-            raise ValueError(
-                f"shared_encoder: video = {self.video}, audio = {self.audio} and "
-                f"text = {self.text} must be the same size"
-            )
+            raise ValueError(f"shared_encoder: {sizes} must be the same size")
         if self.shared_encoder and self.text_style != "bert":
             raise ValueError(
                 f"shared_encoder: text_style = {self.text_style}: a shared encoder has no relative "
-                "positions; bert is accepted"
+                "positions: bert is accepted"
             )
-        if (
-            self.space_kind in ("joint", "mmv_shared")
-            and self.space_va_width != self.space_vt_width
-        ):
+        has_one_space = self.space_kind in ("joint", "mmv_shared")
+        if has_one_space and self.space_va_width != self.space_vt_width:
             raise ValueError(
                 f"space_kind = {self.space_kind} has one space: space_va_width = "
                 f"{self.space_va_width} and space_vt_width = {self.space_vt_width} must be equal"

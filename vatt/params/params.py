@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 from functools import reduce
-from operator import gt
+from itertools import chain
+from operator import attrgetter, gt
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,30 +12,28 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from vatt.core.errors import StageError
-from vatt.params.data import (
-    AUDIO_RATE_HZ,
-    SPECTROGRAM_BANDS,
-    SPECTROGRAM_HOP,
-    ClipParams,
-    PreprocessParams,
-    RunParams,
-    ValidateParams,
-)
+from vatt.params.clip import AUDIO_RATE_HZ, SPECTROGRAM_BANDS, SPECTROGRAM_HOP, ClipParams
 from vatt.params.evaluate import EvaluateParams, PromoteParams
 from vatt.params.finetune import PRETRAINED, TASKS, FinetuneParams, TaskName
 from vatt.params.launch import LaunchParams
 from vatt.params.model import LossParams, ModelParams
+from vatt.params.preprocess import PreprocessParams
+from vatt.params.pretrain import PretrainParams, TrainingParams
 from vatt.params.section import Section
 from vatt.params.sources import DownloadParams
-from vatt.params.training import PretrainParams, TrainingParams
 from vatt.params.tune import TuneParams
-
-RANGE_KEYS = {"low", "choices"}
-"""Keys that tell a range, which `tune` searches, from other mappings."""
+from vatt.params.validate import ValidateParams
 
 
 class ParamsError(StageError):
     """Settings cannot be used; the message names file, key, value and what is accepted."""
+
+
+class RunParams(Section):
+    """What all stages share."""
+
+    seed: int = Field(ge=0)
+    """Seed of everything random: the demo corpus, weights, sampling, augmentation."""
 
 
 class Params(Section):
@@ -57,11 +56,7 @@ class Params(Section):
     promote: PromoteParams
 
     def section(self, name: str) -> Section:
-        """Return the section that params.yaml calls `name`.
-
-        Raises:
-            KeyError: no such section.
-        """
+        """Return the section that params.yaml calls `name`; KeyError if there is none."""
         for field, info in type(self).model_fields.items():
             if name == (info.alias or field):
                 section: Section = getattr(self, field)
@@ -70,86 +65,67 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        _refuse(*self._find_clip_problems(), *self._find_training_problems())
+        checks: list[Iterator[str]] = [
+            chain(self._find_clip_problems(), self._find_training_problems())
+        ]
         for task in TASKS:  # which take from the clip what they do not say themselves
-            _refuse(*self._find_task_problems(task), *self._find_input_problems(task))
-            _refuse(*self._find_space_problems(task))
+            checks += [self._find_task_problems(task), self._find_space_problems(task)]
+        for problems in checks:  # what comes later may follow from what comes first
+            if found := list(problems):
+                raise ValueError("; ".join(found))
         return self
 
+    def _show(self, name: str) -> str:
+        """Return `name = value` of a key, by its dotted name."""
+        return f"{name} = {attrgetter(name)(self)}"
+
     def _find_clip_problems(self) -> Iterator[str]:
-        """Yield what is wrong with files, clips and patches."""
-        clip, preprocess, model = self.clip, self.preprocess, self.model
+        """Yield what is wrong with files, clips, patches and segments."""
+        clip, preprocess, model, show = self.clip, self.preprocess, self.model, self._show
         names = [source.name for source in self.download.sources]
         if len(set(names)) < len(names):
             yield f"download.sources: names must differ: {names}"
         frames, height, width = model.video_patch
         if clip.num_frames % frames:
-            yield (
-                f"clip.num_frames = {clip.num_frames} is not a multiple of "
-                f"model.video_patch[0] = {frames}"
-            )
+            yield f"{show('clip.num_frames')} is not a multiple of model.video_patch[0] = {frames}"
+        size, patch = show("clip.frame_size_px"), f"model.video_patch[1:] = {height}, {width}"
         if clip.frame_size_px % height or clip.frame_size_px % width:
-            yield (
-                f"clip.frame_size_px = {clip.frame_size_px} is not a multiple of "
-                f"model.video_patch[1:] = {height}, {width}"
-            )
+            yield f"{size} is not a multiple of {patch}"
         if model.audio_input == "waveform" and clip.num_samples % model.audio_patch:
-            yield (
-                f"clip.num_samples = {clip.num_samples} is not a multiple of "
-                f"model.audio_patch = {model.audio_patch}"
-            )
-        spectrogram = -(-clip.num_samples // SPECTROGRAM_HOP), SPECTROGRAM_BANDS
-        is_larger = any(map(gt, model.spectrogram_patch, spectrogram))
+            yield f"{show('clip.num_samples')} is not a multiple of {show('model.audio_patch')}"
+        num_spectra, num_bands = -(-clip.num_samples // SPECTROGRAM_HOP), SPECTROGRAM_BANDS
+        is_larger = any(map(gt, model.spectrogram_patch, (num_spectra, num_bands)))
         if model.audio_input == "spectrogram" and is_larger:
-            yield (
-                f"model.spectrogram_patch = {model.spectrogram_patch} is larger than the "
-                f"{spectrogram[0]} frames x {spectrogram[1]} bands of a clip"
-            )
+            shape = f"{num_spectra} frames x {num_bands} bands"
+            yield f"{show('model.spectrogram_patch')} is larger than the {shape} of a clip"
         if clip.frame_size_px > preprocess.short_side_px:
-            yield (
-                f"clip.frame_size_px = {clip.frame_size_px} is larger than "
-                f"preprocess.short_side_px = {preprocess.short_side_px}"
-            )
-        yield from self._find_time_problems()
-
-    def _find_time_problems(self) -> Iterator[str]:
-        """Yield what is wrong with the lengths of clips and segments."""
-        clip, preprocess = self.clip, self.preprocess
+            yield f"{size} is larger than {show('preprocess.short_side_px')}"
         clip_s = clip.num_frames / preprocess.frame_rate_hz
         audio_s = clip.num_samples / AUDIO_RATE_HZ
         if abs(clip_s - audio_s) * preprocess.frame_rate_hz > 1:
             yield (
-                f"clip.num_frames = {clip.num_frames} at preprocess.frame_rate_hz lasts "
-                f"{clip_s:.3f} s, clip.num_samples = {clip.num_samples} at 48 kHz {audio_s:.3f} s: "
+                f"{show('clip.num_frames')} at preprocess.frame_rate_hz lasts {clip_s:.3f} s, "
+                f"{show('clip.num_samples')} at 48 kHz {audio_s:.3f} s: "
                 "they may differ by one frame"
             )
+        segment = show("preprocess.segment_s")
         if preprocess.segment_s < clip_s:
-            yield (
-                f"preprocess.segment_s = {preprocess.segment_s} is shorter than a clip "
-                f"({clip_s:.3f} s)"
-            )
+            yield f"{segment} is shorter than a clip ({clip_s:.3f} s)"
         if preprocess.min_segment_s > preprocess.segment_s:
-            yield (
-                f"preprocess.min_segment_s = {preprocess.min_segment_s} is longer than "
-                f"preprocess.segment_s = {preprocess.segment_s}"
-            )
+            yield f"{show('preprocess.min_segment_s')} is longer than {segment}"
 
     def _find_training_problems(self) -> Iterator[str]:
         """Yield what is wrong with pre-training and with how it is launched."""
-        pretrain, launch = self.pretrain, self.launch
+        pretrain, launch, show = self.pretrain, self.launch, self._show
         yield from self._find_step_problems("pretrain", pretrain, pretrain.warmup_steps)
         stages = {"none": "0 to 3", "optimizer": "1, 2 or 3", "optimizer_and_parameters": "3"}
         needed = stages[launch.offload]
         if launch.zero_stage < int(needed[0]):
-            yield (
-                f"launch.offload = {launch.offload} needs launch.zero_stage {needed}, "
-                f"not {launch.zero_stage}"
-            )
+            need = f"needs launch.zero_stage {needed}, not {launch.zero_stage}"
+            yield f"{show('launch.offload')} {need}"
         if pretrain.initial_weights is not None and pretrain.word_vectors is not None:
-            yield (
-                f"pretrain.initial_weights = {pretrain.initial_weights} brings its own words: "
-                f"pretrain.word_vectors = {pretrain.word_vectors} must be null"
-            )
+            weights, words = show("pretrain.initial_weights"), show("pretrain.word_vectors")
+            yield f"{weights} brings its own words: {words} must be null"
         if self.loss.weight_va + self.loss.weight_vt == 0:
             yield "loss.weight_va and loss.weight_vt are both 0"
 
@@ -157,38 +133,52 @@ class Params(Section):
         self, section: str, training: TrainingParams, warmup_steps: int
     ) -> Iterator[str]:
         """Yield what is wrong with the steps of any training."""
+
+        def show(key: str) -> str:
+            return self._show(f"{section}.{key}")
+
         if warmup_steps > training.num_steps:
-            yield (
-                f"{section}.warmup_steps = {warmup_steps} is above "
-                f"{section}.num_steps = {training.num_steps}"
-            )
+            yield f"{section}.warmup_steps = {warmup_steps} is above {show('num_steps')}"
         if training.batch_size % (self.launch.num_processes * training.accumulation_steps):
-            yield (
-                f"{section}.batch_size = {training.batch_size} is not a multiple of "
-                f"launch.num_processes = {self.launch.num_processes} times "
-                f"{section}.accumulation_steps = {training.accumulation_steps}"
-            )
+            parts = f"{self._show('launch.num_processes')} times {show('accumulation_steps')}"
+            yield f"{show('batch_size')} is not a multiple of {parts}"
         if (training.keep_every_steps or 0) % training.checkpoint_every_steps:
-            yield (
-                f"{section}.keep_every_steps = {training.keep_every_steps} is not a multiple of "
-                f"{section}.checkpoint_every_steps = {training.checkpoint_every_steps}"
-            )
+            every = show("checkpoint_every_steps")
+            yield f"{show('keep_every_steps')} is not a multiple of {every}"
 
     def _find_task_problems(self, name: TaskName) -> Iterator[str]:
-        """Yield what is wrong with the fine-tuning for a task."""
-        task, section = self.finetune.task(name), f"finetune.{name}"
+        """Yield what is wrong with the fine-tuning for a task, and with what it sees and hears."""
+        task, section, model = self.finetune.task(name), f"finetune.{name}", self.model
         yield from self._find_step_problems(section, task, task.schedule.warmup_steps)
         if (task.fusion is None) == (name == "audio_visual"):
-            has_two = name == "audio_visual"
-            need = "a way to fuse is needed" if has_two else "there is nothing to fuse"
+            need = "there is nothing to fuse" if task.fusion else "a way to fuse is needed"
             yield f"{section}.fusion = {task.fusion}: {need}"
         if task.multi_label and task.schedule.label_smoothing:
-            yield (
-                f"{section}.schedule.label_smoothing = {task.schedule.label_smoothing} must be 0 "
-                f"where {section}.multi_label is true"
-            )
+            smoothing = self._show(f"{section}.schedule.label_smoothing")
+            yield f"{smoothing} must be 0 where {section}.multi_label is true"
         if task.ema_decay is not None and self.launch.zero_stage == 3:
             yield f"{section}.ema_decay = {task.ema_decay} needs launch.zero_stage 0, 1 or 2"
+        clip, (frames, height, width) = task.cut_clip(self.clip), model.video_patch
+        sees, hears = name != "audio", name in ("audio", "audio_visual")
+        size_px = clip.frame_size_px
+        if sees and size_px > self.preprocess.short_side_px:
+            largest = self._show("preprocess.short_side_px")
+            yield f"{section}: frames of {size_px} pixels are larger than {largest}"
+        if task.initial_weights not in (None, PRETRAINED):
+            return  # other networks have patches of their own
+        num_frames = frames if name == "image" and task.num_frames is None else clip.num_frames
+        if sees and (num_frames % frames or size_px % height or size_px % width):
+            yield (
+                f"{section}: {num_frames} frames of {size_px} pixels are not whole patches: "
+                f"{self._show('model.video_patch')}"
+            )
+        patch = task.audio_stride * (model.audio_patch if model.audio_input == "waveform" else 1)
+        if hears and clip.num_samples % patch:
+            stride = self._show(f"{section}.audio_stride")
+            yield (
+                f"{section}: {clip.num_samples} samples are no multiple of {stride} times "
+                "model.audio_patch"
+            )
 
     def _find_space_problems(self, name: TaskName) -> Iterator[str]:
         """Yield what is wrong with the search for the schedule of a task."""
@@ -203,10 +193,8 @@ class Params(Section):
                 )
         longest = space.get("warmup_steps")
         if longest is not None and max(longest.list_ends()) > task.num_steps:
-            yield (
-                f"{tune.name_key(name, 'warmup_steps')} goes beyond {section}.num_steps = "
-                f"{task.num_steps}"
-            )
+            limit = self._show(f"{section}.num_steps")
+            yield f"{tune.name_key(name, 'warmup_steps')} goes beyond {limit}"
         if not space:
             yield f"tune.task_space.{name} leaves nothing to search"
         if task.multi_label and "label_smoothing" in space:
@@ -214,37 +202,6 @@ class Params(Section):
                 f"tune.task_space.{name}.label_smoothing must be null where {section}.multi_label "
                 "is true: there is no smoothing"
             )
-
-    def _find_input_problems(self, name: TaskName) -> Iterator[str]:
-        """Yield what is wrong with what a task sees and hears."""
-        task, section, model = self.finetune.task(name), f"finetune.{name}", self.model
-        clip, (frames, height, width) = task.cut_clip(self.clip), model.video_patch
-        sees, hears = name != "audio", name in ("audio", "audio_visual")
-        size_px = clip.frame_size_px
-        if sees and size_px > self.preprocess.short_side_px:
-            yield (
-                f"{section}: frames of {size_px} pixels are larger than "
-                f"preprocess.short_side_px = {self.preprocess.short_side_px}"
-            )
-        if task.initial_weights not in (None, PRETRAINED):
-            return  # other networks have patches of their own
-        num_frames = frames if name == "image" and task.num_frames is None else clip.num_frames
-        if sees and (num_frames % frames or size_px % height or size_px % width):
-            yield (
-                f"{section}: {num_frames} frames of {size_px} pixels are not whole patches: "
-                f"model.video_patch = {model.video_patch}"
-            )
-        patch = task.audio_stride * (model.audio_patch if model.audio_input == "waveform" else 1)
-        if hears and clip.num_samples % patch:
-            yield (
-                f"{section}: {clip.num_samples} samples are no multiple of {section}.audio_stride"
-                f" = {task.audio_stride} times model.audio_patch"
-            )
-
-
-def _refuse(*problems: str) -> None:
-    if problems:
-        raise ValueError("; ".join(problems))
 
 
 def load_params(path: Path) -> Params:
@@ -305,7 +262,12 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and not RANGE_KEYS & old.keys():
+        # A range that `tune` searches is no such mapping: no key of the old one may stay.
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and not {"low", "choices"} & old.keys()
+        ):
             merged[key] = _merge(old, value)
         else:
             merged[key] = value

@@ -1,6 +1,10 @@
 """The base of every section of params.yaml: frozen, and closed to unknown keys."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):

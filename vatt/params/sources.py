@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vatt.params.data import Rate
-from vatt.params.section import Section
+from vatt.params.section import Rate, Section
 
 
 class FetchParams(Section):

@@ -113,9 +113,17 @@ class TuneParams(Section):
     def _check_spaces(self) -> Self:
         spaces: dict[str, Mapping[str, Values | None]] = {"space": self.space}
         spaces |= {f"task_space.{task}": space for task, space in self.task_space.items()}
-        problems = [
-            problem for place, space in spaces.items() for problem in _list_problems(place, space)
-        ]
+        problems = []
+        for place, space in spaces.items():
+            for name, values in space.items():
+                if name not in ScheduleParams.model_fields:
+                    known = ", ".join(ScheduleParams.model_fields)
+                    problems.append(f"{place}.{name}: is no key of a schedule; there are {known}")
+                    continue
+                for value in () if values is None else values.list_ends():
+                    problem = _find_problem(name, value)
+                    if problem is not None:
+                        problems.append(f"{place}.{name}: {value!r}: {problem}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -129,22 +137,6 @@ class TuneParams(Section):
         """Return where params.yaml says what is searched of a key for a task."""
         own = self.task_space.get(task, {})
         return f"tune.task_space.{task}.{key}" if key in own else f"tune.space.{key}"
-
-
-def _list_problems(place: str, space: Mapping[str, Values | None]) -> list[str]:
-    """Return what is wrong with a search space, whatever its task."""
-    problems = []
-    for name, values in space.items():
-        if name not in ScheduleParams.model_fields:
-            known = ", ".join(ScheduleParams.model_fields)
-            problems.append(f"{place}.{name}: is no key of a schedule; there are {known}")
-            continue
-        problems += [
-            f"{place}.{name}: {value!r}: {problem}"
-            for value in (() if values is None else values.list_ends())
-            if (problem := _find_problem(name, value)) is not None
-        ]
-    return problems
 
 
 def _find_problem(name: str, value: Any) -> str | None:

@@ -3,10 +3,11 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from vatt.corpus.tokenizer import (
 )
 from vatt.params import PreprocessParams
 from vatt.preprocess.duplicates import write_duplicates
-from vatt.preprocess.engine import FragmentMaker
+from vatt.preprocess.fragment_maker import FragmentMaker
 from vatt.preprocess.fragments import key_of
 from vatt.preprocess.ray_pool import RayPool
 
@@ -58,7 +59,9 @@ def write_corpus(
         shutil.copyfile(params.vocabulary, out_dir / VOCABULARY_NAME)
     shards = ShardWriter(out_dir / SHARDS_NAME, params.segments_per_shard)
     kept_dir = store_dir or out_dir / "store"
-    open_pool = partial(_open_pool, num_workers, ray_address)
+    open_pool: Callable[[Callable[[Any], Any]], Pool] = partial(LocalPool, size=num_workers)
+    if ray_address is not None:
+        open_pool = partial(RayPool, address=ray_address)
     with closing(FragmentMaker(download_dir, kept_dir, params, open_pool)) as maker:
         texts = _assemble(maker, entries, shards, out_dir, counts)
     if store_dir is None:
@@ -71,10 +74,6 @@ def write_corpus(
     return dict(counts)
 
 
-def _open_pool(num_workers: int, ray_address: str | None, work: Callable[[Any], Any]) -> Pool:
-    return LocalPool(work, num_workers) if ray_address is None else RayPool(work, ray_address)
-
-
 def _assemble(
     maker: FragmentMaker,
     entries: Sequence[ManifestEntry],
@@ -85,27 +84,25 @@ def _assemble(
     """Make all fragments, copy them to shards, write index and quarantine; returns captions."""
     texts: list[str] = []
     quarantine = []
-    made = maker.make(entries)
     with IndexWriter(out_dir / INDEX_NAME) as index:
-        for entry, outcome, path in made:
+        for entry, outcome, path in maker.make(entries):
             if outcome.reason is not None:
-                quarantine.append((entry, outcome.reason))
+                named = {"source": entry.source, "video_id": entry.video_id, "path": entry.path}
+                quarantine.append(named | {"reason": outcome.reason})
             index.extend(shards.extend(outcome.segments, path))
             if entry.split == "train" and len(texts) < MAX_SENTENCES:
                 texts += outcome.texts
             counts[f"segments_{entry.split}"] += len(outcome.segments)
             counts["inputs_with_problems"] += any(row.problem for row in outcome.segments)
-    _write_quarantine(out_dir / QUARANTINE_NAME, quarantine)
+    quarantine.sort(key=itemgetter("source", "video_id"))
+    with (out_dir / QUARANTINE_NAME).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in quarantine)
     counts["quarantined"] = len(quarantine)
     return texts
 
 
 def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
-    """Make sure that no input was lost: each has segments, or a reason why it has none.
-
-    Raises:
-        RuntimeError: what was written does not hold all inputs.
-    """
+    """Raise RuntimeError where an input was lost: each has segments, or a reason to have none."""
     with pq.ParquetFile(out_dir / INDEX_NAME) as index:
         batches = index.iter_batches(columns=["key"])
         keys = (key for rows in batches for key in rows["key"].to_pylist())
@@ -117,11 +114,3 @@ def _check_counts(out_dir: Path, counts: Counter[str]) -> None:
             f"{counts['inputs']} inputs became {num_accepted} with segments and "
             f"{num_quarantined} in quarantine"
         )
-
-
-def _write_quarantine(path: Path, rows: Iterable[tuple[ManifestEntry, str]]) -> None:
-    """Write the inputs that did not become segments, one JSON object a line, with the reason."""
-    with path.open("w", encoding="utf-8") as file:
-        for entry, reason in sorted(rows, key=lambda row: (row[0].source, row[0].video_id)):
-            named = {"source": entry.source, "video_id": entry.video_id, "path": entry.path}
-            file.write(json.dumps(named | {"reason": reason}, ensure_ascii=False) + "\n")

@@ -18,7 +18,7 @@ import numpy as np
 from vatt.corpus.manifest import Annotation
 from vatt.media.audio import AudioReader, Sound
 from vatt.media.captions import Caption
-from vatt.media.probe import MediaError, best_stream, decode, open_media
+from vatt.media.decoding import MediaError, best_stream, decode, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
@@ -29,7 +29,6 @@ LOST_END_S = 1.0
 MIN_SHARE = 0.5
 """A label holds for a segment if its time range covers this share of it; a description, also if
 this share of its own time range is in the segment."""
-ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,7 @@ class Cut:
         The first one of the source also stands where nothing is before it.
         """
         held = next(picture for picture in self.pictures if picture is not None)
-        pictures = []
-        for picture in self.pictures:
-            held = held if picture is None else picture
-            pictures.append(held)
-        return pictures
+        return [held := held if picture is None else picture for picture in self.pictures]
 
 
 class _Track(NamedTuple):
@@ -87,14 +82,15 @@ def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Itera
         tracks = [track for track in (video, audio) if track]
         if not tracks:
             raise MediaError("; ".join(problems) or "there is no picture and no sound")
-        reader = _CutReader(min(track.start_s for track in tracks), video, audio, params)
-        for cut in _join_short_rest(reader, params):
+        origin_s = end_s = min(track.start_s for track in tracks)
+        for cut in _join_short_rest(_read_pieces(origin_s, video, audio, params), params):
+            end_s = cut.start_s + len(cut.pictures) / params.frame_rate_hz
             if cut.num_pictures or cut.sound.num_covered:
                 yield cut
         # The header gives the length in microseconds, or none.
         declared_s = max((track.stream.container.duration or 0) / 1e6 for track in tracks)
-        if reader.end_s < declared_s - LOST_END_S:
-            problems.append(f"the file ends at {reader.end_s:.2f} s of {declared_s:.2f} s")
+        if end_s < declared_s - LOST_END_S:
+            problems.append(f"the file ends at {end_s:.2f} s of {declared_s:.2f} s")
 
 
 def _open_track(
@@ -113,53 +109,39 @@ def _open_track(
     return _Track(stream, first[0], first[1], chain([first], frames))
 
 
-class _CutReader:
-    """Reads pieces of any length, one after another."""
-
-    def __init__(
-        self, origin_s: float, video: _Track | None, audio: _Track | None, params: PreprocessParams
-    ) -> None:
-        self._origin_s = origin_s
-        self._frame_rate_hz = params.frame_rate_hz
-        self._num_frames = 0
-        self._start_offset_s = audio.start_s - video.start_s if audio and video else math.nan
-        self._pictures: Iterator[Picture | None] = iter(())
-        if video:
-            scaler = FrameScaler(video.stream, video.first_frame, params.short_side_px)
-            self._pictures = sample_frames(video.frames, scaler, origin_s, params.frame_rate_hz)
-        self._sound = AudioReader(audio.frames if audio else iter(()), origin_s)
-
-    @property
-    def end_s(self) -> float:
-        """Time up to which the file has been read."""
-        return self._origin_s + self._num_frames / self._frame_rate_hz
-
-    def read(self, num_frames: int) -> Cut:
-        """Return the next piece; it is shorter only at the end of the file."""
-        start_s = self.end_s
-        begin = self._sample_at(0)
-        pictures = list(islice(self._pictures, num_frames))
-        samples, num_covered = self._sound.read(self._sample_at(num_frames) - begin)
+def _read_pieces(
+    origin_s: float, video: _Track | None, audio: _Track | None, params: PreprocessParams
+) -> Iterator[Cut]:
+    """Yield pieces of `segment_s`, one after another; from the end of the file on, empty ones."""
+    rate_hz = params.frame_rate_hz
+    start_offset_s = audio.start_s - video.start_s if audio and video else math.nan
+    shown: Iterator[Picture | None] = iter(())
+    if video:
+        scaler = FrameScaler(video.stream, video.first_frame, params.short_side_px)
+        shown = sample_frames(video.frames, scaler, origin_s, rate_hz)
+    heard = AudioReader(audio.frames if audio else iter(()), origin_s)
+    num_frames = max(1, round(params.segment_s * rate_hz))
+    first = 0
+    while True:
+        # The first sample is heard with the first frame, whatever was rounded before.
+        begin = round(first / rate_hz * AUDIO_RATE_HZ)
+        pictures = list(islice(shown, num_frames))
+        num_samples = round((first + num_frames) / rate_hz * AUDIO_RATE_HZ) - begin
+        samples, num_covered = heard.read(num_samples)
         sound_s = len(samples) / AUDIO_RATE_HZ - TOLERANCE_S
-        num_read = max(len(pictures), min(num_frames, math.ceil(sound_s * self._frame_rate_hz)))
-        length = self._sample_at(num_read) - begin
+        num_read = max(len(pictures), min(num_frames, math.ceil(sound_s * rate_hz)))
+        length = round((first + num_read) / rate_hz * AUDIO_RATE_HZ) - begin
         samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
         pictures += [None] * (num_read - len(pictures))
-        self._num_frames += num_read
         sound = Sound(samples, min(num_covered, length))
-        return Cut(start_s, pictures, sound, self._start_offset_s)
-
-    def _sample_at(self, num_frames: int) -> int:
-        """Return the position of the sample that is heard `num_frames` later."""
-        return round((self._num_frames + num_frames) / self._frame_rate_hz * AUDIO_RATE_HZ)
+        yield Cut(origin_s + first / rate_hz, pictures, sound, start_offset_s)
+        first += num_read
 
 
-def _join_short_rest(reader: _CutReader, params: PreprocessParams) -> Iterator[Cut]:
-    """Yield pieces of `segment_s`, the last one with what is too short for a piece of its own."""
-    num_frames = max(1, round(params.segment_s * params.frame_rate_hz))
-    min_frames = params.min_segment_s * params.frame_rate_hz
-    cut = reader.read(num_frames)
-    while len((rest := reader.read(num_frames)).pictures) >= min_frames:
+def _join_short_rest(pieces: Iterator[Cut], params: PreprocessParams) -> Iterator[Cut]:
+    """Yield pieces, the last one with what is too short for a piece of its own."""
+    cut = next(pieces)
+    while len((rest := next(pieces)).pictures) >= params.min_segment_s * params.frame_rate_hz:
         yield cut
         cut = rest
     sound = Sound(
@@ -223,7 +205,7 @@ def annotate(
         whole_s = end_s - start_s
         begin_s, stop_s = annotation.start_s, annotation.end_s
         if annotation.task == "caption" and begin_s is not None and stop_s is not None:
-            whole_s = min(whole_s, stop_s - begin_s - ROUNDING_S)
+            whole_s = min(whole_s, stop_s - begin_s - 1e-6)
         if value is not None and length_s > 0 and length_s >= MIN_SHARE * whole_s:
             holding.append((length_s, annotation.task, value))
     holding.sort(key=lambda item: -item[0])

@@ -1,8 +1,8 @@
 """Near-duplicates: videos that look or sound like one of another split, coded in another way.
 
-Each video is a row of hashes, one for a second (see `vatt.preprocess.hashes`). Hashes that agree in
-a quarter of their bits, found by a lookup, say which videos to compare at which lag; two videos are
-duplicates if there they agree well for at least half of the shorter one. Only the test and the
+Each video is a row of hashes, one for a second (see `vatt.preprocess.analysis`). Hashes that agree
+in a quarter of their bits, found by a lookup, say which videos to compare at which lag; two videos
+are duplicates if there they agree well for at least half of the shorter one. Only the test and the
 validation split are in memory, the rest is read in passing.
 """
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, UInt64
 
 from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME
-from vatt.preprocess.hashes import HASH_DIGITS, seconds_within
+from vatt.preprocess.analysis import HASH_DIGITS, seconds_within
 
 KINDS = ("picture", "sound")
 COLUMNS = [
@@ -31,8 +31,6 @@ MAX_IN_BAND = 500
 """A quarter that more hashes share means nothing, such as that of pictures with black borders."""
 MAX_DISTANCE = {"picture": 10.0, "sound": 8.0}
 """Mean number of bits, of 64, that may differ; those of other content differ in about 32."""
-MIN_SECONDS = 2
-MIN_OVERLAP_RATE = 0.5
 
 Hashes = UInt64[np.ndarray, "S"]
 
@@ -40,9 +38,8 @@ Hashes = UInt64[np.ndarray, "S"]
 class Video(NamedTuple):
     """A video of the index and its hashes by kind, from second 0 on; 0 where there is nothing."""
 
-    source: str
-    video_id: str
-    split: str
+    name: Mapping[str, str]
+    """The source, the video_id and the split."""
     hashes: Mapping[str, Hashes]
 
 
@@ -82,36 +79,28 @@ def find_duplicates(index_path: Path) -> Iterator[dict[str, Any]]:
                 match = lookup.find(video)
                 if match is not None:
                     yield {
-                        **_name(video),
-                        "duplicate_of": _name(match.video),
+                        **video.name,
+                        "duplicate_of": match.video.name,
                         "kind": kind,
                         "num_seconds": match.num_seconds,
                         "distance": round(match.distance, 2),
                     }
 
 
-def _name(video: Video) -> dict[str, str]:
-    return {"source": video.source, "video_id": video.video_id, "split": video.split}
-
-
 def _join_segments(rows: Iterable[dict[str, Any]]) -> Iterator[Video]:
     """Yield the videos of rows that are sorted by key, so that those of a video adjoin."""
     for _, group in groupby(rows, key=lambda row: row["key"].partition("_")[0]):
         segments = list(group)
-        first = segments[0]
-        hashes = {kind: _join_hashes(segments, f"{kind}_hashes") for kind in KINDS}
-        yield Video(first["source"], first["video_id"], first["split"], hashes)
-
-
-def _join_hashes(segments: Iterable[Mapping[str, Any]], column: str) -> Hashes:
-    """Return the hashes of a video by second."""
-    known: dict[int, int] = {}
-    for row in segments:
-        for place, second in enumerate(seconds_within(row["start_s"], row["end_s"])):
-            digits = row[column][place * HASH_DIGITS : (place + 1) * HASH_DIGITS]
-            known[second] = int(digits or "0", 16)
-    length = max(known, default=-1) + 1
-    return np.array([known.get(second, 0) for second in range(length)], np.uint64)
+        hashes = {}
+        for kind in KINDS:
+            known: dict[int, int] = {}
+            for row in segments:
+                for place, second in enumerate(seconds_within(row["start_s"], row["end_s"])):
+                    digits = row[f"{kind}_hashes"][place * HASH_DIGITS :][:HASH_DIGITS]
+                    known[second] = int(digits or "0", 16)
+            length = max(known, default=-1) + 1
+            hashes[kind] = np.array([known.get(n, 0) for n in range(length)], np.uint64)
+        yield Video({name: segments[0][name] for name in ("source", "video_id", "split")}, hashes)
 
 
 class _Lookup:
@@ -136,7 +125,7 @@ class _Lookup:
         matches = [
             _compare(hashes, self._videos[number], self._kind, lag)
             for number, lag in self._propose(hashes)
-            if ORDER[self._videos[number].split] < ORDER[video.split]
+            if ORDER[self._videos[number].name["split"]] < ORDER[video.name["split"]]
         ]
         limit = MAX_DISTANCE[self._kind]
         close = (match for match in matches if match is not None and match.distance <= limit)
@@ -180,6 +169,6 @@ def _compare(hashes: Hashes, video: Video, kind: str, lag: int) -> Match | None:
         distances = np.minimum(distances, np.where(inside & (known != 0), bits, 99))
     compared = distances[distances < 99]
     shorter = min(len(seconds), int(np.count_nonzero(others)))
-    if len(compared) < max(MIN_SECONDS, MIN_OVERLAP_RATE * shorter):
+    if len(compared) < max(2, shorter / 2):
         return None
     return Match(video, len(compared), float(compared.mean()))

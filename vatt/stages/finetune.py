@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
-from vatt.corpus.gate import require_passed
+from vatt.corpus.access import require_passed
 from vatt.launch.launcher import train_classifier
 from vatt.loading.tasks import LabelledCorpus, UnlabelledError, read_labelled
 from vatt.model.classifier import build_network, list_towers

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from vatt.core.files import write_json
-from vatt.corpus.gate import require_passed
+from vatt.corpus.access import require_passed
 from vatt.corpus.index import read_index
 from vatt.corpus.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
 from vatt.launch.launcher import launch as launch_job

@@ -10,9 +10,8 @@ import torch
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.corpus.gate import require_passed
+from vatt.corpus.access import hide_test_split, require_passed
 from vatt.corpus.index import SHARDS_NAME
-from vatt.corpus.splits import hide_test_split
 from vatt.launch.launcher import train_classifier
 from vatt.loading.colour import load_compiled
 from vatt.loading.tasks import UnlabelledError

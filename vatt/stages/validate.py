@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME, digest_index
+from vatt.corpus.index import digest_index
 from vatt.params import ValidateParams
-from vatt.validate.tables import REQUIRED_COLUMNS, Corpus, read_duplicates, read_quarantine
+from vatt.validate.tables import read_corpus
 from vatt.validate.verdict import validate_corpus
 
 PREPROCESS_DIR = Path("data/preprocess")
@@ -27,15 +25,7 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
         StageError: the corpus cannot be read, or a critical rule failed.
     """
     try:
-        index_digest, path = digest_index(PREPROCESS_DIR), PREPROCESS_DIR / INDEX_NAME
-        # Not all of a large index: hashes and texts make up most of it.
-        present = pq.read_schema(path).names
-        columns = [name for name in REQUIRED_COLUMNS if name in present]
-        corpus = Corpus(
-            index=pd.read_parquet(path, columns=columns),
-            quarantine=read_quarantine(PREPROCESS_DIR / QUARANTINE_NAME),
-            duplicates=read_duplicates(PREPROCESS_DIR / DUPLICATES_NAME),
-        )
+        index_digest, corpus = digest_index(PREPROCESS_DIR), read_corpus(PREPROCESS_DIR)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StageError(
             f"{PREPROCESS_DIR}: cannot be read: {error}; run the preprocess stage",

@@ -29,7 +29,7 @@ from vatt.params import (
 
 CODE = (
     *("core/batch.py", "core/distributed.py", "corpus", "loading", "media", "model", "train"),
-    *("params/data.py", "params/model.py", "params/training.py", "params/finetune.py"),
+    *("params/clip.py", "params/model.py", "params/pretrain.py", "params/finetune.py"),
 )
 """What can change the numbers of a training: neither the launchers nor the stages."""
 _OF_ALL_TRAINING = {

@@ -7,6 +7,7 @@ Empty values are ignored: a corpus without sound, or without text, breaks no lim
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import great_expectations.expectations as gxe
@@ -16,8 +17,10 @@ from vatt.params import ValidateParams
 from vatt.validate.tables import REQUIRED_COLUMNS, SPLITS
 
 CRITICAL, WARNING = FailureSeverity.CRITICAL, FailureSeverity.WARNING
-MIN_SPOKEN_RATE = 0.05
+MIN_SPOKEN: dict[str, Any] = {"column": "spoken_rate", "min_value": 0.05}
 """The least share of speech in a video with captions; less is a mistake of the detector."""
+TELLING = "videos that can tell"
+"""The rows that are judged where captions are compared with speech."""
 DESCRIPTIONS = {
     "columns": "The index has all the columns that the rules read.",
     "num_segments": "The number of segments is at least {}.",
@@ -61,6 +64,8 @@ def table_rules(params: ValidateParams) -> dict[str, list[Any]]:
     size, sizes = params.min_segments, params.min_segments_per_split
     quarantined, splits = params.max_quarantined_rate, ", ".join(SPLITS)
     spoken, single = 1 - params.max_unspoken_rate, 1 - params.max_duplicate_rate
+    warn, limit = partial(_rule, severity=WARNING), partial(_limit, params)
+    score, gap_s = params.min_caption_score, params.max_caption_offset_s
     return {
         "segments": [
             _rule("num_segments", gxe.ExpectTableRowCountToBeBetween, size, min_value=size),
@@ -72,27 +77,22 @@ def table_rules(params: ValidateParams) -> dict[str, list[Any]]:
             # Stored pictures have one frame rate and one short side, so that they fit one batch.
             _rule("frame_rate_constant", between, column="frame_rate_gap_hz", max_value=0),
             _rule("short_side_constant", between, column="short_side_gap_px", max_value=0),
-            *_limit_segments(params),
+            *limit("duration_gap", "duration_gap_s", max_value=params.max_duration_gap_s),
+            *limit("start_offset", "start_gap_s", max_value=params.max_start_offset_s),
+            *limit("captions_inside", "captions_outside", max_value=0),
+            *limit(
+                "speech_rate", "caption_words_per_second", max_value=params.max_words_per_second
+            ),
+            *limit("silence", "silent_rate", max_value=params.max_silent_rate),
+            *limit("clipping", "clipped_rate", max_value=params.max_clipped_rate),
+            *limit("blackness", "black_rate", max_value=params.max_black_rate),
+            *limit("freezing", "frozen_rate", max_value=params.max_frozen_rate),
         ],
         "videos": [
-            *_limit_captions(params),
-            _rule(
-                "captions_spoken",
-                between,
-                spoken,
-                severity=WARNING,
-                column="spoken_rate",
-                min_value=MIN_SPOKEN_RATE,
-                mostly=spoken,
-            ),
-            _rule(
-                "near_duplicates",
-                null,
-                single,
-                severity=WARNING,
-                column="duplicate_of",
-                mostly=single,
-            ),
+            *limit("captions_fit", "caption_score", TELLING, min_value=score),
+            *limit("captions_in_time", "captions_gap_s", TELLING, max_value=gap_s),
+            warn("captions_spoken", between, spoken, **MIN_SPOKEN, mostly=spoken),
+            warn("near_duplicates", null, single, column="duplicate_of", mostly=single),
         ],
         "inputs": [
             _rule("quarantined", null, quarantined, column="reason", mostly=1 - quarantined)
@@ -103,54 +103,17 @@ def table_rules(params: ValidateParams) -> dict[str, list[Any]]:
     }
 
 
-def _limit_segments(params: ValidateParams) -> list[Any]:
-    """Return the rules on the picture, sound and captions of a segment."""
-    limits = {
-        "duration_gap": ("duration_gap_s", params.max_duration_gap_s),
-        "start_offset": ("start_gap_s", params.max_start_offset_s),
-        "captions_inside": ("captions_outside", 0),
-        "speech_rate": ("caption_words_per_second", params.max_words_per_second),
-        "silence": ("silent_rate", params.max_silent_rate),
-        "clipping": ("clipped_rate", params.max_clipped_rate),
-        "blackness": ("black_rate", params.max_black_rate),
-        "freezing": ("frozen_rate", params.max_frozen_rate),
-    }
-    return [
-        rule
-        for name, (column, limit) in limits.items()
-        for rule in _limit(name, column, params, "segments", max_value=limit)
-    ]
-
-
-def _limit_captions(params: ValidateParams) -> list[Any]:
-    """Return the rules on captions against speech, by video."""
-    rows, score, gap_s = (
-        "videos that can tell",
-        params.min_caption_score,
-        params.max_caption_offset_s,
-    )
-    return [
-        *_limit("captions_fit", "caption_score", params, rows, min_value=score),
-        *_limit("captions_in_time", "captions_gap_s", params, rows, max_value=gap_s),
-    ]
-
-
-def _limit(name: str, column: str, params: ValidateParams, rows: str, **limit: float) -> list[Any]:
+def _limit(
+    params: ValidateParams, name: str, column: str, rows: str = "segments", **limit: float
+) -> list[Any]:
     """Return two rules for a limit: critical where most rows break it, a warning for some."""
     tiers = [("", params.mostly_critical, CRITICAL), ("_mostly", params.mostly_warning, WARNING)]
-    return [
-        _rule(
-            name,
-            gxe.ExpectColumnValuesToBeBetween,
-            *limit.values(),
-            severity=severity,
-            tier=(suffix, f": in at least {mostly:.0%} of the {rows}."),
-            column=column,
-            mostly=mostly,
-            **limit,
-        )
-        for suffix, mostly, severity in tiers
-    ]
+    rules = []
+    for suffix, mostly, severity in tiers:
+        tier = suffix, f": in at least {mostly:.0%} of the {rows}."
+        config = {"severity": severity, "tier": tier, "column": column, "mostly": mostly, **limit}
+        rules.append(_rule(name, gxe.ExpectColumnValuesToBeBetween, *limit.values(), **config))
+    return rules
 
 
 def _rule(

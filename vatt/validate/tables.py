@@ -1,13 +1,14 @@
 """The tables that the rules judge, a row for each segment, video, input and split."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
+from vatt.corpus.index import DUPLICATES_NAME, INDEX_NAME, QUARANTINE_NAME
 from vatt.corpus.manifest import MISSING
 
 SPLITS = ["train", "validation", "test"]
@@ -38,20 +39,22 @@ class Corpus:
         return self.quarantine["reason"].astype(str).str.startswith(MISSING)
 
 
-def read_quarantine(path: Path) -> pd.DataFrame:
-    """Read quarantine.jsonl into a frame of source, video_id and reason; it may be empty."""
-    return _read_lines(path, [*VIDEO, "reason"])
+def read_corpus(preprocess_dir: Path) -> Corpus:
+    """Read what preprocess wrote: of the index the columns that rules need, of both lists all.
 
-
-def read_duplicates(path: Path) -> pd.DataFrame:
-    """Read duplicates.jsonl into a frame with its columns; it may be empty."""
-    return _read_lines(path, DUPLICATE_COLUMNS)
-
-
-def _read_lines(path: Path, columns: list[str]) -> pd.DataFrame:
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return pd.DataFrame(rows, columns=columns, dtype=object)
+    A file that is missing or damaged is an OSError, a ValueError or an ArrowException.
+    """
+    path = preprocess_dir / INDEX_NAME
+    present = pq.read_schema(path).names
+    # Not all of a large index: hashes and texts make up most of it.
+    index = pd.read_parquet(path, columns=[name for name in REQUIRED_COLUMNS if name in present])
+    lists = {QUARANTINE_NAME: [*VIDEO, "reason"], DUPLICATES_NAME: DUPLICATE_COLUMNS}
+    frames = []
+    for name, columns in lists.items():
+        with (preprocess_dir / name).open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        frames.append(pd.DataFrame(rows, columns=columns, dtype=object))
+    return Corpus(index, *frames)
 
 
 def tabulate(corpus: Corpus, min_caption_score: float) -> dict[str, pd.DataFrame]:
@@ -111,16 +114,13 @@ def _tabulate_videos(
     speech = captioned[VIDEO].assign(length_s=length_s, speech_s=speech_s)
     sums = speech.groupby(VIDEO)[["length_s", "speech_s"]].sum().reset_index()
     sums["spoken_rate"] = sums["speech_s"] / sums["length_s"]
-    texts = [_describe_duplicate(row) for row in duplicates.to_dict("records")]
+    texts = [
+        f"{row['kind']} like {like['source']}/{like['video_id']} ({like['split']}) "
+        f"for {row['num_seconds']} s"
+        for row in duplicates.to_dict("records")
+        for like in [row["duplicate_of"]]
+    ]
     alike = duplicates[VIDEO].assign(duplicate_of=pd.Series(texts, duplicates.index, dtype=object))
     alike = alike.groupby(VIDEO)["duplicate_of"].agg("; ".join).reset_index()
     videos = videos.merge(sums[[*VIDEO, "spoken_rate"]], how="left", on=VIDEO)
     return videos.merge(alike, how="left", on=VIDEO)
-
-
-def _describe_duplicate(row: Mapping[Any, Any]) -> str:
-    like = row["duplicate_of"]
-    return (
-        f"{row['kind']} like {like['source']}/{like['video_id']} ({like['split']}) "
-        f"for {row['num_seconds']} s"
-    )

@@ -76,7 +76,10 @@ def _outcome(rule: Any, keys: list[str]) -> dict[str, Any]:
     `judged` is the number of rows that have a value.
     """
     config, result = rule.expectation_config, rule.result
-    errors = _errors(rule.exception_info)
+    # One set of facts, or one for each metric that the rule computes.
+    facts = rule.exception_info
+    facts = [facts] if "raised_exception" in facts else facts.values()
+    errors = [fact["exception_message"] for fact in facts if fact["raised_exception"]]
     outcome = {
         "name": config.meta["name"],
         "description": config.description,
@@ -113,12 +116,6 @@ def _name_row(row: Mapping[str, Any], keys: list[str], column: str) -> str:
     if column in keys or value is None:
         return name
     return f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
-
-
-def _errors(exception_info: Mapping[str, Any]) -> list[str]:
-    """Return the messages of the exceptions that a rule met, one set of facts or one per metric."""
-    facts = [exception_info] if "raised_exception" in exception_info else exception_info.values()
-    return [fact["exception_message"] for fact in facts if fact["raised_exception"]]
 
 
 class _PageView(DefaultJinjaPageView):  # type: ignore[misc]  # the library is untyped to mypy

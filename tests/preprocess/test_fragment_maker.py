@@ -5,15 +5,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.made_media import Clip, write_clip
-from tests.preprocess.parameters import PARAMS
-from tests.preprocess.runs import digest_files, preprocess, read_quarantine, write_clips
+from tests.preprocess.runs import PARAMS, digest_files, preprocess, read_quarantine, write_clips
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.params import PreprocessParams
-from vatt.preprocess.store import FragmentStore
+from vatt.preprocess.fragments import FragmentStore
 
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"
 CLIPS = {
@@ -47,25 +47,27 @@ class Project:
         paths = (self.store_dir / "fragments").glob("*/*")
         return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
+    def known(self) -> list[Path]:
+        """What says under which key a file of some status is kept."""
+        return list((self.store_dir / "known").glob("*/*"))
+
     def replace_file(self, name: str, content: bytes) -> None:
         """Write a new file in the place of an old one, which may have other names."""
         (self.files_dir / "new").write_bytes(content)
         (self.files_dir / "new").replace(self.files_dir / name)
 
-    def change_rows(self, change: Callable[[list[ManifestEntry]], list[ManifestEntry]]) -> None:
-        write_manifest(self.folder / "download", change(read_manifest(self.folder / "download")))
-
     def add_row(self, name: str) -> None:
+        rows = read_manifest(self.folder / "download")
         row = ManifestEntry("s", name, "test", path=f"s/{name}")
-        self.change_rows(lambda rows: [*rows, row])
+        write_manifest(self.folder / "download", [*rows, row])
 
-    def change_row(self, name: str, **changes: object) -> None:
-        self.change_rows(
-            lambda rows: [
-                dataclasses.replace(row, **changes) if row.video_id == name else row  # type: ignore[arg-type]
-                for row in rows
-            ]
-        )
+    def change_row(self, name: str, **changes: Any) -> None:
+        """Change fields of a row, or remove it where there are none."""
+        rows = {row.video_id: row for row in read_manifest(self.folder / "download")}
+        row = rows.pop(name)
+        if changes:
+            rows[name] = dataclasses.replace(row, **changes)
+        write_manifest(self.folder / "download", rows.values())
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(original: Project, tmp_path: Path) -> Project:
     """A copy with the same downloads: as files, not only as content."""
     shutil.copytree(original.folder / "download", tmp_path / "download", copy_function=os.link)
-    shutil.copytree(original.store_dir, tmp_path / "store")
+    shutil.copytree(original.store_dir, tmp_path / "store", symlinks=True)
     return Project(tmp_path)
 
 
@@ -115,6 +117,11 @@ def test_the_largest_files_are_begun_first(project: Project) -> None:
     assert done == sorted(CLIPS, key=lambda name: -sizes[name])
 
 
+def change_sound(project: Project) -> None:
+    content = (project.files_dir / "c.wav").read_bytes()
+    project.replace_file("c.wav", content[:-100] + bytes(100))  # as long as before
+
+
 def add_video(project: Project) -> None:
     write_clip(project.files_dir / "d.mp4", Clip(duration_s=1.0))
     project.add_row("d.mp4")
@@ -138,7 +145,11 @@ def change_annotations(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [add_video, change_video, change_captions, lose_captions, change_annotations]
+    "change",
+    [
+        *(add_video, change_video, change_sound, change_captions, lose_captions),
+        change_annotations,
+    ],
 )
 def test_one_change_is_one_file_to_do(
     project: Project, original: Project, change: Callable[[Project], None]
@@ -152,9 +163,9 @@ def test_one_change_is_one_file_to_do(
 
 def test_what_left_the_corpus_is_removed(project: Project) -> None:
     before = project.entries()
-    project.change_rows(lambda rows: [row for row in rows if row.video_id != "b.mp4"])
+    project.change_row("b.mp4")
     assert project.write() == project.write_anew()
-    assert len(project.entries()) == len(before) - 1
+    assert len(project.entries()) == len(project.known()) == len(before) - 1
     assert project.entries().items() < before.items()
 
 
@@ -190,15 +201,30 @@ def test_a_damaged_entry_is_made_again(
     assert digests == project.write()
 
 
-@pytest.mark.parametrize("content", [None, b"no database"])
-def test_lost_digests_cost_reading_only(
-    project: Project, original: Project, content: bytes | None
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_lost_status_costs_reading_only(
+    project: Project, original: Project, is_damaged: bool
 ) -> None:
     before = project.entries()
-    (project.store_dir / "digests.sqlite").unlink()
-    if content is not None:
-        (project.store_dir / "digests.sqlite").write_bytes(content)
+    for link in project.known():
+        link.unlink()
+        if is_damaged:
+            link.symlink_to("nothing")
     assert project.write() == digest_files(original.folder / "out")
+    assert project.entries() == before
+
+
+def test_a_file_of_another_status_is_read_and_not_decoded(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.entries()
+    path = project.files_dir / "a.mp4"
+    project.replace_file("a.mp4", path.read_bytes())  # another inode
+    for _ in range(2):
+        project.write()
+        assert "preprocess: 1 of 5 files are new or changed" in capsys.readouterr().out
+        assert len(project.known()) == len(before)
+        os.utime(path, (1, 1))
     assert project.entries() == before
 
 

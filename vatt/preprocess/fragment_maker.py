@@ -1,9 +1,12 @@
-"""Finding or making the fragment of each source file, the largest first, in a pool of processes."""
+"""Finding or making the fragment of each source file, the largest first, in a pool of processes.
+
+A file that did not change since the last run is not even read: the store knows it by its status.
+"""
 
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,15 +15,18 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vatt.core.errors import StageError
+from vatt.core.files import digest_file
 from vatt.core.pool import Lost, Pool, StallLimit, work_through
 from vatt.corpus.manifest import ManifestEntry
 from vatt.params import PreprocessParams
-from vatt.preprocess.digests import DigestMemory, FileDigest, read_digest
-from vatt.preprocess.fragments import Outcome, key_of, write_fragment
-from vatt.preprocess.store import FragmentStore, digest_fragment_code, make_key
-
-DIGESTS_NAME = "digests.sqlite"
-MAX_READS = 3
+from vatt.preprocess.fragments import (
+    FragmentStore,
+    Outcome,
+    digest_fragment_code,
+    key_of,
+    make_key,
+    write_fragment,
+)
 
 
 class Finished(NamedTuple):
@@ -30,10 +36,10 @@ class Finished(NamedTuple):
     """The key of its entry in the store; empty if there is none."""
     reason: str | None = None
     """Why there is no entry."""
+    status: str = ""
+    """The digest of the row and of the status of its files; empty if one of them is missing."""
     media_s: float = 0.0
     """The length of all segments."""
-    digests: tuple[FileDigest, ...] = ()
-    """The digests of the file and its captions, where they were read."""
 
 
 class FragmentMaker:
@@ -54,42 +60,34 @@ class FragmentMaker:
         self._store = FragmentStore(store_dir)
         self._store.remove_partial()
         self._code = digest_fragment_code()
-        self._memory = DigestMemory(store_dir / DIGESTS_NAME, download_dir)
 
     def make(
         self, entries: Sequence[ManifestEntry]
     ) -> Iterator[tuple[ManifestEntry, Outcome, Path]]:
         """Make what the store lacks of these rows; only what is new or changed is decoded.
 
-        The iterator then yields each row, its outcome, and the file with the members of its
-        segments, if any. At its end it removes from the store what these rows do not need: the
-        last complete run is what is kept.
+        Then yield each row, its outcome, and the file with the members of its segments, if any. At
+        the end what these rows do not need is removed from the store: it keeps the last complete
+        run.
 
         Raises:
             OSError: the disk is full or broken. What was finished is not lost.
         """
-        return self._read_all(entries, self._finish(entries))
-
-    def _read_all(
-        self, entries: Sequence[ManifestEntry], results: Sequence[Finished]
-    ) -> Iterator[tuple[ManifestEntry, Outcome, Path]]:
-        keys = set()
-        for entry, result in zip(entries, results, strict=True):
+        kept = set()
+        for entry, result in zip(entries, self._finish(entries), strict=True):
             key, outcome = self._read(entry, result)
-            keys.add(key)
+            kept |= {key, result.status}
             yield entry, outcome, self._store.path_of(key)
-        self._store.remove_all_but(keys)
-        names = {name for entry in entries for name in (entry.path, entry.captions_path) if name}
-        self._memory.forget_all_but(names)
+        self._store.remove_all_but(kept)
 
     def close(self) -> None:
         """End the work."""
         self._store.remove_partial()
-        self._memory.close()
 
     def _finish(self, entries: Sequence[ManifestEntry]) -> list[Finished]:
         """Return where the outcome of each row is, after making what the store lacks."""
-        results, sizes = {}, {}
+        results: dict[int, Finished] = {}
+        sizes = {}
         for index, entry in enumerate(entries):
             found = self._find(entry)
             if found is None:
@@ -97,14 +95,20 @@ class FragmentMaker:
             else:
                 results[index] = found
         print(f"preprocess: {len(sizes)} of {len(entries)} files are new or changed", flush=True)
+        if not sizes:
+            return list(results.values())  # a cluster need not be there
         missing = sorted(sizes, key=lambda index: -sizes[index])  # no long one is begun last
         num_bytes, bytes_done, media_s = sum(sizes.values()), 0, 0.0
+        make = partial(make_fragment, self._download_dir, self._store, self._params, self._code)
+        limit = StallLimit(self._params.time_limit_s, partial(measure_progress, self._store))
+        work = work_through(self._open_pool(make), [entries[index] for index in missing], limit)
         with (
-            closing(self._work_through([entries[index] for index in missing])) as made,
+            closing(work),
             tqdm(desc="preprocess", unit=" s of media", disable=num_bytes == 0) as bar,
         ):
-            for number, result in made:
+            for number, done in work:
                 index = missing[number]
+                result = Finished("", done.reason) if isinstance(done, Lost) else done
                 results[index] = result
                 bytes_done += sizes[index]
                 media_s += result.media_s
@@ -113,41 +117,20 @@ class FragmentMaker:
                 bar.update(round(media_s) - bar.n)
         return [results[index] for index in range(len(entries))]
 
-    def _work_through(
-        self, entries: Sequence[ManifestEntry]
-    ) -> Generator[tuple[int, Finished], None, None]:
-        """Yield the index and the result of each row, as they get done."""
-        if not entries:
-            return  # a cluster need not be there
-        make = partial(make_fragment, self._download_dir, self._store, self._params, self._code)
-        limit = StallLimit(self._params.time_limit_s, partial(measure_progress, self._store))
-        with closing(work_through(self._open_pool(make), entries, limit)) as work:
-            for index, result in work:
-                if isinstance(result, Lost):
-                    yield index, Finished("", result.reason)
-                    continue
-                for file in result.digests:
-                    self._memory.learn(file)
-                yield index, result
-
     def _find(self, entry: ManifestEntry) -> Finished | None:
         """Return where the outcome of a row is, None if there is none yet."""
         if entry.path is None:
             return Finished("", entry.reason)
-        names = [name for name in (entry.path, entry.captions_path) if name is not None]
         try:
-            digests = [self._memory.recall(name) for name in names]
-        except (OSError, ValueError):  # unreadable: the work finds out why
+            status = _digest_status(self._download_dir, self._params, self._code, entry)
+            key = self._store.recall(status)
+        except (OSError, ValueError):  # unknown or unreadable: the work finds out why
             return None
-        if None in digests:
-            return None
-        file, captions = [*digests, None][:2]
-        key = make_key(entry, (str(file), captions), self._params, self._code)
-        return Finished(key) if self._store.path_of(key).exists() else None
+        return Finished(key, None, status) if self._store.path_of(key).exists() else None
 
     def _read(self, entry: ManifestEntry, result: Finished) -> tuple[str, Outcome]:
         """Return the key and the outcome of a row; one that is damaged is made again."""
-        for _ in range(MAX_READS):
+        for _ in range(3):
             if not result.key:
                 return "", Outcome([], [], result.reason)
             outcome = self._store.read(result.key)
@@ -186,21 +169,38 @@ def make_fragment(
         with tempfile.TemporaryDirectory(
             dir=store.partial_dir, prefix=f"{key_of(entry)}."
         ) as folder:
+            status, captions = "", None
+            with suppress(OSError, ValueError):  # before the files are read: they may change then
+                status = _digest_status(download_dir, params, code, entry)
             try:
-                file = read_digest(download_dir, str(entry.path))
+                file = digest_file(download_dir / str(entry.path))
             except (OSError, ValueError) as error:  # also a bad sector: another run may do better
                 return Finished("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            captions = None
             with suppress(OSError, ValueError):  # `write_fragment` finds out why
                 if entry.captions_path is not None:
-                    captions = read_digest(download_dir, entry.captions_path)
-            key = make_key(entry, (file.digest, captions and captions.digest), params, code)
+                    captions = digest_file(download_dir / entry.captions_path)
+            key = make_key(entry, (file, captions), params, code)
             outcome = store.read(key)
             if outcome is None:
                 outcome = write_fragment(download_dir, Path(folder), params, entry)
                 store.add(key, Path(folder) / key_of(entry), outcome)
+            if status:
+                store.learn(status, key)
     media_s = sum((row.end_s - row.start_s for row in outcome.segments), start=0.0)
-    return Finished(key, None, media_s, tuple(filter(None, (file, captions))))
+    return Finished(key, None, status, media_s)
+
+
+def _digest_status(
+    download_dir: Path, params: PreprocessParams, code: str, entry: ManifestEntry
+) -> str:
+    """Return a digest of a row and of what the file system says of its files.
+
+    As in DVC, the same size, time and inode mean the same content. OSError says that a file is
+    missing or cannot be reached.
+    """
+    found = [(download_dir / name).stat() for name in (entry.path, entry.captions_path) if name]
+    statuses = [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
+    return make_key(entry, statuses, params, code)
 
 
 def measure_progress(store: FragmentStore, entry: ManifestEntry) -> int | None:

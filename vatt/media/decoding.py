@@ -12,9 +12,6 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
-MAX_JUMP_FORWARD_S = 3600.0
-MAX_JUMP_BACK_S = 1.0
-
 
 class MediaError(Exception):
     """A file, or one stream of it, cannot be used; the message is the reason, without the path."""
@@ -67,8 +64,8 @@ def decode(container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[f
     What cannot be decoded is skipped and described in `problems` at the end.
 
     Raises:
-        MediaError: it is encrypted, or the time stamps jump, so that nothing can be aligned with
-            them.
+        MediaError: it is encrypted, or the time stamps jump by more than an hour, or a second
+            back, so that nothing can be aligned with them.
     """
     stream.codec_context.thread_count = 1
     zero_s = (container.start_time or 0) / av.time_base
@@ -78,7 +75,7 @@ def decode(container: Any, stream: Any, problems: list[str]) -> Iterator[tuple[f
             time_s = 0.0 if last_s is None else last_s + 1e-6
         else:
             time_s = frame.time - zero_s
-        if last_s is not None and not -MAX_JUMP_BACK_S <= time_s - last_s <= MAX_JUMP_FORWARD_S:
+        if last_s is not None and not -1.0 <= time_s - last_s <= 3600.0:
             raise MediaError(f"time stamps jump from {last_s:.3f} s to {time_s:.3f} s")
         last_s = time_s
         yield time_s, frame

@@ -1,0 +1,30 @@
+"""Parameters of the stage preprocess."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from vatt.params.section import Section
+
+
+class PreprocessParams(Section):
+    """How source videos become training segments."""
+
+    frame_rate_hz: float = Field(gt=0, le=120)
+    short_side_px: int = Field(ge=16, le=2160)
+    segment_s: float = Field(gt=0)
+    """Length of a segment; the last one of a video may be shorter, down to `min_segment_s`."""
+    min_segment_s: float = Field(gt=0)
+    key_frame_interval: int = Field(ge=1)
+    """The number of frames from one key frame to the next: few, so that a random window decodes
+    little."""
+    video_crf: int = Field(ge=0, le=51)
+    caption_context_s: float = Field(ge=0)
+    """Captions up to this far outside a segment are stored with it, as candidates for MIL-NCE."""
+    segments_per_shard: int = Field(ge=1)
+    vocab_size: int = Field(ge=400)
+    """Pieces of the tokenizer at most; 256 of them are bytes, for what it never saw."""
+    vocabulary: Path | None
+    """A file of words, one a line, in place of a SentencePiece model; the paper's has 65536."""
+    time_limit_s: float = Field(gt=0)
+    """A file is given up when reading it, or one segment of it, takes longer: its decoder hangs."""
