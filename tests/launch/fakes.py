@@ -15,7 +15,7 @@ def install_fakes(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str)
         (programs / name).write_text(f"#!/bin/sh\n{note}\n{script}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.defpath}")
-    monkeypatch.setattr("vatt.launch.command.ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr("vatt.launch.cluster.ASK_AGAIN_S", 0.0)
 
 
 def read_asked(folder: Path) -> list[str]:

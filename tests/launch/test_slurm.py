@@ -59,7 +59,7 @@ def test_no_second_job_is_submitted_while_the_first_may_run(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_fakes(tmp_path, monkeypatch, sbatch="echo 8", scontrol=AWAY, scancel="")
-    monkeypatch.setattr("vatt.launch.command.PATIENCE_S", 0.0)
+    monkeypatch.setattr("vatt.launch.cluster.PATIENCE_S", 0.0)
     job.directory.mkdir(parents=True)
     (job.directory / "slurm_job").write_text("7")
     with pytest.raises(StageError, match=r"show job 7: .*Unable to contact slurm controller"):

@@ -13,7 +13,7 @@ from vatt.core.files import atomic_path
 from vatt.corpus.gate import require_passed
 from vatt.corpus.index import SHARDS_NAME
 from vatt.corpus.splits import hide_test_split
-from vatt.launch.launcher import train_classifier
+from vatt.launch.launcher import launch as launch_job
 from vatt.loading.colour import load_compiled
 from vatt.loading.labelled import UnlabelledError
 from vatt.params import (
@@ -142,7 +142,7 @@ def _try_schedules(plan: Plan, job: Job, recipe: FinetuneRecipe) -> dict[int, An
             "curve_path": directory / "curve.jsonl",
         }
         trial = job.model_copy(update=updates)
-        train_classifier(trial, lambda step, numbers: on_validation(step, numbers[measure]))
+        launch_job(trial, lambda step, numbers: on_validation(step, numbers[measure]))
 
     preload()
     load_compiled()
