@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.tune.trainings import OWN, compute_value, make_plan
-from vatt.tune.plan import Plan, choose
+from vatt.tune.search import Plan, choose
 
 
 def finish(trial: FrozenTrial | Trial, *values: float) -> FrozenTrial:

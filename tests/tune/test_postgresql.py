@@ -24,7 +24,7 @@ from tests.tune.trainings import (
     read_log,
 )
 from vatt.core.errors import StageError
-from vatt.tune.study import NUMBER, open_study
+from vatt.tune.study import NUMBER, Study
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,7 +90,7 @@ def test_two_machines_make_one_study(
     assert [read_files(folder) for folder in folders] == [expected, expected]
     steps = [Counter(read_log(folder)) for folder in folders]
     assert set((steps[0] + steps[1]).values()) == {1}
-    with open_study(plan, folders[0]) as study:
+    with Study.open(plan, folders[0]) as study:
         rows = [row for rows in study.read_attempts().values() for row in rows]
     finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(8))

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, create_trial
 from tests.params.test_params import DEFAULTS, ROOT, changed, refusal
 from vatt.params import Params, load_params
 from vatt.params.tune import Between
-from vatt.tune.plan import Plan, choose
+from vatt.tune.search import Plan, choose
 
 FACTOR = {"low": 0.8, "high": 0.95}
 WIDE = {"low": 0.01, "high": 1.0, "log": True}

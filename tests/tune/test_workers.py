@@ -14,7 +14,7 @@ import pytest
 from tests.tune.trainings import NUM_STEPS, make_plan, make_study, read_files, read_log
 from vatt.core.errors import StageError
 from vatt.train.monitor import BadStepsError
-from vatt.tune.storage import SQLITE_NAME
+from vatt.tune.study import SQLITE_NAME
 
 
 def at(name: str, step: int, what: Callable[[], object]) -> Callable[[str, int], object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vatt.params import TuneParams
 from vatt.tune.outcome import write_outcome
-from vatt.tune.plan import Plan
+from vatt.tune.search import Plan
 from vatt.tune.workers import OnValidation, run_workers
 
 NUM_STEPS = 6

@@ -29,8 +29,8 @@ from vatt.stages.finetune import PREPROCESS_DIR, VERDICT_PATH, prepare_task, ski
 from vatt.train.engine import preload
 from vatt.train.recipe import NO_EFFECT, FinetuneRecipe, Job
 from vatt.tune.outcome import keep_own, write_figures, write_outcome
-from vatt.tune.plan import CODE, Plan
-from vatt.tune.storage import hold
+from vatt.tune.search import CODE, Plan
+from vatt.tune.study import hold
 from vatt.tune.workers import OnValidation, run_workers
 
 OUT_DIR = Path("data/tune")
@@ -74,6 +74,13 @@ def main(
         folder.mkdir()
         metrics = write_outcome(plan, trials, folder)
         write_figures(trials, folder)
+    if metrics["value"] is not None:
+        own = metrics["own_value"]
+        print(
+            f"tune {finetune.name}: best {metrics['value']:.4f} of trial {metrics['trial']}, the "
+            f"schedule of params.yaml {'given up' if own is None else format(own, '.4f')}; "
+            f"{metrics['num_pruned']} of {metrics['num_trials']} trials given up"
+        )
     return metrics
 
 

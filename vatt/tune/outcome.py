@@ -17,7 +17,7 @@ from optuna.visualization import matplotlib as drawing
 
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.tune.plan import Plan, choose
+from vatt.tune.search import Plan, choose
 
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "vatt", "font.size": 9, "backend": "agg"}
 
