@@ -12,7 +12,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.trainings import (
+from tests.tune.conftest import (
     NUM_STEPS,
     PATIENCE_S,
     make_plan,

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.trainings import (
+from tests.tune.conftest import (
     NUM_STEPS,
     PATIENCE_S,
     make_plan,

@@ -9,7 +9,7 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from tests.tune.trainings import OWN, PATIENCE_S, make_plan
+from tests.tune.conftest import OWN, PATIENCE_S, make_plan
 from vatt.tune.search import Plan
 from vatt.tune.study import SQLITE_NAME, Claim, Study, create_storage
 
