@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from vatt.params import TuneParams
 from vatt.tune.outcome import write_outcome
 from vatt.tune.search import Plan
+from vatt.tune.study import NUMBER, Study
 from vatt.tune.workers import OnValidation, run_workers
 
 NUM_STEPS = 6
@@ -91,6 +93,17 @@ def make_slowly(plan: Plan, folder: Path, out: str = "out") -> None:
 def read_files(folder: Path, out: str = "out") -> dict[str, bytes]:
     """Return what the study wrote, by name."""
     return {path.name: path.read_bytes() for path in sorted((folder / out).iterdir())}
+
+
+def check_rows(plan: Plan, folder: Path) -> None:
+    """No trial is lost, left running or counted twice."""
+    with Study.open(plan, folder) as study:
+        rows = [row for rows in study.read_attempts().values() for row in rows]
+    finished = [row for row in rows if row.state != TrialState.FAIL]
+    assert {row.state for row in finished} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(plan.tune.num_trials))
+    whole = [row for row in finished if row.state == TrialState.COMPLETE]
+    assert all(set(row.intermediate_values) == set(range(1, NUM_STEPS + 1)) for row in whole)
 
 
 @pytest.fixture(scope="session")

@@ -112,12 +112,12 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial
     create_storage(plan.tune, folder)
     with Study.open(plan, folder) as study:
         num_finished, other = len(study.list_finished()), study.find_other()
-    section, num_trials = f"tune {plan.task}", plan.tune.num_trials
+    num_left = plan.tune.num_trials - num_finished
     if num_finished:
-        print(f"{section}: study {plan.name} goes on after {num_finished} trials")
+        print(f"tune {plan.task}: study {plan.name} goes on after {num_finished} trials")
     elif other is not None:
         name, changes = other[0], ", ".join(plan.list_changes(other[1]))
-        print(f"{section}: not as in study {name}: {changes}; a new study: {plan.name}")
+        print(f"tune {plan.task}: not as in study {name}: {changes}; a new study: {plan.name}")
     workers: list[Worker] = []
 
     def start(number: int) -> None:
@@ -131,7 +131,7 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial
     progress = Progress(plan, num_finished)
     with sigterm_raises(), contextlib.closing(progress.bar):
         try:
-            for number in range(min(plan.tune.num_workers, num_trials - num_finished)):
+            for number in range(min(plan.tune.num_workers, num_left)):
                 start(number)
             _watch(plan, workers, start, progress)
         finally:
@@ -152,9 +152,7 @@ def _watch(
     """Show what workers report until all are done; start those again that died."""
     num_restarts = 0
     while workers:
-        wait(
-            [end for worker in workers for end in (worker.pipe, worker.process.sentinel)], REDRAW_S
-        )
+        wait([end for each in workers for end in (each.pipe, each.process.sentinel)], REDRAW_S)
         for worker in list(workers):
             code = worker.process.exitcode  # asked first: then all that it sent is in the pipe
             with contextlib.suppress(EOFError, OSError):  # it was killed while it sent
