@@ -27,7 +27,7 @@ BARE = """
 import json, sys
 from pathlib import Path
 import torch
-from vatt.launch.launcher import train_classifier
+from vatt.launch.launcher import launch as launch_job
 from vatt.params import ScheduleParams, Task, load_params
 from vatt.stages.finetune import prepare_task
 
@@ -48,9 +48,8 @@ for trial in json.loads(Path("trials.json").read_text())["trials"]:
     updates = {"directory": folder, "curve_path": folder / "curve.jsonl"}
     recipe_of_trial = recipe.take_schedule(schedule)
     try:
-        train_classifier(
-            job.model_copy(update={"recipe": recipe_of_trial, **updates}), on_validation
-        )
+        trial_job = job.model_copy(update={"recipe": recipe_of_trial, **updates})
+        launch_job(trial_job, on_validation)
     except GivenUp:
         pass
 """

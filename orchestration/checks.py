@@ -1,6 +1,8 @@
 """Asset checks: the verdict of validation stops a run, weak evaluation numbers are shown."""
 
-from collections.abc import Callable, Iterable, Mapping
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,33 +19,25 @@ MAX_RUNS = 100  # of the past that are looked through
 def build_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the stages `validate`, `evaluate`, and of each task of `finetune`."""
 
-    @dg.asset_check(asset="validate", blocking=True, description="No critical rule failed.")
-    def critical_rules() -> dg.AssetCheckResult:
-        return judge_critical_rules(read_metrics(pipeline, "validate"))
+    def judge_validation(severity: str, _: object) -> dg.AssetCheckResult:
+        return judge_rules(read_metrics(pipeline, "validate"), severity)
 
-    @dg.asset_check(asset="validate", description="No rule of severity warning failed.")
-    def warning_rules() -> dg.AssetCheckResult:
-        return judge_warning_rules(read_metrics(pipeline, "validate"))
+    def judge_evaluation(rival: str, _: object) -> dg.AssetCheckResult:
+        return judge_retrieval(read_metrics(pipeline, EVALUATE), rival)
 
-    tasks = [name for name in pipeline.stages if name.startswith(FINETUNE)]
-    return [
-        critical_rules,
-        warning_rules,
-        *_build_evaluation_checks(pipeline),
-        *(check for name in tasks for check in _build_task_checks(pipeline, name)),
+    checks = [
+        _build_check("validate", f"{severity}_rules", text, partial(judge_validation, severity))
+        for severity, text in (
+            ("critical", "No critical rule failed."),
+            ("warning", "No rule of severity warning failed."),
+        )
     ]
-
-
-def _build_evaluation_checks(pipeline: Pipeline) -> list[dg.AssetChecksDefinition]:
-    @dg.asset_check(asset="evaluate", description="Retrieval is better than chance.")
-    def beats_chance() -> dg.AssetCheckResult:
-        return judge_retrieval(read_metrics(pipeline, "evaluate"), "chance")
-
-    @dg.asset_check(asset="evaluate", description="Retrieval is better than before training.")
-    def beats_untrained() -> dg.AssetCheckResult:
-        return judge_retrieval(read_metrics(pipeline, "evaluate"), "untrained")
-
-    return [beats_chance, beats_untrained]
+    for rival, words in (("chance", "chance"), ("untrained", "before training")):
+        judge = partial(judge_evaluation, rival)
+        text = f"Retrieval is better than {words}."
+        checks.append(_build_check(EVALUATE, f"beats_{rival}", text, judge))
+    tasks = [name for name in pipeline.stages if name.startswith(FINETUNE)]
+    return [*checks, *(check for name in tasks for check in _build_task_checks(pipeline, name))]
 
 
 def _build_task_checks(pipeline: Pipeline, name: str) -> list[dg.AssetChecksDefinition]:
@@ -57,25 +51,41 @@ def _build_task_checks(pipeline: Pipeline, name: str) -> list[dg.AssetChecksDefi
         result: Mapping[str, Any] = results.get(task, {})
         return result
 
-    @dg.asset_check(asset=asset, additional_deps=[EVALUATE], description="Better than chance.")
-    def beats_chance() -> dg.AssetCheckResult:
-        return judge_task(read_result(), "chance")
+    def judge_rival(rival: str, _: object) -> dg.AssetCheckResult:
+        return judge_task(read_result(), rival)
 
-    @dg.asset_check(
-        asset=asset, additional_deps=[EVALUATE], description="Better than the untrained network."
-    )
-    def beats_untrained() -> dg.AssetCheckResult:
-        return judge_task(read_result(), "untrained")
+    def judge_trend(instance: dg.DagsterInstance) -> dg.AssetCheckResult:
+        return judge_progress(read_result(), _read_before(pipeline, instance, task))
 
+    rivals = {"chance": "chance", "untrained": "the untrained network"}
+    text = "Not below the last run with other results for the same label and test data."
+    return [
+        *(
+            _build_check(asset, f"beats_{rival}", f"Better than {words}.", judge)
+            for rival, words in rivals.items()
+            for judge in [partial(judge_rival, rival)]
+        ),
+        _build_check(asset, "not_worse_than_before", text, judge_trend),
+    ]
+
+
+def _build_check(
+    asset: str,
+    name: str,
+    text: str,
+    judge: Callable[[dg.DagsterInstance], dg.AssetCheckResult],
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
-        additional_deps=[EVALUATE],
-        description="Not below the last run with other results for the same label and test data.",
+        name=name,
+        description=text,
+        blocking=name == "critical_rules",
+        additional_deps=[EVALUATE] if asset not in ("validate", EVALUATE) else None,
     )
-    def not_worse_than_before(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        return judge_progress(read_result(), _read_before(pipeline, context.instance, task))
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return judge(context.instance)
 
-    return [beats_chance, beats_untrained, not_worse_than_before]
+    return check
 
 
 def _read_before(pipeline: Pipeline, instance: dg.DagsterInstance, task: str) -> float | None:
@@ -94,23 +104,26 @@ def _read_before(pipeline: Pipeline, instance: dg.DagsterInstance, task: str) ->
     return None
 
 
-def judge_critical_rules(verdict: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """Fail unless the verdict says `passed`; a missing verdict fails too."""
-    rules = [rule for rule in verdict.get("expectations", []) if rule["severity"] == "critical"]
-    return dg.AssetCheckResult(
-        passed=verdict.get("passed") is True,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"rules": _show_rules(rules)},
-    )
+def judge_rules(verdict: Mapping[str, Any], severity: str) -> dg.AssetCheckResult:
+    """Judge the rules of a severity, and list them, the failed ones first.
 
-
-def judge_warning_rules(verdict: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """Warn if any rule that is not critical failed."""
-    rules = [rule for rule in verdict.get("expectations", []) if rule["severity"] != "critical"]
+    The critical ones fail unless the verdict says `passed`; a missing verdict fails, too. The
+    others warn if any of them failed.
+    """
+    is_critical = severity == "critical"
+    expectations = verdict.get("expectations", [])
+    rules = [rule for rule in expectations if (rule["severity"] == "critical") == is_critical]
+    columns = ("name", "success", "observed", "threshold", "description")
+    records = [
+        dg.TableRecord({column: str(rule.get(column)) for column in columns})
+        for rule in sorted(rules, key=lambda rule: rule["success"])
+    ]
+    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
+    is_good = all(rule["success"] for rule in rules)
     return dg.AssetCheckResult(
-        passed=all(rule["success"] for rule in rules),
-        severity=WARN,
-        metadata={"rules": _show_rules(rules)},
+        passed=verdict.get("passed") is True if is_critical else is_good,
+        severity=dg.AssetCheckSeverity.ERROR if is_critical else WARN,
+        metadata={"rules": dg.MetadataValue.table(records, schema)},
     )
 
 
@@ -133,18 +146,14 @@ def judge_task(result: Mapping[str, Any], rival: str) -> dg.AssetCheckResult:
 
     An empty result is no pass: `evaluate` has not seen this model. A task that was left out passes.
     """
-    if "skipped" in result:
-        return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
-    return _compare(result, result.get(rival), rival, lambda own, other: own > other)
+    return _compare(result, result.get(rival), rival, operator.gt)
 
 
 def judge_progress(result: Mapping[str, Any], before: float | None) -> dg.AssetCheckResult:
     """Warn if a fine-tuned model is worse than `before`; None: there is nothing to compare with."""
-    if "skipped" in result:
-        return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
-    if before is None and result:
+    if before is None and result and "skipped" not in result:
         return dg.AssetCheckResult(passed=True, description="no other run to compare with")
-    return _compare(result, before, "before", lambda own, other: own >= other)
+    return _compare(result, before, "before", operator.ge)
 
 
 def _compare(
@@ -153,26 +162,11 @@ def _compare(
     name: str,
     is_good: Callable[[float, float], bool],
 ) -> dg.AssetCheckResult:
-    own = _find_value(result)
+    if "skipped" in result:
+        return dg.AssetCheckResult(passed=True, metadata={"skipped": result["skipped"]})
+    own: float | None = result.get(result.get("measure", ""))  # what a task is judged by
     if own is None or other is None:
         description = "evaluate has not measured this model yet"
         return dg.AssetCheckResult(passed=False, severity=WARN, description=description)
     numbers = {result["measure"]: own, name: other}
     return dg.AssetCheckResult(passed=is_good(own, other), severity=WARN, metadata=numbers)
-
-
-def _find_value(result: Mapping[str, Any]) -> float | None:
-    """Return the number that a task is judged by: the one that its `measure` names."""
-    value: float | None = result.get(result.get("measure", ""))
-    return value
-
-
-def _show_rules(rules: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Return the rules as a table, the failed ones first."""
-    columns = ("name", "success", "observed", "threshold", "description")
-    records = [
-        dg.TableRecord({column: str(rule.get(column)) for column in columns})
-        for rule in sorted(rules, key=lambda rule: rule["success"])
-    ]
-    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
-    return dg.MetadataValue.table(records, schema)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -98,7 +98,9 @@ class Pipeline:
         digest = hashlib.sha256(stage.command.encode())
         for path in stage.deps:
             if not _is_data(path) and not self.producer(path):
-                for file in _list_code(self.root / path):
+                files = [file for file in (self.root / path).rglob("*") if file.is_file()]
+                written_by_people = [file for file in files if file.suffix != ".pyc"]
+                for file in sorted(written_by_people) or [self.root / path]:
                     digest.update(str(file.relative_to(self.root)).encode() + file.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -109,24 +111,14 @@ def load_pipeline(root: Path) -> Pipeline:
     Raises:
         PipelineError: a stage has no command, or a key that is needed is missing.
     """
-    content = _read_yaml(root / "dvc.yaml")
-    stages = {
-        name: _parse_stage(name, filled)
-        for group, entry in content["stages"].items()
-        for name, filled in _expand(group, entry)
-    }
+    stages: dict[str, Stage] = {}
+    for name, entry in _read_yaml(root / "dvc.yaml")["stages"].items():
+        matrix: Mapping[str, list[str | int]] = entry.get("matrix", {})
+        for values in itertools.product(*matrix.values()):  # one, empty, without a matrix
+            item = dict(zip(matrix, map(str, values), strict=True))
+            full_name = "@".join([name, *(["-".join(item.values())] if item else [])])
+            stages[full_name] = _parse_stage(full_name, _fill_in(entry, item) if item else entry)
     return Pipeline(root, stages)
-
-
-def _expand(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the stage, or one for each combination of its `matrix`, under the names of DVC."""
-    if "matrix" not in entry:
-        yield name, entry
-        return
-    matrix: Mapping[str, list[str | int]] = entry["matrix"]
-    for values in itertools.product(*matrix.values()):
-        item = dict(zip(matrix, map(str, values), strict=True))
-        yield f"{name}@{'-'.join(item.values())}", _fill_in(entry, item)
 
 
 def _fill_in(content: Any, item: Mapping[str, str]) -> Any:
@@ -141,6 +133,9 @@ def _fill_in(content: Any, item: Mapping[str, str]) -> Any:
 
 
 def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
+    def list_paths(key: str) -> tuple[str, ...]:  # an entry is `path` or `path: {options}`
+        return tuple(one if isinstance(one, str) else next(iter(one)) for one in entry.get(key, []))
+
     try:
         return Stage(
             name=name,
@@ -149,25 +144,14 @@ def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
             kinds=tuple(entry["meta"]["kinds"]),
             command=entry["cmd"],
             deps=tuple(entry.get("deps", [])),
-            outs=_paths(entry.get("outs", [])),
-            metrics=_paths(entry.get("metrics", [])),
-            plots=_paths(entry.get("plots", [])),
+            outs=list_paths("outs"),
+            metrics=list_paths("metrics"),
+            plots=list_paths("plots"),
         )
     except (KeyError, TypeError) as error:
         raise PipelineError(
             f"dvc.yaml: stage {name}: key {error} is missing or not a mapping"
         ) from error
-
-
-def _paths(entries: list[str | dict[str, Any]]) -> tuple[str, ...]:
-    """Return the paths of entries that are either `path` or `path: {options}`."""
-    return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
-
-
-def _list_code(path: Path) -> list[Path]:
-    """Return a file, or the files of a folder that Python did not write there."""
-    files = [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
-    return sorted(files) or [path]
 
 
 def _is_data(path: str) -> bool:

@@ -16,7 +16,7 @@ from typing import IO
 from orchestration.pipeline import Pipeline
 
 PROGRESS_EVERY_S = 10.0  # a progress bar redraws its line many times a second
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = [sys.executable, "-m", "orchestration.supervisor"]
 PATH_LOCKS = Path(".dvc/tmp/rwlock")  # which DVC process uses which paths
 BROKEN_PATH_LOCKS = "Unable to read RWLock-file"
 
@@ -60,12 +60,16 @@ def run_stage(
     Raises:
         StaleUpstreamError: an earlier stage is not up to date, where DVC says "didn't change".
     """
-    stale = _find_stale(pipeline, pipeline.ancestors(name))
-    if stale:
-        raise StaleUpstreamError(
-            f"{name} was not started: {', '.join(stale)} must run first "
-            "(inputs, code or parameters changed since, or the last run failed)"
-        )
+    if names := pipeline.ancestors(name):
+        code, lines = run_dvc(pipeline.root, ["status", "--json", *names], lambda _: None)
+        if code:
+            raise RuntimeError("dvc status failed:\n" + "\n".join(lines))
+        changed = json.loads(next(line for line in lines if line.startswith("{")))
+        if stale := [before for before in names if before in changed]:
+            raise StaleUpstreamError(
+                f"{name} was not started: {', '.join(stale)} must run first "
+                "(inputs, code or parameters changed since, or the last run failed)"
+            )
     code, lines = run_dvc(pipeline.root, ["repro", "--single-item", name], log, environment)
     run = StageRun(Outcome.FAILED if code else Outcome.EXECUTED, lines)
     if code or run.started:
@@ -81,30 +85,12 @@ def run_dvc(
     environment: Mapping[str, str] | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Run DVC in the folder `root`; return its exit code and its lines, errors included."""
-
-    def run() -> tuple[int, tuple[str, ...]]:
-        return _run_supervised(root, arguments, log, environment or {})
-
-    code, lines = run()
-    if code and any(BROKEN_PATH_LOCKS in line for line in lines):
-        # DVC writes the file in place, so one that was killed in mid-write blocks all after it.
-        (root / PATH_LOCKS).unlink(missing_ok=True)
-        log(f"{PATH_LOCKS} was cut short by a killed DVC process: removed it, starting again")
-        return run()
-    return code, lines
-
-
-def _run_supervised(
-    root: Path,
-    arguments: list[str],
-    log: Callable[[str], object],
-    environment: Mapping[str, str],
-) -> tuple[int, tuple[str, ...]]:
-    dvc = ["dvc", "--wait-for-lock", *arguments]
+    # dvc.yaml says `python`: that of this process.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     process = subprocess.Popen(
-        [sys.executable, str(SUPERVISOR), *dvc],
+        [*SUPERVISOR, "dvc", "--wait-for-lock", *arguments],
         cwd=root,
-        env=os.environ | dict(environment) | {"PATH": _search_path(), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | dict(environment or {}) | {"PATH": path, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,  # the supervisor ends everything when this closes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,6 +107,12 @@ def _run_supervised(
         finally:
             process.stdin.close()
             process.wait()
+    is_broken = any(BROKEN_PATH_LOCKS in line for line in lines) and (root / PATH_LOCKS).exists()
+    if process.returncode and is_broken:
+        # DVC writes the file in place, so one that was killed in mid-write blocks all after it.
+        (root / PATH_LOCKS).unlink(missing_ok=True)
+        log(f"{PATH_LOCKS} was cut short by a killed DVC process: removed it, starting again")
+        return run_dvc(root, arguments, log, environment)
     return process.returncode, tuple(lines)
 
 
@@ -135,19 +127,3 @@ def _read_lines(stream: IO[bytes]) -> Iterator[str]:
         text = line.rstrip()
         if text:
             yield text
-
-
-def _find_stale(pipeline: Pipeline, names: tuple[str, ...]) -> list[str]:
-    """Return those of the stages that `dvc repro` would run."""
-    if not names:
-        return []
-    code, lines = run_dvc(pipeline.root, ["status", "--json", *names], lambda _: None)
-    if code:
-        raise RuntimeError("dvc status failed:\n" + "\n".join(lines))
-    changed = json.loads(next(line for line in lines if line.startswith("{")))
-    return [name for name in names if name in changed]
-
-
-def _search_path() -> str:
-    """Return PATH with the folder of this Python first: dvc.yaml says `python`."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

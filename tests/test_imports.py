@@ -12,8 +12,7 @@ OWNERS = {
     "vatt.validate.expectations",
     "vatt.validate.verdict",
     "vatt.stages.validate",
-    *("vatt.tune.outcome", "vatt.tune.plan", "vatt.tune.storage"),
-    *("vatt.tune.study", "vatt.tune.workers"),
+    *("vatt.tune.outcome", "vatt.tune.search", "vatt.tune.study", "vatt.tune.workers"),
     "vatt.stages.tune",
 }
 """The modules that need a tool to be imported; the engine imports DeepSpeed when it starts."""

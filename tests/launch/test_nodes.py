@@ -10,9 +10,9 @@ import pytest
 
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt.core.errors import StageError
-from vatt.launch.facts import MARK_NAME, collect_facts, find_problems
-from vatt.launch.nodes import Node, read_hostfile, wrap_command
-from vatt.launch.supervision import find_shares
+from vatt.launch.agent import MARK_NAME, collect_facts
+from vatt.launch.cluster import Node, read_hostfile, wrap_command
+from vatt.launch.supervision import find_problems, find_shares
 from vatt.params import SshParams
 
 

@@ -5,9 +5,9 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.orchestration.miniature import DG, REPO, create_miniature
+from tests.orchestration.miniature import DG, REPO, create_miniature, wait_until
 
 START_TIMEOUT_S = 200  # 15 on an idle machine
 
@@ -49,8 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = root / ".dagster"
     home.mkdir()
     shutil.copy(REPO / "orchestration/dagster.yaml", home)
-    port = _free_port()
-    log = (root / ".dagster/server.log").open("w")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log_path = home / "server.log"
+    log = log_path.open("w")
     process = subprocess.Popen(
         [*DG, "dev", "--host", "127.0.0.1", "--port", str(port)],
         cwd=root,
@@ -60,7 +62,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     try:
         server = Server(root, f"http://127.0.0.1:{port}")
-        _wait_until_loaded(server, log.name)
+
+        def is_loaded() -> bool:
+            with suppress(OSError):
+                return bool(server.query("{ assetNodes { opName } }")["assetNodes"])
+            return False
+
+        wait_until(is_loaded, START_TIMEOUT_S, log_path.read_text)
         yield server
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -69,22 +77,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for child in psutil.wait_procs(children, timeout=20)[1]:
             child.kill()
         log.close()
-
-
-def _wait_until_loaded(server: Server, log: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            if server.query("{ assetNodes { opName } }")["assetNodes"]:
-                return
-        except OSError:
-            pass
-        time.sleep(0.3)
-    pytest.fail(f"dg dev did not start:\n{Path(log).read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

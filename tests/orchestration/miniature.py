@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,8 @@ def create_miniature(root: Path) -> Path:
     (root / "data/inbox/.gitkeep").touch()
     (root / "stage.py").write_text(STAGE_SCRIPT)
     shutil.copy(REPO / "pyproject.toml", root)
-    (root / "orchestration").symlink_to(REPO / "orchestration")
+    for package in ("orchestration", "vatt"):  # which the supervisor imports
+        (root / package).symlink_to(REPO / package)
     stages: dict[str, dict[str, Any]] = {
         name: {
             "desc": f"Stage {name}.",
@@ -142,3 +145,13 @@ def out_hash(root: Path, stage: str) -> str:
     entry: Any = read_lock(root)[stage]
     hashes: dict[str, str] = {out["path"]: out["md5"] for out in entry["outs"]}
     return hashes[f"data/{stage.replace('@', '/')}"]
+
+
+def wait_until(
+    is_so: Callable[[], object], timeout_s: float, describe: Callable[[], object] = str
+) -> None:
+    """Ask again and again; when it takes too long, fail with what `describe` returns."""
+    deadline_s = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline_s, describe()
+        time.sleep(0.1)

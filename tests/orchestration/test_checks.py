@@ -3,44 +3,39 @@
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from orchestration.assets import build_assets
-from orchestration.automation import select_evaluation
 from orchestration.checks import (
     build_checks,
-    judge_critical_rules,
     judge_progress,
     judge_retrieval,
+    judge_rules,
     judge_task,
-    judge_warning_rules,
 )
+from orchestration.definitions import select_evaluation
 from orchestration.pipeline import load_pipeline
 from tests.orchestration.miniature import VERDICT, repro_by_hand, set_params
 
-
-def test_verdict_decides() -> None:
-    assert judge_critical_rules(VERDICT).passed
-    failed = judge_critical_rules(VERDICT | {"passed": False})
-    assert not failed.passed
-    assert failed.severity is dg.AssetCheckSeverity.ERROR
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 
-def test_no_verdict_fails() -> None:
-    assert not judge_critical_rules({}).passed
-    assert not judge_critical_rules({"passed": False, "index_digest": None}).passed
+def test_verdict_decides_and_none_fails() -> None:
+    assert judge_rules(VERDICT, "critical").passed
+    failed = judge_rules(VERDICT | {"passed": False}, "critical")
+    assert (failed.passed, failed.severity) == (False, ERROR)
+    assert not judge_rules({}, "critical").passed
+    assert not judge_rules({"passed": False, "index_digest": None}, "critical").passed
 
 
 def test_warnings_warn_and_are_listed_first() -> None:
     rule = {"severity": "warning", "observed": 1.0, "description": "d"}
     rules = [rule | {"name": "a", "success": True}, rule | {"name": "b", "success": False}]
-    result = judge_warning_rules({"passed": True, "expectations": rules})
-    assert not result.passed
-    assert result.severity is dg.AssetCheckSeverity.WARN
+    result = judge_rules({"passed": True, "expectations": rules}, "warning")
+    assert (result.passed, result.severity) == (False, WARN)
     table = result.metadata["rules"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["name"] for record in table.records] == ["b", "a"]
-    assert judge_warning_rules({"passed": True, "expectations": rules[:1]}).passed
+    assert judge_rules({"passed": True, "expectations": rules[:1]}, "warning").passed
 
 
 EVALUATION = {
@@ -56,16 +51,12 @@ EVALUATION = {
 }
 
 
-def test_every_direction_must_beat_the_rival() -> None:
+def test_every_direction_that_was_measured_must_beat_the_rival() -> None:
     assert judge_retrieval(EVALUATION, "chance").passed
     result = judge_retrieval(EVALUATION, "untrained")
-    assert not result.passed
-    assert result.severity is dg.AssetCheckSeverity.WARN
+    assert (result.passed, result.severity) == (False, WARN)
     equal = EVALUATION | {"audio_to_video_r10": 0.1}
     assert not judge_retrieval(equal, "chance").passed
-
-
-def test_direction_that_was_not_measured_does_not_count() -> None:
     no_text = {"text_to_video_r10": None, "audio_to_video_r10": 0.1}
     assert judge_retrieval(EVALUATION | {"untrained": no_text}, "untrained").passed
     nothing = {"text_to_video_r10": None, "audio_to_video_r10": None}
@@ -76,31 +67,22 @@ def test_direction_that_was_not_measured_does_not_count() -> None:
 RESULT = {"measure": "accuracy", "accuracy": 0.8, "chance": 0.5, "untrained": 0.8}
 
 
-def test_a_fine_tuned_model_must_be_above_its_rivals() -> None:
+def test_a_fine_tuned_model_must_be_above_its_rivals_and_not_fall_behind() -> None:
     assert judge_task(RESULT, "chance").passed
     result = judge_task(RESULT, "untrained")
-    assert not result.passed
-    assert result.severity is dg.AssetCheckSeverity.WARN
-    assert judge_task(
-        {"measure": "map", "map": 0.6, "accuracy": 0.1, "chance": 0.5}, "chance"
-    ).passed
-
-
-def test_a_fine_tuned_model_must_not_fall_behind_the_run_before() -> None:
+    assert (result.passed, result.severity) == (False, WARN)
+    several = {"measure": "map", "map": 0.6, "accuracy": 0.1, "chance": 0.5}
+    assert judge_task(several, "chance").passed
     assert judge_progress(RESULT, None).passed
     assert judge_progress(RESULT, 0.8).passed
     assert not judge_progress(RESULT, 0.81).passed
 
 
-@pytest.mark.parametrize("rival", ["chance", "untrained"])
-def test_a_task_that_was_left_out_is_no_warning_but_one_that_was_not_measured_is(
-    rival: str,
-) -> None:
-    skipped = {"skipped": "no clip has a label of action"}
-    assert judge_task(skipped, rival).passed
-    assert judge_progress(skipped, None).passed
-    assert not judge_task({}, rival).passed
-    assert not judge_progress({}, None).passed
+def test_a_task_that_was_left_out_is_no_warning_but_one_that_was_not_measured_is() -> None:
+    for result, is_good in (({"skipped": "no clip has a label of action"}, True), ({}, False)):
+        results = [judge_task(result, rival) for rival in ("chance", "untrained")]
+        assert [check.passed for check in results] == [is_good] * 2
+        assert judge_progress(result, None).passed == is_good
 
 
 def evaluate(root: Path, instance: dg.DagsterInstance) -> dict[str, bool]:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestration.pipeline import load_pipeline
 from orchestration.runner import SUPERVISOR, Outcome, StaleUpstreamError, run_stage
-from tests.orchestration.miniature import out_hash, repro_by_hand, set_params
+from tests.orchestration.miniature import out_hash, repro_by_hand, set_params, wait_until
 
 ASKER = """
 from pathlib import Path
@@ -36,13 +36,6 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
     return found
-
-
-def wait_until_empty(folder: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while left := processes_in(folder):
-        assert time.monotonic() < deadline, [process.cmdline() for process in left]
-        time.sleep(0.1)
 
 
 def test_outcomes(miniature: Path) -> None:
@@ -98,7 +91,7 @@ def test_nothing_outlives_the_asker(number: signal.Signals, children: str, minia
     assert sum("time.sleep(600)" in line for line in cmdlines) == 2
     assert sum(line == "sleep 600" for line in cmdlines) == 1
     os.kill(asker.pid, number)
-    wait_until_empty(miniature, timeout_s=20)
+    wait_until(lambda: not processes_in(miniature), 20, lambda: processes_in(miniature))
     asker.communicate()
 
     set_params(miniature, "download", children=None, sleep_s=0)
@@ -120,7 +113,7 @@ def test_lock_file_cut_short_by_a_killed_run(content: str, miniature: Path) -> N
     assert any(".dvc/tmp/rwlock was cut short" in line for line in lines)
 
 
-def test_cancelled_command_may_finish_what_it_writes(tmp_path: Path) -> None:
+def test_cancelled_command_may_finish_what_it_writes(miniature: Path) -> None:
     """The command ends by itself once its child is gone; a signal to it would lose the file."""
     script = """
 import pathlib, subprocess
@@ -129,13 +122,10 @@ code = subprocess.call(["sleep", "600"])
 pathlib.Path("done").write_text(str(code))
 """
     supervisor = subprocess.Popen(
-        [sys.executable, SUPERVISOR, sys.executable, "-c", script],
-        cwd=tmp_path,
+        [*SUPERVISOR, sys.executable, "-c", script],
+        cwd=miniature,
         stdin=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "ready").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until((miniature / "ready").exists, 20)
     supervisor.communicate()
-    assert (tmp_path / "done").read_text() == str(-signal.SIGTERM)
+    assert (miniature / "done").read_text() == str(-signal.SIGTERM)

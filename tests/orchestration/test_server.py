@@ -1,7 +1,7 @@
 """`dagster dev` with a real run: cancelled without leftovers, and started from the page."""
 
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from orchestration.pipeline import load_pipeline
 from tests.browser import open_page
 from tests.orchestration.conftest import Server
-from tests.orchestration.miniature import out_hash, set_params
+from tests.orchestration.miniature import out_hash, set_params, wait_until
 from tests.orchestration.test_runner import processes_in
 
 LAUNCH = """
@@ -33,8 +33,6 @@ STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 LATEST = """
 { assetNodes { assetKey { path }
   assetMaterializations(limit: 1) { tags { key value } } } }"""
-
-
 OBSERVED = """
 { assetNodes { assetKey { path } assetObservations(limit: 9) {
   runId metadataEntries { label ... on FloatMetadataEntry { floatValue }
@@ -63,23 +61,22 @@ def show_events(server: Server, run_id: str) -> str:
     return "\n".join(str(event) for event in events)
 
 
+def read_status(server: Server, run_id: str) -> str:
+    return str(server.query(STATUS, id=run_id)["runOrError"]["status"])
+
+
 def wait_for(server: Server, run_id: str, status: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while (now := server.query(STATUS, id=run_id)["runOrError"]["status"]) != status:
-        assert time.monotonic() < deadline, f"{now}\n{show_events(server, run_id)}"
-        assert now not in {"SUCCESS", "FAILURE", "CANCELED"}, (
-            f"{now}\n{show_events(server, run_id)}"
-        )
-        time.sleep(0.2)
+    ends = {"SUCCESS", "FAILURE", "CANCELED", status}
+    describe = partial(show_events, server, run_id)
+    wait_until(lambda: read_status(server, run_id) in ends, timeout_s, describe)
+    assert read_status(server, run_id) == status, describe()
 
 
-def wait_for_new_run(server: Server, known: set[str], timeout_s: float) -> str:
-    deadline = time.monotonic() + timeout_s
-    while not (new := run_ids(server) - known):
-        assert time.monotonic() < deadline, "the click started no run"
-        time.sleep(0.2)
-    (run_id,) = new
-    return run_id
+def end(server: Server, run_id: str, **values: object) -> None:
+    """Cancel a run of the stage download, whose parameters are set back."""
+    server.query(TERMINATE, id=run_id)
+    wait_for(server, run_id, "CANCELED", 60)
+    set_params(server.root, "download", sleep_s=0, **values)
 
 
 def stage_processes(root: Path) -> list[str]:
@@ -103,7 +100,9 @@ def test_materialize_all_from_the_page(server: Server, page: Page, tmp_path: Pat
     stages = {stage.asset: name for name, stage in load_pipeline(server.root).stages.items()}
     # The button stands there before the graph is loaded, and then without the number.
     page.get_by_role("button", name=f"Materialize all ({len(stages)})").click()
-    wait_for(server, wait_for_new_run(server, known, 60), "SUCCESS", 240)
+    wait_until(lambda: run_ids(server) - known, 60)
+    (run_id,) = run_ids(server) - known
+    wait_for(server, run_id, "SUCCESS", 240)
     for name in stages:
         row = page.get_by_role("button", name=name, exact=False).first
         expect(row.get_by_role("img", name="run_success")).to_be_visible(timeout=120_000)
@@ -123,13 +122,8 @@ def test_materialize_all_from_the_page(server: Server, page: Page, tmp_path: Pat
 def test_cancelled_run_leaves_no_process(server: Server) -> None:
     set_params(server.root, "download", children="polite", sleep_s=600)
     run_id = launch(server, "everything")
-    deadline = time.monotonic() + 60
-    while sum("sleep" in line for line in stage_processes(server.root)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    server.query(TERMINATE, id=run_id)
-    wait_for(server, run_id, "CANCELED", 60)
-    set_params(server.root, "download", children=None, sleep_s=0)
+    wait_until(lambda: sum("sleep" in line for line in stage_processes(server.root)) >= 3, 60)
+    end(server, run_id, children=None)
     assert stage_processes(server.root) == []
 
 
@@ -157,16 +151,11 @@ def test_numbers_arrive_while_the_run_goes_on(server: Server) -> None:
     ]
     set_params(server.root, "download", numbers=lines, pause_s=2, says="x", sleep_s=600)
     run_id = launch(server, "everything")
-    deadline = time.monotonic() + 60
-    while len(found := observed(server, run_id)) < 2:
-        assert time.monotonic() < deadline, show_events(server, run_id)
-        time.sleep(0.2)
-    assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
+    wait_until(lambda: len(observed(server, run_id)) >= 2, 60, partial(show_events, server, run_id))
+    assert read_status(server, run_id) == "STARTED"
     first = {"step": 10, "curve/loss": 2.5}
-    assert found == [{**first, "speed/x": 1.5}, first]
-    server.query(TERMINATE, id=run_id)
-    wait_for(server, run_id, "CANCELED", 60)
-    set_params(server.root, "download", numbers=[], sleep_s=0)
+    assert observed(server, run_id) == [{**first, "speed/x": 1.5}, first]
+    end(server, run_id, numbers=[])
 
 
 COUNT_BLUE = """
@@ -190,10 +179,8 @@ def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_p
     set_params(server.root, "download", numbers=lines, pause_s=5, sleep_s=600)
     run_id = launch(server, "everything")
     try:
-        deadline = time.monotonic() + 120
-        while len(observed(server, run_id)) < 3:
-            assert time.monotonic() < deadline, show_events(server, run_id)
-            time.sleep(0.2)
+        describe = partial(show_events, server, run_id)
+        wait_until(lambda: len(observed(server, run_id)) >= 3, 120, describe)
         page.goto(f"{server.url}/assets/download?view=events")
         expect(page.get_by_text("curve/a_loss")).to_be_visible(timeout=120_000)
         expect(page.get_by_text("1.125")).to_be_visible(timeout=120_000)
@@ -202,8 +189,6 @@ def test_curves_are_seen_while_the_run_goes_on(server: Server, page: Page, tmp_p
         expect(page.get_by_text("curve/a_loss")).to_be_visible(timeout=120_000)
         page.wait_for_function(f"({COUNT_BLUE})() > 150", timeout=120_000)  # two dots: 50
         page.screenshot(path=tmp_path / "curves.png", full_page=True)
-        assert server.query(STATUS, id=run_id)["runOrError"]["status"] == "STARTED"
+        assert read_status(server, run_id) == "STARTED"
     finally:
-        server.query(TERMINATE, id=run_id)
-        wait_for(server, run_id, "CANCELED", 60)
-        set_params(server.root, "download", numbers=[], pause_s=0, sleep_s=0)
+        end(server, run_id, numbers=[], pause_s=0)

@@ -16,7 +16,7 @@ import torch
 
 from tests.stages.test_finetune import LETTER, sections
 from tests.stages.tuned_twice import TUNE
-from vatt.launch.launcher import train_classifier
+from vatt.launch.launcher import launch
 from vatt.stages import tune
 from vatt.train.finetuning import OnValidation
 from vatt.train.recipe import Job
@@ -42,13 +42,13 @@ def train_and_log(job: Job, on_validation: OnValidation) -> None:
             Path("is-to-be-killed").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train_classifier(job, log)
+    launch(job, log)
 
 
 def tune_in(folder: str) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
-    with mock.patch.object(tune, "train_classifier", train_and_log):
+    with mock.patch.object(tune, "launch_job", train_and_log):
         tune.main(**SECTIONS, tune=TWO)
 
 

@@ -27,7 +27,7 @@ from vatt.model.classifier import list_towers
 from vatt.params import LaunchParams, ScheduleParams, TaskName, TuneParams
 from vatt.stages.finetune import prepare_task
 from vatt.stages.tune import STUDIES_DIR, hide_corpus, join_processes, main, make_plan
-from vatt.tune.plan import Plan
+from vatt.tune.search import Plan
 from vatt.tune.study import IDENTITY
 
 CAN_TUNE = [*(ROOT / "vatt/tune").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]

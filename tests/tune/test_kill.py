@@ -10,17 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from optuna.trial import TrialState
 
-from tests.tune.trainings import (
-    NUM_STEPS,
+from tests.tune.conftest import (
     PATIENCE_S,
+    check_rows,
     make_plan,
     make_slowly,
     read_files,
     read_log,
 )
-from vatt.tune.study import NUMBER, Study
 
 NUM_WORKERS = 2
 FORK = get_context("fork")
@@ -87,22 +85,10 @@ def test_killed_studies_end_as_others(
         kill(tmp_path, generator, worker_first=number % 2 == 0)
     assert end(start(tmp_path)) == 0
     assert read_files(tmp_path) == expected
-    check_rows(tmp_path)
+    check_rows(make_plan(), tmp_path / "cache")
     steps = Counter(read_log(tmp_path))
     # A step is computed again only where a kill came between it and its checkpoint.
     assert sum(steps.values()) - len(steps) <= NUM_WORKERS * 2 * num_kills
-
-
-def check_rows(folder: Path) -> None:
-    """No trial is lost, left running or counted twice."""
-    plan = make_plan()
-    rows = [row for rows in Study(plan, folder / "cache").read_attempts().values() for row in rows]
-    states = Counter(row.state for row in rows)
-    assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
-    finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(plan.tune.num_trials))
-    whole = [row for row in finished if row.state == TrialState.COMPLETE]
-    assert all(set(row.intermediate_values) == set(range(1, NUM_STEPS + 1)) for row in whole)
 
 
 def test_several_tunes_at_once_make_one_study(tmp_path: Path, expected: dict[str, bytes]) -> None:
@@ -111,7 +97,7 @@ def test_several_tunes_at_once_make_one_study(tmp_path: Path, expected: dict[str
     assert [end(tune) for tune in tunes] == [0, 0, 0]
     assert [read_files(tmp_path, name) for name in names] == [expected] * 3
     assert set(Counter(read_log(tmp_path)).values()) == {1}
-    check_rows(tmp_path)
+    check_rows(make_plan(), tmp_path / "cache")
 
 
 def test_terminated_tune_ends_its_workers(tmp_path: Path) -> None:

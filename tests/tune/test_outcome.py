@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.closure import ROOT
-from tests.tune.trainings import OWN, make_plan
+from tests.tune.conftest import OWN, make_plan
 from vatt.tune.outcome import write_figures, write_outcome
 
 VALUES = (0.5, 0.75, None, 0.625, 0.25)

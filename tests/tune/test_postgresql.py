@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from optuna.trial import TrialState
 
-from tests.tune.trainings import (
+from tests.tune.conftest import (
     NUM_STEPS,
     PATIENCE_S,
+    check_rows,
     make_plan,
     make_slowly,
     make_study,
@@ -24,7 +24,6 @@ from tests.tune.trainings import (
     read_log,
 )
 from vatt.core.errors import StageError
-from vatt.tune.study import NUMBER, open_study
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,11 +89,7 @@ def test_two_machines_make_one_study(
     assert [read_files(folder) for folder in folders] == [expected, expected]
     steps = [Counter(read_log(folder)) for folder in folders]
     assert set((steps[0] + steps[1]).values()) == {1}
-    with open_study(plan, folders[0]) as study:
-        rows = [row for rows in study.read_attempts().values() for row in rows]
-    finished = [row for row in rows if row.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert sorted(row.user_attrs[NUMBER] for row in finished) == list(range(8))
-    assert all(row.state == TrialState.FAIL for row in rows if row not in finished)
+    check_rows(plan, folders[0] / "cache")
 
 
 def test_a_server_that_goes_away_is_told_and_finished_trials_stay(

@@ -9,10 +9,9 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from tests.tune.trainings import OWN, PATIENCE_S, make_plan
-from vatt.tune.plan import Plan
-from vatt.tune.storage import SQLITE_NAME, create_storage
-from vatt.tune.study import Claim, Study
+from tests.tune.conftest import OWN, PATIENCE_S, make_plan
+from vatt.tune.search import Plan
+from vatt.tune.study import SQLITE_NAME, Claim, Study, create_storage
 
 
 def create_study(folder: Path, plan: Plan | None = None) -> Study:

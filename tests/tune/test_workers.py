@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -11,10 +12,10 @@ from typing import NoReturn
 
 import pytest
 
-from tests.tune.trainings import NUM_STEPS, make_plan, make_study, read_files, read_log
+from tests.tune.conftest import NUM_STEPS, make_plan, make_study, read_files, read_log
 from vatt.core.errors import StageError
 from vatt.train.monitor import BadStepsError
-from vatt.tune.storage import SQLITE_NAME
+from vatt.tune.study import SQLITE_NAME
 
 
 def at(name: str, step: int, what: Callable[[], object]) -> Callable[[str, int], object]:
@@ -57,6 +58,17 @@ def test_three_workers_make_the_study_of_one(
     assert not list((tmp_path / "cache").glob("video-*/trial-*[0-9]"))
 
 
+def test_a_terminal_shows_a_bar_with_the_best_and_no_line_for_a_trial(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    make_study(make_plan(num_trials=2), tmp_path)
+    printed, drawn = capfd.readouterr()
+    assert printed == ""
+    assert re.search(r"tune video: 100%.* 2/2 .*best \d\.\d{4} of trial", drawn)
+    assert drawn.count("\n") == 1
+
+
 def test_a_killed_worker_costs_nothing_but_the_step_that_it_was_at(
     tmp_path: Path, expected: dict[str, bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,18 +97,17 @@ def test_an_error_of_a_training_ends_the_stage_and_finished_trials_stay(
     assert set(Counter(read_log(tmp_path)).values()) == {1}
 
 
-def test_a_schedule_that_does_not_train_is_given_up(tmp_path: Path) -> None:
+def test_schedules_that_do_not_train_are_given_up_unless_all_are(
+    tmp_path: Path,
+) -> None:
     accident = at("trial-0001", 2, lambda: fail(BadStepsError("loss is nan")))
     make_study(make_plan(), tmp_path, accident)
     trials = json.loads(read_files(tmp_path)["trials.json"])["trials"]
     assert [trial["trial"] for trial in trials] == list(range(8))
     assert (trials[1]["state"], trials[1]["value"]) == ("pruned", None)
     assert [row["step"] for row in trials[1]["steps"]] == [1]
-
-
-def test_if_none_trains_the_stage_fails(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="none of the 8 trials could be trained to the end"):
-        make_study(make_plan(), tmp_path, lambda *_: fail(BadStepsError("loss is nan")))
+        make_study(make_plan(), tmp_path / "none", lambda *_: fail(BadStepsError("loss is nan")))
 
 
 def test_a_storage_that_goes_away_is_told_and_finished_trials_stay(

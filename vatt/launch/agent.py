@@ -1,38 +1,42 @@
-"""Runs on each node: runs torchrun there, tells the launcher how it ends, and ends with it.
+"""Runs on each node: says what the node is, or runs torchrun there and ends with the launcher.
 
-Twice a second both send a line through standard input and output, be they a pipe, ssh or srun. When
-the launcher ends, dies or falls silent for `link_timeout_s`, everything below this process is
-killed, so that no second attempt meets it at the checkpoints.
+While torchrun runs, launcher and agent send each other a line twice a second through standard input
+and output, be they a pipe, ssh or srun. When the launcher ends, dies or falls silent for
+`link_timeout_s`, everything below this process is killed, so that no second attempt meets it at the
+checkpoints.
 """
 
 import contextlib
-import ctypes
 import json
 import multiprocessing
 import os
+import platform
 import select
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
+from vatt.core.code import digest_code
 from vatt.core.errors import StageError
-from vatt.core.signals import die_with_parent
+from vatt.core.signals import adopt_orphans, die_with_parent, stop_descendants
 from vatt.params import LaunchParams
 from vatt.train.monitor import DIRECTORY_VARIABLE, Watch
 
+MARK_NAME = "launch_mark"
+PACKAGES = ("torch", "deepspeed", "numpy")
 LOOK_EVERY_S = 0.5
 LOG_LINES = 20
 FAILED_CODE, STAGE_ERROR_CODE = 3, 4
 """Exit codes after a failure; ssh and srun have others for a lost node."""
 STAGE_ERROR = f"{StageError.__name__}: "
-SET_CHILD_SUBREAPER = 36
-"""The option of Linux's prctl by which orphans below a process stay below it."""
 
 
 class End(NamedTuple):
@@ -48,6 +52,39 @@ class End(NamedTuple):
     def exit_code(self) -> int:
         """The exit code of an agent that ends so."""
         return {"done": 0, "stage": STAGE_ERROR_CODE}.get(self.kind, FAILED_CODE)
+
+
+def collect_facts(directory: Path, preprocess_dir: Path, port: int | None) -> dict[str, Any]:
+    """Return what this machine is, as JSON: address, free port, GPUs, versions, code, files.
+
+    The address is that to which ssh came, if it did. The port is `port`, or a free one for None; it
+    is None if it is in use.
+    """
+    free_port = address = mark = None
+    with contextlib.suppress(OSError), socket.create_server(("", port or 0)) as trial:
+        free_port = int(trial.getsockname()[1])
+    if "SSH_CONNECTION" in os.environ:
+        address = os.environ["SSH_CONNECTION"].split()[2]
+    else:
+        with contextlib.suppress(OSError):
+            address = socket.gethostbyname(socket.gethostname())
+    with contextlib.suppress(FileNotFoundError):
+        mark = (directory / MARK_NAME).read_text(encoding="utf-8")
+    return {
+        "address": address,
+        "port": free_port,
+        "gpus": len(list(Path("/dev").glob("nvidia[0-9]*"))),
+        "mark": mark,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "the code of vatt": digest_code("."),
+        },
+        "files": {
+            str(path): path.stat().st_size
+            for path in sorted((preprocess_dir / "shards").glob("*.tar"))
+        },
+    }
 
 
 def build_order(
@@ -73,7 +110,7 @@ def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
     network of the ranks, and torchrun's options of the meeting. `is_lost` is asked again and again;
     it waits for a moment, and returns whether there is nobody to train for.
     """
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     job_path, num_ranks, *_ = order
     job = json.loads(Path(job_path).read_bytes())
     launch = LaunchParams.model_validate(job["recipe"]["launch"])  # a Job would import torch here
@@ -94,21 +131,19 @@ def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
         except EOFError:
             return End("died", "torchrun was killed", time.time())
         finally:
-            kill_descendants()
+            stop_descendants()
 
 
 def _run(order: Sequence[str], launch: LaunchParams, folder: Path, sender: Pipe) -> None:
     """Run torchrun as a process of its own, with heartbeats and logs in `folder`; send its end."""
     die_with_parent()
     job_path, num_ranks, address, *meeting = order
-    interfaces = [
-        name
-        for name, found in psutil.net_if_addrs().items()
-        if address in {a.address for a in found}
-    ]
+    interfaces = psutil.net_if_addrs().items()
+    found = (name for name, known in interfaces if address in {one.address for one in known})
+    interface = next(found, "lo")
     os.environ |= {
-        "GLOO_SOCKET_IFNAME": (interfaces or ["lo"])[0],
-        "NCCL_SOCKET_IFNAME": (interfaces or ["lo"])[0],
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
         "OMP_NUM_THREADS": str(launch.threads_per_process),
         DIRECTORY_VARIABLE: str(folder),
     }
@@ -138,18 +173,17 @@ def _run(order: Sequence[str], launch: LaunchParams, folder: Path, sender: Pipe)
         sender.send(End("done"))
 
 
-def kill_descendants() -> None:
-    """Kill all that runs below this process, in whatever session or state it is."""
-    while children := psutil.Process().children(recursive=True):
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children, timeout=LOOK_EVERY_S)
+def main(purpose: str, *arguments: str) -> int:
+    """Answer with a line of JSON: `facts` about this node, or how a training that is ordered ends.
 
-
-def main() -> int:
-    """Train as ordered on the command line, in touch with the launcher; return the exit code."""
-    heard_s = time.monotonic()
+    The other arguments are those of `collect_facts`, as one text of JSON; or, after `train`,
+    `link_timeout_s` and the order.
+    """
+    if purpose == "facts":
+        directory, preprocess_dir, port = json.loads(arguments[0])
+        print(json.dumps(collect_facts(Path(directory), Path(preprocess_dir), port)))
+        return 0
+    heard_s, link_timeout_s = time.monotonic(), float(arguments[0])
     from_launcher, to_launcher = os.dup(0), os.dup(1)
     # What ranks print goes to standard error, and they have nothing to read.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -168,11 +202,10 @@ def main() -> int:
         with contextlib.suppress(OSError):  # `is_lost` notices a launcher that is gone
             os.write(to_launcher, f"{line}\n".encode())
 
-    link_timeout_s = float(sys.argv[1])
-    end = train(sys.argv[2:], is_lost)
+    end = train(arguments[1:], is_lost)
     send(json.dumps(end))
     return end.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

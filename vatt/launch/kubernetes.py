@@ -12,7 +12,7 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.core.signals import sigterm_raises
 from vatt.launch.agent import LOOK_EVERY_S, STAGE_ERROR_CODE, build_order, train
-from vatt.launch.command import run_command
+from vatt.launch.cluster import run_command
 from vatt.train.recipe import Job
 from vatt.train.worker import run_job
 
@@ -54,7 +54,7 @@ def write_manifest(job: Job) -> Path:
     if kubernetes.gpus_per_pod:
         resources["nvidia.com/gpu"] = kubernetes.gpus_per_pod
     manifest = Template(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).substitute(
-        name=_name(job),
+        name=f"vatt-{job.directory.name}",
         namespace=json.dumps(kubernetes.namespace),
         port=PORT,
         num_nodes=kubernetes.num_nodes,
@@ -70,19 +70,14 @@ def write_manifest(job: Job) -> Path:
     return path
 
 
-def _name(job: Job) -> str:
-    """Return the name of the Kubernetes job and of its service: that of the run."""
-    return f"vatt-{job.directory.name}"
-
-
 def _apply_and_wait(job: Job, path: Path) -> None:
-    name, namespace = _name(job), f"--namespace={job.recipe.launch.kubernetes.namespace}"
-    delete = ["kubectl", "delete", "--ignore-not-found", "--cascade=foreground"]
-    delete.append(f"--filename={path}")
+    file, namespace = f"--filename={path}", f"--namespace={job.recipe.launch.kubernetes.namespace}"
+    delete = ["kubectl", "delete", "--ignore-not-found", "--cascade=foreground", file]
+    name = f"vatt-{job.directory.name}"
     get = ["kubectl", "get", "job", name, namespace, "--output=json", "--request-timeout=60s"]
     job.weights_path.unlink(missing_ok=True)
     run_command(delete, SETTING)
-    run_command(["kubectl", "apply", f"--filename={path}"], SETTING)
+    run_command(["kubectl", "apply", file], SETTING)
     try:
         while True:
             answer = run_command(get, SETTING, REFUSALS)
@@ -108,13 +103,11 @@ def build_pod_order(job: Job, job_path: Path, index: int, first_pod: str) -> lis
     return build_order(job_path, num_ranks, address, index, (num_nodes, first_pod, PORT))
 
 
-def main() -> int:
-    """Train as the pod of this index, with the job of the file on the command line."""
-    path = Path(sys.argv[1])
+def main(path: Path, index: int, first_pod: str) -> int:
+    """Train as the pod of an index, with the job of a file; return the exit code."""
     job = Job.model_validate_json(path.read_text(encoding="utf-8"))
-    index, first_pod = int(os.environ["JOB_COMPLETION_INDEX"]), os.environ["VATT_FIRST_POD"]
 
-    def is_lost() -> bool:
+    def is_lost() -> bool:  # there is no launcher to lose: Kubernetes ends the pod
         time.sleep(LOOK_EVERY_S)
         return False
 
@@ -125,4 +118,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    place = int(os.environ["JOB_COMPLETION_INDEX"]), os.environ["VATT_FIRST_POD"]
+    sys.exit(main(Path(sys.argv[1]), *place))

@@ -1,7 +1,5 @@
 """Starts a training run where `launch.launcher` says, and sees that no process is left behind."""
 
-from pathlib import Path
-
 from vatt.core.signals import sigterm_raises
 from vatt.launch.kubernetes import run_in_kubernetes
 from vatt.launch.slurm import run_in_slurm
@@ -12,41 +10,25 @@ from vatt.train.worker import run_job
 
 
 def launch(job: Job, on_validation: OnValidation | None = None) -> None:
-    """Run a job: one local process is this one; more are started by torchrun and supervised.
+    """Run a job from its newest checkpoint until its weights are at `job.weights_path`.
 
-    SIGTERM and SIGINT end all processes, on all nodes, before this one. `on_validation` is called
-    with the measurements of a job of this process only.
+    One local process is this one; more are started by torchrun and supervised. SIGTERM and SIGINT
+    end all processes, on all nodes, before this one. For a job of fine-tuning, `on_validation` is
+    called with the step and the numbers of every measurement, in order, those before a resume and
+    those of a finished run included: during training if this process trains, where it may raise to
+    end the run, else at the end.
 
     Raises:
+        BadStepsError: the numbers of the run went wrong.
         StageError: the job cannot go on, or failed too often; the message says where and why.
     """
     params = job.recipe.launch
     with sigterm_raises():
-        if params.launcher == "slurm":
-            run_in_slurm(job)
-        elif params.launcher == "kubernetes":
-            run_in_kubernetes(job)
-        elif params.launcher == "local" and params.num_processes == 1:
+        if params.launcher == "local" and params.num_processes == 1:
             run_job(job, on_validation)
-        else:
-            supervise(job)
-
-
-def train_classifier(job: Job, on_validation: OnValidation | None = None) -> Path:
-    """Run a job of fine-tuning, from its newest checkpoint, and return where the weights are.
-
-    `on_validation` is called with the step and the numbers of every measurement, in order, those
-    before a resume and those of a finished run included: during training if this process trains,
-    where it may raise to end the run, else at the end.
-
-    Raises:
-        BadStepsError: the numbers of the run went wrong.
-        StageError: the job cannot go on, or failed too often.
-    """
-    launch(job, on_validation)
-    params = job.recipe.launch
-    is_here = params.launcher == "local" and params.num_processes == 1
-    if on_validation is not None and not is_here:
+            return
+        run = {"slurm": run_in_slurm, "kubernetes": run_in_kubernetes}.get(params.launcher)
+        (run or supervise)(job)
+    if on_validation is not None:
         for row in read_validations(job):
             on_validation(int(row.pop("step")), row)
-    return job.weights_path

@@ -8,7 +8,7 @@ from pathlib import Path
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.core.signals import sigterm_raises
-from vatt.launch.command import run_command
+from vatt.launch.cluster import run_command
 from vatt.launch.supervision import supervise
 from vatt.params import LaunchParams
 from vatt.train.recipe import Job
@@ -39,10 +39,9 @@ def run_in_slurm(job: Job) -> None:
     log_path.unlink(missing_ok=True)
     script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
     write_json(job_path, job.model_dump(mode="json"))
-    script = build_script(job.recipe.launch, job_path, log_path)
+    script, section = build_script(job.recipe.launch, job_path, log_path), job.recipe.section
     with atomic_path(script_path) as partial:
         partial.write_text(script, encoding="utf-8")
-    section = job.recipe.section
     print(f"{section}: {script_path}:\n{script}", flush=True)
     number = run_command(["sbatch", "--parsable", str(script_path)], SETTING).split(";")[0]
     with atomic_path(number_path) as partial:
@@ -81,18 +80,13 @@ def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
 
 def _wait(number: str, log_path: Path) -> None:
     """Show what the job writes until it has ended."""
-    shown = 0
-    while True:
+    num_shown, is_active = 0, True
+    while is_active:
         is_active = _find_state(number) in ACTIVE
-        if log_path.is_file():
-            with log_path.open("rb") as log:
-                log.seek(shown)
-                text = log.read()
-            shown += len(text)
-            print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
-        if not is_active:
-            return
-        time.sleep(POLL_S)
+        text = log_path.read_bytes()[num_shown:] if log_path.is_file() else b""
+        num_shown += len(text)
+        print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+        time.sleep(POLL_S if is_active else 0.0)
 
 
 def _cancel(number: str) -> None:
@@ -114,17 +108,10 @@ def _find_state(number: str) -> str:
     return (rest.split() or ["UNKNOWN"])[0]
 
 
-def main() -> int:
-    """Supervise the job of the file named on the command line, on the nodes of this Slurm job."""
+if __name__ == "__main__":  # inside the Slurm job, on its first node
     job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         with sigterm_raises():
             supervise(job)
     except StageError as error:
-        print(f"{job.recipe.section}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(f"{job.recipe.section}: {error}")

@@ -9,15 +9,12 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
-from vatt.launch.agent import End, build_order
-from vatt.launch.connection import Connection
-from vatt.launch.facts import MARK_NAME, collect_facts, find_problems
-from vatt.launch.nodes import Node, list_nodes
+from vatt.launch.agent import MARK_NAME, End, build_order, collect_facts
+from vatt.launch.cluster import Connection, Node, list_nodes
 from vatt.params import TrainingParams
 from vatt.train.recipe import Job
 
@@ -45,19 +42,23 @@ def supervise(job: Job) -> None:
     job.directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(job.directory / MARK_NAME) as partial:
         partial.write_text(uuid.uuid4().hex, encoding="utf-8")
+
+    def say(message: str) -> None:
+        print(f"{job.recipe.section}: {message}", file=sys.stderr, flush=True)
+
     for attempt in range(num_restarts + 1):
         facts, missing = _ask_nodes(job, nodes)
         if missing and (attempt == 0 or not facts):
             raise StageError(f"launch.launcher = {launch.launcher}: {missing}")
         if missing:
-            _say(job, f"training goes on without {missing}")
+            say(f"training goes on without {missing}")
         end = _attempt(job, facts)
         if end.kind == "done":
             return
         if end.kind == "stage" or attempt == num_restarts:
             raise StageError(end.message)
-        _say(job, end.message)
-        _say(job, f"restart {attempt + 1} of {num_restarts}, from the newest checkpoint")
+        say(end.message)
+        say(f"restart {attempt + 1} of {num_restarts}, from the newest checkpoint")
 
 
 def find_shares(training: TrainingParams, num_processes: int, slots: Sequence[int]) -> list[int]:
@@ -66,17 +67,39 @@ def find_shares(training: TrainingParams, num_processes: int, slots: Sequence[in
     With fewer ranks each computes more clips: a batch is the same clips with any number of them.
     """
     clips = training.batch_size // training.accumulation_steps
-    num_ranks = min(num_processes, sum(slots))
-    while clips % num_ranks:
-        num_ranks -= 1
-    shares: list[int] = []
-    for available in slots:
-        shares.append(min(available, num_ranks - sum(shares)))
-    return shares
+    most = min(num_processes, sum(slots))
+    num_ranks = next(number for number in range(most, 0, -1) if clips % number == 0)
+    left = [max(0, num_ranks - sum(slots[:index])) for index in range(len(slots))]
+    return list(map(min, slots, left))
 
 
-def _say(job: Job, message: str) -> None:
-    print(f"{job.recipe.section}: {message}", file=sys.stderr, flush=True)
+def find_problems(
+    there: Mapping[str, Any], here: Mapping[str, Any], num_ranks: int, number: int | None
+) -> list[str]:
+    """Return why a node cannot run `num_ranks` of a training started `here`, from their facts.
+
+    `number` is its place among several nodes, of which the first, 0, opens the port to meet at;
+    None for a node that is alone.
+    """
+    problems, address = [], there["address"]
+    if there["mark"] != here["mark"]:
+        problems.append("does not see the same .cache, which must be on a shared disk")
+    for name, expected in here["versions"].items():
+        if (found := there["versions"][name]) != expected:
+            problems.append(f"{name} is {found} there and {expected} here")
+    for path, size in here["files"].items():
+        if (found := there["files"].get(path)) != size:
+            state = "is missing" if found is None else f"has {found} bytes there, {size} here"
+            problems.append(f"{path} {state}")
+    if 0 < there["gpus"] < num_ranks:
+        problems.append(f"has {there['gpus']} GPUs for {num_ranks} processes; mend its slots")
+    if number is not None and address is None:
+        problems.append("its name leads to no address")
+    elif number is not None and address.startswith("127."):
+        problems.append(f"its name leads to {address}, where other nodes do not reach it")
+    if number == 0 and there["port"] is None:
+        problems.append("launch.port is in use there; null takes a free one")
+    return problems
 
 
 def _ask_nodes(job: Job, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str, Any]], str]:
@@ -85,17 +108,15 @@ def _ask_nodes(job: Job, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str, An
     question = json.dumps([str(job.directory), str(job.preprocess_dir), launch.port])
     # Later than ssh would give up, so that it says itself what is wrong.
     deadline_s = time.monotonic() + launch.supervision.link_timeout_s + END_S
-    asked = [Connection(launch, node, "vatt.launch.facts", question) for node in nodes]
+    asked = [Connection(launch, node, "facts", question) for node in nodes]
     try:
         waiting = asked
         while waiting and time.monotonic() < deadline_s:
             time.sleep(PULSE_S / 5)
             waiting = [e for e in waiting if e.find_loss(math.inf) is None and e.answer is None]
         facts = {each.node: each.answer for each in asked if each.answer is not None}
-        missing = [each for each in asked if each.answer is None]
-        reasons = [each.find_loss(math.inf) or "it does not answer" for each in missing]
-        words = [f"{e.node.name}: {reason}" for e, reason in zip(missing, reasons, strict=True)]
-        return facts, "; ".join(words)
+        reasons = {e: e.find_loss(math.inf) or "it does not answer" for e in asked if not e.answer}
+        return facts, "; ".join(f"{each.node.name}: {why}" for each, why in reasons.items())
     finally:
         for each in asked:
             each.close(0.0)
@@ -114,7 +135,7 @@ def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     problems = []
     for number, (node, share) in enumerate(nodes.items()):
         found = find_problems(facts[node], here, share, number if len(nodes) > 1 else None)
-        problems += [f"{node.name}: {problem}" for problem in islice(found, 1)]
+        problems += [f"{node.name}: {problem}" for problem in found[:1]]
     if problems:
         raise StageError(f"launch.launcher = {launch.launcher}: " + "; ".join(problems))
     updates = {"launch": launch.model_copy(update={"num_processes": sum(shares)})}
@@ -125,14 +146,14 @@ def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     first = facts[next(iter(nodes))]
     meeting = (len(nodes), first["address"], first["port"])
     connections: list[Connection] = []
+    timeout_s = launch.supervision.link_timeout_s
     try:
         for number, (node, share) in enumerate(nodes.items()):
             order = build_order(path, share, facts[node]["address"], number, meeting)
-            timeout = str(launch.supervision.link_timeout_s)
-            connections.append(Connection(launch, node, "vatt.launch.agent", timeout, *order))
+            connections.append(Connection(launch, node, "train", str(timeout_s), *order))
         return _watch(job, connections)
     finally:
-        _dismiss(connections, launch.supervision.link_timeout_s)
+        _dismiss(connections, timeout_s)
 
 
 def _watch(job: Job, connections: Sequence[Connection]) -> End:
@@ -151,7 +172,7 @@ def _watch(job: Job, connections: Sequence[Connection]) -> End:
         elif all(each.answer is not None for each in connections):
             break
     if job.weights_path.is_file():  # the marker: written last, and at once
-        return End("done", "")
+        return End("done")
     if not failures:
         return End("error", f"{job.weights_path} was not written")
     first = min(failures.values(), key=lambda end: (CAUSES.index(end.kind), end.time_s))

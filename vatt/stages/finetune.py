@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path, write_json
 from vatt.corpus.access import require_passed
-from vatt.launch.launcher import train_classifier
+from vatt.launch.launcher import launch as launch_job
 from vatt.loading.tasks import LabelledCorpus, UnlabelledError, read_labelled
 from vatt.model.classifier import build_network, list_towers
 from vatt.model.towers import restore_weights
@@ -72,7 +72,7 @@ def main(
     if job.initial_weights is not None and recipe.task.compare_with_scratch:
         runs["scratch"] = build_job(recipe, None)
     for job in runs.values():
-        train_classifier(job)
+        launch_job(job)
     num_parameters = _export(out_dir, runs, recipe, corpus)
     with atomic_path(curve_path) as partial:
         shutil.copyfile(runs["model"].curve_path, partial)

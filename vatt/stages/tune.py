@@ -12,7 +12,7 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.access import hide_test_split, require_passed
 from vatt.corpus.index import SHARDS_NAME
-from vatt.launch.launcher import train_classifier
+from vatt.launch.launcher import launch as launch_job
 from vatt.loading.colour import load_compiled
 from vatt.loading.tasks import UnlabelledError
 from vatt.params import (
@@ -28,8 +28,8 @@ from vatt.stages.finetune import PREPROCESS_DIR, VERDICT_PATH, prepare_task, ski
 from vatt.train.engine import preload
 from vatt.train.recipe import NO_EFFECT, FinetuneRecipe, Job
 from vatt.tune.outcome import keep_own, write_figures, write_outcome
-from vatt.tune.plan import CODE, Plan
-from vatt.tune.storage import hold
+from vatt.tune.search import CODE, Plan
+from vatt.tune.study import hold
 from vatt.tune.workers import OnValidation, run_workers
 
 OUT_DIR = Path("data/tune")
@@ -73,6 +73,13 @@ def main(
         folder.mkdir()
         metrics = write_outcome(plan, trials, folder)
         write_figures(trials, folder)
+    if metrics["value"] is not None:
+        own = metrics["own_value"]
+        print(
+            f"tune {finetune.name}: best {metrics['value']:.4f} of trial {metrics['trial']}, the "
+            f"schedule of params.yaml {'given up' if own is None else format(own, '.4f')}; "
+            f"{metrics['num_pruned']} of {metrics['num_trials']} trials given up"
+        )
     return metrics
 
 
@@ -141,7 +148,7 @@ def _try_schedules(plan: Plan, job: Job, recipe: FinetuneRecipe) -> dict[int, An
             "curve_path": directory / "curve.jsonl",
         }
         trial = job.model_copy(update=updates)
-        train_classifier(trial, lambda step, numbers: on_validation(step, numbers[measure]))
+        launch_job(trial, lambda step, numbers: on_validation(step, numbers[measure]))
 
     preload()
     load_compiled()

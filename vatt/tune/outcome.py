@@ -17,21 +17,19 @@ from optuna.visualization import matplotlib as drawing
 
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.tune.plan import Plan, choose
+from vatt.tune.search import Plan, choose
 
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "vatt", "font.size": 9, "backend": "agg"}
-
-
-def _draw_importances(study: optuna.Study) -> Any:
-    # Without the order, equal bars would stand in that of a set, another one in each process.
-    return drawing.plot_param_importances(study, params=sorted(study.trials[0].params))
-
-
 FIGURES: dict[str, tuple[str, int, Callable[[optuna.Study], Any]]] = {
     "history": ("Value of each trial", 1, drawing.plot_optimization_history),
     "intermediate_values": ("Value by step of training", 1, drawing.plot_intermediate_values),
     "parallel_coordinates": ("Schedules and their values", 2, drawing.plot_parallel_coordinate),
-    "importances": ("What the value depends on", 3, _draw_importances),
+    # Without the order, equal bars would stand in that of a set, another one in each process.
+    "importances": (
+        "What the value depends on",
+        3,
+        lambda study: drawing.plot_param_importances(study, params=sorted(study.trials[0].params)),
+    ),
 }
 """By file: the title, how many different values of whole trials it takes, and what draws it."""
 

@@ -1,12 +1,17 @@
 """A study in its storage: who works on which trial, and what came of it.
 
-A trial, by its number, is one schedule. It may take several attempts, rows of the storage, when
-workers are killed: the first one by number that did not fail counts, and only that one is started.
-An attempt goes on from the checkpoints of those before it.
+The storage is SQLite in .cache/tune, or a server that several machines share. A trial, by its
+number, is one schedule. It may take several attempts, rows of the storage, when workers are killed:
+the first one by number that did not fail counts, and only that one is started. An attempt goes on
+from the checkpoints of those before it. Locks of files keep the processes of one machine apart;
+they end with the process that holds them.
 """
 
 import contextlib
+import fcntl
 import shutil
+import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,18 +19,107 @@ from io import TextIOWrapper
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.storages import fail_stale_trials
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
+from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
-from vatt.tune.plan import Plan, choose
-from vatt.tune.storage import explaining_storage_errors, hold, open_storage
+from vatt.params import TuneParams
+from vatt.tune.search import Plan, choose
 
+SQLITE_NAME = "studies.db"
+WAIT_S = 300
+"""How long to wait at most for another process to be done with an SQLite file."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 NUMBER, MACHINE, IDENTITY = "trial", "place", "identity"
 """What the storage keeps of an attempt, its trial and its machine; and of a study, its identity."""
+
+
+def hold(path: Path, *, waits: bool = True) -> TextIOWrapper:
+    """Return the open file that holds a lock until it is closed, as `with` does at its end.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one does not wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
+
+
+def create_storage(tune: TuneParams, folder: Path) -> None:
+    """Create the tables of the storage, on a server or as SQLite in `folder`, if they are missing.
+
+    Raises:
+        StageError: the storage cannot be used.
+    """
+    with _explaining_storage_errors(tune, folder), hold(folder / "storage.lock"):
+        if tune.storage is None:
+            with contextlib.closing(sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)) as file:
+                # Stays with the file: those who read need not wait for those who write.
+                file.execute("PRAGMA journal_mode=WAL")
+        for attempts_left in (2, 1, 0):
+            try:
+                _open_storage(tune, folder, creates=True).engine.dispose()
+                break
+            except (StorageInternalError, DBAPIError):
+                if attempts_left == 0:
+                    raise
+                time.sleep(1)  # another machine may be creating them, too
+
+
+def _open_storage(tune: TuneParams, folder: Path, *, creates: bool = False) -> RDBStorage:
+    """Open a storage, which exists unless it `creates` the tables. Each process opens its own."""
+    address, engine_options = tune.storage, {}
+    if address is None:
+        # The file is opened for writing, never created: that is done once, above. Connections are
+        # not kept, since a file that is gone is noticed only where it is opened anew.
+        address = f"sqlite:///file:{(folder / SQLITE_NAME).absolute()}?mode=rw&uri=true"
+        engine_options = {"connect_args": {"timeout": WAIT_S}, "poolclass": NullPool}
+    return RDBStorage(
+        address,
+        engine_options,
+        skip_compatibility_check=not creates,
+        skip_table_creation=not creates,
+        heartbeat_interval=tune.heartbeat_s,
+        grace_period=3 * tune.heartbeat_s,
+    )
+
+
+@contextlib.contextmanager
+def _explaining_storage_errors(tune: TuneParams, folder: Path) -> Iterator[None]:
+    """Say in a line what the storage refuses, and what a person can do about it.
+
+    Raises:
+        StageError: in place of what SQLAlchemy and Optuna raise; without the password.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        cause = getattr(cause, "orig", None) or cause
+        reason = str(cause).strip().partition("\n")[0]
+        if isinstance(cause, ImportError):
+            advice = "A server needs the extra `postgresql` (pip install '.[postgresql]')"
+        elif type(cause) is sqlite3.DatabaseError:  # not one of its subclasses, which may pass
+            advice = "Restore the file, or remove it: then its finished trials are trained again"
+        else:
+            advice = "What it holds of finished trials stays: run the stage again when it is back"
+        name = f"null ({folder / SQLITE_NAME})"
+        if tune.storage is not None:
+            name = "(no address)"
+            with contextlib.suppress(ArgumentError):
+                name = make_url(tune.storage).render_as_string(hide_password=True)
+        raise StageError(f"tune.storage = {name}: cannot be used: {reason}. {advice}") from error
 
 
 @dataclass
@@ -46,13 +140,31 @@ class Study:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self._folder = plan, folder
-        self.storage = open_storage(plan.tune, folder)
+        self.storage = _open_storage(plan.tune, folder)
         with contextlib.suppress(DuplicatedStudyError):
             self.storage.create_new_study([StudyDirection.MAXIMIZE], plan.name)
         self._id = self.storage.get_study_id_from_name(plan.name)
         self.storage.set_study_user_attr(self._id, IDENTITY, plan.identity)
         self._optuna_study = optuna.load_study(study_name=plan.name, storage=self.storage)
-        self._machine = _identify_machine(folder)
+        path = folder / "place"  # the name of this machine, made up once for all studies
+        with hold(folder / "place.lock"):
+            if not path.exists():
+                with atomic_path(path) as partial:
+                    partial.write_text(uuid.uuid4().hex, encoding="ascii")
+            self._machine = path.read_text(encoding="ascii")
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, plan: Plan, folder: Path) -> Iterator["Study"]:
+        """Open a study whose storage exists, and close its connections at the end.
+
+        Raises:
+            StageError: the storage cannot be used.
+        """
+        with _explaining_storage_errors(plan.tune, folder):
+            study = cls(plan, folder)
+            yield study
+            study.storage.engine.dispose()
 
     def list_finished(self) -> dict[int, FrozenTrial]:
         """Return the finished trials of the plan, in their order."""
@@ -186,29 +298,6 @@ class Study:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
 
 
-@contextlib.contextmanager
-def open_study(plan: Plan, folder: Path) -> Iterator[Study]:
-    """Open a study whose storage exists, and close its connections at the end.
-
-    Raises:
-        StageError: the storage cannot be used.
-    """
-    with explaining_storage_errors(plan.tune, folder):
-        study = Study(plan, folder)
-        yield study
-        study.storage.engine.dispose()
-
-
 def _find_counting(attempts: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """Return the attempt at a trial that counts, if there is one."""
     return next((row for row in attempts if row.state != TrialState.FAIL), None)
-
-
-def _identify_machine(folder: Path) -> str:
-    """Return the name of this machine, made up once and kept in the folder of all studies."""
-    path = folder / "place"
-    with hold(folder / "place.lock"):
-        if not path.exists():
-            with atomic_path(path) as partial:
-                partial.write_text(uuid.uuid4().hex, encoding="ascii")
-        return path.read_text(encoding="ascii")

@@ -1,6 +1,7 @@
 """The workers of a study: processes that train one schedule after another until all are tried.
 
-They are started again when they die, and end with the stage.
+They are started again when they die, and end with the stage. On a terminal a progress bar shows how
+many trials are finished; a log gets a line for each.
 """
 
 import contextlib
@@ -8,29 +9,30 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, NamedTuple
+from threading import Event, RLock, Thread
+from typing import Any, NamedTuple, NoReturn
 
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from vatt.core.errors import StageError
 from vatt.core.reports import report_numbers
 from vatt.core.signals import die_with_parent, sigterm_raises
 from vatt.train.monitor import BadStepsError
-from vatt.tune.plan import Plan
-from vatt.tune.storage import create_storage
-from vatt.tune.study import Claim, Study, open_study
+from vatt.tune.search import Plan
+from vatt.tune.study import Claim, Study, create_storage
 
-POLL_S = 0.1
+POLL_S, REDRAW_S = 0.1, 1.0
 END_S = 20.0
 """How long a worker has to end its own processes."""
 FORK = multiprocessing.get_context("fork")
@@ -43,12 +45,61 @@ the value (larger is better) of every validation, those before a resume included
 may raise to end the training. It raises BadStepsError where the schedule does not train."""
 
 
+class Report(NamedTuple):
+    """How a trial ended, and where the study is then."""
+
+    trial: int
+    outcome: str
+    num_finished: int
+    """The finished trials of the study, on whatever machine."""
+    best: tuple[float, int] | None
+    """The best value so far and its trial."""
+
+
+class Progress:
+    """Shows the trials of a study: as a bar on a terminal, by a line for each in a log."""
+
+    def __init__(self, plan: Plan, num_finished: int) -> None:
+        self._section, self._num_trials = f"tune {plan.task}", plan.tune.num_trials
+        self._num_before, self._started_s = num_finished, time.monotonic()
+        tqdm.monitor_interval = 0  # no thread, which a fork would not have
+        self.bar: tqdm[NoReturn] = tqdm(
+            desc=self._section,
+            unit="trial",
+            initial=num_finished,
+            total=self._num_trials,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def show(self, report: Report) -> None:
+        """Show a trial, the best so far, how many are finished, and what time is left."""
+        num_finished, outcome = report.num_finished, report.outcome
+        numbers: dict[str, float] = {"trial": report.trial}
+        if report.best is not None:
+            numbers["best"] = report.best[0]
+            best = "best {:.4f} of trial {}".format(*report.best)
+            self.bar.set_postfix_str(best, refresh=False)
+            outcome += f", {best}"
+        if self.bar.disable:
+            trial_s = (time.monotonic() - self._started_s) / max(1, num_finished - self._num_before)
+            left = f"about {trial_s * (self._num_trials - num_finished):.0f} s left"
+            counts = f"{num_finished} of {self._num_trials}"
+            print(f"{self._section}: trial {report.trial}: {outcome}; {counts}, {left}", flush=True)
+        self.bar.n = num_finished
+        self.bar.refresh()
+        report_numbers("tune", num_finished, numbers)
+
+
 class Worker(NamedTuple):
-    """A process that tries schedules, and the pipe by which it sends an error."""
+    """A process that tries schedules.
+
+    By its pipe it sends a Report for each trial, or a text: the error that ends it.
+    """
 
     number: int
     process: ForkProcess
-    failures: Connection
+    pipe: Connection
 
 
 def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial]:
@@ -59,8 +110,9 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial
             finished trials stay.
     """
     create_storage(plan.tune, folder)
-    with open_study(plan, folder) as study:
+    with Study.open(plan, folder) as study:
         num_finished, other = len(study.list_finished()), study.find_other()
+    num_left = plan.tune.num_trials - num_finished
     if num_finished:
         print(f"tune {plan.task}: study {plan.name} goes on after {num_finished} trials")
     elif other is not None:
@@ -76,11 +128,12 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial
         sender.close()
         workers.append(Worker(number, process, receiver))
 
-    with sigterm_raises():
+    progress = Progress(plan, num_finished)
+    with sigterm_raises(), contextlib.closing(progress.bar):
         try:
-            for number in range(min(plan.tune.num_workers, plan.tune.num_trials - num_finished)):
+            for number in range(min(plan.tune.num_workers, num_left)):
                 start(number)
-            _watch(plan, workers, start)
+            _watch(plan, workers, start, progress)
         finally:
             for worker in workers:
                 worker.process.terminate()
@@ -88,21 +141,29 @@ def run_workers(plan: Plan, folder: Path, train: Train) -> dict[int, FrozenTrial
                 worker.process.join(END_S)
                 worker.process.kill()
                 worker.process.join()
-    with open_study(plan, folder) as study:
+    with Study.open(plan, folder) as study:
         study.tidy()
         return study.list_finished()
 
 
-def _watch(plan: Plan, workers: list[Worker], start: Callable[[int], None]) -> None:
-    """Wait until all workers are done; start those again that died."""
+def _watch(
+    plan: Plan, workers: list[Worker], start: Callable[[int], None], progress: Progress
+) -> None:
+    """Show what workers report until all are done; start those again that died."""
     num_restarts = 0
     while workers:
-        wait([worker.process.sentinel for worker in workers])
-        for worker in [worker for worker in workers if worker.process.exitcode is not None]:
+        wait([end for each in workers for end in (each.pipe, each.process.sentinel)], REDRAW_S)
+        for worker in list(workers):
+            code = worker.process.exitcode  # asked first: then all that it sent is in the pipe
+            with contextlib.suppress(EOFError, OSError):  # it was killed while it sent
+                while worker.pipe.poll():
+                    message = worker.pipe.recv()
+                    if isinstance(message, str):
+                        raise StageError(message)
+                    progress.show(message)
+            if code is None:
+                continue
             workers.remove(worker)
-            with contextlib.suppress(EOFError, ConnectionResetError):
-                raise StageError(worker.failures.recv())
-            code = worker.process.exitcode
             if code == 0:
                 continue
             if num_restarts == plan.tune.max_restarts:
@@ -111,12 +172,13 @@ def _watch(plan: Plan, workers: list[Worker], start: Callable[[int], None]) -> N
                     f"one ended with {code}"
                 )
             num_restarts += 1
-            print(f"tune {plan.task}: a worker ended with {code}; another goes on", flush=True)
+            progress.bar.write(f"tune {plan.task}: a worker ended with {code}; another goes on")
             start(worker.number)
+        progress.bar.refresh()
 
 
 def serve(
-    plan: Plan, folder: Path, train: Train, number: int, parent_id: int, failures: Connection
+    plan: Plan, folder: Path, train: Train, number: int, parent_id: int, pipe: Connection
 ) -> None:
     """Take up trials until the study has all of them, as a process that ends with its parent.
 
@@ -126,21 +188,22 @@ def serve(
     die_with_parent()
     if os.getppid() != parent_id:  # it was too late
         os._exit(1)
+    # Bars of forks share a lock, which would stay locked if a worker were killed in it.
+    tqdm.set_lock(RLock())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent acts on it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["LOCAL_RANK"] = str(number % max(1, torch.cuda.device_count()))
     try:
-        with open_study(plan, folder) as study:
-            _work(study, train)
+        with Study.open(plan, folder) as study:
+            _work(study, train, pipe)
     except StageError as error:
-        failures.send(str(error))
+        pipe.send(str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
         traceback.print_exc()
-        failures.send(f"{type(error).__name__}: {error}")
+        pipe.send(f"{type(error).__name__}: {error}")
 
 
-def _work(study: Study, train: Train) -> None:
-    started_s, num_before = time.monotonic(), len(study.list_finished())
+def _work(study: Study, train: Train, pipe: Connection) -> None:
     while len(study.list_finished()) < study.plan.tune.num_trials:
         claim = study.claim()
         if claim is None:
@@ -152,8 +215,10 @@ def _work(study: Study, train: Train) -> None:
             except UpdateFinishedTrialError:
                 print(f"tune {study.plan.task}: trial {claim.number}: seemed dead, begins again")
                 continue
-            num_new = max(1, len(study.list_finished()) - num_before)
-            _report(study, claim.number, outcome, (time.monotonic() - started_s) / num_new)
+            finished = study.list_finished()
+            values = [(row.value, n) for n, row in finished.items() if row.value is not None]
+            best = max(values, key=lambda pair: (pair[0], -pair[1]), default=None)
+            pipe.send(Report(claim.number, outcome, len(finished), best))
 
 
 def run_trial(study: Study, claim: Claim, train: Train) -> str:
@@ -209,20 +274,3 @@ def _attending(study: Study, claim: Claim) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _report(study: Study, number: int, outcome: str, trial_s: float) -> None:
-    """Print a line on a trial: the best so far, how many are finished, and what time is left."""
-    task, num_trials, finished = study.plan.task, study.plan.tune.num_trials, study.list_finished()
-    numbers: dict[str, float] = {"trial": number}
-    values = [(row.value, -earlier) for earlier, row in finished.items() if row.value is not None]
-    if values:
-        best, earlier = max(values)
-        numbers["best"] = best
-        outcome += f", best {best:.4f} of trial {-earlier}"
-    counts = f"{len(finished)} of {num_trials}"
-    left_s = trial_s * (num_trials - len(finished))
-    print(
-        f"tune {task}: trial {number}: {outcome}; {counts}, about {left_s:.0f} s left", flush=True
-    )
-    report_numbers("tune", len(finished), numbers)

@@ -1,8 +1,9 @@
-"""The plan of a study, and how Optuna chooses and prunes its trials.
+"""The search of a study: what decides it, its space, and Optuna's sampler and pruner.
 
-The name of a study follows from all that decides its result. A trial knows the results of all but
-the `num_parallel` - 1 trials before it, and knows what these few are trying; nothing else decides
-its schedule. So a study is the same however many workers make it and whichever are killed.
+The sampler (TPE) draws the schedule of a trial; the pruner (median) gives up trials early. A trial
+knows the results of all but the `num_parallel` - 1 trials before it, and knows what these few are
+trying; nothing else decides its schedule. So a study is the same however many workers make it and
+whichever are killed.
 """
 
 import hashlib
@@ -64,7 +65,17 @@ class Plan:
 
     def list_changes(self, identity: str) -> list[str]:
         """Return what differs from another study, as `section.key`; CODE if nothing else does."""
-        ours, theirs = _flatten(self.identity), _flatten(identity)
+
+        def flatten(identity: str) -> dict[str, Any]:
+            return {
+                f"{section}.{name}" if name else section: value
+                for section, content in json.loads(identity).items()
+                for name, value in (
+                    content if isinstance(content, dict) and content else {"": content}
+                ).items()
+            }
+
+        ours, theirs = flatten(self.identity), flatten(identity)
         changed = {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
         return sorted(changed - {CODE} or changed)
 
@@ -87,22 +98,13 @@ class Plan:
         return found
 
 
-def _flatten(identity: str) -> dict[str, Any]:
-    """Return the parts of an identity; those of a section are named `section.key`."""
-    found: dict[str, Any] = {}
-    for section, content in json.loads(identity).items():
-        parts = content.items() if isinstance(content, dict) else ()
-        found |= {f"{section}.{name}": value for name, value in parts} or {section: content}
-    return found
-
-
 def choose(
     plan: Plan,
     number: int,
     attempts: Mapping[int, FrozenTrial],
     stored: Mapping[str, Any] | None = None,
 ) -> Trial:
-    """Return a trial of a study in memory, with its schedule.
+    """Return a trial of a study in memory, with its schedule; its `should_prune` is the pruner.
 
     `number` counts from 0, and `attempts` has one at each trial before it; those that it may know
     are finished. `stored` is its schedule if that was chosen before: another version of a library,
