@@ -17,6 +17,7 @@ def make_segment(
     has_audio: bool = True,
 ) -> Segment:
     """Return a row of the index; `labels_text` is what stands there in place of `labels`."""
+    rates = ("silent_rate", "clipped_rate", "black_rate", "frozen_rate", "start_offset_s")
     return Segment(
         key=key,
         source="made",
@@ -34,12 +35,8 @@ def make_segment(
         num_samples=192_000,
         video_duration_s=4.0,
         audio_duration_s=4.0,
-        start_offset_s=0.0,
         caption_words_per_second=math.nan,
-        silent_rate=0.0,
-        clipped_rate=0.0,
-        black_rate=0.0,
-        frozen_rate=0.0,
+        **dict.fromkeys(rates, 0.0),
         picture_hashes="",
         labels=json.dumps(labels or {}) if labels_text is None else labels_text,
         descriptions="[]",

@@ -9,12 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOOLS = ["dagster", "dvc", "deepspeed", "great_expectations", "optuna"]
 OWNERS = {
-    "vatt.validate.expectations",
-    "vatt.validate.verdict",
-    "vatt.stages.validate",
-    *("vatt.tune.outcome", "vatt.tune.plan", "vatt.tune.storage"),
-    *("vatt.tune.study", "vatt.tune.workers"),
-    "vatt.stages.tune",
+    *("vatt.validate.expectations", "vatt.validate.verdict", "vatt.stages.validate"),
+    *("vatt.tune.outcome", "vatt.tune.plan", "vatt.tune.storage", "vatt.tune.study"),
+    *("vatt.tune.workers", "vatt.stages.tune"),
 }
 """The modules that need a tool to be imported; the engine imports DeepSpeed when it starts."""
 
