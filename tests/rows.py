@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from vatt.corpus.index import INDEX_NAME, IndexWriter, Segment
 
@@ -17,7 +18,9 @@ def make_segment(
     has_audio: bool = True,
 ) -> Segment:
     """Return a row of the index; `labels_text` is what stands there in place of `labels`."""
-    rates = ("silent_rate", "clipped_rate", "black_rate", "frozen_rate", "start_offset_s")
+    zero: Any = dict.fromkeys(
+        ("silent_rate", "clipped_rate", "black_rate", "frozen_rate", "start_offset_s"), 0.0
+    )
     return Segment(
         key=key,
         source="made",
@@ -36,7 +39,7 @@ def make_segment(
         video_duration_s=4.0,
         audio_duration_s=4.0,
         caption_words_per_second=math.nan,
-        **dict.fromkeys(rates, 0.0),
+        **zero,
         picture_hashes="",
         labels=json.dumps(labels or {}) if labels_text is None else labels_text,
         descriptions="[]",

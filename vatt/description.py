@@ -53,16 +53,14 @@ def estimate_run(params: Params, model: Vatt) -> Estimate:
     """Return what pre-training of the configured model costs."""
     pretrain, launch = params.pretrain, params.launch
     weights = cost.add_costs(cost.count_weights(model).values())
-    clip = cost.add_costs(
-        cost.count_clip(model, params.clip, params.model.drop_token_rate).values()
-    )
+    towers = cost.count_clip(model, params.clip, params.model.drop_token_rate)
+    clip = cost.add_costs(towers.values())
     recomputed = clip.recomputed if launch.recompute_activations else 0
     step_flops = pretrain.batch_size * (clip.training + recomputed)
     run_flops = pretrain.num_steps * step_flops
     gpu_days = run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY)
-    memory_bytes = (
-        cost.estimate_state_bytes(weights, launch.num_processes, stage) for stage in range(4)
-    )
+    num_ranks = launch.num_processes
+    memory_bytes = (cost.estimate_state_bytes(weights, num_ranks, stage) for stage in range(4))
     return Estimate(weights, clip, step_flops, run_flops, gpu_days, tuple(memory_bytes))
 
 
@@ -112,13 +110,13 @@ def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iter
     dropped = f"at drop {params.drop_token_rate:.0%}"
     head = ("", "layers", "width", "MLP", "heads", "tokens", dropped, "one clip is", "cut into")
     rows: list[Row] = [head]
-    sizes = (params.video_size, params.audio_size, params.text_size)
-    for name, size in zip(inputs, sizes, strict=True):
+    for name, shown in inputs.items():
+        size = getattr(params, f"{name}_size")
         numbers = size.num_layers, size.width, size.mlp_width, size.num_heads
         is_linear = name == "text" and params.text_style == "linear"
         cells = ["-" if is_linear else f"{number:,}" for number in numbers]
         tokens = [f"{count[name].num_tokens:,}" for count in counts]
-        rows.append((name, *cells, *tokens, *inputs[name]))
+        rows.append((name, *cells, *tokens, *shown))
     yield from _align(rows, "<>>>>>><<")
     yield (
         f"  Text style {params.text_style}; projections {params.space_kind}, to "

@@ -63,11 +63,6 @@ def start(num_steps: int = NUM_STEPS, **launch: Any) -> Process:
         return subprocess.Popen(command, env=environment, stderr=errors, text=True)
 
 
-def start_on(cluster: Cluster, num_steps: int = NUM_STEPS, **launch: Any) -> Process:
-    """Start the stage on both nodes."""
-    return start(num_steps, **reach_by_ssh(cluster), **launch)
-
-
 def reach_by_ssh(cluster: Cluster, hosts: str = HOSTS) -> dict[str, Any]:
     """Write a hostfile; return the keys of `launch` that start ranks on its nodes."""
     Path("hostfile").write_text(hosts)

@@ -131,6 +131,11 @@ def change_index(column: str, change: Callable[[dict[str, Any]], Any]) -> None:
     pass_validation()
 
 
+def list_checkpoints() -> dict[Path, int]:
+    """Return the checkpoints of all runs with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
+
+
 def run_module(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run `python -m` with the code of this tree in the current folder, and read what it prints."""
     command = [sys.executable, "-m", *arguments]

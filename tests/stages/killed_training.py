@@ -23,20 +23,10 @@ from vatt.stages.pretrain import main as pretrain
 
 MODEL = EXPORTED.model.model_copy(update={"dropout_rate": 0.1, "drop_token_rate": 0.5})
 OFTEN: dict[str, Any] = {"log_every_steps": 1, "checkpoint_every_steps": 3}
-SCHEDULE = LETTER.schedule.model_copy(
-    update={
-        "optimizer": "adamw",
-        "learning_rate": 1e-3,
-        "mixup_alpha": 0.4,
-        "drop_token_rate": 0.25,
-        "head_dropout_rate": 0.25,
-        "layer_decay": 0.7,
-    }
-)
-CURVES = {
-    "pretrain": "metrics/pretrain_curve.jsonl",
-    "finetune": ".cache/finetune/video/*/curve.jsonl",
-}
+SCHEDULE: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 1e-3, "layer_decay": 0.7}
+SCHEDULE |= {"mixup_alpha": 0.4, "drop_token_rate": 0.25, "head_dropout_rate": 0.25}
+CURVES = {"pretrain": "metrics/pretrain_curve.jsonl"}
+CURVES["finetune"] = ".cache/finetune/video/*/curve.jsonl"
 
 
 class Training(NamedTuple):
@@ -54,10 +44,8 @@ class Training(NamedTuple):
             launch = LAUNCH.model_copy(update={"loader_workers": 1})
             pretrain(RUN, EXPORTED.clip, MODEL, LOSS, params, launch)
         else:
-            schedule = SCHEDULE.model_dump()
-            finetune(
-                **sections(validate_every_steps=4, ema_decay=0.9, schedule=schedule, **updates)
-            )
+            updates |= {"schedule": {**LETTER.schedule.model_dump(), **SCHEDULE}}
+            finetune(**sections(validate_every_steps=4, ema_decay=0.9, **updates))
 
     def start(self, folder: str) -> ForkProcess:
         child = multiprocessing.get_context("fork").Process(target=self.run, args=(folder,))

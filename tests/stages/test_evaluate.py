@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -66,25 +67,25 @@ def write_classifier(
     task_name: TaskName, *, multi_label: bool = False, initial_digest: str | None = None
 ) -> None:
     """Write data/finetune/<task> as the stage leaves it, with random weights."""
-    updates = {"label": "letter", "multi_label": multi_label, "audio_stride": 2}
-    task = sections(task_name)["finetune"].params.model_copy(update=updates)
+    updates: dict[str, Any] = {"multi_label": multi_label, "audio_stride": 2}
+    task = sections(task_name, **updates)["finetune"].params
     clip = EXPORTED.clip.model_copy(update={"num_samples": 36864})  # of every second, whole patches
-    source, demand = Path("data/pretrain"), Demand(task_name, task, clip, 2)
-    network = describe_classifier(source, EXPORTED.model, demand)
+    demand = Demand(task_name, task, clip, num_classes=2)
+    network = describe_classifier(Path("data/pretrain"), EXPORTED.model, demand)
+    params = ExportedClassifierParams(
+        classifier=network,
+        frame_rate_hz=EXPORTED.frame_rate_hz,
+        audio_stride=task.audio_stride,
+        code_version="0",
+        label="letter",
+        classes=("a", "b"),
+        clip=clip,
+        task_name=task_name,
+        task=task,
+        initial_digest=initial_digest,
+    )
     for seed, name in enumerate(("model", "scratch")):
         torch.manual_seed(seed)
-        params = ExportedClassifierParams(
-            classifier=network,
-            frame_rate_hz=EXPORTED.frame_rate_hz,
-            audio_stride=task.audio_stride,
-            code_version="0",
-            label="letter",
-            classes=("a", "b"),
-            clip=clip,
-            task_name=task_name,
-            task=task,
-            initial_digest=initial_digest,
-        )
         save_export(Path("data/finetune") / task_name / name, build_network(network), params)
 
 

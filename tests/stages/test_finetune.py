@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.ranks import Ranks
-from tests.stages.conftest import EXPORTED, LETTER, change_index, export, sections
+from tests.stages.conftest import EXPORTED, LETTER, change_index, export, list_checkpoints, sections
 from tests.train.corpus import LAUNCH
 from vatt import load, load_classifier
 from vatt.core.errors import StageError
@@ -56,9 +56,6 @@ def test_it_writes_a_classifier_that_everyone_can_load(project: Path, name: Task
 def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(project: Path) -> None:
     def read_weights() -> list[bytes]:
         return [path.read_bytes() for path in sorted(MODEL_DIR.parent.glob("*/model.safetensors"))]
-
-    def list_checkpoints() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
 
     metrics, checkpoints = finetune(compare_with_scratch=True), list_checkpoints()
     model, scratch = weights = read_weights()

@@ -12,21 +12,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.stages.conftest import EXPORTED, RUN, SHORT, change_index, export
+from tests.stages.conftest import EXPORTED, RUN, SHORT, change_index, export, list_checkpoints
 from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH
 from vatt import load
 from vatt.core.errors import StageError
 from vatt.corpus.samples import write_samples
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.params import LaunchParams, PretrainParams
+from vatt.params import LaunchParams
 from vatt.stages.pretrain import main
 from vatt.weights.export import build_untrained
 
 WEIGHTS = Path("data/pretrain/model.safetensors")
 
 
-def pretrain(params: PretrainParams = SHORT, launch: LaunchParams = LAUNCH) -> dict[str, object]:
+def pretrain(launch: LaunchParams = LAUNCH, **updates: object) -> dict[str, object]:
+    params = SHORT.model_copy(update=updates)
     return dict(main(RUN, EXPORTED.clip, EXPORTED.model, LOSS, params, launch))
 
 
@@ -42,20 +43,16 @@ def test_it_writes_an_export_that_everyone_can_load(project: Path) -> None:
     )
     row = json.loads(Path("metrics/pretrain_curve.jsonl").read_text().splitlines()[-1])
     assert row == {name: metrics[name] for name in row}
-    assert metrics["step"] == 3
-    assert metrics["num_clips"] == 12
+    assert (metrics["step"], metrics["num_clips"]) == (3, 12)
     assert metrics["num_parameters"] == sum(p.numel() for p in exported.model.parameters())
 
 
 def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(project: Path) -> None:
-    def list_checkpoints() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
-
     metrics, weights, checkpoints = pretrain(), WEIGHTS.read_bytes(), list_checkpoints()
     WEIGHTS.unlink()
     assert pretrain(launch=LAUNCH.model_copy(update={"loader_workers": 1})) == metrics
     assert (WEIGHTS.read_bytes(), list_checkpoints()) == (weights, checkpoints)
-    pretrain(SHORT.model_copy(update={"learning_rate": 2e-4}))
+    pretrain(learning_rate=2e-4)
     assert WEIGHTS.read_bytes() != weights
 
 
@@ -91,7 +88,7 @@ def test_a_corpus_without_training_clips_is_refused(project: Path) -> None:
 
 def test_too_little_memory_is_said_before_it_trains(project: Path) -> None:
     with pytest.raises(StageError, match=r"too little memory: 1 processes there need .* GiB free"):
-        pretrain(SHORT.model_copy(update={"batch_size": 2**30}))
+        pretrain(batch_size=2**30)
     assert not list(Path(".cache").rglob("speed.jsonl"))
 
 
@@ -99,8 +96,7 @@ def test_it_starts_from_an_export_whose_words_it_knows(project: Path) -> None:
     export(EXPORTED, noise=0.5)
     Path("data/pretrain").rename("earlier")
     earlier = load("earlier")
-    crawl = SHORT.model_copy(update={"initial_weights": "earlier", "learning_rate": 1e-12})
-    pretrain(crawl)
+    pretrain(initial_weights="earlier", learning_rate=1e-12)
     found = load("data/pretrain").model.state_dict()
     for name, weight in earlier.model.state_dict().items():
         if "running" not in name:
@@ -121,7 +117,7 @@ def test_it_refuses_unfit_initial_weights(project: Path, source: str, message: s
     export(EXPORTED.model_copy(update={"model": narrow}))
     Path("data/pretrain").rename("narrow")
     with pytest.raises(StageError, match=message):
-        pretrain(SHORT.model_copy(update={"initial_weights": source}))
+        pretrain(initial_weights=source)
 
 
 def write_vocabulary(*words: str) -> list[str]:
@@ -133,12 +129,11 @@ def write_vocabulary(*words: str) -> list[str]:
 
 def test_a_vocabulary_and_word_vectors_go_into_the_export(project: Path) -> None:
     path = Path("vectors.safetensors")
-    crawl = SHORT.model_copy(update={"word_vectors": path, "learning_rate": 1e-12})
     vectors = torch.arange(4.0)[:, None].repeat(1, EXPORTED.model.word_width)
     for number, word in enumerate(("begins", "goes"), start=1):
         pieces = write_vocabulary("it", word)
         save_file({"words": vectors + number}, path)
-        pretrain(crawl)
+        pretrain(word_vectors=path, learning_rate=1e-12)
         exported = load("data/pretrain")
         assert exported.tokenizer.pieces == pieces
         words = exported.model.words.weight.detach()

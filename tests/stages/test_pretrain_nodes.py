@@ -66,10 +66,12 @@ def test_training_ends_well(
 @pytest.mark.timeout(600)
 def test_two_ranks_then_one_then_two_again(project: Path, cluster: Cluster) -> None:
     """A link is cut and mended, then a rank is killed: the losses are as without harm."""
-    campaign.expect_finished(campaign.start_on(cluster, LONG_STEPS), LONG_STEPS)
+    campaign.expect_finished(
+        campaign.start(LONG_STEPS, **campaign.reach_by_ssh(cluster)), LONG_STEPS
+    )
     unharmed = campaign.read_curve()
     shutil.rmtree(campaign.RUNS_DIR)
-    process = campaign.start_on(cluster, LONG_STEPS)
+    process = campaign.start(LONG_STEPS, **campaign.reach_by_ssh(cluster))
     with campaign.watched(process, cluster):
         campaign.wait_for_step(process, 6)
         cluster.cut("second")
@@ -92,7 +94,7 @@ def test_two_ranks_then_one_then_two_again(project: Path, cluster: Cluster) -> N
 def test_a_cancelled_stage_leaves_no_process_on_any_node(
     project: Path, cluster: Cluster, number: signal.Signals
 ) -> None:
-    process = campaign.start_on(cluster, num_steps=100_000)
+    process = campaign.start(100_000, **campaign.reach_by_ssh(cluster))
     campaign.wait_for_step(process, 2)
     assert {campaign.find_rank(0), campaign.find_rank(1)} <= set(campaign.list_processes())
     process.send_signal(number)
@@ -150,7 +152,7 @@ def test_nodes_that_cannot_train_together_are_refused(
 def test_an_unreachable_node_is_named(project: Path, cluster: Cluster) -> None:
     cluster.cut("second")
     try:
-        assert campaign.start_on(cluster).wait(PATIENCE_S) == 1
+        assert campaign.start(**campaign.reach_by_ssh(cluster)).wait(PATIENCE_S) == 1
         assert "launch.launcher = ssh: second: ssh: connect to host" in ERRORS.read_text()
         campaign.expect_none_left()
     finally:

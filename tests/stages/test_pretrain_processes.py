@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -70,25 +69,16 @@ def test_no_process_is_left(
             child.kill()
 
 
-@contextmanager
-def small_disk(size: str) -> Iterator[None]:
-    """Have the checkpoints on a disk of a size such as 24m; skips where that is not allowed."""
-    RUNS_DIR.mkdir(parents=True)
-    try:
-        run("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(RUNS_DIR))
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"disks cannot be mounted here: {error.stderr.strip()}")
-    try:
-        yield
-    finally:
-        run("umount", "--lazy", str(RUNS_DIR))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_full_disk_is_told_and_training_goes_on_with_more_room(project: Path) -> None:
     """There is room for one checkpoint (16 MB), but not for the next one beside it."""
-    with small_disk("24m"):
+    RUNS_DIR.mkdir(parents=True)
+    try:
+        run("mount", "-t", "tmpfs", "-o", "size=24m", "none", str(RUNS_DIR))
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"disks cannot be mounted here: {error.stderr.strip()}")
+    try:
         assert campaign.start().wait(PATIENCE_S) == 1
         errors = ERRORS.read_text()
         assert "No space left on device" in errors
@@ -100,6 +90,8 @@ def test_a_full_disk_is_told_and_training_goes_on_with_more_room(project: Path) 
         run("mount", "-o", "remount,size=1g", str(RUNS_DIR))
         campaign.expect_finished(campaign.start())
         assert campaign.read_curve()[:5] == before[:5]
+    finally:
+        run("umount", "--lazy", str(RUNS_DIR))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,12 @@ def write_evaluation(value: float, test_data: str = "same") -> None:
     )
 
 
-def promote(tolerance: float = 0.0) -> dict[str, Any]:
+def promote(
+    value: float | None = None, test_data: str = "same", tolerance: float = 0.0
+) -> dict[str, Any]:
+    """Promote, after an evaluation with this value, or after none."""
+    if value is not None:
+        write_evaluation(value, test_data)
     params = PromoteParams(metric="audio_to_video_r1", tolerance=tolerance)
     return dict(main(DOWNLOAD, EVALUATE, params))
 
@@ -41,14 +46,12 @@ def champion_digest() -> str:
 
 
 def test_champions_follow_one_another(project: Path) -> None:
-    write_evaluation(0.5)
     first = digest_export(EXPORT_DIR)
-    assert promote()["promoted"] is True
+    assert promote(0.5)["promoted"] is True
     assert champion_digest() == first
 
     export(EXPORTED, noise=0.02)
-    write_evaluation(0.4)
-    decision = promote()
+    decision = promote(0.4)
     assert (decision["promoted"], decision["challenger"], decision["champion"]) == (False, 0.4, 0.5)
     assert champion_digest() == first
 
@@ -57,8 +60,7 @@ def test_champions_follow_one_another(project: Path) -> None:
 
 
 def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path) -> None:
-    write_evaluation(0.5)
-    promote()
+    promote(0.5)
     assert vatt.load("champion").params == vatt.load(EXPORT_DIR).params
     record = json.loads(Path("data/promote/champion/record.json").read_text())
     assert record["parameters"]["clip"]["num_frames"] == 4
@@ -75,38 +77,31 @@ def test_the_same_export_again_changes_nothing(project: Path) -> None:
         files = [path for path in Path("data/promote").rglob("*") if path.is_file()]
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
-    write_evaluation(0.5)
-    first, content = promote(), read_registry()
+    first, content = promote(0.5), read_registry()
     assert promote() == first
     assert read_registry() == content
 
 
 def test_on_other_test_data_the_champion_is_measured_again(project: Path) -> None:
     """The champion's old number is far above what it really has; it must not count."""
-    write_evaluation(1.0, test_data="an older test split")
-    promote()
+    promote(1.0, "an older test split")
     measured = evaluate.main(EVALUATE)["audio_to_video_r1"]
     champion = digest_export(EXPORT_DIR)
     wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
     export(EXPORTED.model_copy(update={"model": wider}))
 
-    write_evaluation(measured - 0.1, test_data="now")
-    decision = promote()
+    decision = promote(measured - 0.1, "now")
     assert decision["champion"] == measured < 1.0
     assert decision["promoted"] is False
     assert champion_digest() == champion
-
-    write_evaluation(measured, test_data="now")
-    assert promote()["promoted"] is True
+    assert promote(measured, "now")["promoted"] is True
 
 
 def test_a_champion_that_cannot_see_this_data_stays_and_says_why(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
-    write_evaluation(0.1, test_data="faster")
-    promote()
+    promote(0.1, "faster")
     export(EXPORTED)
-    write_evaluation(0.9)
-    decision = promote()
+    decision = promote(0.9)
     assert decision["promoted"] is False
     assert "remove data/promote/champion" in decision["reason"]
 

@@ -3,16 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import pytest
 
 from tests.stages.conftest import ROOT, run_module
 from tests.validate.clean import clean_index
 from vatt.core.errors import StageError
-from vatt.params import ValidateParams, load_params
+from vatt.params import load_params
 from vatt.stages import validate
-from vatt.validate.tables import REQUIRED_COLUMNS, Corpus
+from vatt.validate.tables import REQUIRED_COLUMNS
 from vatt.validate.verdict import validate_corpus
 
 PARAMS = load_params(ROOT / "params.yaml").validation
@@ -39,18 +39,12 @@ def test_a_clean_corpus_passes_with_the_digest_of_its_index(preprocess_dir: Path
 
 
 def test_columns_that_no_rule_needs_are_not_read(
-    preprocess_dir: Path, monkeypatch: pytest.MonkeyPatch
+    preprocess_dir: Path,
 ) -> None:
     clean_index().assign(picture_hashes="0123").to_parquet(preprocess_dir / "index.parquet")
-    judged: list[str] = []
-
-    def judge(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, Any], str]:
-        judged.extend(corpus.index.columns)
-        return validate_corpus(corpus, params)
-
-    monkeypatch.setattr(validate, "validate_corpus", judge)
-    assert validate.main(PARAMS)["passed"]
-    assert judged == REQUIRED_COLUMNS
+    with mock.patch.object(validate, "validate_corpus", wraps=validate_corpus) as judge:
+        assert validate.main(PARAMS)["passed"]
+    assert list(judge.call_args.args[0].index.columns) == REQUIRED_COLUMNS
 
 
 def test_a_warning_is_printed_and_does_not_stop(

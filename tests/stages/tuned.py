@@ -27,30 +27,19 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.stages.conftest import LETTER, pass_validation, sections
+from tests.tune.trainings import TUNE as SMALL
 from vatt.launch.launcher import train_classifier
-from vatt.params import TASKS, TaskName, TuneParams
+from vatt.params import TASKS, TaskName
 from vatt.stages import tune
 from vatt.train.finetuning import OnValidation
 from vatt.train.recipe import Job
 
-TUNE = TuneParams.model_validate(
-    {
-        "num_trials": 3,
-        "num_random_trials": 2,
-        "num_parallel": 1,
-        "num_workers": 1,
-        "threads_per_worker": 1,
-        "storage": None,
-        "heartbeat_s": 60,
-        "max_restarts": 0,
-        "prune": None,
-        "space": {
-            "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-            "drop_token_rate": {"choices": [0.0, 0.5]},
-        },
-        "task_space": {},
-    }
-)
+SPACE = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "drop_token_rate": {"choices": [0.0, 0.5]},
+}
+CHANGES = {"num_trials": 3, "num_random_trials": 2, "num_parallel": 1, "prune": None}
+TUNE = SMALL.model_validate({**SMALL.model_dump(), **CHANGES, "space": SPACE})
 TWO = TUNE.model_copy(update={"num_workers": 2, "num_parallel": 2, "max_restarts": 1})
 NUM_ROUNDS = 5
 POISON = '{"letter": ["poison"]}'

@@ -31,8 +31,7 @@ PREPROCESS_DIR = Path("data/preprocess")
 PRETRAIN_DIR = Path("data/pretrain")
 TUNE_DIR = Path("data/tune")
 OUT_DIR = Path("data/finetune")
-METRICS_DIR = Path("metrics")
-VERDICT_PATH = METRICS_DIR / "validate.json"
+VERDICT_PATH = Path("metrics/validate.json")
 RUNS_DIR = Path(".cache/finetune")
 
 
@@ -48,7 +47,7 @@ def main(
             training failed.
     """
     out_dir = OUT_DIR / finetune.name
-    curve_path = METRICS_DIR / f"finetune_{finetune.name}_curve.jsonl"
+    curve_path = Path(f"metrics/finetune_{finetune.name}_curve.jsonl")
     try:
         job, recipe, corpus = prepare_task(run, clip, model, finetune, launch)
     except UnlabelledError as error:
@@ -189,21 +188,19 @@ def _export(
     out_dir: Path, runs: Mapping[str, Job], recipe: FinetuneRecipe, corpus: LabelledCorpus
 ) -> int:
     """Write the trained classifiers with their curves; return how many weights one has."""
-    network = build_network(recipe.network)
+    network, task = build_network(recipe.network), recipe.task
+    origin = {name: getattr(recipe, name) for name in ("classes", "clip", "task_name", "task")}
     with atomic_path(out_dir) as folder:
         folder.mkdir()
         for name, job in runs.items():
             restore_weights(network, load_file(job.weights_path))
             params = ExportedClassifierParams(
+                **origin,
                 classifier=recipe.network,
                 frame_rate_hz=max(corpus.splits["train"].rows["frame_rate_hz"].to_pylist()),
-                audio_stride=recipe.task.audio_stride,
+                audio_stride=task.audio_stride,
                 code_version=version("vatt"),
-                label=recipe.task.label,
-                classes=recipe.classes,
-                clip=recipe.clip,
-                task_name=recipe.task_name,
-                task=recipe.task,
+                label=task.label,
                 initial_digest=recipe.initial_digest if job.initial_weights else None,
             )
             save_export(folder / name, network, params)
