@@ -190,8 +190,8 @@ def write_zoo(folder: Path) -> dict[str, bool]:
     titled.write_bytes(titled.read_bytes().replace(b"TITLE", b"caf\xe9\xff"))  # not UTF-8
     for name in ODD_NAMES:
         shutil.copy(folder / "good.mp4", folder / name)
-    content = (folder / "good.mp4").read_bytes()  # its index is at the end
-    (folder / "truncated.mp4").write_bytes(content[: len(content) // 2])
+    whole = (folder / "good.mp4").read_bytes()  # its index is at the end
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
     write_encrypted(folder / "encrypted.mp4")
     (folder / "zero_byte.mp4").touch()
     (folder / "not_media.mp4").write_text("<html>404 not found</html>", encoding="utf-8")

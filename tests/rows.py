@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from vatt.corpus.index import INDEX_NAME, IndexWriter, Segment
 
@@ -18,9 +17,6 @@ def make_segment(
     has_audio: bool = True,
 ) -> Segment:
     """Return a row of the index; `labels_text` is what stands there in place of `labels`."""
-    zero: Any = dict.fromkeys(
-        ("silent_rate", "clipped_rate", "black_rate", "frozen_rate", "start_offset_s"), 0.0
-    )
     return Segment(
         key=key,
         source="made",
@@ -38,8 +34,12 @@ def make_segment(
         num_samples=192_000,
         video_duration_s=4.0,
         audio_duration_s=4.0,
+        start_offset_s=0.0,
         caption_words_per_second=math.nan,
-        **zero,
+        silent_rate=0.0,
+        clipped_rate=0.0,
+        black_rate=0.0,
+        frozen_rate=0.0,
         picture_hashes="",
         labels=json.dumps(labels or {}) if labels_text is None else labels_text,
         descriptions="[]",
