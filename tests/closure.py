@@ -14,27 +14,21 @@ ROOT = Path(__file__).parents[1]
 def files_used_by(path: Path) -> set[Path]:
     """Return `path`, every file of vatt/ that it uses, and the templates beside each of them."""
     found: set[Path] = set()
-    waiting = [path]
+    waiting: set[Path | None] = {path}
     while waiting:
         current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += _direct_uses(current)
+        if current is None or current in found:
+            continue
+        found.add(current)
+        for node in ast.walk(ast.parse(current.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                waiting |= {_definition(node.module or "", name.name) for name in node.names}
+            elif isinstance(node, ast.Import):
+                waiting |= {_module_file(name.name) for name in node.names}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                waiting.add(_module_file(node.value) if "." in node.value else None)
     templates = {file.with_suffix(suffix) for file in found for suffix in (".html", ".md")}
     return found | {template for template in templates if template.is_file()}
-
-
-def _direct_uses(path: Path) -> set[Path]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    uses: set[Path | None] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            uses |= {_definition(node.module or "", name.name) for name in node.names}
-        elif isinstance(node, ast.Import):
-            uses |= {_module_file(name.name) for name in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
-            uses.add(_module_file(node.value))
-    return {use for use in uses if use is not None}
 
 
 def _definition(module: str, name: str) -> Path | None:
@@ -53,7 +47,5 @@ def _module_file(name: str) -> Path | None:
     if parts[0] != "vatt" or not all(part.isidentifier() for part in parts):
         return None
     path = ROOT.joinpath(*parts)
-    for file in [path.with_suffix(".py"), path / "__init__.py"]:
-        if file.is_file():
-            return file
-    return None
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)

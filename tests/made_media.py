@@ -4,18 +4,21 @@ A clip shows a bright square that moves to the right on a dark ground, with a qu
 `flash_s` the whole picture is white for one frame, and the sound clicks: loud for 10 ms.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 CLICK_S = 0.01
-AUDIO_CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".ogg": "libopus", ".webm": "libopus"}
+AUDIO_CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame"}
+AUDIO_CODECS |= {".ogg": "libopus", ".webm": "libopus"}
 VIDEO_CODECS = {".webm": "libvpx-vp9"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
@@ -50,11 +53,21 @@ def write_clip(path: Path, clip: Clip | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         container.metadata["title"] = clip.title
-        streams = []
+        streams: list[tuple[Any, Iterator[Any]]] = []
         if clip.video:
-            streams.append((_add_video(container, path, clip), make_frames(clip)))
+            codec = VIDEO_CODECS.get(path.suffix, "libx264")
+            fast = {"preset": "ultrafast"} if codec == "libx264" else {"deadline": "realtime"}
+            video = container.add_stream(codec, rate=clip.frame_rate_hz, options=fast)
+            video.width, video.height = clip.width_px, clip.height_px
+            is_odd = clip.width_px % 2 or clip.height_px % 2
+            video.pix_fmt = "yuv444p" if is_odd else "yuv420p"
+            video.codec_context.time_base = Fraction(1, 90_000)
+            streams.append((video, make_frames(clip)))
         if clip.audio:
-            streams.append((_add_audio(container, path, clip), _audio_frames(clip)))
+            codec = clip.audio_codec or AUDIO_CODECS.get(path.suffix, "aac")
+            rate_hz = 48_000 if codec == "libopus" else clip.sample_rate_hz
+            audio = container.add_stream(codec, rate=rate_hz, layout=LAYOUTS[clip.num_channels])
+            streams.append((audio, _audio_frames(clip)))
         for stream, frames in streams:
             for frame in frames:
                 container.mux(stream.encode(frame))
@@ -62,28 +75,11 @@ def write_clip(path: Path, clip: Clip | None = None) -> Path:
     return path
 
 
-def frame_times(clip: Clip) -> npt.NDArray[np.float64]:
-    """Times of the clip's frames, in seconds."""
-    if clip.frame_times_s is not None:
-        return np.array(clip.frame_times_s)
-    return np.arange(round(clip.duration_s * clip.frame_rate_hz)) / clip.frame_rate_hz
-
-
-def make_samples(clip: Clip) -> npt.NDArray[np.float32]:
-    """Return the mono sound of a clip in [-1, 1]: a quiet 440 Hz tone with loud 2 kHz clicks."""
-    if clip.samples is not None:
-        return clip.samples
-    times_s = np.arange(round(clip.duration_s * clip.sample_rate_hz)) / clip.sample_rate_hz
-    samples = 0.02 * np.sin(2 * np.pi * 440 * times_s)
-    for flash_s in clip.flash_s:
-        in_click = (times_s >= flash_s) & (times_s < flash_s + CLICK_S)
-        samples[in_click] = 0.8 * np.sin(2 * np.pi * 2000 * (times_s[in_click] - flash_s))
-    return samples.astype(np.float32)
-
-
 def make_frames(clip: Clip) -> Iterator[av.VideoFrame]:
     """Yield the frames of a clip; the first one at or after each flash time is white."""
-    times_s = frame_times(clip)
+    times_s = np.arange(round(clip.duration_s * clip.frame_rate_hz)) / clip.frame_rate_hz
+    if clip.frame_times_s is not None:
+        times_s = np.array(clip.frame_times_s)
     flashes = {int(np.searchsorted(times_s, flash_s - 1e-9)) for flash_s in clip.flash_s}
     side_px = max(2, clip.height_px // 3)
     for number, time_s in enumerate(times_s):
@@ -97,30 +93,17 @@ def make_frames(clip: Clip) -> Iterator[av.VideoFrame]:
         yield frame
 
 
-def _add_video(
-    container: av.container.OutputContainer, path: Path, clip: Clip
-) -> av.video.stream.VideoStream:
-    codec = VIDEO_CODECS.get(path.suffix, "libx264")
-    fast = {"preset": "ultrafast"} if codec == "libx264" else {"deadline": "realtime"}
-    stream = container.add_stream(codec, rate=clip.frame_rate_hz, options=fast)
-    stream.width, stream.height = clip.width_px, clip.height_px
-    odd = clip.width_px % 2 or clip.height_px % 2
-    stream.pix_fmt = "yuv444p" if odd else "yuv420p"
-    stream.codec_context.time_base = Fraction(1, 90_000)
-    return stream
-
-
-def _add_audio(
-    container: av.container.OutputContainer, path: Path, clip: Clip
-) -> av.audio.stream.AudioStream:
-    by_suffix = AUDIO_CODECS.get(path.suffix, "libmp3lame" if path.suffix == ".mp3" else "aac")
-    codec = clip.audio_codec or by_suffix
-    rate_hz = 48_000 if codec == "libopus" else clip.sample_rate_hz
-    return container.add_stream(codec, rate=rate_hz, layout=LAYOUTS[clip.num_channels])
-
-
 def _audio_frames(clip: Clip) -> Iterator[av.AudioFrame]:
-    samples = np.tile(make_samples(clip), (clip.num_channels, 1))
+    """Yield the sound of a clip: a quiet 440 Hz tone with loud 2 kHz clicks, or its own samples."""
+    sound = clip.samples
+    if sound is None:
+        times_s = np.arange(round(clip.duration_s * clip.sample_rate_hz)) / clip.sample_rate_hz
+        tone = 0.02 * np.sin(2 * np.pi * 440 * times_s)
+        for flash_s in clip.flash_s:
+            in_click = (times_s >= flash_s) & (times_s < flash_s + CLICK_S)
+            tone[in_click] = 0.8 * np.sin(2 * np.pi * 2000 * (times_s[in_click] - flash_s))
+        sound = tone.astype(np.float32)
+    samples = np.tile(sound, (clip.num_channels, 1))
     for start in range(0, samples.shape[1], 1024):
         part = np.ascontiguousarray(samples[:, start : start + 1024])
         frame = av.AudioFrame.from_ndarray(part, "fltp", LAYOUTS[clip.num_channels])
@@ -137,21 +120,6 @@ def rotate(path: Path) -> None:
     turned = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
     content[matrix : matrix + 36] = b"".join(value.to_bytes(4, signed=True) for value in turned)
     path.write_bytes(content)
-
-
-def write_bad_metadata(path: Path) -> Path:
-    """Write a good clip whose title is not UTF-8."""
-    write_clip(path, Clip(title="TITLE"))
-    path.write_bytes(path.read_bytes().replace(b"TITLE", b"caf\xe9\xff"))
-    return path
-
-
-def write_truncated(path: Path) -> Path:
-    """Write a clip that breaks off: the index at the end of the file is missing."""
-    write_clip(path)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return path
 
 
 def write_encrypted(path: Path) -> Path:
@@ -218,10 +186,12 @@ def write_zoo(folder: Path) -> dict[str, bool]:
     for name, content in CAPTIONS.items():
         (folder / f"{name}.vtt").write_text(content, encoding="utf-8")
     rotate(write_clip(folder / "rotated.mp4"))
-    write_bad_metadata(folder / "bad_metadata.mp4")
+    titled = write_clip(folder / "bad_metadata.mp4", Clip(title="TITLE"))
+    titled.write_bytes(titled.read_bytes().replace(b"TITLE", b"caf\xe9\xff"))  # not UTF-8
     for name in ODD_NAMES:
-        (folder / name).write_bytes((folder / "good.mp4").read_bytes())
-    write_truncated(folder / "truncated.mp4")
+        shutil.copy(folder / "good.mp4", folder / name)
+    whole = (folder / "good.mp4").read_bytes()  # its index is at the end
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
     write_encrypted(folder / "encrypted.mp4")
     (folder / "zero_byte.mp4").touch()
     (folder / "not_media.mp4").write_text("<html>404 not found</html>", encoding="utf-8")

@@ -10,7 +10,7 @@ from vatt.params import LossParams
 
 def mil_nce(video: Tensor, candidates: Tensor, mask: Tensor, params: LossParams) -> Tensor:
     """MIL-NCE in all its forms; NCE where clips have one candidate."""
-    clips, places = range(len(video)), range(candidates.shape[1])
+    clips = range(len(video))
 
     def similar(i: int, j: int, p: int) -> Tensor:
         if not mask[j, p]:
@@ -21,7 +21,7 @@ def mil_nce(video: Tensor, candidates: Tensor, mask: Tensor, params: LossParams)
     losses = []
     for i in (clip for clip in clips if mask[clip].any()):
         positives, negative_texts, negative_videos = torch.zeros(3, dtype=video.dtype)
-        for p in places:
+        for p in range(candidates.shape[1]):
             positives = positives + similar(i, i, p)
             for j in (clip for clip in clips if clip != i):
                 negative_texts = negative_texts + similar(i, j, p)
@@ -41,21 +41,17 @@ def relative_bucket(offset: int, num_buckets: int, max_distance: int) -> int:
     """T5's bucket of one offset, found by walking outwards through the bounds of the buckets."""
     per_side = num_buckets // 2
     num_exact = per_side // 2
-    distance, bucket = abs(offset), 0
-    while bucket < per_side - 1 and distance >= _bound(
-        bucket + 1, num_exact, per_side, max_distance
-    ):
+
+    def bound(bucket: int) -> float:
+        """Return the smallest distance that falls into a bucket of one side."""
+        share = (bucket - num_exact) / (per_side - num_exact)
+        exact = bucket <= num_exact
+        return bucket if exact else float(num_exact * (max_distance / num_exact) ** share)
+
+    bucket = 0
+    while bucket < per_side - 1 and abs(offset) >= bound(bucket + 1):
         bucket += 1
     return bucket + (per_side if offset > 0 else 0)
-
-
-def _bound(bucket: int, num_exact: int, per_side: int, max_distance: int) -> float:
-    """The smallest distance that falls into a bucket of one side."""
-    if bucket <= num_exact:
-        return bucket
-    return float(
-        num_exact * (max_distance / num_exact) ** ((bucket - num_exact) / (per_side - num_exact))
-    )
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:

@@ -3,7 +3,6 @@
 A detector of speech hears it as such, and it is free.
 """
 
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +35,13 @@ def say(duration_s: float, seed: int, rate_hz: int = 16_000) -> Speech:
     while start_s < duration_s - 1.5:
         end_s = min(start_s + rng.uniform(1.0, 5.0), duration_s - 0.2)
         begin, end = round(start_s * rate_hz), round(end_s * rate_hz)
-        samples[begin:end] += _speak(end - begin, rng, rate_hz)
+        syllables = [_syllable(rng, rate_hz)]
+        while sum(map(len, syllables)) < end - begin:
+            syllables.append(_syllable(rng, rate_hz))
+        samples[begin:end] += np.concatenate(syllables)[: end - begin]
         phrases_s.append((float(start_s), float(end_s)))
         start_s = end_s + 0.3 + min(3.7, rng.exponential(1.0))
     return Speech(np.clip(samples, -1, 1).astype(np.float32), phrases_s)
-
-
-def _speak(num_samples: int, rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]:
-    syllables: list[npt.NDArray[np.float64]] = []
-    while sum(map(len, syllables)) < num_samples:
-        syllables.append(_syllable(rng, rate_hz))
-    return np.concatenate(syllables)[:num_samples]
 
 
 def _syllable(rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]:
@@ -77,7 +72,7 @@ def _syllable(rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]
 def write_captions(path: Path, speech: Speech, shift_s: float = 0.0) -> Path:
     """Write a WebVTT file that captions the phrases, with times moved by `shift_s`."""
     blocks = ["WEBVTT"]
-    for number, (start_s, end_s) in zip(count(), speech.phrases_s, strict=False):
+    for number, (start_s, end_s) in enumerate(speech.phrases_s):
         if start_s + shift_s >= 0:
             text = f"{number:03} ".ljust(round((end_s - start_s) * CHARACTERS_PER_SECOND), "x")
             blocks.append(f"{stamp(start_s + shift_s)} --> {stamp(end_s + shift_s)}\n{text}")

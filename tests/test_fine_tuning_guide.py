@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import yaml
+from scipy.io import wavfile
 
 from tests.orchestration.miniature import REPO
 from vatt.corpus.index import read_index
@@ -24,16 +24,10 @@ from vatt.stages import download
 
 GUIDE = (REPO / "docs/fine_tuning.md").read_text(encoding="utf-8")
 RATE_HZ = 44_100
+EVERY = {"validate_every_steps": 15, "checkpoint_every_steps": 15}
 SMALL: dict[str, Any] = {
     "pretrain": {"num_steps": 2, "warmup_steps": 1, "batch_size": 4},
-    "finetune": {
-        "audio": {
-            "num_steps": 30,
-            "batch_size": 8,
-            "validate_every_steps": 15,
-            "checkpoint_every_steps": 15,
-        }
-    },
+    "finetune": {"audio": {"num_steps": 30, "batch_size": 8, **EVERY}},
     "tune": {"num_trials": 2},
     "evaluate": {"lrc_steps": 20},
 }
@@ -62,11 +56,8 @@ def write_esc50(folder: Path) -> None:
             rustle = generator.normal(size=len(times_s)) / 4
             samples = (whistle, rustle)[target] * generator.uniform(0.2, 0.8)
             name = f"{fold}-{recording}-A-{target}.wav"
-            with wave.open(str(folder / "audio" / name), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE_HZ)
-                file.writeframes((samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes())
+            pcm = (samples * 32_767).clip(-32_768, 32_767).astype("<i2")
+            wavfile.write(folder / "audio" / name, RATE_HZ, pcm)
             category = ("whistle", "rustle")[target]
             rows.append(f"{name},{fold},{target},{category},False,{recording},A")
     (folder / "meta/esc50.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -81,29 +72,13 @@ def read_guide(esc50: Path, num_videos: int) -> dict[str, Any]:
     return params
 
 
-def follow_guide(root: Path, esc50: Path, num_videos: int) -> dict[str, Any]:
-    """Run the commands of the guide, made shorter, in the folder `root`; return the metrics."""
-    params = read_guide(esc50, num_videos)
-    merge(params, SMALL)
-    root.mkdir()
-    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    (stages,) = re.findall(r"stage by stage: (.*?), each with `python -m vatt`", GUIDE, re.DOTALL)
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    for stage in re.findall(r"`([^`]+)`", stages):
-        command = [sys.executable, "-m", "vatt", *stage.split()]
-        subprocess.run(command, cwd=root, env=environment, check=True)
-    metrics: dict[str, Any] = json.loads((root / "metrics/evaluate.json").read_text())
-    return metrics
-
-
 def test_sounds_in_the_layout_of_esc50_get_the_labels_and_splits_of_the_guide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_esc50(tmp_path / "ESC-50-master")
     raw = read_guide(tmp_path / "ESC-50-master", num_videos=6)
-    raw["download"]["sources"] = [
-        row for row in raw["download"]["sources"] if row["kind"] == "esc50"
-    ]
+    sources = raw["download"]["sources"]
+    raw["download"]["sources"] = [row for row in sources if row["kind"] == "esc50"]
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     params = load_params(Path("params.yaml"))
@@ -126,14 +101,24 @@ def test_sounds_in_the_layout_of_esc50_get_the_labels_and_splits_of_the_guide(
 
 @pytest.mark.slow
 def test_sounds_in_the_layout_of_esc50_are_learned(tmp_path: Path) -> None:
+    """The commands of the guide, made shorter."""
     write_esc50(tmp_path / "ESC-50-master")
-    metrics = follow_guide(tmp_path / "run", tmp_path / "ESC-50-master", num_videos=6)
+    params, run = read_guide(tmp_path / "ESC-50-master", num_videos=6), tmp_path / "run"
+    merge(params, SMALL)
+    run.mkdir()
+    (run / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (stages,) = re.findall(r"(?s)stage by stage: (.*?), each with `python -m vatt`", GUIDE)
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    for stage in re.findall(r"`([^`]+)`", stages):
+        command = [sys.executable, "-m", "vatt", *stage.split()]
+        subprocess.run(command, cwd=run, env=environment, check=True)
+    metrics = json.loads((run / "metrics/evaluate.json").read_text())
     result = metrics["finetuned"]["audio"]
     assert (result["label"], result["num_test"], result["num_classes"]) == ("esc50", 6, 2)
     assert result["accuracy"] > result["chance"] == 0.5
     probe = metrics["probes"]["esc50"]["audio"]
     assert (probe["num_folds"], probe["num_test"]) == (5, 30)
-    best = json.loads((tmp_path / "run/data/tune/audio/best.json").read_text())
-    record = json.loads((tmp_path / "run/metrics/finetune_audio.json").read_text())
+    best = json.loads((run / "data/tune/audio/best.json").read_text())
+    record = json.loads((run / "metrics/finetune_audio.json").read_text())
     assert record["schedule"] == best["schedule"]
-    assert "esc50" in (tmp_path / "run/data/evaluate/report.html").read_text()
+    assert "esc50" in (run / "data/evaluate/report.html").read_text()

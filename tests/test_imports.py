@@ -9,9 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOOLS = ["dagster", "dvc", "deepspeed", "great_expectations", "optuna"]
 OWNERS = {
-    "vatt.validate.expectations",
-    "vatt.validate.verdict",
-    "vatt.stages.validate",
+    *("vatt.validate.expectations", "vatt.validate.verdict", "vatt.stages.validate"),
     *("vatt.tune.outcome", "vatt.tune.search", "vatt.tune.study", "vatt.tune.workers"),
     "vatt.stages.tune",
 }

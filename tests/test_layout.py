@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -28,14 +28,8 @@ def python_files(*folders: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def definitions(path: Path) -> Iterator[Function | ast.ClassDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, Function | ast.ClassDef):
-            yield node
-
-
-def place(path: Path, node: Function | ast.ClassDef) -> str:
-    return f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_files_are_short() -> None:
@@ -50,16 +44,13 @@ def test_files_are_short() -> None:
 def test_functions_are_short_and_take_few_arguments() -> None:
     problems = []
     for path in python_files(*FOLDERS):
-        for node in definitions(path):
-            if isinstance(node, ast.ClassDef):
-                continue
+        for node in (node for node in ast.walk(parse(path)) if isinstance(node, Function)):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             num_arguments = sum(argument.arg not in {"self", "cls"} for argument in arguments)
-            if lines > MAX_FUNCTION_LINES:
-                problems.append(f"{place(path, node)}: {lines} lines")
-            if num_arguments > MAX_ARGUMENTS:
-                problems.append(f"{place(path, node)}: {num_arguments} arguments")
+            if lines > MAX_FUNCTION_LINES or num_arguments > MAX_ARGUMENTS:
+                place = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+                problems.append(f"{place}: {lines} lines, {num_arguments} arguments")
     assert not problems, "\n".join(problems)
 
 
@@ -74,41 +65,30 @@ def test_a_room_has_no_further_rooms() -> None:
 
 
 def test_modules_and_public_names_have_docstrings() -> None:
+    """A definition at the top of a module, or of a public class there, is public by its name."""
     problems = []
     for path in python_files("vatt", "orchestration", "benchmarks"):
-        source = path.read_text(encoding="utf-8")
-        if source.strip() and not ast.get_docstring(ast.parse(source)):
+        tree = parse(path)
+        if tree.body and not ast.get_docstring(tree):
             problems.append(str(path.relative_to(ROOT)))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        bodies = [tree.body, *(node.body for node in classes if not node.name.startswith("_"))]
         problems += [
-            place(path, node)
-            for node in definitions(path)
-            if _is_public(path, node) and not ast.get_docstring(node)
+            f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            for node in chain(*bodies)
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_")
+            if "overload" not in map(ast.unparse, node.decorator_list)
+            if not ast.get_docstring(node)
         ]
     assert not problems, "\n".join(problems)
 
 
-def _is_public(path: Path, node: Function | ast.ClassDef) -> bool:
-    """Whether a definition at the top of a module, or of a class there, has a public name."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = [item for item in tree.body if isinstance(item, ast.ClassDef)]
-    bodies = [tree.body, *(item.body for item in classes if not item.name.startswith("_"))]
-    at_top = any(item.lineno == node.lineno for body in bodies for item in body)
-    return at_top and not node.name.startswith("_") and not _is_overload(node)
-
-
-def _is_overload(node: Function | ast.ClassDef) -> bool:
-    return any(isinstance(name, ast.Name) and name.id == "overload" for name in node.decorator_list)
-
-
-def test_modules_have_telling_names() -> None:
-    bad = [path for path in python_files(*FOLDERS) if path.stem in FORBIDDEN_MODULES]
-    assert not bad
-
-
-def test_words_are_written_out() -> None:
+def test_names_are_telling_and_words_are_written_out() -> None:
     problems = []
     for path in python_files(*FOLDERS):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if path.stem in FORBIDDEN_MODULES:
+            problems.append(str(path.relative_to(ROOT)))
+        for node in ast.walk(parse(path)):
             name = _bound_name(node)
             if FORBIDDEN_WORDS & set(re.split(r"[_\d]+", name.lower())):
                 problems.append(f"{path.relative_to(ROOT)}: {name}")
@@ -128,7 +108,7 @@ def _bound_name(node: ast.AST) -> str:
 def readme_tree() -> dict[str, str]:
     """Return path and text of each line of the tree under the README's heading Layout."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"^## Layout$.*?^```\w*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    block = re.search(r"(?ms)^## Layout$.*?^```\w*\n(.*?)^```", readme)
     assert block, "README.md has no fenced block under the heading Layout"
     tree, folder = {}, ""
     for line in filter(str.strip, block[1].splitlines()):
@@ -162,11 +142,6 @@ def test_commands_in_the_documentation_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) - targets == set()
-    modules = re.findall(r"python -m ((?:vatt|orchestration|benchmarks)[\w.]*)", code)
-    places = [ROOT.joinpath(*module.split(".")) for module in modules]
-    missing = [
-        str(place)
-        for place in places
-        if not place.with_suffix(".py").is_file() and not (place / "__main__.py").is_file()
-    ]
-    assert not missing
+    for module in re.findall(r"python -m ((?:vatt|orchestration|benchmarks)[\w.]*)", code):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module

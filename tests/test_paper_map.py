@@ -1,8 +1,6 @@
 """docs/paper_map.md names symbols and tests that exist, and every deviation that the code marks."""
 
-import ast
 import re
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -27,17 +25,7 @@ def read_rows() -> list[Row]:
     return [Row(*row) for row in cells if row[0] != "paper" and not row[0].startswith("---")]
 
 
-@cache
-def find_tests(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
 ROWS = read_rows()
-
-
-def test_there_are_rows() -> None:
-    assert len(ROWS) >= 20
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.paper)
@@ -47,16 +35,16 @@ def test_symbol_and_test_of_a_row_exist(row: Row) -> None:
     path, _, test = row.test.strip("`").partition("::")
     assert path.startswith("tests/")
     assert test.startswith("test_")
-    assert test in find_tests(ROOT / path)
+    assert re.search(rf"(?m)^def {test}\(", (ROOT / path).read_text(encoding="utf-8"))
 
 
 def test_every_marked_deviation_has_a_row() -> None:
+    assert len(ROWS) >= 20
+    mark = re.compile(r"Differs\s+from\s+the\s+(paper|original|released)")
     marked = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / "vatt").rglob("*.py")
-        if re.search(
-            r"Differs\s+from\s+the\s+(paper|original|released)", path.read_text(encoding="utf-8")
-        )
+        if mark.search(path.read_text(encoding="utf-8"))
     }
     explained = {row.symbol.strip("`").partition(":")[0] for row in ROWS if row.deviation}
     assert marked - explained == set()

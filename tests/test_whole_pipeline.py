@@ -1,6 +1,5 @@
 """The real pipeline, all stages: the three ways to run it agree, and the demo is learned."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from tests.orchestration.miniature import DVC, REPO
+from vatt.core.files import digest_file
 from vatt.params import TASKS
 
 STAGES = (
@@ -19,22 +19,11 @@ STAGES = (
     *((stage, task) for task in TASKS for stage in ("tune", "finetune")),
     *(("evaluate",), ("promote",)),
 )
-PYTHON = [sys.executable, "-m"]
+DAGSTER = "dagster job execute -m orchestration.definitions -j everything"
 WAYS = {
-    "by hand": [[*PYTHON, "vatt", *stage] for stage in STAGES],
+    "by hand": [[sys.executable, "-m", "vatt", *stage] for stage in STAGES],
     "dvc": [[DVC, "repro"]],
-    "dagster": [
-        [
-            *PYTHON,
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "orchestration.definitions",
-            "-j",
-            "everything",
-        ]
-    ],
+    "dagster": [[sys.executable, "-m", *DAGSTER.split()]],
 }
 
 
@@ -55,9 +44,9 @@ def shrink(root: Path) -> None:
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["download"]["sources"][0]["num_videos"] = 12
     params["pretrain"] |= {"num_steps": 6, "warmup_steps": 2, "batch_size": 8}
+    short = {"num_steps": 4, "batch_size": 8}
     for task in TASKS:
-        short = {"num_steps": 4, "batch_size": 8, "validate_every_steps": 2}
-        params["finetune"][task] |= short | {"checkpoint_every_steps": 2}
+        params["finetune"][task] |= short | {"validate_every_steps": 2, "checkpoint_every_steps": 2}
         params["finetune"][task]["schedule"]["warmup_steps"] = 1
     params["tune"] |= {"num_trials": 3, "prune": {"min_trials": 1, "min_steps": 2}}
     params["tune"]["space"]["warmup_steps"] = {"low": 0, "high": 2}
@@ -73,15 +62,6 @@ def run(command: list[str], root: Path) -> None:
     subprocess.run(command, cwd=root, env=environment, check=True)
 
 
-def digests(root: Path) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for folder in ("data", "metrics")
-        for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.name != ".gitignore"
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_by_hand_dvc_and_dagster_give_the_same_bytes(tmp_path: Path) -> None:
@@ -91,7 +71,12 @@ def test_by_hand_dvc_and_dagster_give_the_same_bytes(tmp_path: Path) -> None:
         shrink(root)
         for command in commands:
             run(command, root)
-        outputs[way] = digests(root)
+        outputs[way] = {
+            path.relative_to(root).as_posix(): digest_file(path)
+            for folder in ("data", "metrics")
+            for path in (root / folder).rglob("*")
+            if path.is_file() and path.name != ".gitignore"
+        }
     assert outputs["dvc"] == outputs["by hand"]
     assert outputs["dagster"] == outputs["by hand"]
     assert "data/pretrain/model.safetensors" in outputs["dagster"]

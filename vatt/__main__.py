@@ -31,7 +31,6 @@ STAGES = {
     "promote": "make the new model the champion if it is not worse",
 }
 TASK_STAGES = ("tune", "finetune")
-DESCRIBE = "print what params.yaml builds and what that costs (no stage)"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,34 +38,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vatt", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for name, text in {**STAGES, "describe": DESCRIBE}.items():
+    describe = "print what params.yaml builds and what that costs (no stage)"
+    for name, text in {**STAGES, "describe": describe}.items():
         command = commands.add_parser(name, help=text, description=text)
         # Without a default, which would win over --params before the command.
         command.add_argument("--params", type=Path, default=argparse.SUPPRESS, metavar="FILE")
         if name in TASK_STAGES:
             command.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     text = "print all settings, those of params.yaml included, as YAML"
-    commands.choices["describe"].add_argument("--full", action="store_true", help=text)
-    add_import_command(commands)
-    return parser.parse_args(arguments)
-
-
-def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `import-tf` with what a checkpoint does not say of itself."""
+    command.add_argument("--full", action="store_true", help=text)
     text = "bring weights of the original TensorFlow model (no stage)"
     command = commands.add_parser("import-tf", help=text, description=text)
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="X of X.index")
     command.add_argument("out", type=Path, metavar="OUT", help="new folder for the export")
     command.add_argument("--vocabulary", type=Path, metavar="FILE", help="words, one a line")
+    # What a checkpoint does not say of itself.
     command.add_argument("--head-width", type=int, help="of attention; 64 in every preset")
     command.add_argument("--text-max-distance", type=int, help="of relative positions; 64")
     command.add_argument("--num-tokens", type=int, help="words of a text; 16")
-    command.add_argument(
-        "--frame-rate",
-        type=float,
-        dest="frame_rate_hz",
-        help="Hz of the video; 10, classifiers 12.5",
-    )
+    text = "Hz of the video; 10, classifiers 12.5"
+    command.add_argument("--frame-rate", type=float, dest="frame_rate_hz", help=text)
+    return parser.parse_args(arguments)
 
 
 def run_stage(name: str, task: TaskName | None, params: Params) -> Mapping[str, Any]:
@@ -76,19 +68,11 @@ def run_stage(name: str, task: TaskName | None, params: Params) -> Mapping[str, 
     """
     main = importlib.import_module(f"vatt.stages.{name}").main
     names = inspect.signature(main).parameters
-    sections: dict[str, Any] = {name: params.section(name) for name in names}
+    sections: dict[str, Any] = {section: params.section(section) for section in names}
     if task is not None:
         sections["finetune"] = Task(task, params.finetune.task(task))
     metrics: Mapping[str, Any] = main(**sections)
     return metrics
-
-
-def run_import(arguments: argparse.Namespace) -> None:
-    """Run `import-tf` and print what became of every tensor."""
-    importing = importlib.import_module("vatt.weights.import_tf")
-    names = importing.ImportOptions.model_fields
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    importing.main(arguments.checkpoint, arguments.out, given)
 
 
 def main() -> int:
@@ -102,7 +86,10 @@ def main() -> int:
     metrics_path = Path("metrics") / f"{'_'.join(words)}.json"
     try:
         if arguments.stage == "import-tf":
-            run_import(arguments)
+            importing = importlib.import_module("vatt.weights.import_tf")
+            names = importing.ImportOptions.model_fields
+            given = {name: value for name, value in vars(arguments).items() if name in names}
+            importing.main(arguments.checkpoint, arguments.out, given)
             return 0
         params = load_params(arguments.params)
         if arguments.stage == "describe" and arguments.full:

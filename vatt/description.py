@@ -10,18 +10,11 @@ from typing import NamedTuple
 import torch
 
 from vatt.corpus.tokenizer import read_vocabulary
-from vatt.model.cost import (
-    Cost,
-    Weights,
-    add_costs,
-    count_clip,
-    count_weights,
-    estimate_state_bytes,
-)
+from vatt.model import cost
 from vatt.model.published import compare_flops, compare_sizes
 from vatt.model.stem import NUM_BANDS, count_frames
 from vatt.model.vatt import Vatt
-from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params, PreprocessParams
+from vatt.params import AUDIO_RATE_HZ, ClipParams, ModelParams, Params
 
 PEAK_FLOPS = 989e12
 """What an NVIDIA H100 SXM computes in a second, dense bf16, by its data sheet."""
@@ -38,8 +31,8 @@ Row = Sequence[str]
 class Estimate(NamedTuple):
     """What a run costs."""
 
-    weights: Weights
-    clip: Cost
+    weights: cost.Weights
+    clip: cost.Cost
     """One clip with its captions, through all towers, at the configured drop rate."""
     step_flops: int
     """The forward and backward pass of a batch, recomputed activations included."""
@@ -58,14 +51,16 @@ def build_model(params: Params, vocab_size: int) -> Vatt:
 
 def estimate_run(params: Params, model: Vatt) -> Estimate:
     """Return what pre-training of the configured model costs."""
-    weights = add_costs(count_weights(model).values())
-    clip = add_costs(count_clip(model, params.clip, params.model.drop_token_rate).values())
-    recomputed = clip.recomputed if params.launch.recompute_activations else 0
-    step_flops = params.pretrain.batch_size * (clip.training + recomputed)
-    run_flops = params.pretrain.num_steps * step_flops
+    pretrain, launch = params.pretrain, params.launch
+    weights = cost.add_costs(cost.count_weights(model).values())
+    towers = cost.count_clip(model, params.clip, params.model.drop_token_rate)
+    clip = cost.add_costs(towers.values())
+    recomputed = clip.recomputed if launch.recompute_activations else 0
+    step_flops = pretrain.batch_size * (clip.training + recomputed)
+    run_flops = pretrain.num_steps * step_flops
     gpu_days = run_flops / (PEAK_FLOPS * UTILISATION * SECONDS_A_DAY)
-    num_ranks = params.launch.num_processes
-    memory_bytes = (estimate_state_bytes(weights, num_ranks, stage) for stage in range(4))
+    num_ranks = launch.num_processes
+    memory_bytes = (cost.estimate_state_bytes(weights, num_ranks, stage) for stage in range(4))
     return Estimate(weights, clip, step_flops, run_flops, gpu_days, tuple(memory_bytes))
 
 
@@ -75,7 +70,12 @@ def describe(path: Path, params: Params) -> str:
     Raises:
         StageError: the vocabulary file exists, but is none.
     """
-    vocab_size, words = _find_vocab_size(params.preprocess)
+    vocabulary, vocab_size = params.preprocess.vocabulary, params.preprocess.vocab_size
+    words = "preprocess.vocab_size, at most"
+    if vocabulary is not None:
+        words = f"preprocess.vocab_size; {vocabulary} is not there"
+        if vocabulary.exists():
+            vocab_size, words = len(read_vocabulary(vocabulary)), str(vocabulary)
     model = build_model(params, vocab_size)
     estimate = estimate_run(params, model)
     blocks = (
@@ -85,68 +85,50 @@ def describe(path: Path, params: Params) -> str:
         _describe_flops(params, model),
         _describe_run(params, estimate),
         _describe_memory(params, estimate),
-        _describe_published_sizes(),
-        _describe_published_flops(),
+        _describe_published(),
     )
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
-
-
-def _find_vocab_size(params: PreprocessParams) -> tuple[int, str]:
-    """Return the rows of the word table, and where that number comes from."""
-    if params.vocabulary is None:
-        return params.vocab_size, "preprocess.vocab_size, at most"
-    if params.vocabulary.exists():
-        return len(read_vocabulary(params.vocabulary)), str(params.vocabulary)
-    return params.vocab_size, f"preprocess.vocab_size; {params.vocabulary} is not there"
 
 
 def _describe_towers(params: ModelParams, clip: ClipParams, model: Vatt) -> Iterator[str]:
     kind = "one encoder shared by all (VATT-MA)" if params.shared_encoder else "one encoder each"
     yield f"Towers: {kind}. Tokens of one clip include the AGG token of each sequence."
-    whole = count_clip(model, clip, 0.0)
-    kept = count_clip(model, clip, params.drop_token_rate)
-    inputs = _list_inputs(params, clip)
-    sizes = (params.video_size, params.audio_size, params.text_size)
-    rows = []
-    for name, size in zip(inputs, sizes, strict=True):
+    frames, height, width = params.video_patch
+    sound, audio_patch = f"{clip.num_samples:,} samples", f"{params.audio_patch:,} samples"
+    if params.audio_input == "spectrogram":
+        sound = f"{count_frames(clip.num_samples):,} x {NUM_BANDS} log-mel bands"
+        audio_patch = "{} x {} bands".format(*params.spectrogram_patch)
+    inputs = {
+        "video": (
+            f"{clip.num_frames} frames of {clip.frame_size_px} x {clip.frame_size_px}",
+            f"{frames} x {height} x {width}",
+        ),
+        "audio": (f"{clip.num_samples / AUDIO_RATE_HZ:.2f} s of sound, {sound}", audio_patch),
+        "text": (f"{clip.num_candidates} captions of {clip.num_tokens} words", "words"),
+    }
+    counts = [cost.count_clip(model, clip, rate) for rate in (0.0, params.drop_token_rate)]
+    dropped = f"at drop {params.drop_token_rate:.0%}"
+    head = ("", "layers", "width", "MLP", "heads", "tokens", dropped, "one clip is", "cut into")
+    rows: list[Row] = [head]
+    for name, shown in inputs.items():
+        size = getattr(params, f"{name}_size")
         numbers = size.num_layers, size.width, size.mlp_width, size.num_heads
         is_linear = name == "text" and params.text_style == "linear"
         cells = ["-" if is_linear else f"{number:,}" for number in numbers]
-        tokens = (f"{whole[name].num_tokens:,}", f"{kept[name].num_tokens:,}")
-        rows.append((name, *cells, *tokens, *inputs[name]))
-    dropped = f"at drop {params.drop_token_rate:.0%}"
-    head = ("", "layers", "width", "MLP", "heads", "tokens", dropped, "one clip is", "cut into")
-    yield from _align([head, *rows], "<>>>>>><<")
+        tokens = [f"{count[name].num_tokens:,}" for count in counts]
+        rows.append((name, *cells, *tokens, *shown))
+    yield from _align(rows, "<>>>>>><<")
     yield (
         f"  Text style {params.text_style}; projections {params.space_kind}, to "
         f"{params.space_va_width} numbers for video-audio, {params.space_vt_width} for video-text."
     )
 
 
-def _list_inputs(params: ModelParams, clip: ClipParams) -> dict[str, tuple[str, str]]:
-    """Return what each tower sees of a clip, and the pieces that become tokens."""
-    frames, height, width = params.video_patch
-    side = clip.frame_size_px
-    sound = f"{clip.num_samples / AUDIO_RATE_HZ:.2f} s of sound"
-    if params.audio_input == "waveform":
-        audio = (f"{sound}, {clip.num_samples:,} samples", f"{params.audio_patch:,} samples")
-    else:
-        tile_frames, bands = params.spectrogram_patch
-        spectrogram = f"{count_frames(clip.num_samples):,} x {NUM_BANDS} log-mel bands"
-        audio = (f"{sound}, {spectrogram}", f"{tile_frames} x {bands} bands")
-    return {
-        "video": (f"{clip.num_frames} frames of {side} x {side}", f"{frames} x {height} x {width}"),
-        "audio": audio,
-        "text": (f"{clip.num_candidates} captions of {clip.num_tokens} words", "words"),
-    }
-
-
 def _describe_weights(model: Vatt, estimate: Estimate, words: str) -> Iterator[str]:
     yield f"Weights in millions. The word table has {model.words.num_embeddings:,} rows ({words})."
-    rows: list[Row] = [("", "trained", "frozen")]
-    for name, part in {**count_weights(model), "total": estimate.weights}.items():
-        rows.append((name, *(f"{number / 1e6:,.3f}" for number in part)))
-    yield from _align(rows, "<>>")
+    parts = {**cost.count_weights(model), "total": estimate.weights}
+    rows = [(name, *(f"{n / 1e6:,.3f}" for n in part)) for name, part in parts.items()]
+    yield from _align([("", "trained", "frozen"), *rows], "<>>")
 
 
 def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
@@ -156,9 +138,9 @@ def _describe_flops(params: Params, model: Vatt) -> Iterator[str]:
     towers = ("video", "audio", "text")
     rows = [["drop", *towers, "all", *(f"{tower}, paper" for tower in towers), "all, paper"]]
     for rate in sorted({*DROP_RATES, params.model.drop_token_rate}):
-        costs = [*count_clip(model, params.clip, rate).values()]
-        costs.append(add_costs(costs))
-        counts = [cost.full for cost in costs] + [cost.paper for cost in costs]
+        costs = [*cost.count_clip(model, params.clip, rate).values()]
+        costs.append(cost.add_costs(costs))
+        counts = [part.full for part in costs] + [part.paper for part in costs]
         rows.append([f"{rate:.0%}", *(f"{count / 1e9:,.3f}" for count in counts)])
     yield from _align(rows, ">" * len(rows[0]))
 
@@ -191,23 +173,22 @@ def _describe_memory(params: Params, estimate: Estimate) -> Iterator[str]:
     processes = f"each of {launch.num_processes} processes"
     yield f"Memory of {processes} for weights, gradients and Adam, in GiB."
     yield "By formula (docs/scaling.md); activations come on top."
-    rows = []
-    for stage, num_bytes in enumerate(estimate.memory_bytes):
-        chosen = "configured" if stage == launch.zero_stage else ""
-        rows.append((f"ZeRO {stage}", f"{num_bytes / GIB:,.3f}", chosen))
-    yield from _align(rows, "<><")
+    chosen = ["configured" if stage == launch.zero_stage else "" for stage in range(4)]
+    sizes = [f"{num_bytes / GIB:,.3f}" for num_bytes in estimate.memory_bytes]
+    names = [f"ZeRO {stage}" for stage in range(4)]
+    yield from _align([*zip(names, sizes, chosen, strict=True)], "<><")
 
 
-def _describe_published_sizes() -> Iterator[str]:
+def _describe_published() -> Iterator[str]:
     yield "The paper's sizes, in millions of trained weights."
     rows = [("", "paper", "ours", "difference", "")]
-    for row in compare_sizes():
-        paper, ours = row.paper_millions, row.ours / 1e6
-        rows.append((row.name, f"{paper:.1f}", f"{ours:.3f}", f"{ours / paper - 1:+.2%}", row.note))
+    for size in compare_sizes():
+        paper, ours = size.paper_millions, size.ours / 1e6
+        rows.append(
+            (size.name, f"{paper:.1f}", f"{ours:.3f}", f"{ours / paper - 1:+.2%}", size.note)
+        )
     yield from _align(rows, "<>>><")
-
-
-def _describe_published_flops() -> Iterator[str]:
+    yield ""
     yield "The paper's GFLOPs of a forward pass, ours counted as the paper does, and all of ours."
     rows = [("", "paper", "ours", "difference", "all of ours")]
     for row in compare_flops():

@@ -1,27 +1,26 @@
 """What campaigns share: they start pre-training as a user does, and harm it on its way."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from tests.launch.cluster import Cluster
-from tests.stages.conftest import EXPORTED
+from tests.stages.conftest import EXPORTED, ROOT
 from tests.train.corpus import PRETRAIN
 from vatt import load
-from vatt.core.files import write_json
 
-ROOT = Path(__file__).parents[2]
-CURVE = Path("metrics/pretrain_curve.jsonl")
+CURVE, ERRORS = Path("metrics/pretrain_curve.jsonl"), Path("errors")
+RUNS_DIR = Path(".cache/pretrain")
 PATIENCE_S = 200
 NUM_STEPS = 30
 HOSTS = "first slots=1\nsecond slots=1  # the same\n"
@@ -35,23 +34,14 @@ SUPERVISION = {
 PATIENT = SUPERVISION | {"step_timeout_s": 120.0, "link_timeout_s": 60.0}
 """For faults that are seen at once: a busy machine is not to be taken for another fault."""
 SLACK_S = 60.0  # to look twice, to settle and to print, on a busy machine
+Process = subprocess.Popen[str]
 
 
-def pass_validation() -> None:
-    """Leave what `validate` leaves when the corpus of the current folder passes."""
-    content = Path("data/preprocess/index.parquet").read_bytes()
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    write_json(Path("metrics/validate.json"), {"passed": True, "index_digest": digest})
+def start(num_steps: int = NUM_STEPS, **launch: Any) -> Process:
+    """Start `python -m vatt pretrain` in the current folder, on two ranks, without restarts.
 
-
-def start(
-    num_steps: int,
-    max_restarts: int = 0,
-    launch: Mapping[str, object] | None = None,
-    errors: int | IO[str] = subprocess.PIPE,
-) -> "subprocess.Popen[str]":
-    """Start `python -m vatt pretrain` in the current folder, on two ranks."""
-    pass_validation()
+    Its errors go to the file `errors`.
+    """
     CURVE.unlink(missing_ok=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["clip"] |= EXPORTED.clip.model_dump(mode="json")
@@ -64,62 +54,54 @@ def start(
     updates["learning_rate"] = 1e-5
     params["pretrain"] = PRETRAIN.model_copy(update=updates).model_dump(mode="json")
     params["launch"] |= {"num_processes": 2, "threads_per_process": 1, "loader_workers": 1}
-    params["launch"]["supervision"]["max_restarts"] = max_restarts
-    params["launch"] |= launch or {}
+    params["launch"]["supervision"]["max_restarts"] = 0
+    params["launch"] |= launch
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    command = [sys.executable, "-m", "vatt", "pretrain"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stderr=errors, text=True)
+    command = [sys.executable, "-m", "vatt", "pretrain"]
+    with ERRORS.open("w") as errors:
+        return subprocess.Popen(command, env=environment, stderr=errors, text=True)
 
 
-def start_with(num_steps: int, **launch: object) -> "subprocess.Popen[str]":
-    """Start the stage with keys of `launch`, its errors in the file `errors`."""
-    with Path("errors").open("w") as errors:
-        return start(num_steps, launch=launch, errors=errors)
-
-
-def start_on(
-    cluster: Cluster,
-    num_steps: int = NUM_STEPS,
-    supervision: Mapping[str, float] = SUPERVISION,
-    hosts: str = HOSTS,
-    port: int | None = None,
-) -> "subprocess.Popen[str]":
-    """Start the stage on both nodes, its errors in the file `errors`."""
+def reach_by_ssh(cluster: Cluster, hosts: str = HOSTS) -> dict[str, Any]:
+    """Write a hostfile; return the keys of `launch` that start ranks on its nodes."""
     Path("hostfile").write_text(hosts)
     ssh = {"hostfile": "hostfile", "config": str(cluster.config)}
-    return start_with(num_steps, launcher="ssh", ssh=ssh, supervision=supervision, port=port)
+    return {"launcher": "ssh", "ssh": ssh, "supervision": SUPERVISION}
 
 
-def wait_until(process: "subprocess.Popen[str]", is_so: Callable[[], object]) -> float:
+@contextmanager
+def watched(process: Process, cluster: Cluster) -> Iterator[None]:
+    """Mend the cluster in the end, and expect no process, however the block ends."""
+    try:
+        yield
+    finally:
+        cluster.mend("second")
+        process.kill()
+        expect_none_left()
+
+
+def wait_until(process: Process, is_so: Callable[[], object]) -> float:
     """Return when something was seen, while the stage was running."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not is_so():
-        assert process.poll() is None or is_so(), read_errors(process)
-        assert time.monotonic() < deadline_s, read_errors(process)
+        assert process.poll() is None or is_so(), ERRORS.read_text()
+        assert time.monotonic() < deadline_s, ERRORS.read_text()
         time.sleep(0.02)
     return time.monotonic()
 
 
-def read_errors(process: "subprocess.Popen[str] | None" = None) -> str:
-    """Return what the stage wrote to standard error; where that is a pipe, it is killed first."""
-    if process is not None and process.stderr is not None:
-        process.kill()
-        return process.communicate()[1]
-    return Path("errors").read_text()
-
-
-def wait_for(process: "subprocess.Popen[str]", text: str) -> float:
+def wait_for(process: Process, text: str) -> float:
     """Return when `text` was seen in the errors of the stage."""
-    return wait_until(process, lambda: text in read_errors())
+    return wait_until(process, lambda: text in ERRORS.read_text())
 
 
-def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
+def wait_for_step(process: Process, step: int) -> None:
     wait_until(process, lambda: CURVE.exists() and len(read_curve()) >= step)
 
 
-def wait_for_file(process: "subprocess.Popen[str]", pattern: str) -> None:
-    wait_until(process, lambda: list(Path().glob(pattern)))
+def wait_for_checkpoint(process: Process, step: int) -> None:
+    wait_until(process, lambda: list(RUNS_DIR.glob(f"*/step-{step:08}/complete.json")))
 
 
 def read_curve() -> list[dict[str, float]]:
@@ -157,8 +139,10 @@ def expect_none_left(within_s: float = 2 * LINK_S + SLACK_S) -> None:
         time.sleep(0.2)
 
 
-def expect_finished(process: "subprocess.Popen[str]", num_steps: int = NUM_STEPS) -> None:
-    assert process.wait(PATIENCE_S) == 0, read_errors(process)
+def expect_finished(
+    process: Process, num_steps: int = NUM_STEPS, within_s: float = PATIENCE_S
+) -> None:
+    assert process.wait(within_s) == 0, ERRORS.read_text()
     assert [row["step"] for row in read_curve()] == list(range(1, num_steps + 1))
     load("data/pretrain")
     expect_none_left()
@@ -170,21 +154,11 @@ def expect_same_losses(rows: list[dict[str, float]], others: list[dict[str, floa
             assert row[name] == pytest.approx(other[name], rel=1e-4), row["step"]
 
 
-def kill_a_rank(_: Cluster) -> None:
-    find_rank(1).kill()
-
-
-def stop_a_rank(_: Cluster) -> None:
-    find_rank(1).suspend()
-
-
-def cut_a_link(cluster: Cluster) -> None:
-    cluster.cut("second")
-
-
-def kill_an_agent(_: Cluster) -> None:
-    torchrun = find_rank(1).parent()
-    assert torchrun is not None
-    agent = torchrun.parent()
-    assert agent is not None
-    agent.kill()
+def harm(cluster: Cluster, how: str) -> None:
+    """Harm a node or the rank on it; `how` begins with a verb."""
+    if how == "cut a link":
+        cluster.cut("second")
+    elif how == "kill an agent":
+        find_rank(1).parents()[1].kill()  # the parent of torchrun
+    else:
+        {"kill a rank": find_rank(1).kill, "stop a rank": find_rank(1).suspend}[how]()

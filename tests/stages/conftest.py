@@ -1,23 +1,39 @@
-"""A small corpus with an untrained export, in folders as the stages leave them."""
+"""A small corpus with an untrained export, in folders as the stages leave them, and short runs."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
+from tests.train.corpus import LAUNCH, PRETRAIN
+from tests.train.tasks import TASK
 from vatt.core.files import write_json
+from vatt.corpus.index import digest_index
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split, write_manifest
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.params import ClipParams, EvaluateParams
+from vatt.params import ClipParams, EvaluateParams, LaunchParams, RunParams, Task, TaskName
 from vatt.preprocess.corpus import write_corpus
 from vatt.weights.export import ExportedParams, build_untrained, save_export
 
+ROOT = Path(__file__).parents[2]
+RUN = RunParams(seed=3)
 EVALUATE = EvaluateParams(num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None)
+SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
+LETTER = TASK.model_copy(
+    update={"label": "letter", "initial_weights": "pretrain", "num_steps": 4, "batch_size": 2}
+)
 EXPORTED = ExportedParams(
     clip=ClipParams(
         num_frames=4, frame_size_px=32, num_samples=38400, num_tokens=8, num_candidates=2
@@ -29,14 +45,14 @@ EXPORTED = ExportedParams(
     code_version="0",
 )
 CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:02.000\nit begins\n\n00:02.500 --> 00:09.000\nit goes on\n"
-CLIPS: dict[str, Clip] = {
-    "train/a.mp4": Clip(duration_s=8.0, flash_s=(1.0, 3.0)),
-    "train/b.mp4": Clip(duration_s=8.0, width_px=96),
-    "validation/a.mp4": Clip(duration_s=4.0, flash_s=(1.0,)),
-    "test/a.mp4": Clip(duration_s=8.0, flash_s=(2.0, 6.0)),
-    "test/b.mp4": Clip(duration_s=4.0, width_px=96),
-    "test/silent.mp4": Clip(duration_s=4.0, audio=False),
-    "test/sound only.wav": Clip(duration_s=4.0, video=False),
+CLIPS: dict[tuple[Split, str], Clip] = {
+    ("train", "a.mp4"): Clip(duration_s=8.0, flash_s=(1.0, 3.0)),
+    ("train", "b.mp4"): Clip(duration_s=8.0, width_px=96),
+    ("validation", "a.mp4"): Clip(duration_s=4.0, flash_s=(1.0,)),
+    ("test", "a.mp4"): Clip(duration_s=8.0, flash_s=(2.0, 6.0)),
+    ("test", "b.mp4"): Clip(duration_s=4.0, width_px=96),
+    ("test", "silent.mp4"): Clip(duration_s=4.0, audio=False),
+    ("test", "sound only.wav"): Clip(duration_s=4.0, video=False),
 }
 
 
@@ -44,25 +60,19 @@ CLIPS: dict[str, Clip] = {
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes; of the test clips one is silent and one is a sound without picture or words."""
     folder = tmp_path_factory.mktemp("corpus")
-    entries = []
-    for name, clip in CLIPS.items():
-        write_clip(folder / "download" / "known" / name, clip)
-        split: Split = name.split("/")[0]  # type: ignore[assignment]
-        told = clip.video
-        captions_path = f"known/{name}.vtt"
-        (folder / "download" / captions_path).write_text(CAPTIONS, encoding="utf-8")
-        entries.append(
-            ManifestEntry(
-                source="known",
-                video_id=name,
-                split=split,
-                path=f"known/{name}",
-                captions_path=captions_path if told else None,
-                captions_format="vtt" if told else None,
-                annotations=(Annotation("letter", "a" if "/a" in name else "b"),),
-            )
+    entries = [ManifestEntry("known", "gone.mp4", "train", "failed", reason="HTTP 404")]
+    for (split, name), clip in CLIPS.items():
+        path = f"known/{split}/{name}"
+        write_clip(folder / "download" / path, clip)
+        captions: dict[str, Any] = {}
+        (folder / f"download/{path}.vtt").write_text(CAPTIONS, encoding="utf-8")
+        if clip.video:
+            captions = {"captions_path": f"{path}.vtt", "captions_format": "vtt"}
+        letter = (Annotation("letter", "a" if name == "a.mp4" else "b"),)
+        entry = ManifestEntry(
+            "known", f"{split}/{name}", split, path=path, annotations=letter, **captions
         )
-    entries.append(ManifestEntry("known", "gone.mp4", "train", "failed", reason="HTTP 404"))
+        entries.append(entry)
     write_manifest(folder / "download", entries)
     (folder / "preprocess").mkdir()
     write_corpus(folder / "download", folder / "preprocess", PREPROCESS, num_workers=1)
@@ -74,12 +84,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_corpus: Path)
     """The current folder, as it is when `evaluate` starts."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(small_corpus, "data/preprocess")
-    write_json(Path("metrics/validate.json"), {"passed": True, "expectations": []})
+    pass_validation()
     row = {"step": 1, "loss": 2.0, "loss_va": 1.0, "loss_vt": 1.0}
     curve = json.dumps({**row, "learning_rate": 0.1, "gradient_norm": 1.0}) + "\n"
     Path("metrics/pretrain_curve.jsonl").write_text(curve, encoding="utf-8")
     export(EXPORTED)
     return tmp_path
+
+
+def pass_validation() -> None:
+    """Leave what `validate` leaves when the corpus of the current folder passes."""
+    verdict = {"passed": True, "index_digest": digest_index(Path("data/preprocess"))}
+    write_json(Path("metrics/validate.json"), {**verdict, "expectations": []})
 
 
 def export(params: ExportedParams, noise: float = 0.01) -> None:
@@ -93,3 +109,43 @@ def export(params: ExportedParams, noise: float = 0.01) -> None:
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=noise)
     save_export(Path("data/pretrain"), model, params, tokenizer_path)
+
+
+def sections(
+    name: TaskName = "video", launch: LaunchParams = LAUNCH, **updates: Any
+) -> dict[str, Any]:
+    """Return what a stage of tasks takes; tasks are alike, but for the fusion that one needs."""
+    fusion = "concatenation" if name == "audio_visual" else None
+    task = LETTER.model_validate({**LETTER.model_dump(), "fusion": fusion, **updates})
+    shared = {"run": RUN, "clip": EXPORTED.clip, "model": EXPORTED.model, "launch": launch}
+    return {**shared, "finetune": Task(name, task)}
+
+
+def change_index(column: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Rewrite a column of the index, row by row, and let the corpus pass."""
+    path = Path("data/preprocess/index.parquet")
+    index = pq.read_table(path)
+    position = index.schema.get_field_index(column)
+    values = pa.array([change(row) for row in index.to_pylist()])
+    pq.write_table(index.set_column(position, index.schema.field(column), values), path)
+    pass_validation()
+
+
+def list_checkpoints() -> dict[Path, int]:
+    """Return the checkpoints of all runs with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
+
+
+def run_module(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m` with the code of this tree in the current folder, and read what it prints."""
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
+
+
+def copy_project() -> Path:
+    """Return a copy of the current folder, below it."""
+    shutil.copytree(".", "killed", ignore=shutil.ignore_patterns("killed"))
+    return Path("killed").absolute()

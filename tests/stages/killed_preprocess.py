@@ -1,8 +1,7 @@
 """Runs the stage in child processes that are killed with -9, then to the end.
 
 Usage: python -m tests.stages.killed_preprocess SEED NUM_KILLS, in the folder of a project. Prints a
-line for each kill: how many files were finished, and whether an index had been begun. Children are
-forked after the slow imports.
+line for each kill: how many files were finished. Children are forked after the slow imports.
 """
 
 import multiprocessing
@@ -13,14 +12,13 @@ from pathlib import Path
 
 import psutil
 
-STORE_DIR = Path(".cache/preprocess/fragments")
+from vatt.params import load_params
+from vatt.stages.preprocess import main
+
 PARTIAL_DIR = Path("data/preprocess.partial")
 
 
 def run() -> None:
-    from vatt.params import load_params
-    from vatt.stages.preprocess import main
-
     sys.stdout = sys.stderr = Path("output.log").open("a", encoding="utf-8")  # noqa: SIM115
     params = load_params(Path("params.yaml"))
     main(params.preprocess, params.launch)
@@ -28,8 +26,8 @@ def run() -> None:
 
 def list_finished() -> dict[str, tuple[int, int]]:
     """Return the entries of the store; one that was made again is another file."""
-    places = {path.name: path.stat() for path in STORE_DIR.glob("*/*")}
-    return {name: (place.st_ino, place.st_mtime_ns) for name, place in places.items()}
+    entries = {path: path.stat() for path in Path(".cache/preprocess/fragments").glob("*/*")}
+    return {path.name: (entry.st_ino, entry.st_mtime_ns) for path, entry in entries.items()}
 
 
 def kill_on_the_way(num_files: int, generator: random.Random) -> None:
@@ -48,22 +46,16 @@ def kill_on_the_way(num_files: int, generator: random.Random) -> None:
     child.join()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
-    print(len(list_finished()), is_over())
 
 
-def main() -> None:
-    generator, num_kills = random.Random(int(sys.argv[1])), int(sys.argv[2])
+if __name__ == "__main__":
+    seed, num_kills = map(int, sys.argv[1:])
+    generator, finished = random.Random(seed), list_finished()
     num_files = len(Path("data/download/manifest.jsonl").read_text(encoding="utf-8").splitlines())
-    finished: dict[str, tuple[int, int]] = {}
     for _ in range(num_kills):
         kill_on_the_way(num_files, generator)
         assert finished.items() <= list_finished().items()  # nothing is done twice
         finished = list_finished()
+        print(len(finished))
     run()
     assert finished.items() <= list_finished().items()
-
-
-if __name__ == "__main__":
-    import vatt.stages.preprocess  # noqa: F401 - slow, so once, before the forks
-
-    main()

@@ -13,8 +13,8 @@ import pytest
 
 from tests.download.made_files import read_tree, zip_of
 from tests.download.misbehaving_server import Record, content_of, serve
+from tests.stages.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 LARGE, LARGE_BYTES = "well/!large.mp4", 24 * 1024 * 1024  # early in the list
 GONE = "refuse/404/a.mp4"
 NAMES = [
@@ -48,20 +48,29 @@ for _ in sys.stdin:
 
 
 class Stage:
-    """A process that runs the stage as often as it is told."""
+    """A process that runs the stage in a folder, as often as it is told."""
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, record: Record, folder: Path) -> None:
+        self.folder, self.record = folder, record
         rows = [f"{address}/{name},{name}" for name in (*NAMES, ARCHIVE)]
         (folder / "list.csv").write_text("\n".join(("address,name", *rows, "")))
-        command = [sys.executable, "-c", STAGE]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", STAGE], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def run(self, record: Record, kill_at: tuple[int, float] | None) -> int:
-        """Run in a process of its own, perhaps killed some time after a request; return its end."""
+    def list_done(self) -> set[str]:
+        out = self.folder / "data/download/web"
+        return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+    def run(self, kill_at: tuple[int, float] | None = None) -> int:
+        """Run in a process of its own, perhaps killed some time after a request; return its end.
+
+        Nothing that is done is asked for again.
+        """
+        done = self.list_done()
+        with self.record.lock:
+            self.record.requests.clear()
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("go\n")
@@ -69,67 +78,43 @@ class Stage:
         child = int(self._process.stdout.readline())
         if kill_at is not None:
             num_requests, more_s = kill_at
-            while not record.requests:
+            while not self.record.requests:
                 time.sleep(0.001)
             deadline_s = time.monotonic() + 1.0  # the last files may be the only ones
-            while len(record.requests) < num_requests and time.monotonic() < deadline_s:
+            while len(self.record.requests) < num_requests and time.monotonic() < deadline_s:
                 time.sleep(0.001)
             time.sleep(more_s)
             os.kill(child, signal.SIGKILL)
-        return int(self._process.stdout.readline())
+        end = int(self._process.stdout.readline())
+        assert not {path for path, _ in self.record.requests if path[1:] in done}
+        return end
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        assert self.run() == 0
         self._process.communicate()
-
-
-def done_files(folder: Path) -> set[str]:
-    out = folder / "data/download/web"
-    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-
-
-def fetch_with_kills(folder: Path, address: str, record: Record, num_kills: int) -> list[int]:
-    """Kill the stage again and again, then let it end; return how many files each one left."""
-    generator = random.Random(num_kills)
-    stage = Stage(address, folder)
-    reached = []
-    for _ in range(num_kills):
-        done = done_files(folder)
-        with record.lock:
-            record.requests.clear()
-        assert (
-            stage.run(record, (generator.randint(1, 20), generator.random() * 0.1))
-            == signal.SIGKILL
-        )
-        again = {path for path, _ in record.requests if path[1:] in done}
-        assert not again, "was done, and is asked for again"
-        reached.append(len(done_files(folder)))
-    record.bytes_per_s = None
-    done = done_files(folder)
-    with record.lock:
-        record.requests.clear()
-    assert stage.run(record, None) == 0
-    stage.close()
-    assert not {path for path, _ in record.requests if path[1:] in done}
-    return reached
 
 
 @pytest.mark.parametrize(
     "num_kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 def test_a_killed_stage_gives_the_same_bytes(tmp_path: Path, num_kills: int) -> None:
+    generator, reached = random.Random(num_kills), set()
+    (tmp_path / "whole").mkdir()
     with serve() as (address, record):
         record.files[f"/{LARGE}"] = content_of(LARGE, LARGE_BYTES)
         record.files[f"/{ARCHIVE}"] = zip_of(MEMBERS)
         # Slow enough that the large file outlives the kills.
         record.bytes_per_s = LARGE_BYTES / (1.2 * num_kills + 2.0)
         record.delay_s = 0.005 * num_kills
-        reached = fetch_with_kills(tmp_path, address, record, num_kills)
+        stage = Stage(address, record, tmp_path)
+        for _ in range(num_kills):
+            assert stage.run((generator.randint(1, 20), generator.random() * 0.1)) == signal.SIGKILL
+            reached.add(len(stage.list_done()))
+        record.bytes_per_s = None
+        stage.finish()
         large = record.ranges(f"/{LARGE}")
-        (tmp_path / "whole").mkdir()
-        stage = Stage(address, tmp_path / "whole")
-        assert stage.run(record, None) == 0
-        stage.close()
-    assert len(set(reached)) > 1  # not always at the same moment
+        Stage(address, record, tmp_path / "whole").finish()
+    assert len(reached) > 1  # not always at the same moment
     assert len(large) == 1
     assert large[0] is not None  # the rest of it
     found = read_tree(tmp_path / "data")

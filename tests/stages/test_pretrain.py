@@ -8,41 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.stages.campaign import pass_validation
-from tests.stages.conftest import EXPORTED, export
+from tests.stages.conftest import EXPORTED, RUN, SHORT, change_index, export, list_checkpoints
 from tests.tiny import LOSS
-from tests.train.corpus import LAUNCH, PRETRAIN
+from tests.train.corpus import LAUNCH
 from vatt import load
 from vatt.core.errors import StageError
 from vatt.corpus.samples import write_samples
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.params import LaunchParams, PretrainParams, RunParams
+from vatt.params import LaunchParams
 from vatt.stages.pretrain import main
 from vatt.weights.export import build_untrained
 
-RUN = RunParams(seed=3)
-NO_ROOM, HOST = "No space left on device", socket.gethostname()
-SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
+WEIGHTS = Path("data/pretrain/model.safetensors")
 
 
-def pretrain(params: PretrainParams = SHORT, launch: LaunchParams = LAUNCH) -> dict[str, object]:
+def pretrain(launch: LaunchParams = LAUNCH, **updates: object) -> dict[str, object]:
+    params = SHORT.model_copy(update=updates)
     return dict(main(RUN, EXPORTED.clip, EXPORTED.model, LOSS, params, launch))
 
 
-@pytest.fixture
-def validated(project: Path) -> Path:
-    """The current folder after `validate` passed the corpus."""
-    pass_validation()
-    return project
-
-
-def test_it_writes_an_export_that_everyone_can_load(validated: Path) -> None:
+def test_it_writes_an_export_that_everyone_can_load(project: Path) -> None:
     metrics = pretrain()
     exported = load("data/pretrain")
     untrained = build_untrained(exported.params).state_dict()
@@ -54,25 +43,17 @@ def test_it_writes_an_export_that_everyone_can_load(validated: Path) -> None:
     )
     row = json.loads(Path("metrics/pretrain_curve.jsonl").read_text().splitlines()[-1])
     assert row == {name: metrics[name] for name in row}
-    assert metrics["step"] == 3
-    assert metrics["num_clips"] == 12
+    assert (metrics["step"], metrics["num_clips"]) == (3, 12)
     assert metrics["num_parameters"] == sum(p.numel() for p in exported.model.parameters())
 
 
-def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(
-    validated: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def weights() -> bytes:
-        return Path("data/pretrain/model.safetensors").read_bytes()
-
-    metrics, first = pretrain(), weights()
-    checkpoints = {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
-    Path("data/pretrain/model.safetensors").unlink()
+def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(project: Path) -> None:
+    metrics, weights, checkpoints = pretrain(), WEIGHTS.read_bytes(), list_checkpoints()
+    WEIGHTS.unlink()
     assert pretrain(launch=LAUNCH.model_copy(update={"loader_workers": 1})) == metrics
-    assert weights() == first
-    assert checkpoints == {path: path.stat().st_mtime_ns for path in Path(".cache").rglob("step-*")}
-    pretrain(SHORT.model_copy(update={"learning_rate": 2e-4}))
-    assert weights() != first
+    assert (WEIGHTS.read_bytes(), list_checkpoints()) == (weights, checkpoints)
+    pretrain(learning_rate=2e-4)
+    assert WEIGHTS.read_bytes() != weights
 
 
 @pytest.mark.parametrize(
@@ -86,7 +67,7 @@ def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(
     ],
 )
 def test_it_needs_the_verdict_on_this_very_corpus(
-    validated: Path, verdict: str | None, message: str
+    project: Path, verdict: str | None, message: str
 ) -> None:
     path = Path("metrics/validate.json")
     digest = json.loads(path.read_text())["index_digest"]
@@ -98,30 +79,24 @@ def test_it_needs_the_verdict_on_this_very_corpus(
     assert not Path(".cache").exists()
 
 
-def test_a_corpus_without_training_clips_is_refused(validated: Path) -> None:
-    path = Path("data/preprocess/index.parquet")
-    index = pq.read_table(path)
-    column = index.schema.get_field_index("split")
-    held_out = pa.array(["test"] * index.num_rows)
-    pq.write_table(index.set_column(column, index.schema.field(column), held_out), path)
-    write_samples(path.parent)
-    pass_validation()
+def test_a_corpus_without_training_clips_is_refused(project: Path) -> None:
+    change_index("split", lambda _: "test")
+    write_samples(Path("data/preprocess"))
     with pytest.raises(StageError, match="no segment of the split train"):
         pretrain()
 
 
-def test_too_little_memory_is_said_before_it_trains(validated: Path) -> None:
+def test_too_little_memory_is_said_before_it_trains(project: Path) -> None:
     with pytest.raises(StageError, match=r"too little memory: 1 processes there need .* GiB free"):
-        pretrain(SHORT.model_copy(update={"batch_size": 2**30}))
+        pretrain(batch_size=2**30)
     assert not list(Path(".cache").rglob("speed.jsonl"))
 
 
-def test_it_starts_from_an_export_whose_words_it_knows(validated: Path) -> None:
+def test_it_starts_from_an_export_whose_words_it_knows(project: Path) -> None:
     export(EXPORTED, noise=0.5)
     Path("data/pretrain").rename("earlier")
     earlier = load("earlier")
-    crawl = SHORT.model_copy(update={"initial_weights": "earlier", "learning_rate": 1e-12})
-    pretrain(crawl)
+    pretrain(initial_weights="earlier", learning_rate=1e-12)
     found = load("data/pretrain").model.state_dict()
     for name, weight in earlier.model.state_dict().items():
         if "running" not in name:
@@ -137,44 +112,38 @@ def test_it_starts_from_an_export_whose_words_it_knows(validated: Path) -> None:
         ("narrow", "model.space_va_width = 8, params.yaml says 24"),
     ],
 )
-def test_it_refuses_unfit_initial_weights(validated: Path, source: str, message: str) -> None:
+def test_it_refuses_unfit_initial_weights(project: Path, source: str, message: str) -> None:
     narrow = EXPORTED.model.model_copy(update={"space_va_width": 8})
     export(EXPORTED.model_copy(update={"model": narrow}))
     Path("data/pretrain").rename("narrow")
     with pytest.raises(StageError, match=message):
-        pretrain(SHORT.model_copy(update={"initial_weights": source}))
+        pretrain(initial_weights=source)
 
 
-def test_a_vocabulary_and_word_vectors_go_into_the_export(validated: Path) -> None:
-    def write_vocabulary(*words: str) -> None:
-        lines = "\n".join(["<pad>", "<unk>", *words])
-        Path("data/preprocess/vocabulary.txt").write_text(lines, encoding="utf-8")
+def write_vocabulary(*words: str) -> list[str]:
+    pieces = ["<pad>", "<unk>", *words]
+    Path("data/preprocess/tokenizer.model").unlink(missing_ok=True)
+    Path("data/preprocess/vocabulary.txt").write_text("\n".join(pieces), encoding="utf-8")
+    return pieces
 
-    Path("data/preprocess/tokenizer.model").unlink()
-    write_vocabulary("it", "begins")
+
+def test_a_vocabulary_and_word_vectors_go_into_the_export(project: Path) -> None:
+    path = Path("vectors.safetensors")
     vectors = torch.arange(4.0)[:, None].repeat(1, EXPORTED.model.word_width)
-    save_file({"words": vectors}, "vectors.safetensors")
-    crawl = SHORT.model_copy(
-        update={"word_vectors": Path("vectors.safetensors"), "learning_rate": 1e-12}
-    )
-    pretrain(crawl)
-    exported = load("data/pretrain")
-    assert exported.tokenizer.pieces == ["<pad>", "<unk>", "it", "begins"]
-    torch.testing.assert_close(exported.model.words.weight.detach(), vectors, rtol=0, atol=1e-6)
-
-    save_file({"words": vectors + 1}, "vectors.safetensors")
-    write_vocabulary("it", "goes")
-    pretrain(crawl)
-    exported = load("data/pretrain")
-    assert exported.tokenizer.pieces == ["<pad>", "<unk>", "it", "goes"]
-    torch.testing.assert_close(exported.model.words.weight.detach(), vectors + 1, rtol=0, atol=1e-6)
-    assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == 2
-
-
-def test_the_name_of_a_run_depends_on_the_vocabulary(validated: Path) -> None:
-    Path("data/preprocess/tokenizer.model").unlink()
     for number, word in enumerate(("begins", "goes"), start=1):
-        Path("data/preprocess/vocabulary.txt").write_text(f"<pad>\n<unk>\n{word}\n")
+        pieces = write_vocabulary("it", word)
+        save_file({"words": vectors + number}, path)
+        pretrain(word_vectors=path, learning_rate=1e-12)
+        exported = load("data/pretrain")
+        assert exported.tokenizer.pieces == pieces
+        words = exported.model.words.weight.detach()
+        torch.testing.assert_close(words, vectors + number, rtol=0, atol=1e-6)
+        assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == number
+
+
+def test_the_name_of_a_run_depends_on_the_vocabulary(project: Path) -> None:
+    for number, word in enumerate(("begins", "goes"), start=1):
+        write_vocabulary(word)
         pretrain()
         assert len(list(Path(".cache/pretrain").glob("*/weights.safetensors"))) == number
 
@@ -190,7 +159,7 @@ def short_files(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_and_training_goes_on_with_room(validated: Path) -> None:
+def test_a_full_disk_is_told_and_training_goes_on_with_room(project: Path) -> None:
     """/dev/full is always full; the log of the speed is written while training goes on."""
     metrics = pretrain()
     (run_dir,) = Path(".cache/pretrain").glob("*")
@@ -198,17 +167,14 @@ def test_a_full_disk_is_told_and_training_goes_on_with_room(validated: Path) -> 
     shutil.rmtree(run_dir)
     run_dir.mkdir()
     log.symlink_to("/dev/full")
-    with pytest.raises(StageError, match=f"^{HOST}: {run_dir} or metrics/.*: {NO_ROOM}"):
+    named = f"^{socket.gethostname()}: {run_dir} or "
+    with pytest.raises(StageError, match=f"{named}metrics/.*: No space left on device"):
         pretrain()
     log.unlink()
     assert pretrain() == metrics
 
     weights.unlink()
-    with (
-        short_files(2**16),
-        pytest.raises(StageError, match=rf"^{HOST}: {run_dir} or .*File too large"),
-    ):
+    with short_files(2**16), pytest.raises(StageError, match=f"{named}.*File too large"):
         pretrain()
-    assert not weights.exists()
     assert not list(run_dir.glob("weights*"))
     assert pretrain() == metrics

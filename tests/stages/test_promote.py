@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +16,26 @@ from vatt.stages import evaluate
 from vatt.stages.promote import main
 from vatt.weights.registry import digest_export, read_champion
 
-PROMOTE = PromoteParams(metric="audio_to_video_r1", tolerance=0.0)
 EXPORT_DIR = Path("data/pretrain")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
 NOTHING_ELSE = summarise(compare_alike(Seen(make_clips([], [], []), {})))
 
 
 def write_evaluation(value: float, test_data: str = "same") -> None:
-    metrics = {
-        **NOTHING_ELSE,
-        "audio_to_video_r1": value,
-        "test_data": test_data,
-        "export": digest_export(EXPORT_DIR),
-    }
-    write_json(Path("metrics/evaluate.json"), metrics)
+    origin = {"test_data": test_data, "export": digest_export(EXPORT_DIR)}
+    write_json(
+        Path("metrics/evaluate.json"), {**NOTHING_ELSE, "audio_to_video_r1": value, **origin}
+    )
+
+
+def promote(
+    value: float | None = None, test_data: str = "same", tolerance: float = 0.0
+) -> dict[str, Any]:
+    """Promote, after an evaluation with this value, or after none."""
+    if value is not None:
+        write_evaluation(value, test_data)
+    params = PromoteParams(metric="audio_to_video_r1", tolerance=tolerance)
+    return dict(main(DOWNLOAD, EVALUATE, params))
 
 
 def champion_digest() -> str:
@@ -38,31 +45,22 @@ def champion_digest() -> str:
     return champion.record.export_digest
 
 
-def registry_content() -> dict[str, tuple[bytes, int]]:
-    files = [path for path in Path("data/promote").rglob("*") if path.is_file()]
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
-
-
 def test_champions_follow_one_another(project: Path) -> None:
-    write_evaluation(0.5)
     first = digest_export(EXPORT_DIR)
-    assert main(DOWNLOAD, EVALUATE, PROMOTE)["promoted"] is True
+    assert promote(0.5)["promoted"] is True
     assert champion_digest() == first
 
     export(EXPORTED, noise=0.02)
-    write_evaluation(0.4)
-    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
+    decision = promote(0.4)
     assert (decision["promoted"], decision["challenger"], decision["champion"]) == (False, 0.4, 0.5)
     assert champion_digest() == first
 
-    tolerant = PROMOTE.model_copy(update={"tolerance": 0.2})
-    assert main(DOWNLOAD, EVALUATE, tolerant)["promoted"] is True
+    assert promote(tolerance=0.2)["promoted"] is True
     assert champion_digest() == digest_export(EXPORT_DIR) != first
 
 
 def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path) -> None:
-    write_evaluation(0.5)
-    main(DOWNLOAD, EVALUATE, PROMOTE)
+    promote(0.5)
     assert vatt.load("champion").params == vatt.load(EXPORT_DIR).params
     record = json.loads(Path("data/promote/champion/record.json").read_text())
     assert record["parameters"]["clip"]["num_frames"] == 4
@@ -75,39 +73,35 @@ def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path
 
 
 def test_the_same_export_again_changes_nothing(project: Path) -> None:
-    write_evaluation(0.5)
-    first = main(DOWNLOAD, EVALUATE, PROMOTE)
-    content = registry_content()
-    assert main(DOWNLOAD, EVALUATE, PROMOTE) == first
-    assert registry_content() == content
+    def read_registry() -> dict[Path, tuple[bytes, int]]:
+        files = [path for path in Path("data/promote").rglob("*") if path.is_file()]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    first, content = promote(0.5), read_registry()
+    assert promote() == first
+    assert read_registry() == content
 
 
 def test_on_other_test_data_the_champion_is_measured_again(project: Path) -> None:
     """The champion's old number is far above what it really has; it must not count."""
-    write_evaluation(1.0, test_data="an older test split")
-    main(DOWNLOAD, EVALUATE, PROMOTE)
+    promote(1.0, "an older test split")
     measured = evaluate.main(EVALUATE)["audio_to_video_r1"]
     champion = digest_export(EXPORT_DIR)
     wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
     export(EXPORTED.model_copy(update={"model": wider}))
 
-    write_evaluation(measured - 0.1, test_data="now")
-    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
+    decision = promote(measured - 0.1, "now")
     assert decision["champion"] == measured < 1.0
     assert decision["promoted"] is False
     assert champion_digest() == champion
-
-    write_evaluation(measured, test_data="now")
-    assert main(DOWNLOAD, EVALUATE, PROMOTE)["promoted"] is True
+    assert promote(measured, "now")["promoted"] is True
 
 
 def test_a_champion_that_cannot_see_this_data_stays_and_says_why(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
-    write_evaluation(0.1, test_data="faster")
-    main(DOWNLOAD, EVALUATE, PROMOTE)
+    promote(0.1, "faster")
     export(EXPORTED)
-    write_evaluation(0.9)
-    decision = main(DOWNLOAD, EVALUATE, PROMOTE)
+    decision = promote(0.9)
     assert decision["promoted"] is False
     assert "remove data/promote/champion" in decision["reason"]
 
@@ -116,8 +110,8 @@ def test_an_evaluation_of_another_export_is_refused(project: Path) -> None:
     write_evaluation(0.5)
     export(EXPORTED, noise=0.02)
     with pytest.raises(StageError, match=r"metrics/evaluate\.json: is of another model"):
-        main(DOWNLOAD, EVALUATE, PROMOTE)
+        promote()
     Path("metrics/evaluate.json").unlink()
     with pytest.raises(StageError, match=r"metrics/evaluate\.json: cannot be read"):
-        main(DOWNLOAD, EVALUATE, PROMOTE)
+        promote()
     assert not Path("data/promote/champion").exists()

@@ -2,10 +2,7 @@
 
 import ast
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
@@ -14,9 +11,15 @@ import optuna
 import pytest
 
 from tests.closure import ROOT
-from tests.stages.conftest import EXPORTED
-from tests.stages.test_finetune import LETTER, change_index, pass_validation, sections
-from tests.stages.tuned_twice import TUNE
+from tests.stages.conftest import (
+    EXPORTED,
+    LETTER,
+    change_index,
+    copy_project,
+    run_module,
+    sections,
+)
+from tests.stages.tuned import TUNE
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.corpus.access import hide_test_split
@@ -30,10 +33,13 @@ from vatt.stages.tune import STUDIES_DIR, hide_corpus, join_processes, main, mak
 from vatt.tune.search import Plan
 from vatt.tune.study import IDENTITY
 
-CAN_TUNE = [*(ROOT / "vatt/tune").glob("*.py"), *(ROOT / "vatt/train").rglob("*.py")]
-CAN_TUNE += [ROOT / "vatt/stages/tune.py", ROOT / "vatt/stages/finetune.py"]
-CAN_TUNE += [ROOT / "vatt/corpus/splits.py", *(ROOT / "vatt/launch").glob("*.py")]
-CAN_TUNE += [*(ROOT / "vatt/loading").glob("[!_]*.py")]
+CAN_TUNE = [
+    path
+    for files in ("tune/*", "train/*", "launch/*", "loading/*", "corpus/splits", "stages/*tune")
+    for path in (ROOT / "vatt").glob(f"{files}.py")
+]
+"""The modules of tuning and training: all of four rooms, and three that stand elsewhere."""
+OUT = Path("data/tune/video")
 KEEP = TUNE.model_copy(update={"num_trials": 1})
 
 
@@ -49,25 +55,27 @@ def prepare_trial(tune: TuneParams, values: dict[str, Any]) -> Any:
 
 
 def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Path) -> None:
-    command = [sys.executable, "-m", "tests.stages.tuned_twice", "video"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_module("tests.stages.tuned", "twice", "video").stdout.splitlines()
     opened = {Path(line.partition(": ")[2]).name for line in lines if line.startswith("opened: ")}
     assert {"train-000000.tar", "validation-000000.tar"} <= opened
     assert not any(name.startswith("test") for name in opened)
 
-    found = {name: read(Path(f"data/{name}/trials.json")) for name in ("healthy", "poisoned")}
-    studies = [found[name].pop("study") for name in ("healthy", "poisoned")]
-    check_that_other_data_is_all(*studies)
-    assert found["healthy"] == found["poisoned"]
-    trials = found["healthy"]["trials"]
+    found, other = (read(f"data/{name}/trials.json") for name in ("healthy", "poisoned"))
+    rows = optuna.get_all_study_summaries(f"sqlite:///{STUDIES_DIR}/studies.db")
+    identities = {row.study_name: json.loads(row.user_attrs[IDENTITY]) for row in rows}
+    healthy, poisoned = (identities[outcome.pop("study")] for outcome in (found, other))
+    # Only the version of the data differs in what decides the two studies; classes do not.
+    assert {key for key in healthy if healthy[key] != poisoned[key]} == {"data", "code"}
+    assert healthy["classes"] == ["a", "b"]
+    corpus = read_labelled(Path("data/preprocess"), "video", LETTER, get_args(Split))
+    assert "poison" in corpus.notes[-1]  # who read them would have seen it
+    assert found == other
+    trials = found["trials"]
     assert [trial["trial"] for trial in trials] == [0, 1, 2]
     assert len({trial["schedule"]["learning_rate"] for trial in trials}) == 3
     assert all([row["step"] for row in trial["steps"]] == [4] for trial in trials)
 
-    best = read(Path("data/healthy/best.json"))
+    best = read("data/healthy/best.json")
     ScheduleParams.model_validate(best["schedule"])
     values = [trial["value"] for trial in trials]
     assert best["value"] == max(values)
@@ -76,34 +84,18 @@ def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Pa
     assert sum("3 of 3" in line for line in lines) == 2
 
 
-def check_that_other_data_is_all(*studies: str) -> None:
-    """Only the version of the data differs in what decides the two studies; classes do not."""
-    rows = optuna.get_all_study_summaries(f"sqlite:///{STUDIES_DIR}/studies.db")
-    identities = {row.study_name: json.loads(row.user_attrs[IDENTITY]) for row in rows}
-    healthy, poisoned = (identities[name] for name in studies)
-    assert {key for key in healthy if healthy[key] != poisoned[key]} == {"data", "code"}
-    assert healthy["classes"] == ["a", "b"]
-    splits = get_args(Split)
-    corpus = read_labelled(Path("data/preprocess"), "video", LETTER, splits)
-    assert "poison" in corpus.notes[-1]  # who read them would have seen it
-
-
-def read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return content
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_trains_changes_nothing(project: Path) -> None:
-    pass_validation()
-    killed = project / "killed"
-    shutil.copytree(project, killed, ignore=shutil.ignore_patterns("killed"))
-    command = [sys.executable, "-m", "tests.stages.killed_tune", str(project), str(killed)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("a worker ended with -9; another goes on") == 1
+    killed = copy_project()
+    printed = run_module("tests.stages.tuned", "killed", str(project), str(killed)).stdout
+    assert printed.count("a worker ended with -9; another goes on") == 1
     for name in ("trials.json", "best.json"):
-        path = Path("data/tune/video") / name
+        path = OUT / name
         assert path.read_bytes() == (killed / path).read_bytes()
     logs = [folder / "measured.jsonl" for folder in (project, killed)]
     whole, resumed = (Counter(log.read_text().splitlines()) for log in logs)
@@ -131,13 +123,12 @@ def test_no_module_that_tunes_or_trains_names_the_split_test() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value == "test"
     ]
-    assert len(CAN_TUNE) > 30
+    assert len(CAN_TUNE) > len({path.parent for path in CAN_TUNE}) == 6
     assert not named
 
 
 def test_it_tunes_the_network_that_finetune_trains(project: Path) -> None:
     shutil.rmtree("data/pretrain")
-    pass_validation()
     other = EXPORTED.model.model_copy(update={"video_patch": (1, 8, 8)})
     values = {**sections(initial_weights=None), "model": other}
     _, recipe, _ = prepare_trial(TUNE, values)
@@ -147,21 +138,19 @@ def test_it_tunes_the_network_that_finetune_trains(project: Path) -> None:
 
 
 def test_one_trial_is_the_own_schedule_and_trains_nothing(project: Path) -> None:
-    pass_validation()
     metrics = tune(params=KEEP, validate_every_steps=None)
-    best = read(Path("data/tune/video/best.json"))
+    best = read(f"{OUT}/best.json")
     own = LETTER.schedule.model_dump()
     assert (best["schedule"], best["own"], best["value"]) == (own, own, None)
     assert (metrics["trial"], metrics["num_trials"], metrics["num_pruned"]) == (0, 1, 0)
-    (trial,) = read(Path("data/tune/video/trials.json"))["trials"]
+    (trial,) = read(f"{OUT}/trials.json")["trials"]
     assert (trial["state"], trial["value"]) == ("waiting", None)
-    assert {path.name for path in Path("data/tune/video").iterdir()} == {"best.json", "trials.json"}
+    assert {path.name for path in OUT.iterdir()} == {"best.json", "trials.json"}
     assert not list(Path(".cache").rglob("step-*"))
-    assert read_study("video", Path("data/tune/video")).trials.rows == ()
+    assert read_study("video", OUT).trials.rows == ()
 
 
 def test_what_is_never_measured_is_refused_before_it_is_trained(project: Path) -> None:
-    pass_validation()
     with pytest.raises(StageError, match=r"finetune\.video\.validate_every_steps = null"):
         tune(validate_every_steps=None)
     assert not list(STUDIES_DIR.rglob("trial-*"))
@@ -170,10 +159,9 @@ def test_what_is_never_measured_is_refused_before_it_is_trained(project: Path) -
 def test_what_has_no_effect_on_trials_is_no_other_study(project: Path) -> None:
     def find_study(launch: LaunchParams = LAUNCH, **updates: Any) -> str:
         main(**sections("video", launch, **updates), tune=KEEP)
-        study: str = read(Path("data/tune/video/best.json"))["study"]
+        study: str = read(f"{OUT}/best.json")["study"]
         return study
 
-    pass_validation()
     shutil.copytree("data/pretrain", "elsewhere")
     changes = {"checkpoint_every_steps": 3, "keep_checkpoints": 4, "max_bad_steps": 5}
     launch = LAUNCH.model_copy(update={"zero_stage": 2, "loader_workers": 1})
@@ -188,7 +176,6 @@ def test_what_makes_another_study_is_said_by_its_name(project: Path) -> None:
         job, recipe, _ = prepare_trial(tune, sections("video", launch, **updates))
         return make_plan(tune, job, recipe)
 
-    pass_validation()
     before = plan().identity
     changes = {
         "task.batch_size": plan(batch_size=4),
@@ -209,21 +196,16 @@ def test_a_trial_computes_as_much_at_once_as_each_of_several_processes() -> None
     assert (launch.num_processes, task.params.accumulation_steps) == (1, 4)
 
 
-def test_a_task_without_labels_is_left_out(project: Path) -> None:
-    pass_validation()
-    metrics = tune(label="colour")
-    assert "has a label of the task 'colour'" in metrics["skipped"]
-    assert read(Path("data/tune/video/skipped.json")) == {"reason": metrics["skipped"]}
-    assert [path.name for path in Path("data/tune/video").iterdir()] == ["skipped.json"]
-
-
-def test_a_task_that_cannot_be_measured_is_left_out(project: Path) -> None:
+def test_a_task_without_labels_or_measurement_is_left_out(project: Path) -> None:
+    unlabelled = tune(label="colour")["skipped"]
+    assert "has a label of the task 'colour'" in unlabelled
+    assert read(f"{OUT}/skipped.json") == {"reason": unlabelled}
     change_index("labels", lambda row: "{}" if row["split"] == "validation" else row["labels"])
-    metrics = tune()
-    assert metrics == {"skipped": "the split validation has no segment to measure with"}
-    assert [path.name for path in Path("data/tune/video").iterdir()] == ["skipped.json"]
+    assert tune() == {"skipped": "the split validation has no segment to measure with"}
+    assert [path.name for path in OUT.iterdir()] == ["skipped.json"]
 
 
 def test_a_corpus_that_was_not_validated_is_refused(project: Path) -> None:
+    Path("metrics/validate.json").write_text('{"passed": true, "index_digest": "00"}')
     with pytest.raises(StageError, match="on another corpus"):
         tune()

@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import pytest
 
+from tests.stages.conftest import ROOT, run_module
 from tests.validate.clean import clean_index
 from vatt.core.errors import StageError
-from vatt.params import ValidateParams, load_params
+from vatt.params import load_params
 from vatt.stages import validate
-from vatt.validate.tables import REQUIRED_COLUMNS, Corpus
+from vatt.validate.tables import REQUIRED_COLUMNS
 from vatt.validate.verdict import validate_corpus
 
-ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml").validation
 
 
@@ -24,11 +22,11 @@ PARAMS = load_params(ROOT / "params.yaml").validation
 def preprocess_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a clean index and an empty quarantine list, below the current folder."""
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "data/preprocess"
+    folder = Path("data/preprocess")
     folder.mkdir(parents=True)
     clean_index().to_parquet(folder / "index.parquet")
-    (folder / "quarantine.jsonl").touch()
-    (folder / "duplicates.jsonl").touch()
+    for name in ("quarantine", "duplicates"):
+        (folder / f"{name}.jsonl").touch()
     return folder
 
 
@@ -41,18 +39,12 @@ def test_a_clean_corpus_passes_with_the_digest_of_its_index(preprocess_dir: Path
 
 
 def test_columns_that_no_rule_needs_are_not_read(
-    preprocess_dir: Path, monkeypatch: pytest.MonkeyPatch
+    preprocess_dir: Path,
 ) -> None:
     clean_index().assign(picture_hashes="0123").to_parquet(preprocess_dir / "index.parquet")
-    judged: list[str] = []
-
-    def judge(corpus: Corpus, params: ValidateParams) -> tuple[dict[str, Any], str]:
-        judged.extend(corpus.index.columns)
-        return validate_corpus(corpus, params)
-
-    monkeypatch.setattr(validate, "validate_corpus", judge)
-    assert validate.main(PARAMS)["passed"]
-    assert judged == REQUIRED_COLUMNS
+    with mock.patch.object(validate, "validate_corpus", wraps=validate_corpus) as judge:
+        assert validate.main(PARAMS)["passed"]
+    assert list(judge.call_args.args[0].index.columns) == REQUIRED_COLUMNS
 
 
 def test_a_warning_is_printed_and_does_not_stop(
@@ -74,8 +66,7 @@ def test_the_command_line_stops_on_a_critical_rule_and_keeps_the_verdict(
     index = clean_index()
     index.loc[0, "split"] = "test"
     index.to_parquet(preprocess_dir / "index.parquet")
-    command = [sys.executable, "-m", "vatt", "--params", str(ROOT / "params.yaml"), "validate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_module("vatt", "--params", f"{ROOT}/params.yaml", "validate", check=False)
     assert done.returncode == 1
     assert "leakage_of_videos" in done.stderr
     assert index["key"][0] in done.stderr
@@ -85,18 +76,18 @@ def test_the_command_line_stops_on_a_critical_rule_and_keeps_the_verdict(
     assert Path("data/validate/index.html").is_file()
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "not parquet", "quarantine", "duplicates"])
-def test_an_unreadable_corpus_is_refused_by_name(preprocess_dir: Path, damage: str) -> None:
-    path = preprocess_dir / "index.parquet"
-    if damage == "missing":
-        path.unlink()
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:500])
-    elif damage == "not parquet":
-        path.write_bytes(b"")
-    else:
-        path = preprocess_dir / f"{damage}.jsonl"
-        path.write_text("{", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "num_bytes"),
+    [("index", None), ("index", 500), ("index", 0), ("quarantine", 1), ("duplicates", 1)],
+)
+def test_an_unreadable_corpus_is_refused_by_name(
+    preprocess_dir: Path, name: str, num_bytes: int | None
+) -> None:
+    (path,) = preprocess_dir.glob(f"{name}.*")
+    content = path.read_bytes() or b"{"
+    path.unlink()
+    if num_bytes is not None:
+        path.write_bytes(content[:num_bytes])
     with pytest.raises(StageError, match="data/preprocess") as raised:
         validate.main(PARAMS)
     assert raised.value.metrics == {"passed": False, "index_digest": None}

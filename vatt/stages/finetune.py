@@ -20,15 +20,7 @@ from vatt.launch.launcher import launch as launch_job
 from vatt.loading.tasks import LabelledCorpus, UnlabelledError, read_labelled
 from vatt.model.classifier import build_network, list_towers
 from vatt.model.towers import restore_weights
-from vatt.params import (
-    SKIPPED,
-    ClipParams,
-    LaunchParams,
-    ModelParams,
-    RunParams,
-    ScheduleParams,
-    Task,
-)
+from vatt.params import SKIPPED, ClipParams, LaunchParams, ModelParams, RunParams, Task
 from vatt.train.finetuning import read_validations
 from vatt.train.recipe import FinetuneRecipe, Job, name_run
 from vatt.weights.export import ExportedClassifierParams, save_export
@@ -39,8 +31,7 @@ PREPROCESS_DIR = Path("data/preprocess")
 PRETRAIN_DIR = Path("data/pretrain")
 TUNE_DIR = Path("data/tune")
 OUT_DIR = Path("data/finetune")
-METRICS_DIR = Path("metrics")
-VERDICT_PATH = METRICS_DIR / "validate.json"
+VERDICT_PATH = Path("metrics/validate.json")
 RUNS_DIR = Path(".cache/finetune")
 
 
@@ -52,11 +43,11 @@ def main(
     A task whose labels the corpus lacks is left out, and says so.
 
     Raises:
-        StageError: the corpus was not validated, or what training starts from does not fit, or
+        StageError: the corpus was not validated, what training starts from does not fit, or
             training failed.
     """
     out_dir = OUT_DIR / finetune.name
-    curve_path = METRICS_DIR / f"finetune_{finetune.name}_curve.jsonl"
+    curve_path = Path(f"metrics/finetune_{finetune.name}_curve.jsonl")
     try:
         job, recipe, corpus = prepare_task(run, clip, model, finetune, launch)
     except UnlabelledError as error:
@@ -65,9 +56,8 @@ def main(
         return skip_task(out_dir, str(error))
     for note in corpus.notes:
         print(f"finetune {finetune.name}: {note}", file=sys.stderr)
-    schedule = read_tuned_schedule(finetune)
-    if schedule is not None:
-        recipe = recipe.take_schedule(schedule)
+    tuned = read_tuned(recipe)
+    recipe = tuned or recipe
     runs = {"model": build_job(recipe, job.initial_weights)}
     if job.initial_weights is not None and recipe.task.compare_with_scratch:
         runs["scratch"] = build_job(recipe, None)
@@ -79,7 +69,7 @@ def main(
     measured = {name: read_validations(job) for name, job in runs.items()}
     return {
         "label": recipe.task.label,
-        "is_tuned": schedule is not None,
+        "is_tuned": tuned is not None,
         "schedule": recipe.task.schedule.model_dump(),
         "num_train": corpus.splits["train"].count_classes(),
         "num_validation": len(corpus.splits["validation"]),
@@ -99,28 +89,26 @@ def prepare_task(
 ) -> tuple[Job, FinetuneRecipe, LabelledCorpus]:
     """Return a training with the schedule of params.yaml, ready to run: job, recipe and labels.
 
-    Its first weights are written. `corpus_dir`, data/preprocess or that without the split test, is
-    what it reads, and of that only the splits train and validation.
+    Its first weights are written. Of `corpus_dir`, data/preprocess or that without the split test,
+    it reads the splits train and validation only.
 
     Raises:
         StageError: the corpus was not validated, or what training starts from does not fit.
-        UnlabelledError: the corpus has not the labels.
+        UnlabelledError: the corpus lacks the labels.
     """
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
-    task_name, task = finetune
-    corpus = read_labelled(corpus_dir, task_name, task, ("train", "validation"))
-    source = find_source(task, PRETRAIN_DIR)
-    clip = task.cut_clip(clip)
-    demand = Demand(task_name, task, clip, len(corpus.classes))
-    network = describe_classifier(source, model, demand)
-    if task_name == "image":  # how often the frame is repeated follows from the network
+    name, task = finetune
+    corpus = read_labelled(corpus_dir, name, task, ("train", "validation"))
+    source, clip = find_source(task, PRETRAIN_DIR), task.cut_clip(clip)
+    network = describe_classifier(source, model, Demand(name, task, clip, len(corpus.classes)))
+    if name == "image":  # how often the frame is repeated follows from the network
         (num_frames, *_) = list_towers(network)["video"].measure()
         clip = clip.model_copy(update={"num_frames": num_frames})
     weights_path = None
     if source:
-        partial_path = RUNS_DIR / task_name / "initial.safetensors"
+        partial_path = RUNS_DIR / name / "initial.safetensors"
         write_first_weights(source, network, run.seed, partial_path)
-        # By this name it is never another file: who trains may read it when others prepare.
+        # The digest in the name: a process that trains may read it while another prepares anew.
         weights_path = partial_path.with_stem(f"initial-{digest_file(partial_path)[:16]}")
         partial_path.replace(weights_path)
     recipe = FinetuneRecipe(
@@ -128,7 +116,7 @@ def prepare_task(
         clip=clip,
         launch=launch,
         index_digest=index_digest,
-        task_name=task_name,
+        task_name=name,
         task=task,
         network=network,
         classes=corpus.classes,
@@ -152,7 +140,7 @@ def build_job(
 
 
 def skip_task(out_dir: Path, reason: str) -> dict[str, str]:
-    """Leave in a folder what later stages find of a task that is left out; return its metrics."""
+    """Leave the reason for later stages where a task is left out; return it as the metrics."""
     print(f"{out_dir}: skipped: {reason}", file=sys.stderr)
     with atomic_path(out_dir) as folder:
         folder.mkdir()
@@ -160,59 +148,58 @@ def skip_task(out_dir: Path, reason: str) -> dict[str, str]:
     return {"skipped": reason}
 
 
-def read_tuned_schedule(finetune: Task) -> ScheduleParams | None:
-    """Return the schedule that `tune` found best for a task; None if nothing was tried.
+def read_tuned(recipe: FinetuneRecipe) -> FinetuneRecipe | None:
+    """Return the recipe with the schedule that `tune` found best; None if nothing was tried.
 
     Raises:
         StageError: the file is damaged, or `tune` was run for another schedule, or fewer steps.
     """
-    task, params = finetune
-    path, section = TUNE_DIR / task / "best.json", f"finetune.{task}"
-    again = f"run `dvc repro tune@{task}` (or `python -m vatt tune {task}`) again"
+    name, task, section = recipe.task_name, recipe.task, recipe.section
+    path = TUNE_DIR / name / "best.json"
+    again = f"run `dvc repro tune@{name}` (or `python -m vatt tune {name}`) again"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["value"] is None:
             return None
-        own, best = (ScheduleParams.model_validate(found[name]) for name in ("own", "schedule"))
+        read = type(task.schedule).model_validate
+        own, best = read(found["own"]), read(found["schedule"])
         origin = f"schedule of trial {found['trial']} of study {found['study']}"
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"{path}: cannot be used: {error}; {again}") from error
-    for name, value in own:
-        if value != getattr(params.schedule, name):
+    for key, value in own:
+        if value != (now := getattr(task.schedule, key)):
             raise StageError(
-                f"{path}: was found with {section}.schedule.{name} = {value}, params.yaml says "
-                f"{getattr(params.schedule, name)}; {again}, or remove the file"
+                f"{path}: was found with {section}.schedule.{key} = {value}, params.yaml says "
+                f"{now}; {again}, or remove the file"
             )
-    if best.warmup_steps > params.num_steps:
+    if best.warmup_steps > task.num_steps:
         raise StageError(
             f"{path}: schedule.warmup_steps = {best.warmup_steps} is above {section}.num_steps = "
-            f"{params.num_steps}; {again}"
+            f"{task.num_steps}; {again}"
         )
-    print(f"finetune {task}: {origin}")
-    return best
+    print(f"finetune {name}: {origin}")
+    return recipe.take_schedule(best)
 
 
 def _export(
     out_dir: Path, runs: Mapping[str, Job], recipe: FinetuneRecipe, corpus: LabelledCorpus
 ) -> int:
     """Write the trained classifiers with their curves; return how many weights one has."""
-    network = build_network(recipe.network)
+    network, task = build_network(recipe.network), recipe.task
+    origin = {name: getattr(recipe, name) for name in ("classes", "clip", "task_name", "task")}
     with atomic_path(out_dir) as folder:
         folder.mkdir()
         for name, job in runs.items():
             restore_weights(network, load_file(job.weights_path))
             params = ExportedClassifierParams(
+                **origin,
                 classifier=recipe.network,
                 frame_rate_hz=max(corpus.splits["train"].rows["frame_rate_hz"].to_pylist()),
-                audio_stride=recipe.task.audio_stride,
+                audio_stride=task.audio_stride,
                 code_version=version("vatt"),
-                label=recipe.task.label,
-                classes=recipe.classes,
-                clip=recipe.clip,
-                task_name=recipe.task_name,
-                task=recipe.task,
+                label=task.label,
                 initial_digest=recipe.initial_digest if job.initial_weights else None,
             )
             save_export(folder / name, network, params)

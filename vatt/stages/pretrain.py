@@ -45,24 +45,22 @@ def main(
     index_digest = require_passed(PREPROCESS_DIR, VERDICT_PATH)
     tokenizer, tokenizer_path = open_tokenizer(PREPROCESS_DIR), find_tokenizer(PREPROCESS_DIR)
     rates_hz = read_index(PREPROCESS_DIR, columns=["frame_rate_hz"])["frame_rate_hz"]
-    network: dict[str, Any] = {"clip": clip, "model": model, "loss": loss, "pretrain": pretrain}
-    params = ExportedParams(
-        **network,
-        frame_rate_hz=rates_hz.max(),
-        vocab_size=tokenizer.vocab_size,
-        tokenizer=tokenizer_path.name,
-        seed=run.seed,
-        code_version=version("vatt"),
-    )
+    shared: dict[str, Any] = {"clip": clip, "model": model, "loss": loss, "pretrain": pretrain}
+    shared["vocab_size"] = tokenizer.vocab_size
+    origin = {"frame_rate_hz": rates_hz.max(), "seed": run.seed, "code_version": version("vatt")}
+    params = ExportedParams(**shared, **origin, tokenizer=tokenizer_path.name)
+    digest = hashlib.blake2b(tokenizer_path.read_bytes()).hexdigest()
     recipe = PretrainRecipe(
-        **network,
-        run=run,
-        launch=launch,
-        vocab_size=tokenizer.vocab_size,
-        index_digest=index_digest,
-        tokenizer_digest=hashlib.blake2b(tokenizer_path.read_bytes()).hexdigest(),
+        **shared, run=run, launch=launch, index_digest=index_digest, tokenizer_digest=digest
     )
-    job = _build_job(recipe, params, tokenizer)
+    initial_path = _write_first_weights(pretrain, params, tokenizer)
+    job = Job(
+        recipe=recipe,
+        initial_weights=initial_path,
+        preprocess_dir=PREPROCESS_DIR,
+        directory=RUNS_DIR / name_run(recipe, initial_path),
+        curve_path=CURVE_PATH,
+    )
     launch_job(job)
     trained = build_untrained(params)
     restore_weights(trained, load_file(job.weights_path))
@@ -75,18 +73,15 @@ def main(
     return {**rows[-1], "num_clips": num_clips, "num_parameters": num_parameters}
 
 
-def _build_job(recipe: PretrainRecipe, params: ExportedParams, tokenizer: AnyTokenizer) -> Job:
-    """Return the job of a recipe, after its first weights are written, if not all are random."""
-    pretrain, path = recipe.pretrain, RUNS_DIR / "initial.safetensors"
+def _write_first_weights(
+    pretrain: PretrainParams, params: ExportedParams, tokenizer: AnyTokenizer
+) -> Path | None:
+    """Return the file with the weights that training starts from; None: all are random."""
+    path = RUNS_DIR / "initial.safetensors"
     if pretrain.initial_weights:
         write_initial_weights(pretrain.initial_weights, params, tokenizer, path)
     elif pretrain.word_vectors:
         write_word_vectors(pretrain.word_vectors, params, path)
-    initial_weights = path if pretrain.initial_weights or pretrain.word_vectors else None
-    return Job(
-        recipe=recipe,
-        initial_weights=initial_weights,
-        preprocess_dir=PREPROCESS_DIR,
-        directory=RUNS_DIR / name_run(recipe, initial_weights),
-        curve_path=CURVE_PATH,
-    )
+    else:
+        return None
+    return path
