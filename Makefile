@@ -31,7 +31,7 @@ setup: .venv/.installed ## create .venv with everything that is needed
 
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
 	dvc repro
-	@python -m vatt.evaluate.summary
+	@python -m vatt.evaluate.results
 
 test: setup ## run the tests
 	python -m pytest

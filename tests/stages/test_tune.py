@@ -21,7 +21,7 @@ from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Split
 from vatt.corpus.splits import hide_test_split
-from vatt.evaluate.tuning import read_study
+from vatt.evaluate.report import read_studies
 from vatt.loading.labelled import read_labelled
 from vatt.model.classifier import list_towers
 from vatt.params import LaunchParams, ScheduleParams, TaskName, TuneParams
@@ -157,7 +157,8 @@ def test_one_trial_is_the_own_schedule_and_trains_nothing(project: Path) -> None
     assert (trial["state"], trial["value"]) == ("waiting", None)
     assert {path.name for path in Path("data/tune/video").iterdir()} == {"best.json", "trials.json"}
     assert not list(Path(".cache").rglob("step-*"))
-    assert read_study("video", Path("data/tune/video")).trials.rows == ()
+    (study,) = read_studies(Path("data/tune"))
+    assert (study["task"], study["best"]["value"]) == ("video", None)
 
 
 def test_what_is_never_measured_is_refused_before_it_is_trained(project: Path) -> None:

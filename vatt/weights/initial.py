@@ -62,8 +62,7 @@ def write_initial_weights(
     `source` is the folder of the export, or "champion". The new corpus may have other word pieces:
     the vectors of those that the export knows are taken over, the others start at random.
 
-    Raises:
-        StageError: the export is missing or damaged, or its network is another one.
+    Raises StageError if the export is missing or damaged, or its network is another one.
     """
     exported = load(find_export(source))
     for section in ("clip", "model"):
@@ -91,8 +90,7 @@ def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> 
 
     `source` is a safetensors file with one float32 tensor `words`, a row for each id.
 
-    Raises:
-        StageError: the file cannot be read, or its tensor is not that table.
+    Raises StageError if the file cannot be read, or its tensor is not that table.
     """
     label = f"pretrain.word_vectors = {source}"
     tensors = read_tensors(source, label)
@@ -126,8 +124,7 @@ class Demand:
 def find_source(task: TaskParams, pretrain_dir: Path) -> Path | None:
     """Return the folder whose towers a task starts from; None: they are new.
 
-    Raises:
-        StageError: it is that of the champion, and there is none yet.
+    Raises StageError if it is that of the champion, and there is none yet.
     """
     if task.initial_weights is None:
         return None
@@ -143,9 +140,8 @@ def describe_classifier(
     `source` is the folder of an export of any kind. Its towers get the positions of clips of the
     task.
 
-    Raises:
-        StageError: the folder is no export, it has no tower for the task, the clips are not whole
-            patches, or more layers are frozen than there are.
+    Raises StageError if the folder is no export, it has no tower for the task, the clips are not
+    whole patches, or more layers are frozen than there are.
     """
     section = f"finetune.{demand.task_name}"
     name = f"{section}.initial_weights = {demand.task.initial_weights}"
@@ -178,8 +174,8 @@ def write_first_weights(
 
     Towers are those of the source; the head, and a fusion, begin at random, drawn from `seed`.
 
-    Raises:
-        StageError: the folder cannot be read, or holds another network; the difference is named.
+    Raises StageError if the folder cannot be read, or holds another network; the difference is
+    named.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from vatt.core.errors import StageError
@@ -65,7 +64,16 @@ def find_originals(names: Iterable[str], keys: Collection[str]) -> dict[str, tup
         StageError: one of the keys is missing or left over; the message names all of them.
     """
     table = _choose_table(keys)
-    sources = {name: _find_original(table, name) for name in names}
+    sources = {}
+    for name in names:
+        module, _, tensor = name.rpartition(".")
+        layer = re.search(r"\.blocks\.(\d+)\.", name)
+        number = layer[1] if layer else ""
+        tensors, *paths = table[module.replace(f".blocks.{number}.", ".blocks.N.")]
+        keys_of_layer = (
+            f"{path.replace('/N/', f'/{number}/')}/{tensors[tensor]}" for path in paths
+        )
+        sources[name] = tuple(key.rstrip("/") for key in keys_of_layer)
     needed = {key for originals in sources.values() for key in originals}
     problems = [f"{key}: is missing" for key in sorted(needed - set(keys))]
     problems += [f"{key}: has no place in this model" for key in sorted(set(keys) - needed)]
@@ -84,11 +92,16 @@ def state_from_original(
 def lay_out_weights(
     sources: Mapping[str, tuple[str, ...]], original: Mapping[str, np.ndarray]
 ) -> dict[str, Tensor]:
-    """Return our tensors by name from those `sources`, each read when its turn comes."""
-    return {
-        name: torch.cat([_lay_out(key, original[key]) for key in keys])
-        for name, keys in sources.items()
-    }
+    """Return our tensors by name from those `sources`, each read when its turn comes.
+
+    Kernels, of convolutions too, become (out, in), as torch lays them out.
+    """
+
+    def lay_out(key: str) -> Tensor:
+        tensor = torch.from_numpy(original[key].copy())
+        return tensor.flatten(0, -2).T if key.endswith("/kernel") else tensor
+
+    return {name: torch.cat([*map(lay_out, keys)]) for name, keys in sources.items()}
 
 
 def find_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -96,22 +109,6 @@ def find_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if not key.endswith("/kernel") or len(shape) < 2:
         return shape
     return shape[-1], int(np.prod(shape[:-1]))
-
-
-def _lay_out(key: str, value: np.ndarray) -> Float[Tensor, "..."]:
-    """Return a tensor as torch lays it out: kernels, of convolutions too, become (out, in)."""
-    tensor = torch.from_numpy(value.copy())
-    return tensor.flatten(0, -2).T if key.endswith("/kernel") else tensor
-
-
-def _find_original(table: Table, name: str) -> tuple[str, ...]:
-    module, _, tensor = name.rpartition(".")
-    layer = re.search(r"\.blocks\.(\d+)\.", name)
-    number = layer[1] if layer else ""
-    tensors, *paths = table[module.replace(f".blocks.{number}.", ".blocks.N.")]
-    return tuple(
-        f"{path.replace('/N/', f'/{number}/')}/{tensors[tensor]}".rstrip("/") for path in paths
-    )
 
 
 def _choose_table(keys: Collection[str]) -> Table:

@@ -59,8 +59,7 @@ class Champion(NamedTuple):
 def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
     """Return the folder of an export: that of the champion for "champion", else `name` itself.
 
-    Raises:
-        StageError: there is no champion yet.
+    Raises StageError if there is no champion yet.
     """
     if name != CHAMPION:
         return Path(name)
@@ -76,8 +75,7 @@ def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
 def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
     """Return the champion with its record, None where there is none.
 
-    Raises:
-        StageError: the record is missing or damaged.
+    Raises StageError if the record is missing or damaged.
     """
     try:
         path = find_export(CHAMPION, registry_dir)
@@ -93,8 +91,7 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
 def read_evaluation(path: Path, export_digest: str) -> dict[str, Any]:
     """Read metrics/evaluate.json of the export with this digest.
 
-    Raises:
-        StageError: it is missing, damaged or of another export.
+    Raises StageError if it is missing, damaged or of another export.
     """
     try:
         metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

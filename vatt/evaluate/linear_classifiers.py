@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 Scores = Float[np.ndarray, "N C"]
 Predict = Callable[[Float[np.ndarray, "N W D"]], Scores]
@@ -58,11 +58,9 @@ def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> P
         classifier = LogisticRegression(C=regularisation_c, max_iter=2000)
     else:
         classifier = LinearSVC(C=regularisation_c, dual="auto", random_state=0)
-    answers: Bool[np.ndarray, "..."] = lesson.targets
     if lesson.is_multi_label:
         classifier = OneVsRestClassifier(classifier)
-    else:
-        answers = lesson.targets.argmax(axis=1)
+    answers = lesson.targets if lesson.is_multi_label else lesson.targets.argmax(axis=1)
     pipeline = make_pipeline(StandardScaler(), classifier)
     with warnings.catch_warnings():
         # Classes that all clips have, and fits that are cut short, give scores all the same.
@@ -91,8 +89,7 @@ def fit_lrc(lesson: Lesson, num_steps: int, seed: int = 0) -> Predict:
     def predict(windows: Float[np.ndarray, "N W D"]) -> Scores:
         logits = network(torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)))
         shares = logits.sigmoid() if lesson.is_multi_label else logits.softmax(-1)
-        scores: Scores = shares.mean(1).double().numpy()
-        return scores
+        return np.asarray(shares.mean(1).double())
 
     return predict
 
@@ -111,12 +108,10 @@ def _train_lrc(lesson: Lesson, num_steps: int) -> nn.Module:
     for rows in _draw_batches(len(features), num_steps):
         logits = network(features[rows])
         if lesson.is_multi_label:
-            losses = functional.binary_cross_entropy_with_logits(
-                logits, targets[rows], reduction="none"
-            )
+            losses = binary_cross_entropy_with_logits(logits, targets[rows], reduction="none")
             loss = losses.sum(1).mean()
         else:
-            loss = functional.cross_entropy(logits, targets[rows])
+            loss = cross_entropy(logits, targets[rows])
         optimizer.zero_grad()
         (loss + LRC_PENALTY * second.weight.square().sum()).backward()
         optimizer.step()
