@@ -74,14 +74,13 @@ def compare_networks(
                     method: (probe(ours, method, lrc_steps), probe(theirs, method, lrc_steps))
                     for method in methods
                 }
-        results = {
-            name: entry
-            if isinstance(entry, Skipped)
-            else measure_task(
-                entry, trained, with_probe=probe_tasks is None or entry.label in probe_tasks
-            )
-            for name, entry in (finetuned or {}).items()
-        }
+        results: dict[str, TaskResult | Skipped] = {}
+        for name, entry in (finetuned or {}).items():
+            if isinstance(entry, Skipped):
+                results[name] = entry
+            else:
+                with_probe = probe_tasks is None or entry.label in probe_tasks
+                results[name] = measure_task(entry, trained, with_probe=with_probe)
     return Comparison(retrieval, probes, results)
 
 

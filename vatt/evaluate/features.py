@@ -217,7 +217,11 @@ class SplitReader:
             MisfitError: the corpus has another frame rate than a network was trained on.
         """
         rows = read_index(self.preprocess_dir, split=split)
-        places = self._choose_places(split)
+        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
+        places = (MIDDLE,) if split == "train" else spread_places(self.params.num_windows)
+        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
+            spread = spread_places(self.params.num_windows)
+            places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
         clips = read_clips(ClipReader(self.preprocess_dir, self.clip), rows, places)
         data = (digest_index(self.preprocess_dir), clips.digest, choose_device().type)
         files = {name: name_features(own.digest, *data) for name, own in networks.items()}
@@ -230,13 +234,6 @@ class SplitReader:
                 self.store.write(files[name], arrays)
                 known[name] = arrays
         return clips, known
-
-    def _choose_places(self, split: str) -> tuple[float, ...]:
-        spread = spread_places(self.params.num_windows)
-        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
-        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
-            return spread if spread == (MIDDLE,) else (MIDDLE, *spread)
-        return (MIDDLE,) if split == "train" else spread
 
     def _observe(self, clips: Clips, networks: Sequence[Observer]) -> list[Arrays]:
         index = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])

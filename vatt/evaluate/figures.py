@@ -179,11 +179,10 @@ def trace_recall(pair: RankedPair) -> dict[str, Float[np.ndarray, " K"]]:
     """Return `trained`, `untrained` and `chance` recall by `k`, 0 to the number of items."""
     num_items = len(pair.search.samples)
     ks = np.linspace(0, num_items, 201)
-    lines = {"trained": pair.trained, "untrained": pair.untrained}
-    recalls = {
-        name: np.array([find_within(k, ranks).mean() for k in ks]) for name, ranks in lines.items()
-    }
-    return {"k": ks, **recalls, "chance": ks / num_items}
+    trained, untrained = (
+        np.array([find_within(k, own).mean() for k in ks]) for own in (pair.trained, pair.untrained)
+    )
+    return {"k": ks, "trained": trained, "untrained": untrained, "chance": ks / num_items}
 
 
 def read_svg(path: Path) -> str:

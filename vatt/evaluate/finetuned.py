@@ -29,8 +29,6 @@ from vatt.weights.inference import load_classifier
 from vatt.weights.registry import digest_export
 
 TOP_K = 5
-MODALITY_OF = {"image": "video"}
-"""The modality that a task reads, where the task is not named after it."""
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
 """The metrics beside mAP, and what a random order gives."""
 RIVALS = ("scratch", "untrained", "linear_probe")
@@ -140,7 +138,7 @@ def measure_task(
     `splits` are train, validation and test as the pre-trained network sees them. Without the probe,
     which learns from all of the split train, chance is that of guessing.
     """
-    clips, modality = splits["test"].clips, MODALITY_OF.get(entry.task, entry.task)
+    clips, modality = splits["test"].clips, "video" if entry.task == "image" else entry.task
     samples = clips.find_labelled(entry.label, FEATURES[modality])
     if not samples:
         return Skipped(f"no test clip has the modality and a label of the task {entry.label}")

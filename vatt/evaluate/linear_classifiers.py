@@ -31,12 +31,10 @@ REGULARISATION_C: dict[Method, tuple[float, ...]] = {
 """What is chosen from; LRC has none."""
 DEFAULT_C: dict[Method, float] = {"logistic": 0.03, "svm": 1e-3}
 """Taken where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
-LRC_WIDTH = 128
-LRC_DROPOUT = 0.9
+LRC_WIDTH, LRC_BATCH = 128, 64
+LRC_DROPOUT, LRC_LEARNING_RATE = 0.9, 5e-4
 LRC_PENALTY = 0.1
 """The factor of the squares of the second matrix; as released, the paper does not name it."""
-LRC_LEARNING_RATE = 5e-4
-LRC_BATCH = 64
 
 
 class Lesson(NamedTuple):

@@ -23,13 +23,6 @@ MAX_SIMILARITIES = 20_000_000
 """The number of similarities that are held at once, to bound memory."""
 
 
-def normalise(vectors: Float[np.ndarray, "*N E"]) -> Float[np.ndarray, "*N E"]:
-    """Return the vectors at length 1, in float64; a vector of zeros stays, similar to nothing."""
-    vectors = vectors.astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths == 0, 1, lengths))
-
-
 def average_windows(
     windows: Float[np.ndarray, "N W E"], average: Average
 ) -> Float[np.ndarray, "N E"]:
@@ -37,10 +30,13 @@ def average_windows(
 
     The average of `embeddings` is their mean at length 1, so that products are cosines; that of
     `similarities` is the mean of the windows at length 1, so that products are means of cosines.
+    A vector of zeros stays, similar to nothing.
     """
     if average == "embeddings":
-        return normalise(windows.mean(axis=1, dtype=np.float64))
-    return np.asarray(normalise(windows).mean(axis=1))
+        windows = windows.mean(axis=1, dtype=np.float64)[:, None]
+    windows = windows.astype(np.float64)
+    lengths = np.linalg.norm(windows, axis=-1, keepdims=True)
+    return np.asarray((windows / np.where(lengths == 0, 1, lengths)).mean(axis=1))
 
 
 def rank_items(

@@ -36,10 +36,8 @@ from vatt.weights.tensor_bundle import TensorBundle, TensorEntry
 Shapes = Mapping[str, tuple[int, ...]]
 LEFT_OUT = "left out: "
 PRETRAINING_RATE_HZ = 10.0
-CLASSIFIER_RATE_HZ = 12.5
-"""Every second frame of 25 Hz (VATT appendix A.3)."""
-CLASSIFIER_AUDIO_STRIDE = 2
-"""Every second sample of 48 kHz (VATT appendix A.3)."""
+CLASSIFIER_RATE_HZ, CLASSIFIER_AUDIO_STRIDE = 12.5, 2
+"""Every second frame of 25 Hz and every second sample of 48 kHz (VATT appendix A.3)."""
 RELEASED: dict[str, Any] = {
     "shared_encoder": False,
     "post_projection_width": 1024,
@@ -121,8 +119,13 @@ def import_checkpoint(checkpoint: Path, out: Path, options: ImportOptions) -> li
         _check_tensors(collect_weights(model), sources, weights)
     except StageError as error:
         raise StageError(f"{checkpoint}: {error}") from error
-    if options.vocabulary:
-        _check_vocabulary(params, options.vocabulary)
+    if vocabulary := options.vocabulary:
+        if isinstance(params, ExportedClassifierParams):
+            raise StageError(f"{vocabulary}: a classifier has no text, so it takes no vocabulary")
+        num_words, num_rows = WordTokenizer(vocabulary).vocab_size, params.vocab_size
+        if num_words != num_rows:
+            reason = f"has {num_words} words, the checkpoint's table {num_rows}"
+            raise StageError(f"{vocabulary}: {reason}")
     # Assigned, because tensors on the device meta have no memory to copy to.
     model.load_state_dict(lay_out_weights(sources, bundle), strict=False, assign=True)
     with _name_unwritable(out):
@@ -173,16 +176,6 @@ def _check_tensors(
         raise StageError("original weights do not fit: " + "; ".join(problems))
 
 
-def _check_vocabulary(params: AnyParams, vocabulary: Path) -> None:
-    if isinstance(params, ExportedClassifierParams):
-        raise StageError(f"{vocabulary}: a classifier has no text, so it takes no vocabulary")
-    num_words = WordTokenizer(vocabulary).vocab_size
-    if num_words != params.vocab_size:
-        raise StageError(
-            f"{vocabulary}: has {num_words} words, the checkpoint's table {params.vocab_size}"
-        )
-
-
 def read_architecture(shapes: Shapes, options: ImportOptions) -> AnyParams:
     """Return the params.yaml of an export of original tensors of these shapes, by their keys.
 
@@ -223,9 +216,8 @@ def _read_specific(shapes: Shapes, options: ImportOptions) -> ExportedParams:
     num_buckets, num_heads = _axes(shapes, table, 2)
     inner = _axes(shapes, f"{attention}/q/kernel", 2)[1]
     if inner % num_heads:
-        raise StageError(
-            f"{attention}/q/kernel: {inner} columns, but {table} has {num_heads} heads"
-        )
+        reason = f"{inner} columns, but {table} has {num_heads} heads"
+        raise StageError(f"{attention}/q/kernel: {reason}")
     size = _read_size(shapes, text, inner // num_heads, attention="self_attention/attention")
     video, audio = (
         _read_tower(shapes, options, tower, original.find_input(tower, shapes))
@@ -264,15 +256,13 @@ def _describe(
     vocab_size, word_width = _axes(shapes, f"{words}/embeddings", 2)
     va_width, vt_width = _axes(shapes, f"{original.HEADS}/va_to_vat/dense/kernel", 2)
     is_waveform = audio.input == "waveform"
-    own_patch = (
-        {"audio_patch": audio.patch[0]} if is_waveform else {"spectrogram_patch": audio.patch}
-    )
     described = {
         "video": _name(video.size),
         "audio": _name(audio.size),
         "video_patch": video.patch,
         "audio_input": audio.input,
-        **own_patch,
+        "audio_patch": audio.patch[0] if is_waveform else RELEASED["audio_patch"],
+        "spectrogram_patch": RELEASED["spectrogram_patch"] if is_waveform else audio.patch,
         "text_max_distance": options.text_max_distance,
         "word_width": word_width,
         "space_va_width": va_width,
@@ -281,9 +271,8 @@ def _describe(
     model = ModelParams.model_validate({**RELEASED, **described, **found})
     num_frames, height, width, _ = video.measure()
     if height != width:
-        raise StageError(
-            f"its videos are {width} x {height} pixels; only square ones are supported"
-        )
+        size = f"{width} x {height} pixels"
+        raise StageError(f"its videos are {size}; only square ones are supported")
     length, *bands = audio.measure()
     if bands not in ([], [NUM_BANDS]):
         raise StageError(f"its spectrograms have {bands[0]} bands; only {NUM_BANDS} are supported")
@@ -323,12 +312,10 @@ def _read_classifier(shapes: Shapes, options: ImportOptions) -> ExportedClassifi
 def _read_tower(
     shapes: Shapes, options: ImportOptions, tower: str, kind: str, part: str = ""
 ) -> TowerParams:
-    """Return a tower of video or audio; `part` is its own where towers share an encoder.
-
-    The size of a patch is seen from the kernel of a convolution, the grid from the tables.
-    """
+    """Return a tower of video or audio; `part` is its own where towers share an encoder."""
     layer, axes = original.INPUTS[kind]
     kernel = f"{tower}/raw_to_embeddings{part}/kernel" if part else f"{tower}/{layer}/kernel"
+    # The kernel of the convolution has the size of a patch, the tables that of the grid.
     *patch, num_channels, _ = _axes(shapes, kernel, len(axes) + 2)
     expected = 3 if kind == "video" else 1
     if num_channels != expected:
@@ -336,19 +323,17 @@ def _read_tower(
     positions = f"{tower}/pos_embedding_lookup{part}"
     tables = (f"{positions}/{axis}_position_embeddings/embeddings" for axis in axes)
     projection = f"{tower}/post_proj{part}/kernel"
-    return TowerParams.model_validate(
-        {
-            "input": kind,
-            "size": _read_size(shapes, f"{tower}/tx", options.head_width),
-            "patch": tuple(patch),
-            "grid": tuple(_axes(shapes, table, 2)[0] for table in tables),
-            "post_projection_width": (
-                _axes(shapes, projection, 2)[1] if part or projection in shapes else None
-            ),
-            "dropout_rate": RELEASED["dropout_rate"],
-            "drop_token_rate": 0.0,
-        }
-    )
+    has_projection = part or projection in shapes
+    found = {
+        "input": kind,
+        "size": _read_size(shapes, f"{tower}/tx", options.head_width),
+        "patch": tuple(patch),
+        "grid": tuple(_axes(shapes, table, 2)[0] for table in tables),
+        "post_projection_width": _axes(shapes, projection, 2)[1] if has_projection else None,
+        "dropout_rate": RELEASED["dropout_rate"],
+        "drop_token_rate": 0.0,
+    }
+    return TowerParams.model_validate(found)
 
 
 def _read_size(shapes: Shapes, encoder: str, head_width: int, attention: str = "mha") -> TowerSize:

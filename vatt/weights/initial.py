@@ -145,15 +145,22 @@ def describe_classifier(
     """
     section = f"finetune.{demand.task_name}"
     name = f"{section}.initial_weights = {demand.task.initial_weights}"
-    try:
-        towers, shares_encoder = _list_towers(source, model)
-    except StageError as error:
-        raise StageError(f"{name}: {error}") from error
+    towers, shares_encoder = describe_towers(model), model.shared_encoder
+    if source:
+        try:
+            found = read_params(source)
+        except StageError as error:
+            raise StageError(f"{name}: {error}") from error
+        if isinstance(found, ExportedClassifierParams):
+            towers, own = list_towers(found.classifier), found.classifier
+            shares_encoder = isinstance(own, AudioVisualParams) and own.shared_encoder
+        else:
+            towers, shares_encoder = describe_towers(found.model), found.model.shared_encoder
     modalities = MODALITIES[demand.task_name]
-    missing = [modality for modality in modalities if modality not in towers]
+    missing = ", ".join(modality for modality in modalities if modality not in towers)
     if missing:
         raise StageError(
-            f"{name}: {source} has a tower for {', '.join(towers)}, none for {', '.join(missing)}: "
+            f"{name}: {source} has a tower for {', '.join(towers)}, none for {missing}: "
             f"it cannot be fine-tuned to the task {demand.task_name}"
         )
     towers = {modality: _fit(towers[modality], demand) for modality in modalities}
@@ -206,18 +213,6 @@ def _stretch_positions(
             spline = spline_matrix(len(table), len(expected[name]))  # in float64
             stretched[name] = (spline @ table.double()).to(table.dtype)
     return stretched
-
-
-def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, TowerParams], bool]:
-    """Return the towers of an export or of a new model, and whether they share an encoder."""
-    if source:
-        found = read_params(source)
-        if isinstance(found, ExportedClassifierParams):
-            classifier = found.classifier
-            is_shared = isinstance(classifier, AudioVisualParams) and classifier.shared_encoder
-            return list_towers(classifier), is_shared
-        model = found.model
-    return describe_towers(model), model.shared_encoder
 
 
 def _fit(tower: TowerParams, demand: Demand) -> TowerParams:

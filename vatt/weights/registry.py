@@ -117,13 +117,8 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
             f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
             f"(tolerance {params.tolerance:g})"
         )
-    return Decision(
-        promoted=promoted,
-        reason=reason,
-        metric=params.metric,
-        challenger=challenger,
-        champion=champion,
-    )
+    measured = {"challenger": challenger, "champion": champion}
+    return Decision(promoted=promoted, reason=reason, metric=params.metric, **measured)
 
 
 def replace_champion(

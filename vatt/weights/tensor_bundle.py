@@ -83,10 +83,9 @@ class TensorBundle(Mapping[str, np.ndarray]):
         entry = self.entries[name]
         shard = self._shards[entry.shard]
         if entry.is_sliced:
-            raise StageError(
-                f"{self._index}: {name} is stored in slices (a partitioned variable), "
-                "which cannot be read; save the checkpoint without partitions"
-            )
+            reason = "in slices (a partitioned variable), which cannot be read"
+            advice = "save the checkpoint without partitions"
+            raise StageError(f"{self._index}: {name} is stored {reason}; {advice}")
         if entry.dtype is None or entry.dtype == object:
             raise StageError(f"{self._index}: {name} is no array of numbers that can be read")
         try:
