@@ -61,9 +61,7 @@ def test_it_has_data_training_numbers_and_two_lines_to_load(metrics: dict[str, A
     assert "no better than" not in card
 
 
-def test_a_source_that_is_no_longer_configured_has_no_known_licence(
-    metrics: dict[str, Any],
-) -> None:
+def test_a_source_that_is_gone_has_no_known_licence(metrics: dict[str, Any]) -> None:
     source = ESC50Source(kind="esc50", name="sounds", annotations="here", media="here")
     assert f"- demo: {UNKNOWN}" in show_card(metrics, source)
 

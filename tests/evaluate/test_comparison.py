@@ -74,9 +74,7 @@ def test_what_is_not_as_the_papers_search_is_noted() -> None:
     assert "parts of one video" in parts
 
 
-def test_the_trained_network_is_above_the_untrained_in_its_own_fields(
-    metrics: dict[str, Any],
-) -> None:
+def test_the_trained_network_is_above_the_untrained(metrics: dict[str, Any]) -> None:
     for name in ("text_to_video", "audio_to_video"):
         assert metrics[f"{name}_r10"] > metrics["untrained"][f"{name}_r10"] + 0.2
         assert metrics[f"{name}_median_rank"] < metrics["untrained"][f"{name}_median_rank"]

@@ -92,14 +92,8 @@ def make_embedder(corpus: Path, seed: int) -> Embedder:
     torch.manual_seed(seed)
     tokenizer = Tokenizer(corpus / "tokenizer.model")
     network = Vatt(MODEL, CLIP, tokenizer.vocab_size).eval()
-    params = ExportedParams(
-        clip=CLIP,
-        model=MODEL,
-        frame_rate_hz=RATE_HZ,
-        vocab_size=tokenizer.vocab_size,
-        seed=seed,
-        code_version="0",
-    )
+    sizes = {"frame_rate_hz": RATE_HZ, "vocab_size": tokenizer.vocab_size, "seed": seed}
+    params = ExportedParams(clip=CLIP, model=MODEL, code_version="0", **sizes)
     return Embedder(Exported(network, tokenizer, params), f"embedder {seed}", "here")
 
 
@@ -159,9 +153,7 @@ class Brightness(nn.Module):
         return torch.stack([*sides, audio.square().mean(1)], dim=1) * self.scale
 
 
-def test_logits_are_averaged_over_the_crops_of_each_window(
-    small_corpus: Path, tmp_path: Path
-) -> None:
+def test_logits_are_averaged_over_crops(small_corpus: Path, tmp_path: Path) -> None:
     """Of a wide picture, three squares: at the left end, in the middle, at the right end."""
     labeller = make_labeller(Brightness(), TaskInput("audio_visual", CLIP, audio_stride=2))
     arrays = read_one(small_corpus, tmp_path, labeller)
@@ -228,13 +220,11 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     _, second = again.read("test", observers)
     assert len(reads) == len(narrated)
     assert first.keys() == second.keys() == observers.keys()
-    for network_name, arrays in first.items():
-        kept = second[network_name]
-        assert arrays.keys() == kept.keys()
-        assert all(np.array_equal(arrays[name], kept[name]) for name in arrays)
-    renamed = dataclasses.replace(embedder, digest="other weights")
+    for own, kept in zip(first.values(), (second[name] for name in first), strict=True):
+        assert own.keys() == kept.keys()
+        assert all(np.array_equal(own[name], kept[name]) for name in own)
     reads.clear()
-    again.read("test", {"one": renamed})
+    again.read("test", {"one": dataclasses.replace(embedder, digest="other weights")})
     assert len(set(reads)) == 5
     reads.clear()
     monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
@@ -242,25 +232,19 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     assert len(set(reads)) == 5
 
 
-def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
-    small_corpus: Path, tmp_path: Path
-) -> None:
+def test_networks_that_do_not_fit_are_refused(small_corpus: Path, tmp_path: Path) -> None:
     embedder = make_embedder(small_corpus, 1)
     params = embedder.exported.params.model_copy(update={"frame_rate_hz": 12.5})
     exported = dataclasses.replace(embedder.exported, params=params)
     with pytest.raises(MisfitError, match=r"trained at 12\.5"):
         read_one(small_corpus, tmp_path, dataclasses.replace(embedder, exported=exported))
+    reader = open_reader(small_corpus, tmp_path)
+    clips, arrays = reader.read("nothing", {"one": embedder})  # a split without clips
+    assert (clips.texts, arrays) == ([], {"one": {}})
     with torch.no_grad():
         next(embedder.exported.model.parameters()).fill_(float("nan"))
     with pytest.raises(StageError, match="network here gives no finite numbers"):
         read_one(small_corpus, tmp_path, embedder)
-
-
-def test_a_split_without_clips_has_no_features(small_corpus: Path, tmp_path: Path) -> None:
-    reader = open_reader(small_corpus, tmp_path)
-    clips, arrays = reader.read("nothing", {"one": make_embedder(small_corpus, 1)})
-    assert clips.texts == []
-    assert arrays == {"one": {}}
 
 
 def test_what_is_damaged_or_absent_is_not_there(tmp_path: Path) -> None:
@@ -287,9 +271,7 @@ def test_what_a_run_did_not_use_goes(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"b.safetensors", "d.safetensors"}
 
 
-def test_another_network_other_data_or_code_has_another_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = [name_features("net", "data", "clips")]
     assert name_features("net", "data", "clips") == names[0]
     names += [name_features("other", "data", "clips"), name_features("net", "data", "others")]

@@ -43,7 +43,7 @@ def train_slowly(weights: Weights, lesson: Lesson, num_steps: int) -> Weights:
             losses = -targets * (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
         loss = losses.sum() / len(targets) + 0.1 * (second**2).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return [part.detach().numpy() for part in parts]
 
@@ -65,9 +65,7 @@ def test_without_dropout_it_takes_the_steps_of_its_equations(
         assert np.abs(ours - before).max() > 5e-3
 
 
-def test_a_tenth_of_the_components_is_learnt_from_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_tenth_is_learnt_from_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of a component that is dropped have no gradient, so that they stay."""
     monkeypatch.setattr(linear_classifiers, "LRC_PENALTY", 0.0)
     lesson = make_lesson()

@@ -195,9 +195,7 @@ def test_clips_of_one_video_are_drawn_together() -> None:
     assert alone[1] - alone[0] < ((once or [0, 0])[1] - (once or [0, 0])[0]) / 2
 
 
-def test_the_same_seed_gives_the_same_interval_in_parts_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_same_seed_gives_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).normal(size=30)
     videos = name(np.arange(30) // 2)
     first = bootstrap(videos, mean_of(values))

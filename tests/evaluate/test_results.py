@@ -103,16 +103,16 @@ def test_the_printed_tables_are_aligned_and_hold_the_numbers(
     write_json(tmp_path / "metrics" / "evaluate.json", {**metrics, "retrieval_notes": notes})
     results.main()
     printed = capsys.readouterr().out
-    assert "Report: data/evaluate/report.html" in printed
-    assert f"{notes[0]}\n" in printed
+    for words in ("Report: data/evaluate/report.html", f"{notes[0]}\n", "x chance"):
+        assert words in printed
     assert max(map(len, printed.splitlines())) <= 100
     lines = [line for line in printed.splitlines() if line.count(".") > 2]
     assert len(lines) == 2 * 4 + 4 * 2 + 2
     table, (values, ends) = lines[:-2], lines[-2:]
     assert len({line.index(".") for line in table}) == 1
     key = "text_to_video_r10"
-    shown = [f"{100 * metrics[key]:.1f}%"]
-    shown += [show_ends(metrics["intervals"][key]), f"{100 * metrics['untrained'][key]:.1f}%"]
+    shown = [f"{100 * metrics[key]:.1f}%", show_ends(metrics["intervals"][key])]
+    shown += [f"{100 * metrics['untrained'][key]:.1f}%"]
     shown += [show_ends(metrics["untrained_intervals"][key])]
     assert next(line for line in table if "R@10" in line).split()[1:5] == shown
     probe = metrics["probes"]["colour"]["audio"]["svm"]
@@ -124,7 +124,6 @@ def test_the_printed_tables_are_aligned_and_hold_the_numbers(
     assert values.split()[-5:] == [f"{100 * task[name]:.1f}%" for name in names]
     shown = [show_ends(task[f"{name}_interval"]) for name in names[1:-1]]
     assert ends.split()[-4:] == [show_ends(task["interval"]), *shown]
-    assert "x chance" in printed
 
 
 def test_the_tables_hold_what_the_terminal_leaves_out(metrics: dict[str, Any]) -> None:
@@ -151,7 +150,6 @@ def test_published_numbers_are_printed_as_the_papers_print_them(metrics: dict[st
     printed = " ".join(format_results({**metrics, "published": published}).split())
     for shown in (
         "audioset, audio, VATT-Base, d-prime, mean of classes 2.895",
-        "audioset, audio, VATT-MA-Medium, d-prime, mean of classes 2.884",
         "audioset, audio, VATT-Base, AUC 97.1%",
         "kinetics400, video, VATT-Large, top-5 95.5%",
         "youcook2, text to video, VATT-MBS, median rank 13.0",

@@ -56,9 +56,7 @@ def retrieve_slowly(similarities: np.ndarray) -> Retrieval:
     levels=st.integers(1, 6),
     seed=st.integers(0, 2**31),
 )
-def test_it_equals_the_average_over_all_orders_of_ties(
-    num_pairs: int, levels: int, seed: int
-) -> None:
+def test_it_equals_the_average_over_all_orders(num_pairs: int, levels: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     similarities = generator.integers(0, levels, (num_pairs, num_pairs)) / 10
     measured = measure_retrieval(rank_pairs(similarities))

@@ -104,16 +104,14 @@ def see(factors: np.ndarray, noise: float, seed: int) -> Arrays:
 def make_splits(num_test: int = SIZES["test"]) -> tuple[dict[str, Seen], dict[str, Seen]]:
     """All splits as the trained network sees them, and as the untrained does."""
     pairs = {name: make_split(name, size) for name, size in {**SIZES, "test": num_test}.items()}
-    trained = {name: pair[0] for name, pair in pairs.items()}
-    return trained, {name: pair[1] for name, pair in pairs.items()}
+    trained, untrained = ({k: pair[n] for k, pair in pairs.items()} for n in (0, 1))
+    return trained, untrained
 
 
 def compare_alike(trained: Seen, untrained: Seen | None = None) -> Comparison:
     """Compare networks to which all splits are the same."""
-    names = ("train", "validation", "test")
-    return compare_networks(
-        dict.fromkeys(names, trained), dict.fromkeys(names, untrained or trained)
-    )
+    ours, theirs = (dict.fromkeys(SIZES, seen) for seen in (trained, untrained or trained))
+    return compare_networks(ours, theirs)
 
 
 def make_index() -> pd.DataFrame:

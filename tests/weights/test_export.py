@@ -94,9 +94,7 @@ def folder(request: pytest.FixtureRequest) -> Folder:
     return found
 
 
-def test_a_model_comes_back_bit_for_bit(
-    tmp_path: Path, folder: Folder, tokenizer_path: Path
-) -> None:
+def test_it_comes_back_bit_for_bit(tmp_path: Path, folder: Folder, tokenizer_path: Path) -> None:
     torch.manual_seed(1)
     exported = folder.load(folder.path)
     after = torch.rand(1)
@@ -199,9 +197,7 @@ def test_params_of_another_model_are_refused(
         folder.load(folder.path)
 
 
-def test_what_cannot_be_loaded_says_why(
-    tmp_path: Path, pretrained: Folder, classifier: Folder
-) -> None:
+def test_other_kinds_are_refused(tmp_path: Path, pretrained: Folder, classifier: Folder) -> None:
     for load, path, message in (
         (classifier.load, pretrained.path, r"is not a classifier: load it with vatt\.load"),
         (pretrained.load, classifier.path, r"is a classifier: load it with vatt\.load_classifier"),

@@ -55,9 +55,7 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), [("ms", OPTIONS), ("ma", OF_AGNOSTIC)])
-def test_embeddings_are_those_of_the_original(
-    tmp_path: Path, name: str, options: ImportOptions
-) -> None:
+def test_embeddings_are_the_originals(tmp_path: Path, name: str, options: ImportOptions) -> None:
     import_checkpoint(CHECKPOINTS / name, tmp_path / "out", options)
     exported = vatt.load(tmp_path / "out")
     original = Original(name)

@@ -248,7 +248,7 @@ def save_imported(path: Path, params: ClassifierParams) -> Classifier:
 
 
 @pytest.mark.parametrize(("name", "params"), [("video", VIDEO), ("audio", WAVEFORM)])
-def test_a_classifier_lends_its_tower_to_other_classes(
+def test_a_classifier_lends_a_tower(
     tmp_path: Path, name: TaskName, params: ClassifierParams
 ) -> None:
     old = save_imported(tmp_path / name, params)

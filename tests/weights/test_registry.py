@@ -102,9 +102,7 @@ def test_the_digest_sees_every_byte_and_name_and_not_the_record(tmp_path: Path) 
     assert len({first, second, digest_export(export)}) == 3
 
 
-def test_an_absent_champion_and_a_damaged_record_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_and_damaged_ones_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match="data/promote/champion: there is no champion yet"):
         vatt.load("champion")

@@ -39,8 +39,7 @@ Name = TypeVar("Name", bound=Hashable)
 NUM_WORKERS = 1  # decodes while the networks compute
 SampleClips = Sequence[int]
 """Clips that are one sample, in order of time: parts of one file or of one of its parts."""
-TOUCHING_S = 1e-3
-"""Clips that are this near in time are neighbours: what is less is rounding."""
+TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is less is rounding
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,9 @@ class SplitReader:
         """
         rows = read_index(self.preprocess_dir, split=split)
         labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
-        places = (MIDDLE,) if split == "train" else spread_places(self.params.num_windows)
+        spread = spread_places(self.params.num_windows)
+        places = (MIDDLE,) if split == "train" else spread
         if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
-            spread = spread_places(self.params.num_windows)
             places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
         clips = read_clips(ClipReader(self.preprocess_dir, self.clip), rows, places)
         data = (digest_index(self.preprocess_dir), clips.digest, choose_device().type)

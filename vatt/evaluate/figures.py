@@ -1,14 +1,11 @@
-"""What the report shows of results beside tables: figures, and texts with the clips found for them.
-
-A figure is SVG text, with the same bytes for the same numbers.
-"""
+"""The figures of the report as SVG, and texts with the clips that the network found for them."""
 
 import base64
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -205,26 +202,9 @@ FrameReader = Callable[[int], UInt8[np.ndarray, "T H W 3"]]
 """Reads the RGB frames of the clip with this number in its split."""
 
 
-class ShownClip(NamedTuple):
-    """A clip that is shown."""
-
-    images: Sequence[str]
-    """Frames as `data:` addresses."""
-    caption: str
-    right: bool
-
-
-class TextExample(NamedTuple):
-    """A text, its own clip first, then those that were found."""
-
-    text: str
-    rank: str
-    num_clips: int
-    clips: Sequence[ShownClip]
-
-
-Examples = Mapping[str, Sequence[TextExample]]
-"""By title."""
+Examples = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By title, texts with their `text`, `rank`, `num_clips` and `clips`: the own one first, then those
+that were found. A clip has `images` (frames as `data:` addresses), `caption` and `right`."""
 
 
 def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> FrameReader:
@@ -252,7 +232,7 @@ def pick_examples(clips: Clips, pair: RankedPair, read_frames: FrameReader) -> E
     order = np.lexsort((-pair.trained.margin, mean_ranks)).tolist()
     best, worst = order[:NUM_EXAMPLES], order[NUM_EXAMPLES:][::-1][:NUM_EXAMPLES]
 
-    def build(query: int) -> TextExample:
+    def build(query: int) -> dict[str, Any]:
         similarities = search.items @ search.queries[query]
         right = int(search.right[query])
         found = np.argsort(-similarities, kind="stable")[:NUM_FOUND].tolist()
@@ -267,9 +247,9 @@ def pick_examples(clips: Clips, pair: RankedPair, read_frames: FrameReader) -> E
             times = f"{row.start_s:.1f}–{row.end_s:.1f}\u00a0s"
             caption = f"{name}, similarity {similarities[item]:.2f}: {clips.videos[clip]}, {times}"
             images = [_encode_image(frames[number]) for number in chosen]
-            shown.append(ShownClip(images, caption, item == right))
-        rank = f"{mean_ranks[query]:g}"
-        return TextExample(search.texts[query], rank, len(search.samples), shown)
+            shown.append({"images": images, "caption": caption, "right": item == right})
+        numbers = {"rank": f"{mean_ranks[query]:g}", "num_clips": len(search.samples)}
+        return {"text": search.texts[query], **numbers, "clips": shown}
 
     titles = {"Best": best, "Worst": worst}
     return {

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from sklearn.metrics import confusion_matrix
-from torch import nn
 
 from vatt.core.errors import StageError
 from vatt.evaluate import metrics
@@ -105,13 +104,15 @@ def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
         return Skipped("was not fine-tuned"), {}
     if not (folder / "model").is_dir():
         raise StageError(f"{folder}: has no model; {advice}")
-    exported, digest = load_classifier(folder / "model"), digest_export(folder / "model")
-    params, scratch = exported.params, folder / "scratch"
+    loaded = {
+        name: (load_classifier(folder / name), digest_export(folder / name))
+        for name in ("model", "scratch")
+        if (folder / name).is_dir()
+    }
+    params, digest = loaded["model"][0].params, loaded["model"][1]
     if params.task_name is None or params.clip is None:
         raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")
-    networks: dict[str, tuple[nn.Module, str]] = {"model": (exported.model, digest)}
-    if scratch.is_dir():
-        networks["scratch"] = (load_classifier(scratch).model, digest_export(scratch))
+    networks = {name: (exported.model, own) for name, (exported, own) in loaded.items()}
     networks["untrained"] = (build_untrained(params), f"{digest} untrained")
     seen, device = TaskInput(params.task_name, params.clip, params.audio_stride), choose_device()
     labellers = {

@@ -189,6 +189,9 @@ def _join_folds(
         return np.asarray(np.mean([result.statistic(part) for result, part in pairs], axis=0))
 
     videos = [name for fold in folds for name in fold.test.videos]
+    confusion = None
+    if not is_multi_label:
+        confusion = confusion_matrix(truth, answers, labels=classes).tolist()
     uniform, majority = np.mean([result.chances for result in measured], axis=0).tolist()
     return Probe(
         metric="map" if is_multi_label else "accuracy",
@@ -197,9 +200,7 @@ def _join_folds(
         chance_uniform=uniform,
         chance_majority=majority,
         classes=classes,
-        confusion=(
-            None if is_multi_label else confusion_matrix(truth, answers, labels=classes).tolist()
-        ),
+        confusion=confusion,
         regularisation_c=measured[0].regularisation_c,
         folds=[result.value for result in measured],
         num_train=sum(len(fold.train.labels) for fold in folds),

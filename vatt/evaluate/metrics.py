@@ -27,8 +27,7 @@ TITLES = {
 }
 RECALL_AT = {"r1": 1, "r5": 5, "r10": 10}
 RETRIEVAL = (*RECALL_AT, "median_rank")
-NUM_RESAMPLES = 1000
-PERCENTILES = (2.5, 97.5)
+NUM_RESAMPLES, PERCENTILES = 1000, (2.5, 97.5)
 MAX_WEIGHTS = 4_000_000
 """The most weights of clips that are drawn at once, to bound memory."""
 

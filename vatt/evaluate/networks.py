@@ -16,8 +16,7 @@ from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export
 
-NUM_CROPS = 3
-"""Crops along the longer side, where a video is classified (VATT appendix A.3)."""
+NUM_CROPS = 3  # along the longer side, where a video is classified (VATT appendix A.3)
 TEXTS_AT_ONCE = 512
 Arrays = dict[str, Float[np.ndarray, "N ..."]]
 """What a network makes of N clips, or of their texts, by name."""

@@ -1,7 +1,7 @@
 """The report of a run: one HTML page that needs no network.
 
-The page is report.html; what stands in it comes from `results` (the numbers), `figures`, the other
-stages' files and the network itself. table.html shows any table.
+Its markup is report.html; what stands in it comes from `results`, `figures`, the files of other
+stages and the network itself.
 """
 
 import json

@@ -26,9 +26,8 @@ class Table(NamedTuple):
 
     title: str
     labels: tuple[str, ...]
-    """The titles of the columns of words."""
     numbers: tuple[str, ...]
-    """The titles of the columns of numbers."""
+    """The titles of the columns."""
     rows: Sequence[Sequence[Cell]]
     """A cell for each column; the last cell of a row that has fewer reaches to the end of it."""
     notes: Sequence[str] = ()

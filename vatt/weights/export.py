@@ -32,8 +32,7 @@ from vatt.params import (
     TaskParams,
 )
 
-WEIGHTS = "model.safetensors"
-PARAMS = "params.yaml"
+WEIGHTS, PARAMS = "model.safetensors", "params.yaml"
 
 
 class ExportedParams(Section):
@@ -56,10 +55,7 @@ class ExportedParams(Section):
 
 
 class ExportedClassifierParams(Section):
-    """The content of params.yaml of a classifier.
-
-    From `label` on, fields are None where weights were imported.
-    """
+    """That of a classifier; from `label` on, fields are None where weights were imported."""
 
     classifier: NetworkParams
     frame_rate_hz: float = Field(gt=0)
@@ -171,11 +167,9 @@ def read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
     if not file.is_file():
         raise StageError(f"{path}: is not an export: it has no {params.tokenizer}")
     tokenizer = open_tokenizer(path)
-    if tokenizer.vocab_size != params.vocab_size:
-        raise StageError(
-            f"{file}: has {tokenizer.vocab_size} pieces, {PARAMS} says "
-            f"vocab_size: {params.vocab_size}"
-        )
+    found, said = tokenizer.vocab_size, params.vocab_size
+    if found != said:
+        raise StageError(f"{file}: has {found} pieces, {PARAMS} says vocab_size: {said}")
     return tokenizer
 
 

@@ -30,12 +30,10 @@ from vatt.weights.export import (
 
 
 class VideoEmbedding(NamedTuple):
-    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text.
-
-    D is the width of the tower, E and F are `model.space_va_width` and `space_vt_width`.
-    """
+    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text."""
 
     features: Float[Tensor, "B D"]
+    """D is the width of the tower, E and F are `model.space_va_width` and `space_vt_width`."""
     va: Float[Tensor, "B E"]
     vt: Float[Tensor, "B F"]
 

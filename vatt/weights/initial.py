@@ -40,8 +40,7 @@ from vatt.weights.export import (
 from vatt.weights.inference import load, load_any
 from vatt.weights.registry import find_export
 
-WORDS = "words"
-"""The only tensor of a file of word vectors."""
+WORDS = "words"  # the only tensor of a file of word vectors
 MAY_DIFFER = {
     *("augment", "dropout_rate", "drop_token_rate", "drop_token_draw"),
     *("num_candidates", "train_word_table"),

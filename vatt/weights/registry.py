@@ -20,8 +20,7 @@ from vatt.params import PromoteParams, Section
 
 CHAMPION, NEXT = "champion", "champion.next"
 REGISTRY_DIR = Path("data/promote")
-RECORD = "record.json"
-CARD = "README.md"
+RECORD, CARD = "record.json", "README.md"
 
 
 class Decision(Section):

@@ -15,8 +15,9 @@ import numpy as np
 from vatt.core.errors import StageError
 
 INDEX_SUFFIX = ".index"
-VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-"""The name of every variable ends so; here it is left out."""
+VARIABLE_SUFFIX = (
+    "/.ATTRIBUTES/VARIABLE_VALUE"  # all names of variables end so; here it is left out
+)
 
 # The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto); 7 is text.
 _CODES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 7: "O", 9: "<i8", 10: "?"}
