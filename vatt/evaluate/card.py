@@ -5,14 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from markupsafe import Markup
 
+from vatt.evaluate import results
 from vatt.evaluate.report import open_template, tabulate_clips
-from vatt.evaluate.results import (
-    RIVALS,
-    beats_rivals,
-    tabulate_finetuned,
-    tabulate_probes,
-    tabulate_retrieval,
-)
 from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.evaluate.tables import Table, escape_markdown, to_markdown
 from vatt.params import Source
@@ -44,21 +38,23 @@ def render_card(record: Record, index: pd.DataFrame, sources: Sequence[Source]) 
     """
     counts, metrics = tabulate_clips(index), record.metrics
     networks = ("trained", "untrained", "chance")
-    probes = tabulate_probes(metrics).pick(("task", "from", "measure"), networks)
-    finetuned = tabulate_finetuned(metrics)
+    probes = results.tabulate_probes(metrics).pick(("task", "from", "measure"), networks)
+    finetuned = results.tabulate_finetuned(metrics)
     kinds = {source.name: source.kind for source in sources}
     names = dict.fromkeys(row[0].text for row in counts.rows)
     return open_template("card.md", finalize=_show).render(
         record=record,
         metrics=metrics,
         parameters=record.parameters,
-        retrieval=[table.pick(("",), networks) for table in tabulate_retrieval(metrics)],
+        retrieval=[table.pick(("",), networks) for table in results.tabulate_retrieval(metrics)],
         probes=probes._replace(rows=[row for row in probes.rows if row[0].text]),
-        finetuned=finetuned.pick(finetuned.labels, ("fine-tuned", *RIVALS.values(), "chance")),
+        finetuned=finetuned.pick(
+            finetuned.labels, ("fine-tuned", *results.RIVALS.values(), "chance")
+        ),
         counts=counts,
         licences={name: LICENCES.get(kinds.get(name, ""), UNKNOWN) for name in names},
         directions=DIRECTIONS,
-        beats_rivals=beats_rivals,
+        beats_rivals=results.beats_rivals,
     )
 
 

@@ -12,14 +12,7 @@ from sklearn.metrics import confusion_matrix
 from vatt.core.errors import StageError
 from vatt.evaluate import metrics
 from vatt.evaluate.features import Seen
-from vatt.evaluate.linear_evaluation import (
-    FEATURES,
-    NO_ORDER,
-    Metric,
-    Skipped,
-    build_folds,
-    probe,
-)
+from vatt.evaluate.linear_evaluation import FEATURES, NO_ORDER, Metric, Skipped, build_folds, probe
 from vatt.evaluate.networks import Labeller, choose_device
 from vatt.loading.tasks import TaskInput
 from vatt.params import SKIPPED

@@ -1,7 +1,4 @@
-"""Numbers of the papers, to stand beside ours: other hardware, other data, never measured here.
-
-They are listed in paper_results.yaml.
-"""
+"""Numbers of the papers (paper_results.yaml), to stand beside ours: other hardware, other data."""
 
 import re
 from collections.abc import Collection, Iterable

@@ -18,14 +18,8 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vatt.core.files import atomic_path
+from vatt.evaluate import results
 from vatt.evaluate.figures import Examples, Figures, read_svg
-from vatt.evaluate.results import (
-    Metrics,
-    tabulate_finetuned,
-    tabulate_probes,
-    tabulate_published,
-    tabulate_retrieval,
-)
 from vatt.evaluate.tables import Table, build_table
 from vatt.model.cost import Cost, Weights, add_costs, count_clip, count_weights
 from vatt.model.published import compare_flops, compare_sizes
@@ -43,7 +37,7 @@ as `best`, the rows of trials.json as `trials`, and `figures`, SVG elements."""
 class Report:
     """All that the page shows."""
 
-    metrics: Metrics
+    metrics: results.Metrics
     figures: Figures
     studies: Sequence[Study]
     examples: Examples
@@ -81,10 +75,10 @@ def render_report(report: Report) -> str:
         metrics=report.metrics,
         figures=report.figures,
         num_test=int((report.index["split"] == "test").sum()),
-        retrieval=tabulate_retrieval(report.metrics),
-        probes=tabulate_probes(report.metrics),
-        finetuned=tabulate_finetuned(report.metrics),
-        published=tabulate_published(report.metrics),
+        retrieval=results.tabulate_retrieval(report.metrics),
+        probes=results.tabulate_probes(report.metrics),
+        finetuned=results.tabulate_finetuned(report.metrics),
+        published=results.tabulate_published(report.metrics),
         counts=tabulate_clips(report.index),
         costs=_count_parts(report.model, report.clip, stem.drop_token.rate),
         drop_token_rate=stem.drop_token.rate,

@@ -17,10 +17,8 @@ from vatt.evaluate.metrics import Ranks, rank_rows
 Average = Literal["embeddings", "similarities"]
 """What is averaged over the windows of a clip."""
 DIRECTIONS = {"text_to_video": "text to video", "audio_to_video": "sound to video"}
-SIMILARITY_DECIMALS = 6
-"""Finer differences are rounding noise of float32 networks, so they are ties."""
-MAX_SIMILARITIES = 20_000_000
-"""The number of similarities that are held at once, to bound memory."""
+SIMILARITY_DECIMALS = 6  # finer differences are rounding noise of float32 networks: ties
+MAX_SIMILARITIES = 20_000_000  # held at once, to bound memory
 
 
 def average_windows(
