@@ -24,8 +24,7 @@ from vatt.loading.clips import ClipReader
 from vatt.params import TASKS, ClipParams
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
-PRETRAINING = "pretrain"
-"""The name of its curve, among those of tasks."""
+PRETRAINING = "pretrain"  # the name of its curve, among those of tasks
 CurveRow = Mapping[str, Any]
 MAX_NAMED_CLASSES, MAX_COUNTED_CLASSES = 40, 12
 TASK_PANELS = ("Loss", "Accuracy on the batches", "Learning rate")

@@ -1,7 +1,6 @@
 """The content of metrics/evaluate.json as tables, for the terminal, the report and the card.
 
-`python -m vatt.evaluate.results` prints those of the last run. The titles of metrics, and how their
-numbers are written, are in `metrics`.
+`python -m vatt.evaluate.results` prints those of the last run. Titles of metrics: `metrics`.
 """
 
 import json
