@@ -41,7 +41,7 @@ setup: .venv/.installed ## create .venv with everything that is needed
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
 	@# DVC's notes about its lock file, one or two a stage, hide what a person looks for.
 	@PYTHONUNBUFFERED=1 dvc repro | grep --line-buffered -v "ing lock file 'dvc.lock'"
-	@python -m vatt.evaluate.summary
+	@python -m vatt.evaluate.results
 
 test: setup ## run the tests
 	python -m pytest

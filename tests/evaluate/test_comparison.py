@@ -1,5 +1,7 @@
 """A trained network beside the same network untrained and beside chance."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,23 +13,19 @@ from tests.evaluate.world import (
     make_entries,
     make_splits,
 )
-from vatt.evaluate.clips import Seen
 from vatt.evaluate.comparison import compare_networks, summarise
+from vatt.evaluate.features import Seen
 from vatt.evaluate.retrieval import open_search
 
 
-def test_only_clips_with_what_is_needed_are_counted() -> None:
-    comparison = compare_networks(*make_splits())
-    metrics = summarise(comparison)
-    with_text = sum(number % 7 != 0 for number in range(SIZES["test"]))
-    with_sound = sum(number % 5 != 0 for number in range(SIZES["test"]))
-    assert metrics["text_to_video_pairs"] == with_text
-    assert metrics["audio_to_video_pairs"] == with_sound
-    assert metrics["chance"]["text_to_video_r10"] == pytest.approx(10 / with_text)
-    labelled = [number for number in range(SIZES["test"]) if number % 9]
-    assert metrics["probes"]["colour"]["video"]["num_test"] == len(labelled)
-    heard = [number for number in labelled if number % 5]
-    assert metrics["probes"]["colour"]["audio"]["num_test"] == len(heard)
+def test_only_clips_with_what_is_needed_are_counted(metrics: dict[str, Any]) -> None:
+    numbers = np.arange(SIZES["test"])
+    has_text, has_sound, has_label = (numbers % every > 0 for every in (7, 5, 9))
+    assert metrics["text_to_video_pairs"] == has_text.sum()
+    assert metrics["audio_to_video_pairs"] == has_sound.sum()
+    assert metrics["chance"]["text_to_video_r10"] == pytest.approx(10 / has_text.sum())
+    assert metrics["probes"]["colour"]["video"]["num_test"] == has_label.sum()
+    assert metrics["probes"]["colour"]["audio"]["num_test"] == (has_label & has_sound).sum()
 
 
 def test_the_right_embeddings_are_compared() -> None:
@@ -47,8 +45,7 @@ def test_each_of_several_descriptions_is_a_query_and_a_cut_file_is_one_item() ->
     """Two files, the second of two segments with the same three descriptions."""
     names = ["a.mp4, 0 s", "b.mp4, 0 s", "b.mp4, 10 s"]
     texts = [("p", "q"), ("r", "s", "t"), ("r", "s", "t")]
-    clips = make_clips(names, [{}] * 3, texts, places=(0.0, 1.0))
-    clips = describe(clips)
+    clips = describe(make_clips(names, [{}] * 3, texts, places=(0.0, 1.0)))
     left, right = [1.0, 0.0], [0.0, 1.0]
     videos = np.array([[left, left], [left, right], [right, right]])  # of b, the ends count
     queries = np.array([left, right, left, right, right, [9, 9], [9, 9], [9, 9]])
@@ -57,8 +54,7 @@ def test_each_of_several_descriptions_is_a_query_and_a_cut_file_is_one_item() ->
     assert (search.texts, search.samples) == (["p", "q", "r", "s", "t"], [[0], [1, 2]])
     assert search.right.tolist() == [0, 0, 1, 1, 1]
     assert search.videos == 2 * ["demo/a.mp4"] + 3 * ["demo/b.mp4"]
-    ranks = search.rank()
-    assert ranks.better.tolist() == [0, 1, 1, 0, 0]
+    assert search.rank().better.tolist() == [0, 1, 1, 0, 0]
     metrics = summarise(compare_alike(Seen(clips, features)))
     assert (metrics["text_to_video_pairs"], metrics["text_to_video_items"]) == (5, 2)
     assert metrics["text_to_video_r1"] == pytest.approx(3 / 5)
@@ -68,11 +64,9 @@ def test_each_of_several_descriptions_is_a_query_and_a_cut_file_is_one_item() ->
 def test_what_is_not_as_the_papers_search_is_noted() -> None:
     """Two sources, one of them with two parts of a file."""
     names = ["one/a.mp4, 0 s", "two/b.mp4, 0 s", "two/b.mp4, 10 s"]
-    clips = make_clips(names, [{}] * 3, [("p",), ("q",), ("r", "s")])
-    clips = describe(clips)
-    seen = np.eye(3)[:, None]
-    features = {"video_vt": seen, "text_vt": np.eye(4)[:, :3], "video_va": seen, "audio_va": seen}
-    features |= {"video": seen, "audio": seen}
+    clips = describe(make_clips(names, [{}] * 3, [("p",), ("q",), ("r", "s")]))
+    spaces = ("video", "audio", "video_vt", "video_va", "audio_va")
+    features = {**dict.fromkeys(spaces, np.eye(3)[:, None]), "text_vt": np.eye(4)[:, :3]}
     metrics = summarise(compare_alike(Seen(clips, features)))
     assert metrics["retrieval_sources"] == {"one": 1, "two": 3}
     sources, parts = metrics["retrieval_notes"]
@@ -80,8 +74,7 @@ def test_what_is_not_as_the_papers_search_is_noted() -> None:
     assert "parts of one video" in parts
 
 
-def test_the_trained_network_is_above_the_untrained_in_its_own_fields() -> None:
-    metrics = summarise(compare_networks(*make_splits()))
+def test_the_trained_network_is_above_the_untrained(metrics: dict[str, Any]) -> None:
     for name in ("text_to_video", "audio_to_video"):
         assert metrics[f"{name}_r10"] > metrics["untrained"][f"{name}_r10"] + 0.2
         assert metrics[f"{name}_median_rank"] < metrics["untrained"][f"{name}_median_rank"]

@@ -1,4 +1,4 @@
-"""Every network sees every clip once, by the windows and crops that it asks for."""
+"""The clips of a split: which are one sample, what networks make of them, what is kept."""
 
 import dataclasses
 from pathlib import Path
@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from tests.evaluate.world import describe, make_clips
 from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.evaluate.clips import Arrays
-from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
-from vatt.evaluate.networks import Embedder, Labeller, Observer
+from vatt.evaluate import features
+from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader, name_features
+from vatt.evaluate.networks import Arrays, Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
 from vatt.loading.tasks import TaskInput
@@ -25,6 +26,61 @@ from vatt.model.vatt import Vatt
 from vatt.params import ClipParams, EvaluateParams
 from vatt.weights.export import ExportedParams
 from vatt.weights.inference import Exported
+
+
+def test_parts_of_a_file_with_the_same_annotations_are_one_sample() -> None:
+    names = ["a.mp4, 0 s", "a.mp4, 10 s", "a.mp4, 20 s", "b.mp4, 0 s", "b.mp4, 10 s", "c.mp4, 0 s"]
+    labels = [{"t": ["x"]}, {"t": ["x"]}, {"t": ["y"]}, {"t": ["x"]}, {"t": ["x"]}, {}]
+    texts = [("p",), ("p",), ("q",), ("p",), ("r",), ("p",)]
+    clips = make_clips(names, labels, texts)
+    described = describe(clips)
+    assert described.find_pairs("text_to_video") == [[0, 1], [2], [3], [4], [5]]
+    assert described.find_labelled("t", ["video"]) == [[0, 1], [2], [3], [4]]
+    # Narration differs from clip to clip of one file: it makes no samples.
+    assert clips.find_pairs("text_to_video") == [[0], [1], [2], [3], [4], [5]]
+    assert clips.find_labelled("t", ["video"]) == [[0, 1], [2], [3, 4]]
+    silent = describe(clips, has_audio=np.arange(6) != 1)
+    assert silent.find_pairs("audio_to_video") == [[0], [2], [3], [4], [5]]
+    assert silent.find_labelled("t", ["video", "audio"]) == [[0], [2], [3], [4]]
+
+
+def test_events_apart_in_time_are_samples_of_their_own() -> None:
+    """Of a match, kicks at 0 to 20, 30 to 40 and 50 to 60 s; then the next match begins."""
+    times = [0, 10, 30, 50, 0]
+    names = [f"{'b' if number == 4 else 'a'}.mp4, {time} s" for number, time in enumerate(times)]
+    clips = make_clips(names, [{"t": ["kick"]}] * 5, [("A kick.",)] * 5)
+    expected = [[0, 1], [2], [3], [4]]
+    assert describe(clips).find_pairs("text_to_video") == expected
+    assert clips.find_labelled("t", ["video"]) == expected
+    # A part without sound does not part those around it.
+    whole = describe(
+        clips,
+        start_s=[0, 10, 20.0000001, 30, 0],
+        end_s=[10, 20, 30, 40, 10],
+        has_audio=np.arange(5) != 1,
+    )
+    assert whole.find_labelled("t", ["audio"]) == [[0, 2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("places", "sample", "expected"),
+    [
+        ((0.0, 0.5, 1.0), [4], [(4, 0), (4, 0.5), (4, 1)]),
+        # The middle, which is there for learning, is left out.
+        ((0.5, 0.0, 0.5, 1.0), [4], [(4, 0), (4, 0.5), (4, 1)]),
+        ((0.0, 0.5, 1.0), [1, 2, 3], [(1, 0), (2, 0.5), (3, 1)]),
+        ((0.0, 1.0), [1, 2], [(1, 0), (2, 1)]),
+        ((0.5,), [1, 2, 3], [(2, 0.5)]),
+    ],
+)
+def test_windows_of_a_sample_are_spread_over_its_clips(
+    places: tuple[float, ...], sample: list[int], expected: list[tuple[int, float]]
+) -> None:
+    clips = make_clips([str(number) for number in range(5)], [{}] * 5, [()] * 5, places=places)
+    values = np.array([[(number, place) for place in places] for number in range(5)])
+    assert [tuple(window) for window in clips.see_samples(values, [sample])[0]] == expected
+    assert clips.see_samples(values, []).shape == (0, len(expected), 2)
+
 
 CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
 MODEL = TINY_MODEL.model_copy(update={"audio_patch": 480})
@@ -36,14 +92,8 @@ def make_embedder(corpus: Path, seed: int) -> Embedder:
     torch.manual_seed(seed)
     tokenizer = Tokenizer(corpus / "tokenizer.model")
     network = Vatt(MODEL, CLIP, tokenizer.vocab_size).eval()
-    params = ExportedParams(
-        clip=CLIP,
-        model=MODEL,
-        frame_rate_hz=RATE_HZ,
-        vocab_size=tokenizer.vocab_size,
-        seed=seed,
-        code_version="0",
-    )
+    sizes = {"frame_rate_hz": RATE_HZ, "vocab_size": tokenizer.vocab_size, "seed": seed}
+    params = ExportedParams(clip=CLIP, model=MODEL, code_version="0", **sizes)
     return Embedder(Exported(network, tokenizer, params), f"embedder {seed}", "here")
 
 
@@ -103,9 +153,7 @@ class Brightness(nn.Module):
         return torch.stack([*sides, audio.square().mean(1)], dim=1) * self.scale
 
 
-def test_logits_are_averaged_over_the_crops_of_each_window(
-    small_corpus: Path, tmp_path: Path
-) -> None:
+def test_logits_are_averaged_over_crops(small_corpus: Path, tmp_path: Path) -> None:
     """Of a wide picture, three squares: at the left end, in the middle, at the right end."""
     labeller = make_labeller(Brightness(), TaskInput("audio_visual", CLIP, audio_stride=2))
     arrays = read_one(small_corpus, tmp_path, labeller)
@@ -172,13 +220,11 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     _, second = again.read("test", observers)
     assert len(reads) == len(narrated)
     assert first.keys() == second.keys() == observers.keys()
-    for network_name, arrays in first.items():
-        kept = second[network_name]
-        assert arrays.keys() == kept.keys()
-        assert all(np.array_equal(arrays[name], kept[name]) for name in arrays)
-    renamed = dataclasses.replace(embedder, digest="other weights")
+    for own, kept in zip(first.values(), (second[name] for name in first), strict=True):
+        assert own.keys() == kept.keys()
+        assert all(np.array_equal(own[name], kept[name]) for name in own)
     reads.clear()
-    again.read("test", {"one": renamed})
+    again.read("test", {"one": dataclasses.replace(embedder, digest="other weights")})
     assert len(set(reads)) == 5
     reads.clear()
     monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
@@ -186,22 +232,61 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     assert len(set(reads)) == 5
 
 
-def test_networks_that_do_not_fit_or_give_no_numbers_are_refused(
-    small_corpus: Path, tmp_path: Path
-) -> None:
+def test_networks_that_do_not_fit_are_refused(small_corpus: Path, tmp_path: Path) -> None:
     embedder = make_embedder(small_corpus, 1)
     params = embedder.exported.params.model_copy(update={"frame_rate_hz": 12.5})
     exported = dataclasses.replace(embedder.exported, params=params)
     with pytest.raises(MisfitError, match=r"trained at 12\.5"):
         read_one(small_corpus, tmp_path, dataclasses.replace(embedder, exported=exported))
+    reader = open_reader(small_corpus, tmp_path)
+    clips, arrays = reader.read("nothing", {"one": embedder})  # a split without clips
+    assert (clips.texts, arrays) == ([], {"one": {}})
     with torch.no_grad():
         next(embedder.exported.model.parameters()).fill_(float("nan"))
     with pytest.raises(StageError, match="network here gives no finite numbers"):
         read_one(small_corpus, tmp_path, embedder)
 
 
-def test_a_split_without_clips_has_no_features(small_corpus: Path, tmp_path: Path) -> None:
-    reader = open_reader(small_corpus, tmp_path)
-    clips, arrays = reader.read("nothing", {"one": make_embedder(small_corpus, 1)})
-    assert clips.texts == []
-    assert arrays == {"one": {}}
+def test_what_is_damaged_or_absent_is_not_there(tmp_path: Path) -> None:
+    features = {"video": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::2]}
+    kept = FeatureStore(tmp_path)
+    assert kept.read("a") is None
+    kept.write("a", features)
+    found = FeatureStore(tmp_path).read("a") or {}
+    assert np.array_equal(found["video"], features["video"])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    assert FeatureStore(tmp_path).read("a") is None
+
+
+def test_what_a_run_did_not_use_goes(tmp_path: Path) -> None:
+    first = FeatureStore(tmp_path)
+    for name in ("a", "b"):
+        first.write(name, {"x": np.zeros(1)})
+    (tmp_path / "c.safetensors.partial").write_bytes(b"")
+    second = FeatureStore(tmp_path)
+    second.read("b")
+    second.write("d", {})
+    second.remove_others()
+    assert {path.name for path in tmp_path.iterdir()} == {"b.safetensors", "d.safetensors"}
+
+
+def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = [name_features("net", "data", "clips")]
+    assert name_features("net", "data", "clips") == names[0]
+    names += [name_features("other", "data", "clips"), name_features("net", "data", "others")]
+    for folder in ("media", "download"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(features, "CODE", ("media",))
+    monkeypatch.setattr("vatt.core.code.PACKAGE_DIR", tmp_path)
+    for path, content in (
+        ("media/video.py", "one"),
+        ("media/video.py", "two"),
+        ("download/site.py", "how files came"),
+    ):
+        (tmp_path / path).write_text(content)
+        features._digest_code.cache_clear()
+        names.append(name_features("net", "data", "clips"))
+    features._digest_code.cache_clear()
+    assert len(set(names)) == 5
+    assert names[-1] == names[-2]

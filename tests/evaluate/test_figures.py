@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.evaluate.world import compare_alike, describe, make_clips
-from vatt.evaluate.clips import Seen
+from vatt.evaluate.features import Seen
 from vatt.evaluate.figures import draw_confusion, draw_recall, trace_recall
 
 

@@ -1,3 +1,5 @@
+"""The report: what the page shows, and that it opens in a real browser without any request."""
+
 import copy
 import dataclasses
 import re
@@ -7,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import open_page
 from tests.evaluate.world import make_report
 from vatt.core.files import write_json
-from vatt.evaluate.report import Report, render_report, tabulate_clips
+from vatt.evaluate.report import Report, read_studies, render_report, tabulate_clips, write_report
 from vatt.evaluate.results import (
+    format_results,
     tabulate_finetuned,
     tabulate_probes,
     tabulate_published,
     tabulate_retrieval,
 )
-from vatt.evaluate.summary import format_summary
-from vatt.evaluate.tuning import read_studies
 from vatt.model.cost import add_costs, count_clip
 from vatt.params import SKIPPED
 
@@ -47,13 +49,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    return make_report()
+def html(report: Report) -> str:
+    return render_report(report)
 
 
 @pytest.fixture(scope="module")
-def html(report: Report) -> str:
-    return render_report(report)
+def text(html: str) -> str:
+    return Page(html).text
 
 
 def test_it_loads_nothing_from_outside(html: str) -> None:
@@ -69,9 +71,9 @@ def test_it_loads_nothing_from_outside(html: str) -> None:
     assert "url(" not in styles
 
 
-def test_it_shows_the_tables_of_the_results(report: Report, html: str) -> None:
-    """What these tables hold is tested in test_tables.py."""
-    text, metrics = Page(html).text, report.metrics
+def test_it_shows_the_tables_of_the_results(report: Report, text: str) -> None:
+    """What these tables hold is tested in test_results.py."""
+    metrics = report.metrics
     tables = [*tabulate_retrieval(metrics), tabulate_probes(metrics), tabulate_finetuned(metrics)]
     for table in [*tables, tabulate_published(metrics), tabulate_clips(report.index)]:
         assert table.rows
@@ -84,16 +86,13 @@ def test_it_shows_the_tables_of_the_results(report: Report, html: str) -> None:
         assert words in text
 
 
-def test_first_of_all_it_shows_tiles(report: Report, html: str) -> None:
-    text = Page(html).text
+def test_first_of_all_it_shows_tiles(report: Report, text: str) -> None:
     for direction, title in (("text_to_video", "text to video"), ("audio_to_video", "sound to")):
         numbers = [report.metrics, report.metrics["untrained"], report.metrics["chance"]]
         own, untrained, chance = (part[f"{direction}_r10"] for part in numbers)
         assert f"R@10, {title}" in text
-        detail = (
-            f"{100 * own:.1f}% {own / chance:.1f} times chance, untrained {100 * untrained:.1f}%"
-        )
-        assert detail in text
+        times = f"{own / chance:.1f} times chance"
+        assert f"{100 * own:.1f}% {times}, untrained {100 * untrained:.1f}%" in text
     result = report.metrics["finetuned"]["video"]
     names = ("accuracy", "linear_probe", "scratch", "chance")
     own, linear, scratch, chance = (f"{100 * result[name]:.1f}%" for name in names)
@@ -115,86 +114,71 @@ def test_other_metrics_are_shown_as_they_are(report: Report) -> None:
     values, intervals = ("92.0%", "70.0%", "55.0%"), ("90.0–95.0%", "65.0–75.0%", "50.0–60.0%")
     cells = " ".join(f"{value} {ends}" for value, ends in zip(values, intervals, strict=True))
     assert f"top-5 {cells} 50.0%" in text
-    printed = format_summary(metrics).splitlines()
+    printed = format_results(metrics).splitlines()
     place = [line.strip().startswith("top-5") for line in printed].index(True)
     assert printed[place].split() == ["top-5", *values, "50.0%"]
     assert printed[place + 1].split() == [*intervals]
 
 
-def test_it_shows_what_tuning_found(html: str) -> None:
-    text = Page(html).text
-    assert "schedule params.yaml best learning_rate 0.001 0.003 Trial 2 is the best." in text
-    assert "pruned 1 0.02" in text
-    assert "Value of each trial" in text
-    assert "Left out: no segment has a label of <i>that</i> task." in text  # as letters
-
-
-def write_study(folder: Path, values: list[float | None], best: int) -> None:
-    """Write what `tune` leaves: trial n has the learning rate n / 1000."""
-    schedules = [{"learning_rate": number / 1000} for number in range(len(values))]
-    rows: list[dict[str, object]] = [
-        {"trial": number, "state": "complete", "value": value, "schedule": schedule, "steps": []}
-        for number, (value, schedule) in enumerate(zip(values, schedules, strict=True))
-    ]
-    found = {"schedule": schedules[best], "value": values[best], "trial": best, "study": "audio-0"}
-    write_json(folder / "best.json", found)
-    write_json(folder / "trials.json", {"study": "audio-0", "trials": rows})
-
-
-def test_studies_are_read_with_their_best_trial(report: Report, tmp_path: Path) -> None:
+def test_studies_are_shown_with_their_best_trial(report: Report, tmp_path: Path) -> None:
     """With one trial `tune` trains nothing."""
     cases: dict[str, tuple[list[float | None], int]] = {
         "video": ([0.4, 0.45], 1),
         "audio": ([0.4, 0.35], 0),
         "audio_visual": ([None], 0),
     }
-    for task, case in cases.items():
-        write_study(tmp_path / task, *case)
+    for task, (values, best) in cases.items():
+        schedules = [{"learning_rate": n / 1000, "steps": n} for n in range(len(values))]
+        pairs = enumerate(zip(values, schedules, strict=True))
+        rows = [
+            {"trial": number, "state": "complete", "value": value, "schedule": schedule}
+            for number, (value, schedule) in pairs
+        ]
+        found = {"schedule": schedules[best], "value": values[best], "trial": best, "study": task}
+        write_json(tmp_path / task / "best.json", found)
+        write_json(tmp_path / task / "trials.json", {"study": task, "trials": rows})
     (tmp_path / "video/history.svg").write_text("<?xml?><svg></svg>")
     write_json(tmp_path / "image" / SKIPPED, {"reason": "no segment has a label"})
-    video, audio, image, untuned = read_studies(tmp_path)
-    own, ending = "the schedule of params.yaml", "of 2 is the best"
-    assert video.best.notes == (f"Trial 1 {ending}: 0.4500, with {own} 0.4000.",)
-    assert [cell.text for cell in video.best.rows[0]] == ["learning_rate", "0", "0.001"]
-    assert [cell.text for cell in video.trials.rows[1]] == ["complete", "1", "0.4500", "0.001"]
-    assert video.figures == ["<svg></svg>"]
-    assert audio.best.notes == (f"Trial 0 {ending}: 0.4000, {own}.",)
-    assert image.best.notes == ("Left out: no segment has a label.",)
-    assert untuned.best.rows == untuned.trials.rows == ()
-    assert untuned.best.notes[0].startswith("Nothing was tried")
-    html = render_report(dataclasses.replace(report, studies=[untuned]))
-    section = Page(html[html.index("<h2>Tuning") :].partition("<h2>Text to video")[0]).text
-    assert "Nothing was tried" in section
-    assert "is the best" not in section
+    studies = read_studies(tmp_path)
+    assert [study["figures"] for study in studies] == [["<svg></svg>"], [], [], []]
+    html = render_report(dataclasses.replace(report, studies=studies))
+    section = html[html.index("<h2>Tuning") :].partition("<h2>Text to video")[0]
+    own, head = "the schedule of params.yaml", "schedule params.yaml best learning_rate"
+    trials = "state trial value learning_rate steps complete 0 0.4000 0 0"
+    assert Page(section[section.index("<h3>") :]).text == (
+        f"video {head} 0 0.001 steps 0 1 Trial 1 of 2 is the best: 0.4500, with {own} 0.4000. "
+        f"All trials of video {trials} complete 1 0.4500 0.001 1 "
+        f"audio {head} 0 0 steps 0 0 Trial 0 of 2 is the best: 0.4000, {own}. "
+        f"All trials of audio {trials} complete 1 0.3500 0.001 1 "
+        "image Left out: no segment has a label. "
+        f"audio_visual Nothing was tried (tune.num_trials is 1): {own} stays."
+    )
 
 
-def test_it_says_how_to_reproduce_it(html: str) -> None:
-    text = Page(html).text
-    assert "git checkout c0de make setup" in text
-    assert "Files differed from this commit." in text
-    assert f"optuna {version('optuna')}" in text
-
-
-def test_it_shows_what_the_network_costs_beside_the_papers_numbers(
-    report: Report, html: str
-) -> None:
-    text = Page(html).text
+def test_it_shows_costs_and_how_to_repeat_it(report: Report, html: str, text: str) -> None:
     total = sum(weight.numel() for weight in report.model.parameters())
-    whole = add_costs(count_clip(report.model, report.clip, 0.0).values())
-    dropped = add_costs(count_clip(report.model, report.clip, 0.5).values())
+    whole, dropped = (
+        add_costs(count_clip(report.model, report.clip, rate).values()) for rate in (0.0, 0.5)
+    )
     counts = (whole.full, whole.paper, dropped.full, dropped.paper)
-    cells = " ".join(f"{count / 1e9:.3f}" for count in counts)
-    assert f"all {total / 1e6:.3f} 0.000 {cells}" in text
-    assert "all, drop 50.0%" in text
-    assert "Medium video tower with the classifier of 600 classes 155.0 154.958 -0.03%" in text
-    assert "5 captions, drop 50% 375.4 375.3 -0.02% 363.5" in text
-
-
-def test_texts_of_the_corpus_cannot_become_markup(html: str) -> None:
-    text = Page(html).text
+    for shown in (
+        "learning_rate 0.001 0.003 Trial 2 of 3 is the best: 0.4500, with the schedule of",
+        "pruned 1 0.02",
+        "Value of each trial",
+        "git checkout c0de make setup",
+        "Files differed from this commit.",
+        f"optuna {version('optuna')}",
+        f"all {total / 1e6:.3f} 0.000 {' '.join(f'{count / 1e9:.3f}' for count in counts)}",
+        "all, drop 50.0%",
+        "Medium video tower with the classifier of 600 classes 155.0 154.958 -0.03%",
+        "5 captions, drop 50% 375.4 375.3 -0.02% 363.5",
+        # Texts of the corpus stand there as letters.
+        "Left out: no segment has a label of <i>that</i> task.",
+        "<b>fast</b>",
+        "<i>odd</i>.mp4",
+    ):
+        assert shown in text
     assert "<b>fast</b>" not in html
-    assert "<b>fast</b>" in text  # as letters
-    assert "<i>odd</i>.mp4" in text
 
 
 def test_it_is_the_same_text_twice(html: str) -> None:
@@ -204,28 +188,27 @@ def test_it_is_the_same_text_twice(html: str) -> None:
 def test_examples_show_what_was_found(report: Report) -> None:
     best, worst = report.examples["Best"], report.examples["Worst"]
     num_clips = report.metrics["text_to_video_pairs"]
-    assert [example.rank for example in best] == ["1", "1", "1"]
-    assert all(example.clips[1].right for example in best)
-    ranks = [float(example.rank) for example in worst]
+    assert [example["rank"] for example in best] == ["1", "1", "1"]
+    assert all(example["clips"][1]["right"] for example in best)
+    ranks = [float(example["rank"]) for example in worst]
     assert ranks == sorted(ranks, reverse=True)
     assert num_clips >= ranks[0] > report.metrics["text_to_video_median_rank"]
     for example in (*best, *worst):
-        assert example.clips[0].right
-        assert len(example.clips) == 4
-        assert all(len(clip.images) == 3 for clip in example.clips)
+        assert example["clips"][0]["right"]
+        assert len(example["clips"]) == 4
+        assert all(len(clip["images"]) == 3 for clip in example["clips"])
 
 
-@pytest.mark.parametrize("num_test", [0, 1, 2])
-def test_a_nearly_empty_test_split_gives_a_page_too(num_test: int) -> None:
-    report = make_report(num_test)
-    page = Page(render_report(report))
-    if num_test == 0:
-        assert "Nothing to measure" in page.text
-        assert "skipped: no clips in the test split" in page.text
-        assert not report.examples
-        assert report.metrics["text_to_video_r10"] is None
-    if num_test == 2:
-        assert report.metrics["audio_to_video_r10"] == 1.0
+def test_a_nearly_empty_test_split_gives_a_page_too() -> None:
+    empty, single, pair = map(make_report, range(3))
+    text = Page(render_report(empty)).text
+    assert "Nothing to measure" in text
+    assert "skipped: no clips in the test split" in text
+    assert not empty.examples
+    assert empty.metrics["text_to_video_r10"] is None
+    assert render_report(single)
+    assert render_report(pair)
+    assert pair.metrics["audio_to_video_r10"] == 1.0
 
 
 def test_without_labels_curve_and_quarantine_it_says_so(report: Report) -> None:
@@ -245,3 +228,40 @@ def test_without_labels_curve_and_quarantine_it_says_so(report: Report) -> None:
         "Every input made it",
     ):
         assert sentence in text
+
+
+LOADED = "images => images.every(image => image.complete && image.naturalWidth > 0)"
+OVERFLOW = """() => [...document.querySelectorAll('section, .tile, h1')]
+    .filter(box => box.getBoundingClientRect().right > document.documentElement.clientWidth)
+    .map(box => box.textContent.trim().slice(0, 40))"""
+
+CUT_OFF = """() => [...document.querySelectorAll('.scroll')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.textContent.trim().slice(0, 40))"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width_px", [1280, 600])
+def test_it_opens_without_any_request_and_fits_the_window(width_px: int, tmp_path: Path) -> None:
+    write_report(tmp_path / "report", make_report())
+    path = tmp_path / "report" / "report.html"
+    requests: list[str] = []
+    problems: list[str] = []
+    with open_page(width_px) as page:
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(path.as_uri())
+        page.screenshot(path=tmp_path / "report.png", full_page=True)
+        assert page.title() == "VATT: evaluation report"
+        assert page.locator("img").evaluate_all(LOADED)
+        assert page.evaluate(OVERFLOW) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+        if width_px > 1000:  # else tables scroll within their section
+            assert page.evaluate(CUT_OFF) == []
+        trials = page.get_by_text("pruned")
+        assert not trials.is_visible()
+        page.get_by_text("All trials of video-0123").click()
+        assert trials.is_visible()
+    assert {url for url in requests if not url.startswith("data:")} == {path.as_uri()}
+    assert problems == []

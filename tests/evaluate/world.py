@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 
 from tests.tiny import TINY_MODEL
-from vatt.evaluate.clips import Arrays, Clips, Seen
 from vatt.evaluate.comparison import Comparison, compare_networks, summarise
-from vatt.evaluate.examples import pick_examples
-from vatt.evaluate.figures import draw_figures
+from vatt.evaluate.features import Clips, Seen
+from vatt.evaluate.figures import draw_figures, pick_examples
 from vatt.evaluate.finetuned import TaskEntry
-from vatt.evaluate.probes import Skipped
-from vatt.evaluate.published import Published
-from vatt.evaluate.report import Report
-from vatt.evaluate.tables import Cell, Table
-from vatt.evaluate.tuning import NO_TRIALS, StudyTables
+from vatt.evaluate.linear_evaluation import Skipped
+from vatt.evaluate.networks import Arrays
+from vatt.evaluate.paper_results import Published
+from vatt.evaluate.report import Report, Study
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
 
@@ -106,16 +104,14 @@ def see(factors: np.ndarray, noise: float, seed: int) -> Arrays:
 def make_splits(num_test: int = SIZES["test"]) -> tuple[dict[str, Seen], dict[str, Seen]]:
     """All splits as the trained network sees them, and as the untrained does."""
     pairs = {name: make_split(name, size) for name, size in {**SIZES, "test": num_test}.items()}
-    trained = {name: pair[0] for name, pair in pairs.items()}
-    return trained, {name: pair[1] for name, pair in pairs.items()}
+    trained, untrained = ({k: pair[n] for k, pair in pairs.items()} for n in (0, 1))
+    return trained, untrained
 
 
 def compare_alike(trained: Seen, untrained: Seen | None = None) -> Comparison:
     """Compare networks to which all splits are the same."""
-    names = ("train", "validation", "test")
-    return compare_networks(
-        dict.fromkeys(names, trained), dict.fromkeys(names, untrained or trained)
-    )
+    ours, theirs = (dict.fromkeys(SIZES, seen) for seen in (trained, untrained or trained))
+    return compare_networks(ours, theirs)
 
 
 def make_index() -> pd.DataFrame:
@@ -151,21 +147,21 @@ def make_entries(clips: Clips) -> dict[str, TaskEntry | Skipped]:
     return {"video": entry, "audio": Skipped("no segment has a label")}
 
 
-def make_studies() -> list[StudyTables]:
+def make_studies() -> list[Study]:
     """A study of three trials, and a task that was left out."""
-    rows = [
-        [*map(Cell, row.split(","))]
-        for row in ("complete,0,0.4000,0.001", "pruned,1,,0.02", "complete,2,0.4500,0.003")
+    trials = [
+        {"state": state, "trial": number, "value": value, "schedule": {"learning_rate": rate}}
+        for number, (state, value, rate) in enumerate(
+            [("complete", 0.4, 0.001), ("pruned", None, 0.02), ("complete", 0.45, 0.003)]
+        )
     ]
-    best = [[Cell("learning_rate"), Cell("0.001"), Cell("0.003")]]
-    skipped = Table("audio", (), (), (), ("Left out: no segment has a label of <i>that</i> task.",))
+    best = {"schedule": {"learning_rate": 0.003}, "value": 0.45, "trial": 2, "study": "video-0123"}
+    figures = ["<svg><text>Value of each trial</text></svg>"]
+    left_out = {"reason": "no segment has a label of <i>that</i> task"}
     return [
-        StudyTables(
-            Table("video", ("schedule",), ("params.yaml", "best"), best, ("Trial 2 is the best.",)),
-            Table("video-0123", ("state",), ("trial", "value", "learning_rate"), rows),
-            ["<svg><text>Value of each trial</text></svg>"],
-        ),
-        StudyTables(skipped, NO_TRIALS),
+        {"task": "video", "skipped": None, "best": best, "trials": {"trials": trials}}
+        | {"figures": figures},
+        {"task": "audio", "skipped": left_out, "best": None, "figures": []},
     ]
 
 

@@ -9,8 +9,8 @@ from tests.evaluate.world import compare_alike, make_clips
 from tests.stages.conftest import EVALUATE, EXPORTED, export
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.evaluate.clips import Seen
 from vatt.evaluate.comparison import summarise
+from vatt.evaluate.features import Seen
 from vatt.params import DownloadParams, FolderSource, PromoteParams
 from vatt.stages import evaluate
 from vatt.stages.promote import main

@@ -1,5 +1,6 @@
 """Exports of both kinds: what is written comes back, and what does not fit is refused by name."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from typing import NamedTuple
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import vatt
-from tests.model.networks import VIDEO
+from tests.model.networks import AUDIO_VISUAL, SPECTROGRAM, VIDEO
+from tests.model.original import AGNOSTIC, MODEL
 from tests.tiny import TINY_MODEL
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import Tokenizer, train_tokenizer
+from vatt.model.classifier import AudioVisualClassifier, Classifier
 from vatt.model.towers import collect_weights
 from vatt.model.vatt import Vatt
 from vatt.params import ClipParams
@@ -90,9 +94,7 @@ def folder(request: pytest.FixtureRequest) -> Folder:
     return found
 
 
-def test_a_model_comes_back_bit_for_bit(
-    tmp_path: Path, folder: Folder, tokenizer_path: Path
-) -> None:
+def test_it_comes_back_bit_for_bit(tmp_path: Path, folder: Folder, tokenizer_path: Path) -> None:
     torch.manual_seed(1)
     exported = folder.load(folder.path)
     after = torch.rand(1)
@@ -195,18 +197,15 @@ def test_params_of_another_model_are_refused(
         folder.load(folder.path)
 
 
-def test_each_kind_has_its_own_function(pretrained: Folder, classifier: Folder) -> None:
-    with pytest.raises(StageError, match=r"is not a classifier: load it with vatt\.load"):
-        classifier.load(pretrained.path)
-    with pytest.raises(StageError, match=r"is a classifier: load it with vatt\.load_classifier"):
-        pretrained.load(classifier.path)
-
-
-def test_a_folder_that_is_no_export_says_what_it_lacks(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"has no model\.safetensors, params\.yaml"):
-        vatt.load(tmp_path)
-    with pytest.raises(StageError, match="nowhere"):
-        vatt.load(tmp_path / "nowhere")
+def test_other_kinds_are_refused(tmp_path: Path, pretrained: Folder, classifier: Folder) -> None:
+    for load, path, message in (
+        (classifier.load, pretrained.path, r"is not a classifier: load it with vatt\.load"),
+        (pretrained.load, classifier.path, r"is a classifier: load it with vatt\.load_classifier"),
+        (vatt.load, tmp_path, r"has no model\.safetensors, params\.yaml"),
+        (vatt.load, tmp_path / "nowhere", "nowhere"),
+    ):
+        with pytest.raises(StageError, match=message):
+            load(path)
 
 
 def test_a_failed_export_leaves_the_old_one(
@@ -221,3 +220,36 @@ def test_a_failed_export_leaves_the_old_one(
 def test_importing_vatt_does_not_import_torch() -> None:
     code = "import sys, vatt; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
+MODALITY = r"(?:video|audio|text|tower|fusion)"
+
+
+def documented_names() -> list[str]:
+    """Return the names of the first column as regular expressions."""
+    names: list[str] = []
+    page = PAGE.read_text(encoding="utf-8")
+    for line in page.partition("## Names and shapes")[2].partition("## ")[0].splitlines():
+        cell = line.split("|")[1] if line.startswith("| `") else ""
+        for name in re.findall(r"`([^`]+)`", cell):
+            whole = names[-1].rpartition(".")[0] + name if name.startswith(".") else name
+            names.append(whole)
+    patterns = [re.escape(name).replace(r"\.N\.", r"\.\d+\.") for name in names]
+    return [re.sub("<(modality|signal)>", MODALITY, pattern) for pattern in patterns]
+
+
+def test_every_tensor_is_documented_and_every_documented_tensor_exists() -> None:
+    bert = MODEL.model_copy(update={"text_style": "bert"})
+    with torch.device("meta"):
+        models: list[nn.Module] = [
+            *(Vatt(params, CLIP, 50) for params in (MODEL, AGNOSTIC, bert)),
+            *(Classifier(params) for params in (VIDEO, SPECTROGRAM)),
+            *(AudioVisualClassifier(params) for params in AUDIO_VISUAL.values()),
+        ]
+    names = {name for model in models for name in collect_weights(model)}
+    patterns = documented_names()
+    assert len(patterns) > 40
+    matches = {known: {name for name in names if re.fullmatch(known, name)} for known in patterns}
+    assert names - set().union(*matches.values()) == set()
+    assert [known for known, found in matches.items() if not found] == []

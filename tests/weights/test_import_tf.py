@@ -17,16 +17,14 @@ from tests.weights.bundle_writer import Oddities, write_checkpoint
 from vatt.core.errors import StageError
 from vatt.corpus.tokenizer import WordTokenizer
 from vatt.model.towers import collect_weights
-from vatt.weights.architecture import ImportOptions
-from vatt.weights.import_tf import import_checkpoint
-from vatt.weights.original import state_from_original
+from vatt.weights.import_tf import ImportOptions, import_checkpoint
+from vatt.weights.original import find_originals, state_from_original
 from vatt.weights.tensor_bundle import VARIABLE_SUFFIX
 
 CHECKPOINTS = REFERENCE_DIR / "checkpoints"
 """Written by TensorFlow."""
 OPTIONS = ImportOptions(head_width=8, text_max_distance=6, num_tokens=6)
 OF_AGNOSTIC = ImportOptions(head_width=8)
-TOLERANCE = 1e-5
 ROOT = "model/layer_with_weights-0/"
 SLOTS = "/.OPTIMIZER_SLOT/optimizer/"
 Tensors = dict[str, np.ndarray]
@@ -53,29 +51,31 @@ def specific(tmp_path: Path) -> Path:
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "options"), [("ms", OPTIONS), ("ma", OF_AGNOSTIC)])
-def test_embeddings_are_those_of_the_original(
-    tmp_path: Path, name: str, options: ImportOptions
-) -> None:
+def test_embeddings_are_the_originals(tmp_path: Path, name: str, options: ImportOptions) -> None:
     import_checkpoint(CHECKPOINTS / name, tmp_path / "out", options)
     exported = vatt.load(tmp_path / "out")
     original = Original(name)
     batch, heads = original.build_batch(), "eval:/head_stack/bridge/"
 
-    video = exported.embed_video(batch.video)
-    assert_near(video.features, original.tensor("eval:/video/features_pooled"))
-    assert_near(video.va, original.tensor(heads + "video/toaud"))
-    assert_near(video.vt, original.tensor(heads + "video/totxt"))
-    audio = exported.embed_audio(batch.audio)
-    assert_near(audio.features, original.tensor("eval:/audio/features_pooled"))
-    assert_near(audio.va, original.tensor(heads + "audio/tovid"))
+    video, audio = exported.embed_video(batch.video), exported.embed_audio(batch.audio)
     with torch.inference_mode():
         text = exported.model.text_projection(exported.model.encode_text(batch.text.flatten(0, 1)))
-    assert_near(text, original.tensor(heads + "text/tovid"))
+    for found, expected in (
+        (video.features, "eval:/video/features_pooled"),
+        (video.va, heads + "video/toaud"),
+        (video.vt, heads + "video/totxt"),
+        (audio.features, "eval:/audio/features_pooled"),
+        (audio.va, heads + "audio/tovid"),
+        (text, heads + "text/tovid"),
+    ):
+        assert_near(found, original.tensor(expected))
     assert exported.params.frame_rate_hz == 10
+    # The table of word positions of the shared encoder counts, not the option.
+    assert exported.params.clip.num_tokens == 6
 
 
 @pytest.mark.parametrize("name", ["cls_vit", "cls_wat", "cls_spt"])
@@ -143,18 +143,12 @@ def test_every_tensor_is_accounted_for(tmp_path: Path, specific: Path) -> None:
     assert texts[layer + "v/kernel"] == f"{fused}[32:64]"
 
 
-@pytest.fixture
-def vocabulary(tmp_path: Path) -> Path:
-    words = ["<pad>", "<unk>", *(f"word{number}" for number in range(48))]
-    path = tmp_path / "howto100m_en.txt"
-    path.write_text("\n".join(words) + "\n")
-    return path
-
-
-def test_text_needs_the_vocabulary(tmp_path: Path, specific: Path, vocabulary: Path) -> None:
+def test_text_needs_the_vocabulary_that_fits(tmp_path: Path, specific: Path) -> None:
+    vocabulary = tmp_path / "howto100m_en.txt"
+    vocabulary.write_text("<pad>\n<unk>\n" + "".join(f"word{number}\n" for number in range(48)))
     import_checkpoint(specific, tmp_path / "without", OPTIONS)
     without = vatt.load(tmp_path / "without")
-    with pytest.raises(StageError, match="--vocabulary FILE, a file of 50 words"):
+    with pytest.raises(StageError, match="--vocabulary FILE: 50 words"):
         without.embed_text(["word3"])
 
     options = OPTIONS.model_copy(update={"vocabulary": vocabulary})
@@ -167,13 +161,8 @@ def test_text_needs_the_vocabulary(tmp_path: Path, specific: Path, vocabulary: P
         expected = without.model.text_projection(without.model.encode_text(ids))
     assert torch.equal(exported.embed_text(texts), expected)
 
-
-def test_a_vocabulary_that_does_not_fit_is_refused(
-    tmp_path: Path, specific: Path, vocabulary: Path
-) -> None:
     with vocabulary.open("a") as file:
         file.write("more\n")
-    options = OPTIONS.model_copy(update={"vocabulary": vocabulary})
     with pytest.raises(StageError, match=r"en.txt: has 51 words, the checkpoint's table 50"):
         import_checkpoint(specific, tmp_path / "out", options)
     with pytest.raises(StageError, match="a classifier has no text"):
@@ -193,16 +182,8 @@ NUMBERS = np.zeros((32, 31), np.float32)
         (QUERY.replace("/1/", "/0/") + "kernel", None, "layers/0/mha/q/kernel: is missing"),
         (ROOT + "extra/kernel", NUMBERS, "extra/kernel: has no place"),
         ("global_step", np.array(5, np.int64), "global_step: has no place"),
-        (
-            QUERY + "kernel",
-            NUMBERS,
-            "{}: has shape .32, 31., its part of video.*query.weight is .32, 32.",
-        ),
-        (
-            KEY + "kernel",
-            NUMBERS[:, :24],
-            "{}: has shape .32, 24., its part of video.*key_value.weight is .32, 32.",
-        ),
+        (QUERY + "kernel", NUMBERS, "{}: has shape .32, 31., its part .*query.weight is .32, 32."),
+        (KEY + "kernel", NUMBERS[:, :24], "{}: .* .32, 24., its part .*key_value.* is .32, 32."),
         (QUERY + "bias", np.zeros(32, np.float64), "{}: is float64, not float32"),
     ],
 )
@@ -273,3 +254,17 @@ def test_the_command_refuses_a_truncated_checkpoint(tmp_path: Path) -> None:
         "import-tf: head_width: Input should be greater than or equal to 1, got 0"
     )
     assert {path.name for path in tmp_path.iterdir()} == {shard.name, "ma.index"}
+
+
+def test_every_tensor_has_an_original_and_keys_stand_before_values() -> None:
+    sources = find_originals(Original("ms").build_model().state_dict(), WEIGHTS)
+    assert sorted(key for keys in sources.values() for key in keys) == sorted(WEIGHTS)
+    name = "video.encoder.blocks.1.attention.key_value.weight"
+    key, value = sources[name]
+    assert (key[-8:], value[-8:]) == ("k/kernel", "v/kernel")
+    pair = {key: WEIGHTS[key], value: WEIGHTS[value]}
+    fused = state_from_original([name], pair)[name].numpy()
+    np.testing.assert_array_equal(fused[:32], WEIGHTS[key].T)
+    np.testing.assert_array_equal(fused[32:], WEIGHTS[value].T)
+    with pytest.raises(KeyError):
+        find_originals(["video.head.weight"], WEIGHTS)

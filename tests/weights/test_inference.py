@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 import torch
@@ -59,20 +59,18 @@ def test_a_video_that_the_model_would_misread_is_refused(
 
 
 def test_sound_and_text_are_checked_too(exported: Exported) -> None:
-    with pytest.raises(ValueError, match="audio: expected shape B x 2048"):
-        exported.embed_audio(torch.zeros(2, 1000))
-    with pytest.raises(ValueError, match="audio: expected values"):
-        exported.embed_audio(torch.full((2, 2048), 3.0))
-    with pytest.raises(TypeError, match="one string"):
-        exported.embed_text("a sentence")
-    with pytest.raises(ValueError, match=r"none at \[1\]"):
-        exported.embed_text(["good", "  "])
-    with pytest.raises(ValueError, match="empty list"):
-        exported.embed_text([])
-    with pytest.raises(TypeError, match="got None at 1"):
-        exported.embed_text(["good", cast("str", None)])
-    with pytest.raises(TypeError, match="audio: expected a torch tensor, got list"):
-        exported.embed_audio(cast("Tensor", [0.0]))
+    cases: list[tuple[Callable[[Any], object], Any, type[Exception], str]] = [
+        (exported.embed_audio, torch.zeros(2, 1000), ValueError, "audio: expected shape B x 2048"),
+        (exported.embed_audio, torch.full((2, 2048), 3.0), ValueError, "audio: expected values"),
+        (exported.embed_audio, [0.0], TypeError, "audio: expected a torch tensor, got list"),
+        (exported.embed_text, "a sentence", TypeError, "one string"),
+        (exported.embed_text, ["good", "  "], ValueError, r"none at \[1\]"),
+        (exported.embed_text, [], ValueError, "empty list"),
+        (exported.embed_text, ["good", None], TypeError, "got None at 1"),
+    ]
+    for embed, inputs, error, message in cases:
+        with pytest.raises(error, match=message):
+            embed(inputs)
 
 
 def build_classifier(classifier: ClassifierParams) -> ExportedClassifier:

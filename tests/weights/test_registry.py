@@ -102,20 +102,15 @@ def test_the_digest_sees_every_byte_and_name_and_not_the_record(tmp_path: Path) 
     assert len({first, second, digest_export(export)}) == 3
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+def test_absent_and_damaged_ones_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match="data/promote/champion: there is no champion yet"):
+        vatt.load("champion")
     export = make_export(tmp_path / "export", "a")
     replace_champion(export, make_record(export), "card", tmp_path)
     (tmp_path / "champion" / RECORD).write_text('{"metrics": ')
     with pytest.raises(StageError, match=r"champion/record\.json"):
         read_champion(tmp_path)
-
-
-def test_without_a_champion_loading_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(StageError, match="data/promote/champion: there is no champion yet"):
-        vatt.load("champion")
 
 
 def die_at_line(number: int, call: Callable[[], None]) -> bool:

@@ -17,6 +17,7 @@ from vatt.weights.tensor_bundle import TensorBundle
 
 CHECKPOINTS = REFERENCE_DIR / "checkpoints"
 SHARD = "cls_vit.data-00000-of-00001"
+FUNCTION_SCOPED = HealthCheck.function_scoped_fixture
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 TENSORS: dict[str, np.ndarray] = {
     "a/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -56,38 +57,23 @@ def test_tensors_of_original_checkpoints_bit_for_bit(name: str) -> None:
         assert bundle.entries[key].shape == expected.shape
 
 
-def test_a_checkpoint_after_a_step_of_adam_bit_for_bit() -> None:
-    bundle = TensorBundle(CHECKPOINTS / "ma_adam")
-    original = Original("ma")
-    before, gradients = original.group("w::"), original.group("g::")
-    after = original.group("adam_after::") | original.group("bn_after::")
-    assert len(before) == len(after) + 1  # the word table is not trained
-    for key, expected in (before | after).items():
-        assert_same(bundle[key], expected)
-
-    state = {"beta_1": 0.9, "beta_2": 0.999, "decay": 0.0, "learning_rate": 1e-4}
-    for key, number in state.items():
-        assert bundle[f"optimizer/{key}"] == np.float32(number)
-    assert_same(bundle["optimizer/iter"], np.array(1, np.int64))
-    for key, gradient in gradients.items():
-        for slot, moment in (("m", 0.1 * gradient), ("v", 0.001 * gradient**2)):
-            found = bundle[f"{key}/.OPTIMIZER_SLOT/optimizer/{slot}"]
-            np.testing.assert_allclose(found, moment, rtol=1e-4, atol=1e-9)
-    assert len(bundle) == len({*before, *state, "iter", GRAPH}) + 2 * len(gradients)
-
-
-def test_text_is_no_array() -> None:
+def test_what_is_no_array_or_no_checkpoint_is_said(tmp_path: Path) -> None:
     bundle = TensorBundle(CHECKPOINTS / "ma")
     assert bundle.entries[GRAPH].dtype == object
     with pytest.raises(StageError, match=f"ma.index: {GRAPH} is no array of numbers"):
         bundle[GRAPH]
     with pytest.raises(KeyError):
         bundle["nothing"]
+    for name in ("ckpt-10", "ckpt-500000"):
+        write_checkpoint(tmp_path / name, TENSORS)
+    for path in (tmp_path, tmp_path / "ckpt-20"):
+        with pytest.raises(StageError, match=r"checkpoints there are .*ckpt-10, .*ckpt-500000"):
+            TensorBundle(path)
 
 
 @pytest.mark.parametrize("num_shards", [1, 3, 20])
 @pytest.mark.parametrize("pairs_per_block", [1, 4, 100])
-def test_all_types_in_several_shards_and_blocks(
+def test_all_types_in_shards_and_blocks(
     tmp_path: Path, num_shards: int, pairs_per_block: int
 ) -> None:
     write_checkpoint(tmp_path / "x", TENSORS, Oddities(num_shards, pairs_per_block))
@@ -158,14 +144,6 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, odd: Oddities, message: str
         TensorBundle(tmp_path / "x")["a/kernel"]
 
 
-def test_a_folder_names_the_checkpoints_in_it(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "ckpt-10", TENSORS)
-    write_checkpoint(tmp_path / "ckpt-500000", TENSORS)
-    for path in (tmp_path, tmp_path / "ckpt-20"):
-        with pytest.raises(StageError, match=r"checkpoints there are .*ckpt-10, .*ckpt-500000"):
-            TensorBundle(path)
-
-
 def assert_right_or_refused(prefix: Path, expected: dict[str, np.ndarray]) -> None:
     try:
         found = read_all(prefix)
@@ -188,15 +166,9 @@ def damage_at_random(data: st.DataObject, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("file", ["x.index", "x.data-00000-of-00002", "x.data-00001-of-00002"])
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[FUNCTION_SCOPED])
 @given(data=st.data())
-def test_random_damage_is_refused_or_does_no_harm(
-    tmp_path: Path, file: str, data: st.DataObject
-) -> None:
+def test_random_damage_does_no_harm(tmp_path: Path, file: str, data: st.DataObject) -> None:
     write_checkpoint(tmp_path / "x", TENSORS, Oddities(num_shards=2))
     path = tmp_path / file
     path.write_bytes(damage_at_random(data, path.read_bytes()))
@@ -205,9 +177,7 @@ def test_random_damage_is_refused_or_does_no_harm(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut])
-def test_every_byte_of_an_original_index(
-    tmp_path: Path, damage: Callable[[Path, int], object]
-) -> None:
+def test_every_byte_of_an_index(tmp_path: Path, damage: Callable[[Path, int], object]) -> None:
     prefix = copy_checkpoint("cls_spt", tmp_path)
     index, weights = tmp_path / "cls_spt.index", Original("cls_spt").group("w::")
     content = index.read_bytes()

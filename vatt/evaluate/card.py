@@ -5,16 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 from markupsafe import Markup
 
+from vatt.evaluate import results
 from vatt.evaluate.report import open_template, tabulate_clips
-from vatt.evaluate.results import (
-    DIRECTIONS,
-    RIVALS,
-    Metrics,
-    beats_rivals,
-    tabulate_finetuned,
-    tabulate_probes,
-    tabulate_retrieval,
-)
+from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.evaluate.tables import Table, escape_markdown, to_markdown
 from vatt.params import Source
 from vatt.weights.registry import Record
@@ -45,20 +38,23 @@ def render_card(record: Record, index: pd.DataFrame, sources: Sequence[Source]) 
     """
     counts, metrics = tabulate_clips(index), record.metrics
     networks = ("trained", "untrained", "chance")
-    probes = tabulate_probes(metrics).pick(("task", "from", "measure"), networks)
-    finetuned = tabulate_finetuned(metrics)
+    probes = results.tabulate_probes(metrics).pick(("task", "from", "measure"), networks)
+    finetuned = results.tabulate_finetuned(metrics)
     kinds = {source.name: source.kind for source in sources}
     names = dict.fromkeys(row[0].text for row in counts.rows)
     return open_template("card.md", finalize=_show).render(
         record=record,
         metrics=metrics,
         parameters=record.parameters,
-        retrieval=[table.pick(("",), networks) for table in tabulate_retrieval(metrics)],
+        retrieval=[table.pick(("",), networks) for table in results.tabulate_retrieval(metrics)],
         probes=probes._replace(rows=[row for row in probes.rows if row[0].text]),
-        finetuned=finetuned.pick(finetuned.labels, ("fine-tuned", *RIVALS.values(), "chance")),
+        finetuned=finetuned.pick(
+            finetuned.labels, ("fine-tuned", *results.RIVALS.values(), "chance")
+        ),
         counts=counts,
         licences={name: LICENCES.get(kinds.get(name, ""), UNKNOWN) for name in names},
-        unproven=_list_unproven(metrics),
+        directions=DIRECTIONS,
+        beats_rivals=results.beats_rivals,
     )
 
 
@@ -68,27 +64,3 @@ def _show(value: object) -> object:
         return to_markdown(value)
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return escape_markdown(str(value)) if is_text else value
-
-
-def _list_unproven(metrics: Metrics) -> list[str]:
-    """Return the measures in which the network is not above chance and above itself untrained."""
-    names = []
-    for direction, title in DIRECTIONS.items():
-        key = f"{direction}_r10"
-        if metrics[key] is None:
-            names.append(f"{title}: no test clips to measure it on")
-        elif metrics[key] <= max(metrics["chance"][key], metrics["untrained"][key]):
-            names.append(f"retrieval, {title}: no better than chance or the untrained network")
-    names += [
-        f"{task}, from {modality}: no better than chance or untrained features"
-        for task, modalities in metrics["probes"].items()
-        for modality, result in modalities.items()
-        if "reason" not in result
-        and result[result["measure"]] <= max(result["chance"], result["untrained"])
-    ]
-    names += [
-        f"fine-tuned for {task}: not above all that stands beside it"
-        for task, result in sorted(metrics["finetuned"].items())
-        if "skipped" not in result and not beats_rivals(result)
-    ]
-    return names

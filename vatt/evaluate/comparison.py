@@ -1,4 +1,4 @@
-"""A trained network beside the same network untrained and beside chance, on all measures."""
+"""A trained network beside the same network untrained and beside chance, by all metrics."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -6,19 +6,12 @@ from typing import Any, NamedTuple
 from threadpoolctl import threadpool_limits
 
 from vatt.corpus.manifest import FOLD_TASK
-from vatt.evaluate.classifiers import Method
-from vatt.evaluate.clips import Seen
+from vatt.evaluate.features import Seen
 from vatt.evaluate.finetuned import TaskEntry, TaskResult, measure_task, summarise_task
-from vatt.evaluate.measures import Ranks
-from vatt.evaluate.probes import Probe, Skipped, build_folds, probe
-from vatt.evaluate.results import DIRECTIONS
-from vatt.evaluate.retrieval import (
-    Search,
-    estimate_intervals,
-    measure_chance,
-    measure_retrieval,
-    open_search,
-)
+from vatt.evaluate.linear_classifiers import Method
+from vatt.evaluate.linear_evaluation import Probe, Skipped, build_folds, probe
+from vatt.evaluate.metrics import Ranks, estimate_intervals, measure_chance, measure_retrieval
+from vatt.evaluate.retrieval import DIRECTIONS, Search, open_search
 
 PROBED = ("video", "audio")
 METHODS: tuple[Method, ...] = ("logistic", "svm", "lrc")
@@ -37,8 +30,7 @@ class RankedPair(NamedTuple):
     """By the trained network, where similarities of windows are averaged, not embeddings."""
 
 
-Outcome = Probe | Skipped
-ProbePairs = Mapping[Method, tuple[Outcome, Outcome]]
+ProbePairs = Mapping[Method, tuple[Probe | Skipped, Probe | Skipped]]
 """By classifier, on features of the trained and the untrained network."""
 
 
@@ -65,46 +57,31 @@ def compare_networks(
     Without `lrc_steps` the factorised classifier is left out. Linear classifiers are fitted to the
     labels `probe_tasks`, also beside fine-tuned networks; None: to all that the clips have.
     """
-    retrieval = {name: _rank_both(name, trained["test"], untrained["test"]) for name in DIRECTIONS}
-    tasks = sorted(set(list_label_tasks(trained) if probe_tasks is None else probe_tasks))
+    retrieval = {}
+    for direction in DIRECTIONS:
+        search, other = (open_search(direction, own["test"]) for own in (trained, untrained))
+        by_cosine = open_search(direction, trained["test"], "similarities")
+        retrieval[direction] = RankedPair(search, search.rank(), other.rank(), by_cosine.rank())
+    rows = [row for seen in trained.values() for row in seen.clips.labels]
+    known = {task for row in rows for task in row} - {FOLD_TASK}
+    methods = METHODS if lrc_steps else METHODS[:2]
+    probes: dict[tuple[str, str], ProbePairs] = {}
     with threadpool_limits(1):  # small fits: threads cost far more than they give
-        probes = {
-            (task, modality): _probe_both(task, modality, (trained, untrained), lrc_steps)
-            for task in tasks
-            for modality in PROBED
-        }
-        results = {
-            name: entry
-            if isinstance(entry, Skipped)
-            else measure_task(
-                entry, trained, with_probe=probe_tasks is None or entry.label in probe_tasks
-            )
-            for name, entry in (finetuned or {}).items()
-        }
+        for task in sorted(known if probe_tasks is None else set(probe_tasks)):
+            for modality in PROBED:
+                ours, theirs = (build_folds(task, modality, own) for own in (trained, untrained))
+                probes[task, modality] = {
+                    method: (probe(ours, method, lrc_steps), probe(theirs, method, lrc_steps))
+                    for method in methods
+                }
+        results: dict[str, TaskResult | Skipped] = {}
+        for name, entry in (finetuned or {}).items():
+            if isinstance(entry, Skipped):
+                results[name] = entry
+            else:
+                with_probe = probe_tasks is None or entry.label in probe_tasks
+                results[name] = measure_task(entry, trained, with_probe=with_probe)
     return Comparison(retrieval, probes, results)
-
-
-def list_label_tasks(splits: Splits) -> set[str]:
-    """Return the names of the labels that any clip has."""
-    rows = (row for seen in splits.values() for row in seen.clips.labels)
-    return {task for row in rows for task in row} - {FOLD_TASK}
-
-
-def _rank_both(direction: str, trained: Seen, untrained: Seen) -> RankedPair:
-    search, other = open_search(direction, trained), open_search(direction, untrained)
-    by_cosine = open_search(direction, trained, "similarities")
-    return RankedPair(search, search.rank(), other.rank(), by_cosine.rank())
-
-
-def _probe_both(
-    task: str, modality: str, networks: tuple[Splits, Splits], lrc_steps: int
-) -> ProbePairs:
-    ours, theirs = (build_folds(task, modality, splits) for splits in networks)
-    return {
-        method: (probe(ours, method, lrc_steps), probe(theirs, method, lrc_steps))
-        for method in METHODS
-        if method != "lrc" or lrc_steps
-    }
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
@@ -114,19 +91,17 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     probes: dict[str, dict[str, Any]] = {}
     for (task, modality), by_method in comparison.probes.items():
         probes.setdefault(task, {})[modality] = _summarise_probes(by_method)
-    chances = {name: measure_chance(len(search.samples)) for name, search in searches.items()}
     numbers: dict[str, Any] = {
         "retrieval_sources": searches["text_to_video"].sources,
         "retrieval_notes": _list_notes(searches["text_to_video"]),
-        "chance": _flatten({name: chance._asdict() for name, chance in chances.items()}),
+        "chance": _flatten({k: measure_chance(len(own.samples)) for k, own in searches.items()}),
         "probes": probes,
         "finetuned": {
             name: summarise_task(result) for name, result in comparison.finetuned.items()
         },
     }
     for name, search in searches.items():
-        numbers[f"{name}_pairs"] = len(search.right)
-        numbers[f"{name}_items"] = len(search.samples)
+        numbers |= {f"{name}_pairs": len(search.right), f"{name}_items": len(search.samples)}
     for network in ("trained", "untrained", "cosine"):
         ranks: dict[str, Ranks] = {name: getattr(pair, network) for name, pair in pairs.items()}
         values = summarise_retrieval(ranks)
@@ -142,15 +117,15 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
 
 def summarise_retrieval(ranks: Mapping[str, Ranks]) -> dict[str, float | None]:
     """Return the results of all directions as `<direction>_r1` and so on."""
-    return _flatten({name: measure_retrieval(own)._asdict() for name, own in ranks.items()})
+    return _flatten({name: measure_retrieval(own) for name, own in ranks.items()})
 
 
 def _flatten(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `<direction>_<measure>` of all directions and measures."""
+    """Return `<direction>_<metric>` of all directions and metrics."""
     return {
-        f"{direction}_{measure}": value
+        f"{direction}_{metric}": value
         for direction, result in results.items()
-        for measure, value in result.items()
+        for metric, value in result.items()
     }
 
 
@@ -179,8 +154,8 @@ def _summarise_probes(by_method: ProbePairs) -> dict[str, Any]:
         if isinstance(untrained, Skipped):
             return untrained._asdict()
         pair = {
-            "measure": trained.measure,
-            trained.measure: trained.value,
+            "measure": trained.metric,
+            trained.metric: trained.value,
             "interval": trained.interval,
             "untrained": untrained.value,
             "untrained_interval": untrained.interval,
@@ -193,7 +168,7 @@ def _summarise_probes(by_method: ProbePairs) -> dict[str, Any]:
         numbers = {
             **pair,
             "chance": max(chances.values()),
-            **(chances if trained.measure == "accuracy" else {}),
+            **(chances if trained.metric == "accuracy" else {}),
             "num_classes": len(trained.classes),
             "num_folds": len(trained.folds),
             **({"folds": trained.folds} if len(trained.folds) > 1 else {}),

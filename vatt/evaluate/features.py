@@ -1,18 +1,20 @@
-"""What networks make of the clips of a split: each clip is read once for all of them, or never.
+"""The clips of a split, and what networks make of them: each is read once for all of these.
 
 What a network made of a split is kept between runs, by network, data and code.
 """
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -21,21 +23,129 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import digest_index, read_index
 from vatt.corpus.manifest import FOLD_TASK
-from vatt.evaluate.clips import Arrays, Clips, read_clips
-from vatt.evaluate.networks import Observer, choose_device
+from vatt.evaluate.networks import Arrays, Observer, choose_device
 from vatt.loading.clips import ClipReader
 from vatt.loading.loader import MIDDLE, FixedWindows, load_views, spread_places
 from vatt.params import ClipParams, EvaluateParams
 
 CODE = (
     *("core/batch.py", "corpus", "loading", "media", "model"),
-    *("evaluate/clips.py", "evaluate/features.py", "evaluate/networks.py"),
+    *("evaluate/features.py", "evaluate/networks.py"),
 )
 """The code below vatt/ that decides features. How data came about is in the digest of the index."""
-LIBRARIES = ("torch", "av")
 SUFFIX = ".safetensors"
 Name = TypeVar("Name", bound=Hashable)
 NUM_WORKERS = 1  # decodes while the networks compute
+SampleClips = Sequence[int]
+"""Clips that are one sample, in order of time: parts of one file or of one of its parts."""
+TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is less is rounding
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of a split, each called by its number in the index of the split."""
+
+    rows: pd.DataFrame
+    """The rows of the index."""
+    texts: Sequence[tuple[str, ...]]
+    """The annotated descriptions of each clip, else the narration nearest to its middle, if any."""
+    places: tuple[float, ...]
+    """Where the windows start that networks see, as in `Look`."""
+    digest: str
+    """The digest of all of these: results on equal ones can be compared."""
+
+    @cached_property
+    def labels(self) -> list[dict[str, list[str]]]:
+        """The labels of each clip by task."""
+        return [json.loads(text) for text in self.rows["labels"]]
+
+    @cached_property
+    def videos(self) -> list[str]:
+        """The file that each clip is part of, after its source and a slash."""
+        return [f"{row.source}/{row.video_id}" for row in self.rows.itertuples()]
+
+    def find_pairs(self, direction: str) -> list[SampleClips]:
+        """Return the samples that have what text_to_video or audio_to_video needs.
+
+        Neighbours in one file that have the same descriptions were one before they were cut.
+        """
+        queries = np.array([bool(texts) for texts in self.texts], dtype=bool)
+        if direction == "audio_to_video":
+            queries = self._have("audio")
+        described = enumerate(self.rows["descriptions"])
+        keys = [number if text == "[]" else text for number, text in described]
+        return self._join(keys, self._have("video") & queries)
+
+    def find_labelled(self, task: str, modalities: Iterable[str]) -> list[SampleClips]:
+        """Return the samples that have labels of a task and all of the modalities.
+
+        Neighbours in one file that have the same labels and descriptions were one before the cut.
+        """
+        usable = np.array([task in labels for labels in self.labels], dtype=bool)
+        for modality in modalities:
+            usable &= self._have(modality)
+        keys = zip(self.rows["labels"], self.rows["descriptions"], strict=True)
+        return self._join(list(keys), usable)
+
+    def _have(self, modality: str) -> Bool[np.ndarray, "N"]:
+        return self.rows[f"has_{modality}"].to_numpy(dtype=bool)
+
+    def _join(self, keys: Sequence[Hashable], usable: Bool[np.ndarray, "N"]) -> list[SampleClips]:
+        """Bring neighbours of equal keys together; of these, the usable ones are samples."""
+        starts_s, ends_s = (self.rows[name].to_numpy(dtype=float) for name in ("start_s", "end_s"))
+        groups: list[list[int]] = []
+        for number, key in enumerate(keys):
+            last = number - 1
+            if (
+                number
+                and keys[last] == key
+                and self.videos[last] == self.videos[number]
+                and abs(starts_s[number] - ends_s[last]) < TOUCHING_S
+            ):
+                groups[-1].append(number)
+            else:
+                groups.append([number])
+        kept = [[number for number in group if usable[number]] for group in groups]
+        return [sample for sample in kept if sample]
+
+    def see_samples(
+        self, values: Float[np.ndarray, "N W D"], samples: Sequence[SampleClips]
+    ) -> Float[np.ndarray, "M W D"]:
+        """Return each sample by as many windows, evenly spaced over its clips."""
+        has_middle_first = self.places[0] == MIDDLE and values.shape[1] > 1
+        spread = values[:, int(has_middle_first) :]
+        num_windows = spread.shape[1]
+        pairs = []
+        for sample in samples:
+            # One window of several clips is that of the middle one, of two that of the first.
+            places = [(len(sample) - 1) // 2]
+            if num_windows > 1:
+                last = len(sample) * num_windows - 1
+                places = np.linspace(0, last, num_windows).round().astype(int).tolist()
+            pairs += [(sample[n // num_windows], n % num_windows) for n in places]
+        clips, windows = np.array(pairs, dtype=np.int64).reshape(len(samples), num_windows, 2).T
+        return np.asarray(spread[clips.T, windows.T])
+
+
+class Seen(NamedTuple):
+    """The clips of a split, and what a network makes of them."""
+
+    clips: Clips
+    arrays: Arrays
+
+
+def read_clips(reader: ClipReader, rows: pd.DataFrame, places: tuple[float, ...]) -> Clips:
+    """Read the texts of the clips of a split, the `rows` of the index.
+
+    Raises ShardError if a shard is damaged.
+    """
+    texts = []
+    for _, segment in rows.iterrows():
+        middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
+        described = json.loads(segment.descriptions)
+        texts.append(tuple(described or reader.read_narration(segment, middle_start, 1)))
+    content = rows.to_csv(index=False) + json.dumps([texts, places])
+    return Clips(rows, texts, places, hashlib.sha256(content.encode()).hexdigest())
 
 
 class FeatureStore:
@@ -45,16 +155,15 @@ class FeatureStore:
         self._folder = folder
         self._used: set[str] = set()
 
-    def read(self, name: str) -> dict[str, np.ndarray] | None:
+    def read(self, name: str) -> Arrays | None:
         """Return what is stored under a name; None if there is nothing, or it is damaged."""
         self._used.add(name)
         try:
-            arrays: dict[str, np.ndarray] = load_file(self._folder / (name + SUFFIX))
+            return dict(load_file(self._folder / (name + SUFFIX)))
         except (OSError, SafetensorError):
             return None
-        return arrays
 
-    def write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def write(self, name: str, arrays: Arrays) -> None:
         """Store arrays under a name, whole or not at all."""
         self._used.add(name)
         contiguous = {key: np.ascontiguousarray(values) for key, values in arrays.items()}
@@ -76,7 +185,7 @@ def name_features(*parts: str) -> str:
 
 @cache
 def _digest_code() -> str:
-    return digest_code(*CODE, beside=map(version, LIBRARIES))
+    return digest_code(*CODE, beside=map(version, ("torch", "av")))
 
 
 class MisfitError(StageError):
@@ -106,7 +215,11 @@ class SplitReader:
             MisfitError: the corpus has another frame rate than a network was trained on.
         """
         rows = read_index(self.preprocess_dir, split=split)
-        places = self._choose_places(split)
+        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
+        spread = spread_places(self.params.num_windows)
+        places = (MIDDLE,) if split == "train" else spread
+        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
+            places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
         clips = read_clips(ClipReader(self.preprocess_dir, self.clip), rows, places)
         data = (digest_index(self.preprocess_dir), clips.digest, choose_device().type)
         files = {name: name_features(own.digest, *data) for name, own in networks.items()}
@@ -120,15 +233,15 @@ class SplitReader:
                 known[name] = arrays
         return clips, known
 
-    def _choose_places(self, split: str) -> tuple[float, ...]:
-        spread = spread_places(self.params.num_windows)
-        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
-        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
-            return spread if spread == (MIDDLE,) else (MIDDLE, *spread)
-        return (MIDDLE,) if split == "train" else spread
-
     def _observe(self, clips: Clips, networks: Sequence[Observer]) -> list[Arrays]:
-        self._check_frame_rates(networks)
+        index = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])
+        for rate in index.loc[index["has_video"], "frame_rate_hz"].unique():
+            for network in networks:
+                if rate != network.frame_rate_hz:
+                    raise MisfitError(
+                        f"{self.preprocess_dir}: has video at {rate:g} frames per second, the "
+                        f"network {network.name} was trained at {network.frame_rate_hz:g}"
+                    )
         looks = [network.look(clips.places) for network in networks]
         distinct = list(dict.fromkeys(looks))
         numbers = [distinct.index(look) for look in looks]
@@ -154,14 +267,3 @@ class SplitReader:
                 )
             joined.append(arrays)
         return joined
-
-    def _check_frame_rates(self, networks: Sequence[Observer]) -> None:
-        index = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])
-        rates = index.loc[index["has_video"], "frame_rate_hz"].unique()
-        for network in networks:
-            wrong = [rate for rate in rates if rate != network.frame_rate_hz]
-            if wrong:
-                raise MisfitError(
-                    f"{self.preprocess_dir}: has video at {wrong[0]:g} frames per second, the "
-                    f"network {network.name} was trained at {network.frame_rate_hz:g}"
-                )

@@ -1,29 +1,33 @@
-"""Figures of the report, as SVG text with the same bytes for the same numbers."""
+"""The figures of the report as SVG, and texts with the clips that the network found for them."""
 
+import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from vatt.evaluate.comparison import Comparison, RankedPair
+from vatt.evaluate.features import Clips
 from vatt.evaluate.finetuned import TaskResult
-from vatt.evaluate.measures import find_within
-from vatt.evaluate.probes import Probe
-from vatt.evaluate.results import DIRECTIONS
-from vatt.params import TASKS
+from vatt.evaluate.linear_evaluation import Probe
+from vatt.evaluate.metrics import find_mean_ranks, find_within
+from vatt.evaluate.retrieval import DIRECTIONS
+from vatt.loading.augmentation import centre_view
+from vatt.loading.clips import ClipReader
+from vatt.params import TASKS, ClipParams
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
-PRETRAINING = "pretrain"
-"""The name of its curve, among those of tasks."""
+PRETRAINING = "pretrain"  # the name of its curve, among those of tasks
 CurveRow = Mapping[str, Any]
-MAX_NAMED_CLASSES = 40
-MAX_COUNTED_CLASSES = 12
+MAX_NAMED_CLASSES, MAX_COUNTED_CLASSES = 40, 12
+TASK_PANELS = ("Loss", "Accuracy on the batches", "Learning rate")
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vatt",
@@ -39,17 +43,11 @@ STYLE = {
 }
 
 
-class Drawing(NamedTuple):
-    """A figure."""
-
-    title: str
-    """What it is called among others of its kind."""
-    svg: str
-    """The <svg> element."""
-
-
-Figures = Mapping[str, Drawing]
-"""By the names of their files; what there is nothing to draw of is not there."""
+Line = tuple[Sequence[CurveRow], str, str, str | None]
+"""A curve, the number of it that is drawn over its steps, the label and the colour of the line."""
+Figures = Mapping[str, tuple[str, str]]
+"""A title among others of its kind and an <svg> element, by the names of their files; what there is
+nothing to draw of is not there."""
 
 
 def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[CurveRow]]) -> Figures:
@@ -58,15 +56,10 @@ def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[CurveRow]
     The numbered ones are the confusion of the linear classifiers and of the fine-tuned networks.
     `curves` holds a row of numbers for each logged step, of `pretrain` and of each task.
     """
-    figures = {}
-    if curves.get(PRETRAINING):
-        figures["curves"] = Drawing("", draw_curves(curves[PRETRAINING]))
-    tasks = {name: curve for name, curve in curves.items() if curve and name != PRETRAINING}
-    if tasks:
-        figures["finetuned_curves"] = Drawing("", draw_task_curves(tasks))
+    figures = draw_curves(curves)
     ranked = {name: pair for name, pair in comparison.retrieval.items() if len(pair.trained.better)}
     if ranked:
-        figures["recall"] = Drawing("", draw_recall(ranked))
+        figures["recall"] = ("", draw_recall(ranked))
     probes = [
         (f"{task}, from {modality}", own.classes, own.confusion)
         for (task, modality), by_method in comparison.probes.items()
@@ -79,9 +72,7 @@ def draw_figures(comparison: Comparison, curves: Mapping[str, Sequence[CurveRow]
     ]
     for kind, found in (("confusion", probes), ("finetuned", finetuned)):
         drawn = [
-            Drawing(title, draw_confusion(classes, counts))
-            for title, classes, counts in found
-            if counts is not None
+            (title, draw_confusion(classes, counts)) for title, classes, counts in found if counts
         ]
         figures |= {f"{kind}_{number}": drawing for number, drawing in enumerate(drawn)}
     return figures
@@ -98,50 +89,38 @@ def read_curves(metrics_dir: Path) -> dict[str, list[CurveRow]]:
     }
 
 
-def draw_curves(curve: Sequence[CurveRow]) -> str:
-    """Draw losses, learning rate and gradient norm over the steps of pre-training."""
-    losses = zip(("loss", "loss_va", "loss_vt"), (TRAINED, UNTRAINED, "#2da44e"), strict=True)
-    panels = {
-        "Loss": [_Line(curve, name, name, colour) for name, colour in losses],
-        "Learning rate": [_Line(curve, "learning_rate", colour=TRAINED)],
-        "Gradient norm": [_Line(curve, "gradient_norm", colour=TRAINED)],
-    }
-    return _draw_panels(panels, with_legend=0)
+def draw_curves(curves: Mapping[str, Sequence[CurveRow]]) -> dict[str, tuple[str, str]]:
+    """Draw numbers of pre-training over its steps, and of fine-tuning, a line for each task."""
+    figures = {}
+    if curve := curves.get(PRETRAINING):
+        losses = zip(("loss", "loss_va", "loss_vt"), (TRAINED, UNTRAINED, "#2da44e"), strict=True)
+        panels: dict[str, list[Line]] = {
+            "Loss": [(curve, name, name, colour) for name, colour in losses],
+            "Learning rate": [(curve, "learning_rate", "", TRAINED)],
+            "Gradient norm": [(curve, "gradient_norm", "", TRAINED)],
+        }
+        figures["curves"] = ("", _draw_panels(panels, with_legend=0))
+    tasks = {name: curve for name, curve in curves.items() if curve and name != PRETRAINING}
+    if tasks:
+        names = ("loss", "accuracy", "learning_rate")
+        panels = {
+            title: [(curve, name, task, None) for task, curve in tasks.items()]
+            for title, name in zip(TASK_PANELS, names, strict=True)
+        }
+        figures["finetuned_curves"] = ("", _draw_panels(panels, with_legend=-1))
+    return figures
 
 
-def draw_task_curves(curves: Mapping[str, Sequence[CurveRow]]) -> str:
-    """Draw loss, accuracy and learning rate over the steps of fine-tuning, a line for each task."""
-    names = {
-        "Loss": "loss",
-        "Accuracy on the batches": "accuracy",
-        "Learning rate": "learning_rate",
-    }
-    panels = {
-        title: [_Line(curve, name, task) for task, curve in curves.items()]
-        for title, name in names.items()
-    }
-    return _draw_panels(panels, with_legend=-1)
-
-
-class _Line(NamedTuple):
-    """A number of a curve over its steps."""
-
-    curve: Sequence[CurveRow]
-    name: str
-    label: str = ""
-    colour: str | None = None
-
-
-def _draw_panels(panels: Mapping[str, Sequence[_Line]], with_legend: int) -> str:
+def _draw_panels(panels: Mapping[str, Sequence[Line]], with_legend: int) -> str:
     """Draw panels side by side, by title; the one of this number has a legend."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.7), layout="constrained")
         all_axes = figure.subplots(1, len(panels))
         for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
-            for line in lines:
-                steps = [row["step"] for row in line.curve]
-                values = np.array([row.get(line.name) for row in line.curve], dtype=float)
-                axes.plot(steps, values, color=line.colour, linewidth=1.2, label=line.label)
+            for curve, name, label, colour in lines:
+                steps = [row["step"] for row in curve]
+                values = np.array([row.get(name) for row in curve], dtype=float)
+                axes.plot(steps, values, color=colour, linewidth=1.2, label=label)
             axes.set(title=title, xlabel="step")
             axes.margins(x=0)
         all_axes[with_legend].legend()
@@ -196,16 +175,88 @@ def trace_recall(pair: RankedPair) -> dict[str, Float[np.ndarray, " K"]]:
     """Return `trained`, `untrained` and `chance` recall by `k`, 0 to the number of items."""
     num_items = len(pair.search.samples)
     ks = np.linspace(0, num_items, 201)
-    lines = {"trained": pair.trained, "untrained": pair.untrained}
-    recalls = {
-        name: np.array([find_within(k, ranks).mean() for k in ks]) for name, ranks in lines.items()
-    }
-    return {"k": ks, **recalls, "chance": ks / num_items}
+    trained, untrained = (
+        np.array([find_within(k, own).mean() for k in ks]) for own in (pair.trained, pair.untrained)
+    )
+    return {"k": ks, "trained": trained, "untrained": untrained, "chance": ks / num_items}
+
+
+def read_svg(path: Path) -> str:
+    """Return the <svg> element of a file alone, without what HTML does not allow before it."""
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
 
 
 def _to_svg(figure: Figure) -> str:
-    """Return the <svg> element alone, without the date and what HTML does not allow before it."""
+    """Return the <svg> element alone, without the date."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+NUM_EXAMPLES, NUM_FOUND, NUM_FRAMES = 3, 3, 3
+
+FrameReader = Callable[[int], UInt8[np.ndarray, "T H W 3"]]
+"""Reads the RGB frames of the clip with this number in its split."""
+
+
+Examples = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By title, texts with their `text`, `rank`, `num_clips` and `clips`: the own one first, then those
+that were found. A clip has `images` (frames as `data:` addresses), `caption` and `right`."""
+
+
+def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> FrameReader:
+    """Return a reader of the middle window of any clip of a split."""
+    reader = ClipReader(preprocess_dir, clip)
+    rows = reader.read_rows(split)
+
+    def read_frames(number: int) -> UInt8[np.ndarray, "T H W 3"]:
+        segment = rows.iloc[number]
+        start = max(0, int(segment.num_frames) - clip.num_frames) // 2
+        size_px = (int(segment.height_px), int(segment.width_px))
+        video = reader.read_video(segment, start, centre_view(size_px, clip.frame_size_px))
+        return np.asarray((video * 255).round().byte())
+
+    return read_frames
+
+
+def pick_examples(clips: Clips, pair: RankedPair, read_frames: FrameReader) -> Examples:
+    """Return the texts whose own clip was found best and worst; none where no clip has a text.
+
+    `pair` is of the direction text_to_video. Among equal ranks those come first that differ most in
+    similarity from the best wrong clip.
+    """
+    search, mean_ranks = pair.search, find_mean_ranks(pair.trained)
+    order = np.lexsort((-pair.trained.margin, mean_ranks)).tolist()
+    best, worst = order[:NUM_EXAMPLES], order[NUM_EXAMPLES:][::-1][:NUM_EXAMPLES]
+
+    def build(query: int) -> dict[str, Any]:
+        similarities = search.items @ search.queries[query]
+        right = int(search.right[query])
+        found = np.argsort(-similarities, kind="stable")[:NUM_FOUND].tolist()
+        shown = []
+        for place, item in enumerate([right, *found]):
+            sample = search.samples[item]
+            clip = int(sample[len(sample) // 2])
+            frames = read_frames(clip)
+            row = clips.rows.iloc[clip]
+            chosen = np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int)
+            name = "its own clip" if place == 0 else f"found {place}"
+            times = f"{row.start_s:.1f}–{row.end_s:.1f}\u00a0s"
+            caption = f"{name}, similarity {similarities[item]:.2f}: {clips.videos[clip]}, {times}"
+            images = [_encode_image(frames[number]) for number in chosen]
+            shown.append({"images": images, "caption": caption, "right": item == right})
+        numbers = {"rank": f"{mean_ranks[query]:g}", "num_clips": len(search.samples)}
+        return {"text": search.texts[query], **numbers, "clips": shown}
+
+    titles = {"Best": best, "Worst": worst}
+    return {
+        title: [build(query) for query in queries] for title, queries in titles.items() if queries
+    }
+
+
+def _encode_image(image: UInt8[np.ndarray, "H W 3"]) -> str:
+    buffer = io.BytesIO()
+    imsave(buffer, image, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

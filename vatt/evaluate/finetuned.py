@@ -1,42 +1,38 @@
 """Fine-tuned classifiers on the test split, beside what they must beat (VATT 4.2.1 and 4.2.2)."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.metrics import confusion_matrix
 
-from vatt.evaluate.clips import Seen
-from vatt.evaluate.measures import (
-    Score,
-    bootstrap,
-    compute_d_prime,
-    expect_map,
-    find_measurable,
-    find_within,
-    mean_of,
-    measure_ranking,
-    rank_rows,
-    statistic_of,
-)
-from vatt.evaluate.probes import (
-    FEATURES,
-    NO_ORDER,
-    Measure,
-    Skipped,
-    add_unknown,
-    build_folds,
-    mark_classes,
-    probe,
-)
+from vatt.core.errors import StageError
+from vatt.evaluate import metrics
+from vatt.evaluate.features import Seen
+from vatt.evaluate.linear_evaluation import FEATURES, NO_ORDER, Metric, Skipped, build_folds, probe
+from vatt.evaluate.networks import Labeller, choose_device
+from vatt.loading.tasks import TaskInput
+from vatt.params import SKIPPED
+from vatt.weights.export import build_untrained
+from vatt.weights.inference import load_classifier
+from vatt.weights.registry import digest_export
 
 TOP_K = 5
-MODALITY_OF = {"image": "video"}
-"""The modality that a task reads, where the task is not named after it."""
 RANKED = {"auc": 0.5, "d_prime": 0.0, "d_prime_of_mean_auc": 0.0}
-"""The measures beside mAP, and what a random order gives."""
+"""The metrics beside mAP, and what a random order gives."""
 RIVALS = ("scratch", "untrained", "linear_probe")
+
+
+class Score(NamedTuple):
+    """A number and its interval over test videos."""
+
+    value: float
+    interval: metrics.Interval | None = None
+
+
 ScoreByName = Mapping[str, Score]
 """By network, and of `chance`: of guessing, or of a random order where several labels may hold."""
 Logits = Mapping[str, Float[np.ndarray, "M C"]]
@@ -57,22 +53,22 @@ class TaskEntry(NamedTuple):
     initial: str
     """What `model` was fine-tuned from, in words."""
 
-    @property
-    def modality(self) -> str:
-        """The modality that is read: video, audio or audio_visual."""
-        return MODALITY_OF.get(self.task, self.task)
+
+Finetuned = tuple[TaskEntry | Skipped, dict[str, Labeller]]
+"""What is measured of a task, yet without logits, and the networks that make these, by their names;
+none of a task that was skipped."""
 
 
 class TaskResult(NamedTuple):
     """How the networks of a task do on the test split."""
 
     entry: TaskEntry
-    measure: Measure
+    metric: Metric
     scores: ScoreByName
-    """By `measure`; that of the `linear_probe` too, where there is one: chance then is that of
+    """By `metric`; that of the `linear_probe` too, where there is one: chance then is that of
     always answering the commonest class, if that is higher."""
     further: Mapping[str, ScoreByName]
-    """By further measures: top-5 of more than 5 classes; AUC and d-primes beside mAP."""
+    """By further metrics: top-5 of more than 5 classes; AUC and d-primes beside mAP."""
     num_test: int
     num_unknown: int
     """Samples with a label that training does not know. It counts as wrong: in mAP, all clips fit
@@ -83,6 +79,51 @@ class TaskResult(NamedTuple):
     """Samples of known classes by true class (rows) and predicted class of `model`."""
 
 
+def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
+    """Load the networks of a task, which the folder is called after, or say why there are none.
+
+    `export_digest` is that of the pre-trained network that they are measured beside.
+
+    Raises StageError if the folder is not as the stage finetune leaves it.
+    """
+    advice = f"run `python -m vatt finetune {folder.name}`"
+    if (folder / SKIPPED).is_file():
+        try:
+            content = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))
+            return Skipped(content["reason"]), {}
+        except (OSError, ValueError) as error:
+            raise StageError(f"{folder / SKIPPED}: cannot be read: {error}; {advice}") from error
+    if not folder.is_dir():
+        return Skipped("was not fine-tuned"), {}
+    if not (folder / "model").is_dir():
+        raise StageError(f"{folder}: has no model; {advice}")
+    loaded = {
+        name: (load_classifier(folder / name), digest_export(folder / name))
+        for name in ("model", "scratch")
+        if (folder / name).is_dir()
+    }
+    params, digest = loaded["model"][0].params, loaded["model"][1]
+    if params.task_name is None or params.clip is None:
+        raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")
+    networks = {name: (exported.model, own) for name, (exported, own) in loaded.items()}
+    networks["untrained"] = (build_untrained(params), f"{digest} untrained")
+    seen, device = TaskInput(params.task_name, params.clip, params.audio_stride), choose_device()
+    labellers = {
+        name: Labeller(network.to(device), seen, params.frame_rate_hz, own, str(folder / name))
+        for name, (network, own) in networks.items()
+    }
+    origins = {None: "random weights", export_digest: "this network"}
+    entry = TaskEntry(
+        task=folder.name,
+        label=params.label or "",
+        is_multi_label=params.classifier.is_multi_label,
+        classes=params.classes or (),
+        logits={},
+        initial=origins.get(params.initial_digest, "other weights"),
+    )
+    return entry, labellers
+
+
 def measure_task(
     entry: TaskEntry, splits: Mapping[str, Seen], *, with_probe: bool = True
 ) -> TaskResult | Skipped:
@@ -91,8 +132,8 @@ def measure_task(
     `splits` are train, validation and test as the pre-trained network sees them. Without the probe,
     which learns from all of the split train, chance is that of guessing.
     """
-    clips = splits["test"].clips
-    samples = clips.find_labelled(entry.label, FEATURES[entry.modality])
+    clips, modality = splits["test"].clips, "video" if entry.task == "image" else entry.task
+    samples = clips.find_labelled(entry.label, FEATURES[modality])
     if not samples:
         return Skipped(f"no test clip has the modality and a label of the task {entry.label}")
     labels = [clips.labels[sample[0]][entry.label] for sample in samples]
@@ -105,8 +146,8 @@ def measure_task(
     result = measure(entry, logits, labels, videos)
     if isinstance(result, Skipped) or not with_probe:
         return result
-    folds = build_folds(entry.label, entry.modality, splits, by_split=True)
-    linear = probe(folds, measure=result.measure)
+    folds = build_folds(entry.label, modality, splits, by_split=True)
+    linear = probe(folds, metric=result.metric)
     if isinstance(linear, Skipped):
         return result
     chance = Score(max(result.scores["chance"].value, linear.chance_majority))
@@ -126,8 +167,10 @@ def _measure_one(
     def score(k: int) -> dict[str, Score]:
         scores = {"chance": Score(k / num_classes)}
         for name, values in logits.items():
-            hits = np.where(known, find_within(k, rank_rows(values, right)), 0.0)
-            scores[name] = Score(float(hits.mean()), bootstrap(videos, mean_of(hits)))
+            hits = np.where(known, metrics.find_within(k, metrics.rank_rows(values, right)), 0.0)
+            scores[name] = Score(
+                float(hits.mean()), metrics.bootstrap(videos, metrics.mean_of(hits))
+            )
         return scores
 
     confusion = None
@@ -136,7 +179,7 @@ def _measure_one(
         confusion = confusion_matrix(right[known], answers, labels=range(num_classes)).tolist()
     return TaskResult(
         entry=entry,
-        measure="accuracy",
+        metric="accuracy",
         scores=score(1),
         further={"top5": score(TOP_K)} if num_classes > TOP_K else {},
         num_test=len(labels),
@@ -151,27 +194,27 @@ def _measure_many(
     """Measure a task of several labels: mAP over the classes that tell something."""
     known = set(entry.classes)
     everything = [*entry.classes, *sorted({name for row in labels for name in row} - known)]
-    targets = mark_classes(labels, everything)
-    measurable = find_measurable(targets)
+    targets = metrics.mark_classes(labels, everything)
+    measurable = metrics.find_measurable(targets)
     if not measurable.any():
         return Skipped(NO_ORDER)
-    chances = {"map": expect_map(targets), **RANKED}
-    scores = {measure: {"chance": Score(chance)} for measure, chance in chances.items()}
+    chances = {"map": metrics.expect_map(targets), **RANKED}
+    scores = {metric: {"chance": Score(chance)} for metric, chance in chances.items()}
     for name, values in logits.items():
-        ranked = add_unknown(values, entry.classes, everything)
+        ranked = metrics.add_unknown(values, entry.classes, everything)
         intervals = {
-            measure: bootstrap(videos, statistic_of(measure, ranked, targets))
-            for measure in ("map", "auc", "d_prime")
+            metric: metrics.bootstrap(videos, metrics.statistic_of(metric, ranked, targets))
+            for metric in ("map", "auc", "d_prime")
         }
         # d-prime rises with the area: its ends are those of the area's interval.
-        ends = compute_d_prime(np.array(intervals["auc"] or np.nan))
+        ends = metrics.compute_d_prime(np.array(intervals["auc"] or np.nan))
         intervals["d_prime_of_mean_auc"] = ends.tolist() if np.isfinite(ends).all() else None
-        for measure, value in measure_ranking(ranked, targets)._asdict().items():
+        for metric, value in metrics.measure_ranking(ranked, targets)._asdict().items():
             if value is not None:  # an infinite d-prime is left out
-                scores[measure][name] = Score(value, intervals[measure])
+                scores[metric][name] = Score(value, intervals[metric])
     return TaskResult(
         entry=entry,
-        measure="map",
+        metric="map",
         scores=scores.pop("map"),
         further=scores,
         num_test=len(labels),
@@ -188,8 +231,8 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
     left_out = {} if result.num_left_out is None else {"num_left_out": result.num_left_out}
     return {
         "label": result.entry.label,
-        "measure": result.measure,
-        result.measure: result.scores["model"].value,
+        "measure": result.metric,
+        result.metric: result.scores["model"].value,
         **_list_beside(result.scores, RIVALS),
         "num_classes": len(result.entry.classes),
         "num_test": result.num_test,
@@ -203,10 +246,8 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
 
 def _list_beside(scores: ScoreByName, rivals: Iterable[str]) -> dict[str, Any]:
     """Return the interval of `model`, chance, and the others; None for those that there are not."""
-    numbers: dict[str, Any] = {
-        "interval": scores["model"].interval,
-        "chance": scores["chance"].value,
-    }
+    model, chance = scores["model"], scores["chance"]
+    numbers: dict[str, Any] = {"interval": model.interval, "chance": chance.value}
     for name in rivals:
         value, interval = scores.get(name, (None, None))
         numbers |= {name: value, f"{name}_interval": interval}

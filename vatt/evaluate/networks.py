@@ -1,7 +1,6 @@
 """The networks that are evaluated, and what each of them makes of the views of clips."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vatt.core.errors import StageError
-from vatt.evaluate.clips import Arrays
-from vatt.evaluate.finetuned import TaskEntry
-from vatt.evaluate.probes import Skipped
 from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
-from vatt.params import SKIPPED
 from vatt.weights.export import build_untrained
-from vatt.weights.inference import Exported, load, load_classifier
+from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export
 
-NUM_CROPS = 3
-"""Crops along the longer side, where a video is classified (VATT appendix A.3)."""
+NUM_CROPS = 3  # along the longer side, where a video is classified (VATT appendix A.3)
 TEXTS_AT_ONCE = 512
+Arrays = dict[str, Float[np.ndarray, "N ..."]]
+"""What a network makes of N clips, or of their texts, by name."""
 
 
 def choose_device() -> torch.device:
@@ -56,16 +51,12 @@ class Embedder:
         video = network.encode_video(_join(clips, "video", network))
         audio = network.encode_audio(_join(clips, "audio", network))
         video_va, video_vt = network.video_projection(video)
-        windows = {
-            "video": video,
-            "audio": audio,
-            "video_va": video_va,
-            "audio_va": network.audio_projection(audio),
-            "video_vt": video_vt,
-        }
+        audio_va = network.audio_projection(audio)
+        names = ("video", "audio", "video_va", "audio_va", "video_vt")
+        windows = zip(names, (video, audio, video_va, audio_va, video_vt), strict=True)
         return {
             name: _to_numpy(values).reshape(len(clips), -1, values.shape[-1])
-            for name, values in windows.items()
+            for name, values in windows
         }
 
     @torch.inference_mode()
@@ -101,12 +92,10 @@ class Labeller:
         """Return `logits`, averaged over the crops of each window."""
         names = MODALITIES[self.input.task]
         logits = _to_numpy(self.network(*(_join(clips, name, self.network) for name in names)))
-        sizes = [len(views.signals[names[0]]) for views in clips]
+        ends = np.cumsum([len(views.signals[names[0]]) for views in clips])[:-1]
         windows = [
-            views_of_clip.reshape(views.num_windows, -1, logits.shape[-1]).mean(axis=1)
-            for views, views_of_clip in zip(
-                clips, np.split(logits, np.cumsum(sizes)[:-1]), strict=True
-            )
+            of_clip.reshape(views.num_windows, -1, logits.shape[-1]).mean(axis=1)
+            for views, of_clip in zip(clips, np.split(logits, ends), strict=True)
         ]
         return {"logits": np.stack(windows)}
 
@@ -116,17 +105,10 @@ class Labeller:
 
 
 Observer = Embedder | Labeller
-Finetuned = tuple[TaskEntry | Skipped, dict[str, Labeller]]
-"""What is measured of a task, yet without logits, and what gives these: `model`, `untrained` and,
-where it was trained, `scratch`; nothing of a task that was skipped."""
 
 
 def load_embedder(folder: Path) -> Embedder:
-    """Load an export.
-
-    Raises:
-        StageError: it is damaged.
-    """
+    """Load an export; a damaged one is a StageError."""
     exported = load(folder)
     exported.model.to(choose_device())
     return Embedder(exported, digest_export(folder), str(folder))
@@ -139,55 +121,10 @@ def forget_training(embedder: Embedder) -> Embedder:
     return Embedder(exported, f"{embedder.digest} untrained", embedder.name)
 
 
-def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
-    """Load the networks of a task, which the folder is called after, or say why there are none.
-
-    `export_digest` is that of the pre-trained network that they are measured beside.
-
-    Raises:
-        StageError: the folder is not as the stage finetune leaves it.
-    """
-    advice = f"run `python -m vatt finetune {folder.name}`"
-    if (folder / SKIPPED).is_file():
-        try:
-            content = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))
-            return Skipped(content["reason"]), {}
-        except (OSError, ValueError) as error:
-            raise StageError(f"{folder / SKIPPED}: cannot be read: {error}; {advice}") from error
-    if not folder.is_dir():
-        return Skipped("was not fine-tuned"), {}
-    if not (folder / "model").is_dir():
-        raise StageError(f"{folder}: has no model; {advice}")
-    exported, digest = load_classifier(folder / "model"), digest_export(folder / "model")
-    params, scratch = exported.params, folder / "scratch"
-    if params.task_name is None or params.clip is None:
-        raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")
-    networks: dict[str, tuple[nn.Module, str]] = {"model": (exported.model, digest)}
-    if scratch.is_dir():
-        networks["scratch"] = (load_classifier(scratch).model, digest_export(scratch))
-    networks["untrained"] = (build_untrained(params), f"{digest} untrained")
-    seen, device = TaskInput(params.task_name, params.clip, params.audio_stride), choose_device()
-    labellers = {
-        name: Labeller(network.to(device), seen, params.frame_rate_hz, own, str(folder / name))
-        for name, (network, own) in networks.items()
-    }
-    origins = {None: "random weights", export_digest: "this network"}
-    entry = TaskEntry(
-        task=folder.name,
-        label=params.label or "",
-        is_multi_label=params.classifier.is_multi_label,
-        classes=params.classes or (),
-        logits={},
-        initial=origins.get(params.initial_digest, "other weights"),
-    )
-    return entry, labellers
-
-
 def _join(clips: Sequence[Views], name: str, network: nn.Module) -> Tensor:
     signals = torch.cat([views.signals[name] for views in clips])
     return signals.to(next(network.parameters()).device)
 
 
 def _to_numpy(values: Tensor) -> Float[np.ndarray, "N D"]:
-    array: Float[np.ndarray, "N D"] = values.float().cpu().numpy()
-    return array
+    return np.asarray(values.float().cpu())

@@ -1,7 +1,12 @@
-"""The report of a run: one HTML page that needs no network."""
+"""The report of a run: one HTML page that needs no network.
 
+Its markup is report.html; what stands in it comes from `results`, `figures`, the files of other
+stages and the network itself.
+"""
+
+import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,34 +18,28 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vatt.core.files import atomic_path
-from vatt.evaluate.cost import tabulate_costs, tabulate_published_flops, tabulate_published_sizes
-from vatt.evaluate.examples import Examples
-from vatt.evaluate.figures import Figures
-from vatt.evaluate.results import (
-    TITLES,
-    Metrics,
-    tabulate_finetuned,
-    tabulate_probes,
-    tabulate_published,
-    tabulate_retrieval,
-)
-from vatt.evaluate.tables import Cell, Table, build_table, to_html
-from vatt.evaluate.tuning import StudyTables
+from vatt.evaluate import results
+from vatt.evaluate.figures import Examples, Figures, read_svg
+from vatt.evaluate.tables import Table, build_table
+from vatt.model.cost import Cost, Weights, add_costs, count_clip, count_weights
+from vatt.model.published import compare_flops, compare_sizes
 from vatt.model.vatt import Vatt
-from vatt.params import ClipParams
+from vatt.params import SKIPPED, TASKS, ClipParams
 
 SPLITS = ("train", "validation", "test")
-MAX_QUARANTINE_ROWS = 50
 LIBRARIES = ("vatt", "torch", "deepspeed", "optuna", "numpy", "scikit-learn")
+Study = Mapping[str, Any]
+"""What `tune` wrote for a task: the `task`, why it was `skipped` or None, the content of best.json
+as `best`, the rows of trials.json as `trials`, and `figures`, SVG elements."""
 
 
 @dataclass(frozen=True)
 class Report:
     """All that the page shows."""
 
-    metrics: Metrics
+    metrics: results.Metrics
     figures: Figures
-    studies: Sequence[StudyTables]
+    studies: Sequence[Study]
     examples: Examples
     index: pd.DataFrame
     """A row per clip."""
@@ -68,29 +67,25 @@ def write_report(folder: Path, report: Report) -> None:
 
 def render_report(report: Report) -> str:
     """Return the page as HTML: the same text for the same content and versions."""
-    retrieval, finetuned = tabulate_retrieval(report.metrics), tabulate_finetuned(report.metrics)
+    sections = {k: v for k, v in report.parameters.items() if isinstance(v, Mapping)}
+    loose = {k: v for k, v in report.parameters.items() if k not in sections and v is not None}
+    stem: Any = report.model.video.stem
     return open_template("report.html").render(
+        report=report,
         metrics=report.metrics,
-        num_test=int((report.index["split"] == "test").sum()),
-        tiles=_list_tiles(retrieval, finetuned),
-        retrieval=retrieval,
-        probes=tabulate_probes(report.metrics),
-        finetuned=finetuned,
-        published=tabulate_published(report.metrics),
-        studies=report.studies,
         figures=report.figures,
-        examples=report.examples,
+        num_test=int((report.index["split"] == "test").sum()),
+        retrieval=results.tabulate_retrieval(report.metrics),
+        probes=results.tabulate_probes(report.metrics),
+        finetuned=results.tabulate_finetuned(report.metrics),
+        published=results.tabulate_published(report.metrics),
         counts=tabulate_clips(report.index),
-        num_quarantined=len(report.quarantine),
-        quarantine=_tabulate_quarantine(report.quarantine),
-        verdict=report.verdict,
-        rules=_tabulate_rules(report.verdict),
-        costs=tabulate_costs(report.model, report.clip),
-        published_sizes=tabulate_published_sizes(),
-        published_flops=tabulate_published_flops(),
-        parameters=_tabulate_parameters(report.parameters),
-        code_version=report.code_version,
-        environment=_tabulate_environment(),
+        costs=_count_parts(report.model, report.clip, stem.drop_token.rate),
+        drop_token_rate=stem.drop_token.rate,
+        published_sizes=compare_sizes(),
+        published_flops=compare_flops(),
+        parameters={**sections, "model as exported": loose},
+        environment=_describe_environment(),
     )
 
 
@@ -104,7 +99,6 @@ def open_template(name: str, finalize: Callable[[object], object] | None = None)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["html"] = to_html
     return environment.get_template(name)
 
 
@@ -123,42 +117,37 @@ def tabulate_clips(index: pd.DataFrame) -> Table:
     return build_table("Clips", ("source", "split"), numbers, rows)
 
 
-def _list_tiles(retrieval: Sequence[Table], finetuned: Table) -> list[dict[str, str]]:
-    """Return the numbers to see first: R@10 of both directions, and what was fine-tuned."""
-    tiles = []
-    for table in retrieval:
-        for name, trained, _, untrained, _, times in table.rows:
-            if name.text == TITLES["r10"]:
-                title = f"{name.text}, {table.title.partition(',')[0].lower()}"
-                detail = f"{times.text} times chance, untrained {untrained.text}"
-                tiles.append({"title": title, "value": trained.text, "detail": detail})
-    for row in finetuned.rows:
-        if len(row) == finetuned.num_columns and row[0].text:
-            cells = dict(zip(finetuned.labels + finetuned.numbers, row, strict=True))
-            beside = {name: cells[name].text for name in ("linear", "from scratch", "chance")}
-            title = f"Fine-tuned for {row[0].text.replace('_', '-')}, {cells['measure'].text}"
-            detail = ", ".join(f"{name} {text}" for name, text in beside.items() if text)
-            tiles.append({"title": title, "value": cells["fine-tuned"].text, "detail": detail})
-    return tiles
+def read_studies(tune_dir: Path) -> list[Study]:
+    """Read what the stage `tune` wrote for the tasks that it has been run for."""
+    studies: list[Study] = []
+    for folder in (tune_dir / task for task in TASKS if (tune_dir / task).is_dir()):
+        names = {"skipped": SKIPPED, "best": "best.json", "trials": "trials.json"}
+        found = {
+            key: json.loads((folder / name).read_text(encoding="utf-8"))
+            for key, name in names.items()
+            if (folder / name).exists()
+        }
+        figures = [read_svg(path) for path in sorted(folder.glob("*.svg"))]
+        found |= {"task": folder.name, "figures": figures}
+        studies.append({"skipped": None, "best": None, **found})
+    return studies
 
 
-def _tabulate_quarantine(quarantine: Sequence[Mapping[str, Any]]) -> Table:
-    names = ("source", "video_id", "reason")
-    shown = quarantine[:MAX_QUARANTINE_ROWS]
-    rows = [[Cell(str(row[name]), mark="break") for name in names] for row in shown]
-    return Table("Quarantine", ("source", "video", "reason"), (), rows)
+def _count_parts(
+    model: Vatt, clip: ClipParams, drop_token_rate: float
+) -> dict[str, tuple[Weights, Sequence[Cost | None]]]:
+    """Return the weights of each part, and what a clip costs it without and with DropToken.
+
+    A part that is counted with the others costs None.
+    """
+    weights = count_weights(model)
+    weights["all"] = Weights(*(sum(column) for column in zip(*weights.values(), strict=True)))
+    costs = [count_clip(model, clip, rate) for rate in (0.0, drop_token_rate)]
+    costs = [{**parts, "all": add_costs(parts.values())} for parts in costs]
+    return {name: (own, [parts.get(name) for parts in costs]) for name, own in weights.items()}
 
 
-def _tabulate_rules(verdict: Mapping[str, Any]) -> Table:
-    rows = []
-    for rule in verdict["expectations"]:
-        result = Cell("holds", mark="good") if rule["success"] else Cell("broken", mark="bad")
-        numbers = (rule["observed"], rule["threshold"])
-        rows.append([rule["description"], rule["severity"], result, *numbers])
-    return build_table("Validation", ("rule", "severity", "result"), ("found", "asked"), rows)
-
-
-def _tabulate_environment() -> Table:
+def _describe_environment() -> dict[str, str]:
     """Return what computed: no name of the machine, so that equal machines give equal pages."""
     found = {
         "system": f"{platform.system()}, {platform.machine()}",
@@ -168,24 +157,4 @@ def _tabulate_environment() -> Table:
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):  # what trains is an extra
             found[name] = version(name)
-    return build_table("", ("", ""), (), found.items())
-
-
-def _tabulate_parameters(parameters: Mapping[str, Any]) -> list[Table]:
-    """Return the values by section; those of a section within a section get both names."""
-    loose = {name: value for name, value in parameters.items() if not isinstance(value, Mapping)}
-    sections = {name: value for name, value in parameters.items() if name not in loose}
-    sections["model as exported"] = {k: value for k, value in loose.items() if value is not None}
-    return [
-        build_table(title, ("",), ("",), _flatten(values))
-        for title, values in sections.items()
-        if values
-    ]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return found

@@ -1,81 +1,89 @@
-"""The content of metrics/evaluate.json as tables, for the terminal, the report and the card."""
+"""The content of metrics/evaluate.json as tables, for the terminal, the report and the card.
 
+`python -m vatt.evaluate.results` prints those of the last run. Titles of metrics: `metrics`.
+"""
+
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from vatt.evaluate.tables import Cell, Table, build_table
+from vatt.evaluate.metrics import RETRIEVAL, TITLES, format_value
+from vatt.evaluate.retrieval import DIRECTIONS
+from vatt.evaluate.tables import Cell, Table, build_table, to_text
 
+METRICS_PATH = Path("metrics/evaluate.json")
+REPORT_PATH = Path("data/evaluate/report.html")
+LEGEND = """Beside or below numbers: the interval that covers 95 % when other test videos are drawn.
+Fine-tuned: the task, the weights at the start, the label, the measure."""
 Metrics = Mapping[str, Any]
 """The content of metrics/evaluate.json, or of a section of it."""
-DIRECTIONS = {"text_to_video": "text to video", "audio_to_video": "sound to video"}
-RETRIEVAL_MEASURES = ("r1", "r5", "r10", "median_rank")
-TITLES = {
-    "r1": "R@1",
-    "r5": "R@5",
-    "r10": "R@10",
-    "median_rank": "median rank",
-    "accuracy": "accuracy",
-    "top5": "top-5",
-    "map": "mAP",
-    "auc": "AUC",
-    "d_prime": "d-prime, mean of classes",
-    "d_prime_of_mean_auc": "d-prime of mean AUC",
-}
-"""The titles of all measures."""
-LOGISTIC = "logistic"
-METHODS = {"svm": "SVM", "lrc": "LRC"}
+METHODS = {"logistic": "logistic", "svm": "SVM", "lrc": "LRC"}
 RIVALS = {"linear_probe": "linear", "scratch": "from scratch", "untrained": "untrained"}
 """What a fine-tuned network is compared with, beside chance."""
 TASK_TITLES = {**DIRECTIONS, "linear": "linear classifier"}
 
 
-def format_value(measure: str, value: float | None) -> str:
-    """Return a number as the measure is written: shares in per cent; empty where there is none."""
-    if value is None:
-        return ""
-    if measure == "median_rank":
-        return f"{value:.1f}"
-    return f"{value:.3f}" if measure.startswith("d_prime") else f"{100 * value:.1f}%"
+def main() -> None:
+    """Print the tables of the last run, and where its report is."""
+    try:
+        metrics = json.loads(METRICS_PATH.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.exit(f"{METRICS_PATH} is missing: the stage evaluate makes it (dvc repro evaluate)")
+    print(f"\n{format_results(metrics)}\n\nReport: {REPORT_PATH}")
 
 
-def _cell(
-    measure: str, value: float | None, ends: Sequence[float] | None = None, mark: str = ""
-) -> Cell:
-    """Return a number with the interval that covers 95 % when other test videos are drawn."""
-    if ends is None:
-        return Cell(format_value(measure, value), mark=mark)
-    low, high = (format_value(measure, end) for end in ends)
-    return Cell(format_value(measure, value), f"{low.rstrip('%')}–{high}", mark)
+def format_results(metrics: Metrics) -> str:
+    """Return the content of metrics/evaluate.json as text of 100 columns."""
+    shown = ("trained", "untrained", "chance", "x chance")
+    probes, finetuned = tabulate_probes(metrics), tabulate_finetuned(metrics)
+    tables = [
+        *(table.pick(("",), shown) for table in tabulate_retrieval(metrics)),
+        probes.pick(probes.labels, ("trained", "untrained", "points", "chance")),
+        finetuned.pick(finetuned.labels, ("fine-tuned", *RIVALS.values(), "chance")),
+        tabulate_published(metrics),
+    ]
+    return "\n\n".join([*(to_text(table) for table in tables if table.rows or table.notes), LEGEND])
+
+
+def format_headline(metrics: Metrics) -> str:
+    """Return the main numbers in one line: R@10 by direction, and those of fine-tuned networks."""
+    numbers = [(f"R@10 {DIRECTIONS[name]}", "r10", metrics[f"{name}_r10"]) for name in DIRECTIONS]
+    for task, result in sorted(metrics["finetuned"].items()):
+        if "skipped" not in result:
+            metric = result["measure"]
+            numbers.append((f"{task} {TITLES[metric]}", metric, result[metric]))
+    found = [f"{name} {format_value(x, value)}" for name, x, value in numbers if value is not None]
+    return ", ".join(found) or "nothing to measure"
 
 
 def tabulate_retrieval(metrics: Metrics) -> list[Table]:
     """Return a table for each direction; what is to be noted of all follows the last one."""
-    tables = [_tabulate_direction(metrics, direction) for direction in DIRECTIONS]
-    notes = [*tables[-1].notes, *metrics["retrieval_notes"]]
-    return [*tables[:-1], tables[-1]._replace(notes=notes)]
-
-
-def _tabulate_direction(metrics: Metrics, direction: str) -> Table:
-    num_queries = metrics[f"{direction}_pairs"]
-    rows = []
-    for measure in RETRIEVAL_MEASURES if num_queries else ():
-        key = f"{direction}_{measure}"
-        value, chance = metrics[key], metrics["chance"][key]
-        others = [
-            _cell(measure, metrics[name][key], metrics[f"{name}_intervals"][key])
-            for name in ("cosine", "untrained")
-        ]
-        own = _cell(measure, value, metrics["intervals"][key], "strong")
-        times = "" if measure == "median_rank" else f"{value / chance:.1f}"
-        rows.append([TITLES[measure], own, *others, format_value(measure, chance), times])
-    return build_table(
-        f"{DIRECTIONS[direction].capitalize()}, {num_queries} queries among "
-        f"{metrics[f'{direction}_items']} clips",
-        ("",),
-        ("trained", "similarities averaged", "untrained", "chance", "x chance"),
-        rows,
-        () if rows else ("Nothing to measure: no test clip has both.",),
-    )
+    tables = []
+    for direction, title in DIRECTIONS.items():
+        num_queries, num_items = (metrics[f"{direction}_{name}"] for name in ("pairs", "items"))
+        rows = []
+        for metric in RETRIEVAL if num_queries else ():
+            key = f"{direction}_{metric}"
+            value, chance = metrics[key], metrics["chance"][key]
+            others = [
+                _cell(metric, metrics[name][key], metrics[f"{name}_intervals"][key])
+                for name in ("cosine", "untrained")
+            ]
+            own = _cell(metric, value, metrics["intervals"][key], "strong")
+            times = "" if metric == "median_rank" else f"{value / chance:.1f}"
+            rows.append([TITLES[metric], own, *others, format_value(metric, chance), times])
+        table = build_table(
+            f"{title.capitalize()}, {num_queries} queries among {num_items} clips",
+            ("",),
+            ("trained", "similarities averaged", "untrained", "chance", "x chance"),
+            rows,
+            () if rows else ("Nothing to measure: no test clip has both.",),
+        )
+        tables.append(table)
+    tables[-1] = tables[-1]._replace(notes=[*tables[-1].notes, *metrics["retrieval_notes"]])
+    return tables
 
 
 def tabulate_probes(metrics: Metrics) -> Table:
@@ -87,13 +95,22 @@ def tabulate_probes(metrics: Metrics) -> Table:
                 rows.append([task, modality, f"skipped: {result['reason']}"])
                 continue
             folds = f", {result['num_folds']} folds" if result["num_folds"] > 1 else ""
-            clips = f"{result['num_train']} / {result['num_test']}"
-            own = [LOGISTIC, *_list_gain(result, result["chance"]), result["num_classes"], clips]
-            rows.append([task, modality, TITLES[result["measure"]] + folds, *own])
+            words = [task, modality, TITLES[result["measure"]] + folds]
+            sizes = [result["num_classes"], f"{result['num_train']} / {result['num_test']}"]
             for method, title in METHODS.items():
-                if method in result:
-                    shown = _list_gain(result[method], result["chance"])
-                    rows.append(["", "", "", title, *shown, "", ""])
+                # The numbers of logistic regression stand beside the others, not among them.
+                own = result if method == "logistic" else result.get(method)
+                if own:
+                    metric, untrained = own["measure"], own["untrained"]
+                    gain = 100 * (own[metric] - untrained)
+                    numbers = (
+                        _cell(metric, own[metric], own["interval"], "strong"),
+                        _cell(metric, untrained, own["untrained_interval"]),
+                        Cell(f"{gain:+.1f}", mark="good" if gain > 0 else "bad" if gain else ""),
+                        format_value(metric, result["chance"]),
+                    )
+                    rows.append([*words, title, *numbers, *sizes])
+                    words, sizes = ["", "", ""], ["", ""]
     return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),
@@ -103,34 +120,23 @@ def tabulate_probes(metrics: Metrics) -> Table:
     )
 
 
-def _list_gain(result: Metrics, chance: float) -> list[object]:
-    """Return the numbers of the trained and the untrained network, points gained, and chance."""
-    measure, untrained = result["measure"], result["untrained"]
-    gain = 100 * (result[measure] - untrained)
-    return [
-        _cell(measure, result[measure], result["interval"], "strong"),
-        _cell(measure, untrained, result["untrained_interval"]),
-        Cell(f"{gain:+.1f}", mark="good" if gain > 0 else "bad" if gain < 0 else ""),
-        format_value(measure, chance),
-    ]
-
-
 def tabulate_finetuned(metrics: Metrics) -> Table:
-    """Return the table of fine-tuned networks, the further measures of a task below its own."""
+    """Return the table of fine-tuned networks, the further metrics of a task below its own."""
     rows: list[list[object]] = []
     notes = []
     for task, result in sorted(metrics["finetuned"].items()):
         if "skipped" in result:
             rows.append([task, f"skipped: {result['skipped']}"])
             continue
-        measure = result["measure"]
+        words = [task, result["initial"], result["label"]]
+        sizes = [result["num_classes"], result["num_test"]]
         mark = "strong good" if beats_rivals(result) else "strong"
-        shown = _list_rivals(measure, result[measure], result, mark)
-        words = [task, result["initial"], result["label"], TITLES[measure]]
-        rows.append([*words, *shown, result["num_classes"], result["num_test"]])
-        for further, beside in result["more"].items():
-            shown = _list_rivals(further, result[further], beside)
-            rows.append(["", "", "", TITLES[further], *shown, "", ""])
+        for metric, beside in {result["measure"]: result, **result["more"]}.items():
+            rivals = [_cell(metric, beside.get(k), beside.get(f"{k}_interval")) for k in RIVALS]
+            own = _cell(metric, result[metric], beside["interval"], mark)
+            chance = _cell(metric, beside["chance"])
+            rows.append([*words, TITLES[metric], own, *rivals, chance, *sizes])
+            words, sizes, mark = ["", "", ""], ["", ""], ""
         if result["num_unknown"]:
             clips = f"{result['num_unknown']} test clips have"
             notes.append(f"{task}: {clips} a label that training does not know.")
@@ -143,11 +149,16 @@ def tabulate_finetuned(metrics: Metrics) -> Table:
     )
 
 
-def _list_rivals(measure: str, value: float, beside: Metrics, mark: str = "") -> list[Cell]:
-    """Return the numbers of a fine-tuned network, of what it is compared with, and of chance."""
-    rivals = [_cell(measure, beside.get(name), beside.get(f"{name}_interval")) for name in RIVALS]
-    own = _cell(measure, value, beside["interval"], mark)
-    return [own, *rivals, _cell(measure, beside["chance"])]
+def tabulate_published(metrics: Metrics) -> Table:
+    """Return the table of published numbers."""
+    rows = []
+    for row in metrics["published"]:
+        task, metric = TASK_TITLES.get(row["task"], row["task"]), row["measure"]
+        words = [row["data_set"], task, row["model"], TITLES[metric]]
+        rows.append([*words, format_value(metric, row["value"])])
+    notes = ("Other hardware, other training data; not measured here.",) if rows else ()
+    labels = ("data set", "task", "model", "measure")
+    return build_table("Published", labels, ("published",), rows, notes)
 
 
 def beats_rivals(result: Metrics) -> bool:
@@ -156,20 +167,15 @@ def beats_rivals(result: Metrics) -> bool:
     return bool(result[result["measure"]] > max(others))
 
 
-def tabulate_published(metrics: Metrics) -> Table:
-    """Return the table of published numbers."""
-    rows = [
-        [
-            *(row["data_set"], TASK_TITLES.get(row["task"], row["task"]), row["model"]),
-            TITLES[row["measure"]],
-            format_value(row["measure"], row["value"]),
-        ]
-        for row in metrics["published"]
-    ]
-    return build_table(
-        "Published",
-        ("data set", "task", "model", "measure"),
-        ("published",),
-        rows,
-        ("Other hardware, other training data; not measured here.",) if rows else (),
-    )
+def _cell(
+    metric: str, value: float | None, ends: Sequence[float] | None = None, mark: str = ""
+) -> Cell:
+    """Return a number with the interval that covers 95 % when other test videos are drawn."""
+    if ends is None:
+        return Cell(format_value(metric, value), mark=mark)
+    low, high = (format_value(metric, end) for end in ends)
+    return Cell(format_value(metric, value), f"{low.rstrip('%')}–{high}", mark)
+
+
+if __name__ == "__main__":
+    main()

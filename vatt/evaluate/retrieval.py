@@ -11,42 +11,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from vatt.evaluate.clips import SampleClips, Seen
-from vatt.evaluate.measures import (
-    Interval,
-    Ranks,
-    bootstrap,
-    find_mean_ranks,
-    find_within,
-    mean_of,
-    median_of,
-    rank_rows,
-)
+from vatt.evaluate.features import SampleClips, Seen
+from vatt.evaluate.metrics import Ranks, rank_rows
 
 Average = Literal["embeddings", "similarities"]
 """What is averaged over the windows of a clip."""
-RECALL_AT = (1.0, 5.0, 10.0)
-SIMILARITY_DECIMALS = 6
-"""Finer differences are rounding noise of float32 networks, so they are ties."""
-MAX_SIMILARITIES = 20_000_000
-"""The number of similarities that are held at once, to bound memory."""
-
-
-class Retrieval(NamedTuple):
-    """Recall at 1, 5 and 10 in [0, 1] and the median rank, 1 being best; None without any pair."""
-
-    r1: float | None = None
-    r5: float | None = None
-    r10: float | None = None
-    median_rank: float | None = None
-
-
-def normalise(vectors: Float[np.ndarray, "*N E"]) -> Float[np.ndarray, "*N E"]:
-    """Return the vectors at length 1, in float64; a vector of zeros stays, similar to nothing."""
-    vectors = vectors.astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Float[np.ndarray, "*N E"] = vectors / np.where(lengths == 0, 1, lengths)
-    return scaled
+DIRECTIONS = {"text_to_video": "text to video", "audio_to_video": "sound to video"}
+SIMILARITY_DECIMALS = 6  # finer differences are rounding noise of float32 networks: ties
+MAX_SIMILARITIES = 20_000_000  # held at once, to bound memory
 
 
 def average_windows(
@@ -56,11 +28,13 @@ def average_windows(
 
     The average of `embeddings` is their mean at length 1, so that products are cosines; that of
     `similarities` is the mean of the windows at length 1, so that products are means of cosines.
+    A vector of zeros stays, similar to nothing.
     """
     if average == "embeddings":
-        return normalise(windows.mean(axis=1, dtype=np.float64))
-    mean: Float[np.ndarray, "N E"] = normalise(windows).mean(axis=1)
-    return mean
+        windows = windows.mean(axis=1, dtype=np.float64)[:, None]
+    windows = windows.astype(np.float64)
+    lengths = np.linalg.norm(windows, axis=-1, keepdims=True)
+    return np.asarray((windows / np.where(lengths == 0, 1, lengths)).mean(axis=1))
 
 
 def rank_items(
@@ -75,43 +49,13 @@ def rank_items(
             (queries[first : first + rows] @ items.T).round(SIMILARITY_DECIMALS),
             right[first : first + rows],
         )
-        for first in range(0, len(queries), rows)
+        for first in range(0, max(1, len(queries)), rows)
     ]
-    if not parts:
-        return rank_rows(np.zeros((0, len(items))), right)
     return Ranks._make(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def measure_retrieval(ranks: Ranks) -> Retrieval:
-    """Return what is expected when ties are broken at random: who cannot tell is at chance."""
-    if len(ranks.better) == 0:
-        return Retrieval()
-    r1, r5, r10 = (float(find_within(k, ranks).mean()) for k in RECALL_AT)
-    return Retrieval(r1, r5, r10, float(np.median(find_mean_ranks(ranks))))
-
-
-def estimate_intervals(ranks: Ranks, videos: Sequence[str]) -> dict[str, Interval | None]:
-    """Return the intervals of `Retrieval` over other queries of the same kind for the same items.
-
-    `videos` names the video of each query.
-    """
-    if len(ranks.better) == 0:
-        return dict.fromkeys(Retrieval._fields)
-    recalls = zip(Retrieval._fields, RECALL_AT, strict=False)
-    intervals = {name: bootstrap(videos, mean_of(find_within(k, ranks))) for name, k in recalls}
-    return intervals | {"median_rank": bootstrap(videos, median_of(find_mean_ranks(ranks)))}
-
-
-def measure_chance(num_items: int) -> Retrieval:
-    """Return what a random order gives: recall min(k / N, 1), median rank (N + 1) / 2."""
-    if num_items == 0:
-        return Retrieval()
-    r1, r5, r10 = (min(k / num_items, 1.0) for k in RECALL_AT)
-    return Retrieval(r1, r5, r10, (num_items + 1) / 2)
-
-
 class Search(NamedTuple):
-    """Queries and items as vectors to be multiplied."""
+    """The samples that have a video and what is asked with, as vectors to be multiplied."""
 
     queries: Float[np.ndarray, "Q E"]
     items: Float[np.ndarray, "G E"]

@@ -1,4 +1,4 @@
-"""One table, and the three ways to print it: text for a terminal, HTML for a page, Markdown."""
+"""One table, which is printed as text for a terminal, in HTML by table.html, or as Markdown."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ class Cell(NamedTuple):
     interval: str = ""
     """Where the number may lie, as text."""
     mark: str = ""
-    """Classes of HTML: `strong`, `good`, `bad` and `break`."""
+    """Classes of HTML: `strong`, `good` and `bad`."""
 
 
 class Table(NamedTuple):
@@ -26,9 +26,8 @@ class Table(NamedTuple):
 
     title: str
     labels: tuple[str, ...]
-    """The titles of the columns of words."""
     numbers: tuple[str, ...]
-    """The titles of the columns of numbers."""
+    """The titles of the columns."""
     rows: Sequence[Sequence[Cell]]
     """A cell for each column; the last cell of a row that has fewer reaches to the end of it."""
     notes: Sequence[str] = ()
@@ -95,8 +94,14 @@ def to_text(table: Table) -> str:
 
 
 def _set_column(title: str, cells: Sequence[Cell], *, is_beside: bool) -> list[list[str]]:
-    """Return the lines of the title and of each cell, all of one width."""
-    parts = [[_pad(cell.text), _pad(cell.interval)] for cell in cells]
+    """Return the lines of the title and of each cell, all of one width.
+
+    The decimals of a number stand below those of a percentage.
+    """
+    parts = [
+        [text if not text or text.endswith("%") else f"{text} " for text in cell[:2]]
+        for cell in cells
+    ]
     if not any(interval for _, interval in parts):
         parts = [[value] for value, _ in parts]
     elif is_beside:
@@ -122,48 +127,17 @@ def _join_words(cells: Sequence[Cell]) -> str:
     return words if not cells or cells[0].text else f"  {words}"
 
 
-def _pad(text: str) -> str:
-    """Return a number whose decimals stand below those of a percentage."""
-    return text if not text or text.endswith("%") else f"{text} "
-
-
-def to_html(table: Table, style: str = "") -> Markup:
-    """Print a table, of the classes `style`, and its notes, without its title."""
-    heads = [Markup("<th>{}</th>").format(title) for title in table.labels]
-    heads += [Markup('<th class="n">{}</th>').format(title) for title in table.numbers]
-    rows = [heads] if any(table.labels + table.numbers) else []
-    for row in table.rows:
-        spans = [1] * (len(row) - 1) + [table.num_columns - len(row) + 1]
-        classes = ["n" if number >= len(table.labels) else "" for number in range(len(row))]
-        if spans[-1] > 1:
-            classes[-1] = "soft"
-        rows.append([*map(_to_cell, row, spans, classes)])
-    lines = [Markup("<tr>{}</tr>\n").format(Markup("").join(cells)) for cells in rows]
-    whole = Markup('<div class="scroll"><table class="{}">\n{}</table></div>\n')
-    notes = [Markup('<p class="soft">{}</p>\n').format(note) for note in table.notes]
-    shown = [whole.format(style, Markup("").join(lines))] if table.rows else []
-    return Markup("").join([*shown, *notes])
-
-
-def _to_cell(cell: Cell, span: int, css_class: str) -> Markup:
-    small = Markup("<small>{}</small>").format(cell.interval) if cell.interval else ""
-    classes = f"{css_class} {cell.mark}".strip()
-    content = Markup('<td class="{}" colspan="{}">{}{}</td>')
-    return content.format(classes, span, cell.text, small)
-
-
 def to_markdown(table: Table) -> Markup:
     """Print a table without its title and notes; empty without rows."""
     if not table.rows:
         return Markup("")
-    heads = [Cell(title) for title in table.labels + table.numbers]
-    lines = [_to_line(heads), "|" + "---|" * len(heads), *map(_to_line, table.rows)]
+    lines = []
+    for row in ([Cell(title) for title in table.labels + table.numbers], *table.rows):
+        texts = [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
+        shown = (f" {escape_markdown(text)} |" if text else " |" for text in texts)
+        lines.append("|" + "".join(shown))
+    lines.insert(1, "|" + "---|" * table.num_columns)
     return Markup("\n").join(map(Markup, lines))
-
-
-def _to_line(row: Sequence[Cell]) -> str:
-    cells = [f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row]
-    return "|" + "".join(f" {escape_markdown(cell)} |" if cell else " |" for cell in cells)
 
 
 def escape_markdown(text: str) -> Markup:

@@ -7,25 +7,15 @@ from typing import Any, TypeVar
 
 from vatt.core.errors import StageError
 from vatt.corpus.index import QUARANTINE_NAME, read_index
-from vatt.evaluate.clips import Seen
 from vatt.evaluate.comparison import compare_networks, summarise
-from vatt.evaluate.examples import open_frame_reader, pick_examples
-from vatt.evaluate.features import FeatureStore, SplitReader
-from vatt.evaluate.figures import draw_figures, read_curves
-from vatt.evaluate.finetuned import TaskEntry
-from vatt.evaluate.networks import (
-    Embedder,
-    Finetuned,
-    Observer,
-    forget_training,
-    load_embedder,
-    load_finetuned,
-)
-from vatt.evaluate.probes import Skipped
-from vatt.evaluate.published import list_published
-from vatt.evaluate.report import Report, write_report
-from vatt.evaluate.summary import REPORT_PATH, format_summary
-from vatt.evaluate.tuning import read_studies
+from vatt.evaluate.features import FeatureStore, Seen, SplitReader
+from vatt.evaluate.figures import draw_figures, open_frame_reader, pick_examples, read_curves
+from vatt.evaluate.finetuned import Finetuned, TaskEntry, load_finetuned
+from vatt.evaluate.linear_evaluation import Skipped
+from vatt.evaluate.networks import Embedder, Observer, forget_training, load_embedder
+from vatt.evaluate.paper_results import list_published
+from vatt.evaluate.report import Report, read_studies, write_report
+from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline
 from vatt.params import TASKS, EvaluateParams, TaskName
 from vatt.weights.registry import read_code_version
 
@@ -37,7 +27,7 @@ Content = TypeVar("Content")
 
 
 def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
-    """Measure data/pretrain and data/finetune on data/preprocess, report and print the results.
+    """Measure data/pretrain and data/finetune on data/preprocess, and write the report.
 
     Raises:
         StageError: an export, the corpus or its verdict cannot be read, or they do not fit.
@@ -73,7 +63,8 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
         code_version=read_code_version(),
     )
     write_report(REPORT_PATH.parent, report)
-    print(f"{format_summary(metrics)}\n\nReport: {REPORT_PATH}")
+    print(f"evaluate: {format_headline(metrics)}")
+    print(f"evaluate: all numbers are in {METRICS_PATH}, the report is {REPORT_PATH}")
     return metrics
 
 

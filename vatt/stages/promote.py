@@ -6,12 +6,10 @@ from typing import Any
 
 from vatt.corpus.index import INDEX_NAME, read_index
 from vatt.evaluate.card import render_card
-from vatt.evaluate.clips import Seen
 from vatt.evaluate.comparison import summarise_retrieval
-from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader
+from vatt.evaluate.features import FeatureStore, MisfitError, Seen, SplitReader
 from vatt.evaluate.networks import load_embedder
-from vatt.evaluate.results import DIRECTIONS
-from vatt.evaluate.retrieval import open_search
+from vatt.evaluate.retrieval import DIRECTIONS, open_search
 from vatt.params import DownloadParams, EvaluateParams, PromoteParams
 from vatt.weights import registry
 from vatt.weights.export import read_params

@@ -32,8 +32,7 @@ from vatt.params import (
     TaskParams,
 )
 
-WEIGHTS = "model.safetensors"
-PARAMS = "params.yaml"
+WEIGHTS, PARAMS = "model.safetensors", "params.yaml"
 
 
 class ExportedParams(Section):
@@ -56,10 +55,7 @@ class ExportedParams(Section):
 
 
 class ExportedClassifierParams(Section):
-    """The content of params.yaml of a classifier.
-
-    From `label` on, fields are None where weights were imported.
-    """
+    """That of a classifier; from `label` on, fields are None where weights were imported."""
 
     classifier: NetworkParams
     frame_rate_hz: float = Field(gt=0)
@@ -139,9 +135,8 @@ def build_untrained(params: AnyParams) -> Vatt | Network:
 def read_params(path: Path) -> AnyParams:
     """Read params.yaml of the export in the folder `path`.
 
-    Raises:
-        StageError: the folder is no export, or params.yaml is not YAML with the keys and values of
-            one.
+    Raises StageError if the folder is no export, or params.yaml is not YAML with the keys and
+    values of one.
     """
     missing = [name for name in (WEIGHTS, PARAMS) if not (path / name).is_file()]
     if missing:
@@ -164,8 +159,7 @@ def read_params(path: Path) -> AnyParams:
 def read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
     """Read the tokenizer of the export in the folder `path`; None where it was imported without.
 
-    Raises:
-        StageError: the file is missing or damaged, or has not `params.vocab_size` pieces.
+    Raises StageError if the file is missing or damaged, or has not `params.vocab_size` pieces.
     """
     if params.tokenizer is None:
         return None
@@ -173,20 +167,17 @@ def read_tokenizer(path: Path, params: ExportedParams) -> AnyTokenizer | None:
     if not file.is_file():
         raise StageError(f"{path}: is not an export: it has no {params.tokenizer}")
     tokenizer = open_tokenizer(path)
-    if tokenizer.vocab_size != params.vocab_size:
-        raise StageError(
-            f"{file}: has {tokenizer.vocab_size} pieces, {PARAMS} says "
-            f"vocab_size: {params.vocab_size}"
-        )
+    found, said = tokenizer.vocab_size, params.vocab_size
+    if found != said:
+        raise StageError(f"{file}: has {found} pieces, {PARAMS} says vocab_size: {said}")
     return tokenizer
 
 
 def read_weights(path: Path, model: Module) -> Module:
     """Fill `model` with the weights of the export in the folder `path`, and return it.
 
-    Raises:
-        StageError: the file is damaged, or names, shapes or types are not exactly those of `model`;
-            the message names tensors.
+    Raises StageError if the file is damaged, or names, shapes or types are not exactly those of
+    `model`; the message names tensors.
     """
     file = path / WEIGHTS
     weights = read_tensors(file, str(file))
@@ -198,8 +189,7 @@ def read_weights(path: Path, model: Module) -> Module:
 def read_tensors(file: Path, label: str) -> dict[str, Tensor]:
     """Read all tensors of a safetensors file, by name.
 
-    Raises:
-        StageError: it cannot be read; the message begins with `label`.
+    Raises StageError if it cannot be read; the message begins with `label`.
     """
     try:
         tensors: dict[str, Tensor] = load_file(file)
@@ -211,8 +201,7 @@ def read_tensors(file: Path, label: str) -> dict[str, Tensor]:
 def check_fit(label: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Refuse tensors whose names, shapes or types are not exactly those `expected`.
 
-    Raises:
-        StageError: some differ; the message begins with `label` and names the first three.
+    Raises StageError if some differ; the message begins with `label` and names the first three.
     """
 
     def describe(tensor: Tensor | None) -> str:

@@ -30,12 +30,10 @@ from vatt.weights.export import (
 
 
 class VideoEmbedding(NamedTuple):
-    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text.
-
-    D is the width of the tower, E and F are `model.space_va_width` and `space_vt_width`.
-    """
+    """Clips as seen: `features` for classifiers, `va` to compare with sound, `vt` with text."""
 
     features: Float[Tensor, "B D"]
+    """D is the width of the tower, E and F are `model.space_va_width` and `space_vt_width`."""
     va: Float[Tensor, "B E"]
     vt: Float[Tensor, "B F"]
 
@@ -49,10 +47,7 @@ class AudioEmbedding(NamedTuple):
 
 @dataclass(frozen=True)
 class Exported:
-    """A trained model with its tokenizer.
-
-    Embeddings are not normalised: compare them by cosine.
-    """
+    """A trained model with its tokenizer. Embeddings are not normalised: compare by cosine."""
 
     model: Vatt
     known_tokenizer: AnyTokenizer | None
@@ -62,14 +57,12 @@ class Exported:
     def tokenizer(self) -> AnyTokenizer:
         """The tokenizer that the model was trained with.
 
-        Raises:
-            StageError: the weights were imported without one.
+        Raises StageError if the weights were imported without one.
         """
         if self.known_tokenizer is None:
             raise StageError(
-                "this model was imported without its vocabulary, so that text has no ids: import "
-                f"it again with --vocabulary FILE, a file of {self.params.vocab_size} words, one "
-                "a line"
+                "this model was imported without its vocabulary, so text has no ids: import it "
+                f"again with --vocabulary FILE: {self.params.vocab_size} words, one a line"
             )
         return self.known_tokenizer
 
@@ -79,12 +72,10 @@ class Exported:
 
         `video` is RGB in [-1, 1], in square frames of `params.clip.frame_size_px`.
 
-        Raises:
-            ValueError: another shape, type or range.
+        Raises ValueError for another shape, type or range.
         """
-        clip = self.params.clip
-        size = clip.frame_size_px
-        _check_signal("video", video, (clip.num_frames, size, size, 3))
+        num_frames, size = self.params.clip.num_frames, self.params.clip.frame_size_px
+        _check_signal("video", video, (num_frames, size, size, 3))
         features = self.model.encode_video(video.to(self._device))
         return VideoEmbedding(features, *self.model.video_projection(features))
 
@@ -92,8 +83,7 @@ class Exported:
     def embed_audio(self, audio: Float[Tensor, "B S"]) -> AudioEmbedding:
         """Embed sounds of `params.clip.num_samples` samples: mono at 48 kHz in [-1, 1].
 
-        Raises:
-            ValueError: another shape, type or range.
+        Raises ValueError for another shape, type or range.
         """
         _check_signal("audio", audio, (self.params.clip.num_samples,))
         features = self.model.encode_audio(audio.to(self._device))
@@ -143,8 +133,7 @@ class ExportedClassifier:
 
         It is frames, height, width and 3; samples; or frames and mel bands.
         """
-        towers = list_towers(self.params.classifier)
-        return {name: tower.measure() for name, tower in towers.items()}
+        return {name: x.measure() for name, x in list_towers(self.params.classifier).items()}
 
     @torch.inference_mode()
     def classify(self, *views: Float[Tensor, "B V *shape"]) -> Float[Tensor, "B C"]:
@@ -156,14 +145,12 @@ class ExportedClassifier:
         have 80 bands, waveforms of as many frames (1024 samples each, the last one may be cut
         short) are accepted, too. The paper has 4 windows of a sound, 4 x 3 views of a video.
 
-        Raises:
-            ValueError: another shape, type, range or number of tensors.
+        Raises ValueError for another shape, type, range or number of tensors.
         """
         towers = list_towers(self.params.classifier)
         if len(views) != len(towers):
-            raise ValueError(
-                f"expected views of {' and of '.join(towers)}, got {len(views)} tensors"
-            )
+            names = " and of ".join(towers)
+            raise ValueError(f"expected views of {names}, got {len(views)} tensors")
         for signal, (modality, tower) in zip(views, towers.items(), strict=True):
             _check_views("views" if len(views) == 1 else f"{modality} views", signal, tower)
         if len({signal.shape[:2] for signal in views}) > 1:
@@ -176,8 +163,7 @@ class ExportedClassifier:
 def load_any(path: Path) -> Exported | ExportedClassifier:
     """Read an export, onto the CPU and in evaluation mode; its parameters decide what it can do.
 
-    Raises:
-        StageError: the folder is not an export, or is damaged; the message names the file.
+    Raises StageError if the folder is not an export, or is damaged; the message names the file.
     """
     params = read_params(path)
     if isinstance(params, ExportedClassifierParams):
@@ -224,12 +210,7 @@ def _check_views(name: str, views: Float[Tensor, "B V *shape"], tower: TowerPara
 
 
 def _check_signal(name: str, values: Tensor, shape: tuple[int, ...], lowest: int = -1) -> None:
-    """Refuse a batch that is no float32 tensor of shape (B, *`shape`) in [`lowest`, 1].
-
-    Raises:
-        TypeError: it is no tensor.
-        ValueError: its type, shape or range is another.
-    """
+    """Refuse a batch that is no float32 tensor of shape (B, *`shape`) in [`lowest`, 1]."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name}: expected a torch tensor, got {type(values).__name__}")
     if values.dtype != torch.float32:

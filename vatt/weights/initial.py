@@ -39,8 +39,7 @@ from vatt.weights.export import (
 from vatt.weights.inference import load, load_any
 from vatt.weights.registry import find_export
 
-WORDS = "words"
-"""The only tensor of a file of word vectors."""
+WORDS = "words"  # the only tensor of a file of word vectors
 MAY_DIFFER = {
     *("augment", "dropout_rate", "drop_token_rate", "drop_token_draw"),
     *("num_candidates", "train_word_table"),
@@ -61,8 +60,7 @@ def write_initial_weights(
     `source` is the folder of the export, or "champion". The new corpus may have other word pieces:
     the vectors of those that the export knows are taken over, the others start at random.
 
-    Raises:
-        StageError: the export is missing or damaged, or its network is another one.
+    Raises StageError if the export is missing or damaged, or its network is another one.
     """
     exported = load(find_export(source))
     for section in ("clip", "model"):
@@ -90,8 +88,7 @@ def write_word_vectors(source: Path, params: ExportedParams, out_path: Path) -> 
 
     `source` is a safetensors file with one float32 tensor `words`, a row for each id.
 
-    Raises:
-        StageError: the file cannot be read, or its tensor is not that table.
+    Raises StageError if the file cannot be read, or its tensor is not that table.
     """
     label = f"pretrain.word_vectors = {source}"
     tensors = read_tensors(source, label)
@@ -125,8 +122,7 @@ class Demand:
 def find_source(task: TaskParams, pretrain_dir: Path) -> Path | None:
     """Return the folder whose towers a task starts from; None: they are new.
 
-    Raises:
-        StageError: it is that of the champion, and there is none yet.
+    Raises StageError if it is that of the champion, and there is none yet.
     """
     if task.initial_weights is None:
         return None
@@ -142,21 +138,27 @@ def describe_classifier(
     `source` is the folder of an export of any kind. Its towers get the positions of clips of the
     task.
 
-    Raises:
-        StageError: the folder is no export, it has no tower for the task, the clips are not whole
-            patches, or more layers are frozen than there are.
+    Raises StageError if the folder is no export, it has no tower for the task, the clips are not
+    whole patches, or more layers are frozen than there are.
     """
     section = f"finetune.{demand.task_name}"
     name = f"{section}.initial_weights = {demand.task.initial_weights}"
-    try:
-        towers, shares_encoder = _list_towers(source, model)
-    except StageError as error:
-        raise StageError(f"{name}: {error}") from error
+    towers, shares_encoder = describe_towers(model), model.shared_encoder
+    if source:
+        try:
+            found = read_params(source)
+        except StageError as error:
+            raise StageError(f"{name}: {error}") from error
+        if isinstance(found, ExportedClassifierParams):
+            towers, own = list_towers(found.classifier), found.classifier
+            shares_encoder = isinstance(own, AudioVisualParams) and own.shared_encoder
+        else:
+            towers, shares_encoder = describe_towers(found.model), found.model.shared_encoder
     modalities = MODALITIES[demand.task_name]
-    missing = [modality for modality in modalities if modality not in towers]
+    missing = ", ".join(modality for modality in modalities if modality not in towers)
     if missing:
         raise StageError(
-            f"{name}: {source} has a tower for {', '.join(towers)}, none for {', '.join(missing)}: "
+            f"{name}: {source} has a tower for {', '.join(towers)}, none for {missing}: "
             f"it cannot be fine-tuned to the task {demand.task_name}"
         )
     towers = {modality: _fit(towers[modality], demand) for modality in modalities}
@@ -177,8 +179,8 @@ def write_first_weights(
 
     Towers are those of the source; the head, and a fusion, begin at random, drawn from `seed`.
 
-    Raises:
-        StageError: the folder cannot be read, or holds another network; the difference is named.
+    Raises StageError if the folder cannot be read, or holds another network; the difference is
+    named.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -209,18 +211,6 @@ def _stretch_positions(
             spline = spline_matrix(len(table), len(expected[name]))  # in float64
             stretched[name] = (spline @ table.double()).to(table.dtype)
     return stretched
-
-
-def _list_towers(source: Path | None, model: ModelParams) -> tuple[dict[str, TowerParams], bool]:
-    """Return the towers of an export or of a new model, and whether they share an encoder."""
-    if source:
-        found = read_params(source)
-        if isinstance(found, ExportedClassifierParams):
-            classifier = found.classifier
-            is_shared = isinstance(classifier, AudioVisualParams) and classifier.shared_encoder
-            return list_towers(classifier), is_shared
-        model = found.model
-    return describe_towers(model), model.shared_encoder
 
 
 def _fit(tower: TowerParams, demand: Demand) -> TowerParams:

@@ -20,8 +20,7 @@ from vatt.params import PromoteParams, Section
 
 CHAMPION, NEXT = "champion", "champion.next"
 REGISTRY_DIR = Path("data/promote")
-RECORD = "record.json"
-CARD = "README.md"
+RECORD, CARD = "record.json", "README.md"
 
 
 class Decision(Section):
@@ -59,8 +58,7 @@ class Champion(NamedTuple):
 def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
     """Return the folder of an export: that of the champion for "champion", else `name` itself.
 
-    Raises:
-        StageError: there is no champion yet.
+    Raises StageError if there is no champion yet.
     """
     if name != CHAMPION:
         return Path(name)
@@ -76,8 +74,7 @@ def find_export(name: str | Path, registry_dir: Path = REGISTRY_DIR) -> Path:
 def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
     """Return the champion with its record, None where there is none.
 
-    Raises:
-        StageError: the record is missing or damaged.
+    Raises StageError if the record is missing or damaged.
     """
     try:
         path = find_export(CHAMPION, registry_dir)
@@ -93,8 +90,7 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
 def read_evaluation(path: Path, export_digest: str) -> dict[str, Any]:
     """Read metrics/evaluate.json of the export with this digest.
 
-    Raises:
-        StageError: it is missing, damaged or of another export.
+    Raises StageError if it is missing, damaged or of another export.
     """
     try:
         metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -120,13 +116,8 @@ def decide(params: PromoteParams, challenger: float | None, champion: float | No
             f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
             f"(tolerance {params.tolerance:g})"
         )
-    return Decision(
-        promoted=promoted,
-        reason=reason,
-        metric=params.metric,
-        challenger=challenger,
-        champion=champion,
-    )
+    measured = {"challenger": challenger, "champion": champion}
+    return Decision(promoted=promoted, reason=reason, metric=params.metric, **measured)
 
 
 def replace_champion(

@@ -15,19 +15,16 @@ import numpy as np
 from vatt.core.errors import StageError
 
 INDEX_SUFFIX = ".index"
-VARIABLE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-"""The name of every variable ends so; here it is left out."""
+VARIABLE_SUFFIX = (
+    "/.ATTRIBUTES/VARIABLE_VALUE"  # all names of variables end so; here it is left out
+)
 
-# The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto).
-# Number 7 is text.
+# The numbers that TensorFlow gives to its types (tensorflow/core/framework/types.proto); 7 is text.
 _CODES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 7: "O", 9: "<i8", 10: "?"}
 _DTYPES = {number: np.dtype(code) for number, code in {**_CODES, 19: "<f2"}.items()}
-_FORMAT_VERSION = 1
-_FOOTER_BYTES = 48
-_MAGIC = 0xDB4775248B80FB57
-_TRAILER_BYTES = 5
-_UNCOMPRESSED = 0
-_CHECKSUM_MASK = 0xA282EAD8
+_FORMAT_VERSION, _UNCOMPRESSED = 1, 0
+_FOOTER_BYTES, _TRAILER_BYTES = 48, 5
+_MAGIC, _CHECKSUM_MASK = 0xDB4775248B80FB57, 0xA282EAD8
 
 
 class TensorEntry(NamedTuple):
@@ -45,43 +42,37 @@ class TensorEntry(NamedTuple):
 
 
 class TensorBundle(Mapping[str, np.ndarray]):
-    """A checkpoint by the names of its tensors, read-only.
+    """A checkpoint by the names of its tensors; `entries` has all types and shapes.
 
-    Each tensor is read, and its checksum tested, when it is asked for; `entries` has all types and
-    shapes.
+    Each tensor is read, and its checksum tested, when it is asked for.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the index of the checkpoint `path`: the path of its files without their endings.
 
-        Raises:
-            StageError: there is no such checkpoint, or its index is damaged, or a shard is missing
-                or short.
+        Raises StageError if there is no such checkpoint, or its index is damaged, or a shard is
+        missing or short.
         """
         prefix = _find_prefix(path)
         self._index = Path(f"{prefix}{INDEX_SUFFIX}")
         try:
-            table = _read_table(self._index.read_bytes())
-            num_shards = _read_header(table.pop(b"", b""))
-            self.entries = _read_entries(table, num_shards)
+            num_shards, self.entries = _read_index(self._index.read_bytes())
         except (OSError, ValueError) as error:
             raise StageError(f"{self._index}: {error}") from error
-        self._shards: list[Path] = []
-        for number in range(num_shards):
-            shard = Path(f"{prefix}.data-{number:05d}-of-{num_shards:05d}")
+        self._shards = [
+            Path(f"{prefix}.data-{number:05d}-of-{num_shards:05d}") for number in range(num_shards)
+        ]
+        for shard in self._shards:
             if not shard.is_file():
-                raise StageError(
-                    f"{shard}: is missing: {self._index.name} names {num_shards} shards"
-                )
-            self._shards.append(shard)
+                there = f"{self._index.name} names {num_shards} shards"
+                raise StageError(f"{shard}: is missing: {there}")
         # Before anything is read, so that an import of gigabytes fails at once.
         for name, entry in self.entries.items():
             shard, end = self._shards[entry.shard], entry.offset + entry.num_bytes
             size = shard.stat().st_size
             if end > size:
-                raise StageError(
-                    f"{shard}: is cut off: {name} ends at byte {end}, the file has {size}"
-                )
+                where = f"{name} ends at byte {end}, the file has {size}"
+                raise StageError(f"{shard}: is cut off: {where}")
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one tensor.
@@ -93,10 +84,9 @@ class TensorBundle(Mapping[str, np.ndarray]):
         entry = self.entries[name]
         shard = self._shards[entry.shard]
         if entry.is_sliced:
-            raise StageError(
-                f"{self._index}: {name} is stored in slices (a partitioned variable), "
-                "which cannot be read; save the checkpoint without partitions"
-            )
+            reason = "in slices (a partitioned variable), which cannot be read"
+            advice = "save the checkpoint without partitions"
+            raise StageError(f"{self._index}: {name} is stored {reason}; {advice}")
         if entry.dtype is None or entry.dtype == object:
             raise StageError(f"{self._index}: {name} is no array of numbers that can be read")
         try:
@@ -132,9 +122,10 @@ def _find_prefix(path: Path) -> Path:
 # All below raise ValueError for bytes that are not of the format.
 
 
-def _read_header(content: bytes) -> int:
-    """Return the number of shards."""
-    numbers, parts = _parse_message(content)
+def _read_index(content: bytes) -> tuple[int, dict[str, TensorEntry]]:
+    """Return the number of shards, and what is said of each tensor."""
+    table = _read_table(content)
+    numbers, parts = _parse_message(table.pop(b"", b""))
     num_shards = numbers[1]
     version = _parse_message(b"".join(parts[3]))[0][2]
     if num_shards < 1:
@@ -143,18 +134,14 @@ def _read_header(content: bytes) -> int:
         raise ValueError("was written on a big-endian machine; not supported")
     if version > _FORMAT_VERSION:
         raise ValueError(f"has a newer format, of version {version}")
-    return num_shards
-
-
-def _read_entries(table: Mapping[bytes, bytes], num_shards: int) -> dict[str, TensorEntry]:
     entries = {}
-    for encoded, content in table.items():
+    for encoded, message in table.items():
         name = encoded.decode("utf-8", "backslashreplace")
         try:
-            entries[name.removesuffix(VARIABLE_SUFFIX)] = _read_entry(content, num_shards)
+            entries[name.removesuffix(VARIABLE_SUFFIX)] = _read_entry(message, num_shards)
         except ValueError as error:
             raise ValueError(f"the entry of {name} is damaged: {error}") from error
-    return entries
+    return num_shards, entries
 
 
 def _read_entry(content: bytes, num_shards: int) -> TensorEntry:
@@ -199,8 +186,7 @@ def _read_table(content: bytes) -> dict[bytes, bytes]:
 def _read_block(content: bytes, pointer: "_Bytes") -> Iterator[tuple[bytes, bytes]]:
     """Yield the names and values of the block that a pointer shows, after testing its checksum.
 
-    A block ends in a type and a checksum. A name is written without what it shares with the one
-    before.
+    A block ends in a type and a checksum; a name lacks what it shares with the one before.
     """
     offset, length = pointer.take_number(), pointer.take_number()
     block = _Bytes(content, offset).take(length + _TRAILER_BYTES)

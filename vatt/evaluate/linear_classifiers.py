@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 Scores = Float[np.ndarray, "N C"]
 Predict = Callable[[Float[np.ndarray, "N W D"]], Scores]
@@ -31,12 +31,10 @@ REGULARISATION_C: dict[Method, tuple[float, ...]] = {
 """What is chosen from; LRC has none."""
 DEFAULT_C: dict[Method, float] = {"logistic": 0.03, "svm": 1e-3}
 """Taken where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
-LRC_WIDTH = 128
-LRC_DROPOUT = 0.9
+LRC_WIDTH, LRC_BATCH = 128, 64
+LRC_DROPOUT, LRC_LEARNING_RATE = 0.9, 5e-4
 LRC_PENALTY = 0.1
 """The factor of the squares of the second matrix; as released, the paper does not name it."""
-LRC_LEARNING_RATE = 5e-4
-LRC_BATCH = 64
 
 
 class Lesson(NamedTuple):
@@ -58,11 +56,9 @@ def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> P
         classifier = LogisticRegression(C=regularisation_c, max_iter=2000)
     else:
         classifier = LinearSVC(C=regularisation_c, dual="auto", random_state=0)
-    answers: Bool[np.ndarray, "..."] = lesson.targets
     if lesson.is_multi_label:
         classifier = OneVsRestClassifier(classifier)
-    else:
-        answers = lesson.targets.argmax(axis=1)
+    answers = lesson.targets if lesson.is_multi_label else lesson.targets.argmax(axis=1)
     pipeline = make_pipeline(StandardScaler(), classifier)
     with warnings.catch_warnings():
         # Classes that all clips have, and fits that are cut short, give scores all the same.
@@ -91,8 +87,7 @@ def fit_lrc(lesson: Lesson, num_steps: int, seed: int = 0) -> Predict:
     def predict(windows: Float[np.ndarray, "N W D"]) -> Scores:
         logits = network(torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)))
         shares = logits.sigmoid() if lesson.is_multi_label else logits.softmax(-1)
-        scores: Scores = shares.mean(1).double().numpy()
-        return scores
+        return np.asarray(shares.mean(1).double())
 
     return predict
 
@@ -111,12 +106,10 @@ def _train_lrc(lesson: Lesson, num_steps: int) -> nn.Module:
     for rows in _draw_batches(len(features), num_steps):
         logits = network(features[rows])
         if lesson.is_multi_label:
-            losses = functional.binary_cross_entropy_with_logits(
-                logits, targets[rows], reduction="none"
-            )
+            losses = binary_cross_entropy_with_logits(logits, targets[rows], reduction="none")
             loss = losses.sum(1).mean()
         else:
-            loss = functional.cross_entropy(logits, targets[rows])
+            loss = cross_entropy(logits, targets[rows])
         optimizer.zero_grad()
         (loss + LRC_PENALTY * second.weight.square().sum()).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Measures of scores equal slow loops and scikit-learn: ties, missing classes, several labels."""
+"""Metrics equal slow loops and scikit-learn; intervals hold the truth as often as they say."""
 
 import math
 from itertools import pairwise, permutations
@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from vatt.evaluate.measures import (
+from vatt.evaluate import metrics
+from vatt.evaluate.metrics import (
+    bootstrap,
     compute_d_prime,
     expect_map,
     find_measurable,
     find_within,
+    mean_of,
     measure_ranking,
+    median_of,
     rank_rows,
     statistic_of,
 )
@@ -45,6 +48,9 @@ def find_precision_slowly(scores: np.ndarray, target: np.ndarray) -> float:
     return total
 
 
+find_normal_quantile = NormalDist().inv_cdf
+
+
 def find_area_slowly(scores: np.ndarray, target: np.ndarray) -> float:
     """Compare every clip that has the class with every one that has not; a tie is half a win."""
     wins = [
@@ -53,9 +59,6 @@ def find_area_slowly(scores: np.ndarray, target: np.ndarray) -> float:
         for other in scores[~target]
     ]
     return sum(wins) / len(wins)
-
-
-find_normal_quantile = NormalDist().inv_cdf
 
 
 def draw(seed: int, num_clips: int, num_classes: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +76,7 @@ def draw(seed: int, num_clips: int, num_classes: int, levels: int) -> tuple[np.n
     num_classes=st.integers(1, 6),
     levels=st.sampled_from([1, 2, 4, 1000]),
 )
-def test_ranking_equals_slow_loops_and_scikit_learn(
+def test_ranking_equals_slow_loops(
     seed: int, num_clips: int, num_classes: int, levels: int
 ) -> None:
     scores, targets = draw(seed, num_clips, num_classes, levels)
@@ -88,10 +91,6 @@ def test_ranking_equals_slow_loops_and_scikit_learn(
     areas = [find_area_slowly(*column) for column in columns]
     assert measured.map == pytest.approx(np.mean(precisions), abs=1e-12)
     assert measured.auc == pytest.approx(np.mean(areas), abs=1e-12)
-    by_library = [average_precision_score(target, score) for score, target in columns]
-    assert measured.map == pytest.approx(np.mean(by_library), abs=1e-12)
-    by_library = [roc_auc_score(target, score) for score, target in columns]
-    assert measured.auc == pytest.approx(np.mean(by_library), abs=1e-12)
     units = np.ones((1, num_clips), dtype=np.int64)
     for name, tolerance in (("map", 1e-12), ("auc", 1e-12), ("d_prime", 1e-9)):
         resampled = statistic_of(name, scores, targets)(units)
@@ -133,19 +132,15 @@ def test_d_prime_by_both_definitions() -> None:
     targets[:, :2] = [[True, False], [False, True]] * 100
     scores[:, 1] += targets[:, 1] * 60
     measured = measure_ranking(scores, targets)
-    areas = [
-        find_area_slowly(scores[:, number], targets[:, number])
-        for number in np.flatnonzero(find_measurable(targets))
-    ]
+    numbers = np.flatnonzero(find_measurable(targets))
+    areas = [find_area_slowly(scores[:, number], targets[:, number]) for number in numbers]
     of_classes = [2**0.5 * find_normal_quantile(area) for area in areas]
     assert len(areas) > 1
     assert measured.d_prime == pytest.approx(np.mean(of_classes), abs=1e-9)
     of_mean = 2**0.5 * find_normal_quantile(float(np.mean(areas)))
     assert measured.d_prime_of_mean_auc == pytest.approx(of_mean, abs=1e-9)
-    assert abs(measured.d_prime - measured.d_prime_of_mean_auc) > 0.01  # type: ignore[operator]
-
-
-def test_a_perfect_class_has_a_large_d_prime_and_no_infinite_one() -> None:
+    assert abs(np.mean(of_classes) - of_mean) > 0.01
+    # A class without a mistake has a large d-prime, not an infinite one.
     targets = np.array([[True], [True], [False], [False], [False]])
     measured = measure_ranking(targets.astype(float), targets)
     assert (measured.map, measured.auc, measured.d_prime_of_mean_auc) == (1, 1, None)
@@ -169,9 +164,58 @@ def test_hits_are_the_average_over_all_orders_of_ties(seed: int, num_classes: in
         assert hit == pytest.approx(np.mean([number in order[:k] for order in orders]))
 
 
-def test_hits_without_ties_are_top_k_accuracy() -> None:
+def name(numbers: np.ndarray) -> list[str]:
+    return [f"{number}.mp4" for number in numbers]
+
+
+def test_an_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = bootstrap(name(np.arange(400)), mean_of(values)) or (0, 0)
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=half / 5)
+
+
+def test_it_holds_the_truth_95_times_of_100() -> None:
     generator = np.random.default_rng(1)
-    scores, right = generator.normal(size=(300, 12)), generator.integers(0, 12, 300)
-    for k in (1, 5):
-        expected = top_k_accuracy_score(right, scores, k=k, labels=range(12))
-        assert find_within(k, rank_rows(scores, right)).mean() == pytest.approx(expected)
+    held = 0
+    for _ in range(300):
+        hits = (generator.random(80) < 0.6).astype(float)
+        low, high = bootstrap(name(np.arange(80)), mean_of(hits)) or (0, 0)
+        held += low <= 0.6 <= high
+    assert 0.90 < held / 300 < 0.985  # the draws are seeded: the same every time
+
+
+def test_clips_of_one_video_are_drawn_together() -> None:
+    """Ten copies of each clip tell no more than one of each."""
+    values = np.random.default_rng(2).normal(size=50)
+    once = bootstrap(name(np.arange(50)), mean_of(values))
+    copied = bootstrap(name(np.arange(50).repeat(10)), mean_of(values.repeat(10)))
+    assert once == pytest.approx(copied, abs=1e-12)
+    alone = bootstrap(name(np.arange(500)), mean_of(values.repeat(10))) or (0, 0)
+    assert alone[1] - alone[0] < ((once or [0, 0])[1] - (once or [0, 0])[0]) / 2
+
+
+def test_the_same_seed_gives_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).normal(size=30)
+    videos = name(np.arange(30) // 2)
+    first = bootstrap(videos, mean_of(values))
+    assert bootstrap(videos, mean_of(values)) == first
+    assert bootstrap(videos, mean_of(values), seed=1) != first
+    monkeypatch.setattr(metrics, "MAX_WEIGHTS", 1000)
+    assert bootstrap(videos, mean_of(values)) == pytest.approx(first, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 12])
+def test_the_median_is_that_of_copies(size: int) -> None:
+    generator = np.random.default_rng(size)
+    values = generator.integers(0, 5, size) / 2
+    weights = generator.integers(0, 3, (20, size))
+    weights[:, 0] += 1
+    expected = [np.median(np.repeat(values, row)) for row in weights]
+    assert median_of(values)(weights) == pytest.approx(expected)
+
+
+def test_one_video_tells_nothing_of_others() -> None:
+    assert bootstrap([], mean_of(np.zeros(0))) is None
+    assert bootstrap(["a", "a"], mean_of(np.array([0.0, 1.0]))) is None
+    assert bootstrap(["a", "b"], lambda weights: np.full(len(weights), np.nan)) is None

@@ -1,8 +1,12 @@
+"""Linear evaluation: classifiers of known features, and the folds of a data set."""
+
 import numpy as np
 import pytest
 
-from vatt.evaluate.classifiers import DEFAULT_C, Method
-from vatt.evaluate.probes import Fold, Labelled, Probe, Skipped, probe
+from tests.evaluate.world import describe, make_clips
+from vatt.evaluate.features import Seen
+from vatt.evaluate.linear_classifiers import DEFAULT_C, Method
+from vatt.evaluate.linear_evaluation import Fold, Labelled, Probe, Skipped, build_folds, probe
 
 CLASSES = ["a", "b", "c"]
 
@@ -28,20 +32,13 @@ def run(train: Labelled, validation: Labelled, test: Labelled) -> Probe:
     return result
 
 
-def test_separable_classes_are_read_whatever_their_scale() -> None:
+def test_classes_are_read_as_far_as_they_are_apart_whatever_their_scale() -> None:
     result = run(draw(0, 90, 12), draw(1, 30, 12), draw(2, 60, 12))
-    assert result.value == 1.0
     assert result.confusion == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+    assert (result.value, result.num_train, result.num_test) == (1.0, 90, 60)
     assert result.chance_uniform == pytest.approx(1 / 3)
-    assert (result.num_train, result.num_test) == (90, 60)
-
-
-def test_random_features_stay_at_chance() -> None:
     result = run(draw(0, 300, 0), draw(1, 150, 0), draw(2, 600, 0))
     assert result.value == pytest.approx(1 / 3, abs=0.07)
-
-
-def test_the_accuracy_is_that_of_the_confusion_matrix() -> None:
     result = run(draw(0, 60, 1.5), draw(1, 30, 1.5), draw(2, 60, 1.5))
     assert 0.4 < result.value < 0.95
     assert result.value == pytest.approx(np.trace(result.confusion or []) / 60)
@@ -65,8 +62,7 @@ def test_the_commonest_training_class_is_the_majority_chance() -> None:
 def test_a_class_that_only_the_test_split_has_counts_as_wrong() -> None:
     test = draw(2, 30, 12)
     labels = [["new"] if names == ["c"] else names for names in test.labels]
-    unseen = test._replace(labels=labels)
-    result = run(draw(0, 90, 12), draw(1, 30, 12), unseen)
+    result = run(draw(0, 90, 12), draw(1, 30, 12), test._replace(labels=labels))
     assert result.classes == ["a", "b", "c", "new"]
     assert result.value == pytest.approx(20 / 30)
     assert result.chance_uniform == pytest.approx(1 / 3)
@@ -102,18 +98,13 @@ def test_what_cannot_be_probed_is_skipped_with_the_reason(
 def test_the_papers_classifiers_read_separable_classes(method: Method) -> None:
     """Of equal scales: the released LRC does not standardise features."""
     parts = [
-        part._replace(features=scale(part.features))
+        part._replace(features=(part.features - 50) / np.logspace(-3, 3, 10))
         for part in (draw(0, 120, 12), draw(1, 30, 12), draw(2, 60, 12))
     ]
     result = probe([Fold(*parts)], method, num_steps=300)
     assert isinstance(result, Probe)
     assert result.value > 0.9
     assert probe([Fold(*parts)], method, num_steps=300) == result
-
-
-def scale(features: np.ndarray) -> np.ndarray:
-    """Undo what `draw` does to the scales."""
-    return (features - 50) / np.logspace(-3, 3, 10)
 
 
 def test_windows_of_a_test_clip_are_averaged() -> None:
@@ -167,7 +158,7 @@ def test_several_labels_of_a_clip_are_measured_by_map() -> None:
     for method in ("logistic", "svm", "lrc"):
         result = probe([fold], method, num_steps=400)
         assert isinstance(result, Probe)
-        assert (result.measure, result.confusion) == ("map", None)
+        assert (result.metric, result.confusion) == ("map", None)
         assert result.value == pytest.approx(0.75, abs=0.07)
         assert result.chance_majority == pytest.approx(0.5, abs=0.05)
         alike = fold.test._replace(labels=[["a", "b"]] * 400)
@@ -185,7 +176,57 @@ def test_a_few_clips_between_two_labels_do_not_change_the_measure() -> None:
     lonely = two._replace(labels=[*two.labels[1:], ["a", "b"]])  # as one label, all are a
     skipped = probe([Fold(lonely, two, two)])
     assert skipped == Skipped("needs 2 classes in the train split, found 1")
-    forced = probe([Fold(train, validation, test)], measure="map")
+    forced = probe([Fold(train, validation, test)], metric="map")
     assert isinstance(forced, Probe)
-    assert forced.measure == "map"
+    assert forced.metric == "map"
     assert forced.value == pytest.approx(1.0)
+
+
+SPLITS = ("train", "validation", "test")
+PLACES = (0.5, 0.0, 1.0)
+"""The middle, then two windows spread over a clip."""
+
+
+def see(names: list[str], labels: list[dict[str, list[str]]]) -> Seen:
+    """The features of a window are the number of the clip and the place of the window."""
+    clips = make_clips([f"one/{name}" for name in names], labels, [()] * len(names), places=PLACES)
+    values = np.array([[(number, place) for place in PLACES] for number in range(len(names))])
+    return Seen(clips, {"video": values, "audio": -values})
+
+
+def test_every_clip_is_tested_in_its_fold_and_learnt_from_in_the_others() -> None:
+    def label(name: str) -> dict[str, list[str]]:
+        """A clip of class a in fold 2 is "a2"; there is none in the fourth fold."""
+        kinds = ["test" if str(fold) == name[1] else "train" for fold in (1, 2, 3, 4)]
+        folds = [f"{fold}:{kind}" for fold, kind in enumerate(kinds, 1)]
+        return {"mine": [name[0]], "fold": folds}
+
+    names = {"train": ["a2", "b2", "a3"], "validation": [], "test": ["a1", "b1"]}
+    splits = {split: see(own, [label(name) for name in own]) for split, own in names.items()}
+    rows = [*map(label, names["train"]), {"other": ["c"]}]
+    splits["train"] = see([*names["train"], "x"], rows)
+    folds = build_folds("mine", "video", splits)
+    assert [fold.test.videos for fold in folds] == [
+        ["one/a1", "one/b1"],
+        ["one/a2", "one/b2"],
+        ["one/a3"],
+    ]
+    assert sorted(folds[1].train.videos) == ["one/a1", "one/a3", "one/b1"]
+    assert folds[1].test.labels == [["a"], ["b"]]
+    # Learnt from by the middle, measured by the windows spread over the clip.
+    assert folds[1].train.features[:, :, 1].tolist() == [[0.5]] * 3
+    assert folds[1].test.features[:, :, 1].tolist() == [[0.0, 1.0]] * 2
+    (by_split,) = build_folds("mine", "video", splits, by_split=True)
+    assert by_split.train.videos == ["one/a2", "one/b2", "one/a3"]
+    assert by_split.test.videos == ["one/a1", "one/b1"]
+    (plain,) = build_folds("other", "video", splits)
+    assert (plain.train.videos, plain.test.videos) == (["one/x"], [])
+
+
+def test_features_of_both_modalities_stand_side_by_side() -> None:
+    seen = see(["a", "b"], [{"mine": ["p"]}, {"mine": ["q"]}])
+    deaf = np.array([True, False])
+    seen = seen._replace(clips=describe(seen.clips, has_audio=deaf))
+    (fold,) = build_folds("mine", "audio_visual", dict.fromkeys(SPLITS, seen))
+    assert fold.train.videos == ["one/a"]
+    assert fold.train.features.tolist() == [[[0, 0.5, 0, -0.5]]]

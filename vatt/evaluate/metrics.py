@@ -1,6 +1,8 @@
-"""How good scores of classes are: top-k accuracy, mAP, AUC and d-prime (VATT 4.2.1 and 4.2.2).
+"""Every metric: its computation, its chance, its bootstrap interval and its title.
 
-Beside them stand bootstrap intervals: how far a number may be off because the test clips are few.
+Whoever adds one computes it here and names it in TITLES. `retrieval`, `linear_evaluation` and
+`finetuned` measure with it, `comparison` puts the numbers into metrics/evaluate.json, and `results`
+makes the tables of the terminal, the report and the card from these.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +13,21 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-NUM_RESAMPLES = 1000
-PERCENTILES = (2.5, 97.5)
+TITLES = {
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "median_rank": "median rank",
+    "accuracy": "accuracy",
+    "top5": "top-5",
+    "map": "mAP",
+    "auc": "AUC",
+    "d_prime": "d-prime, mean of classes",
+    "d_prime_of_mean_auc": "d-prime of mean AUC",
+}
+RECALL_AT = {"r1": 1, "r5": 5, "r10": 10}
+RETRIEVAL = (*RECALL_AT, "median_rank")
+NUM_RESAMPLES, PERCENTILES = 1000, (2.5, 97.5)
 MAX_WEIGHTS = 4_000_000
 """The most weights of clips that are drawn at once, to bound memory."""
 
@@ -23,6 +38,17 @@ Resampled = Float[np.ndarray, " R"]
 Statistic = Callable[[Counts], Resampled]
 Interval = list[float]
 """The lower and the upper end of an interval that covers 95 %."""
+Retrieval = dict[str, float | None]
+"""Recalls in [0, 1] and the median rank, 1 being best, by RETRIEVAL; None without any pair."""
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """Return a number as the metric is written: shares in per cent; empty where there is none."""
+    if value is None:
+        return ""
+    if metric == "median_rank":
+        return f"{value:.1f}"
+    return f"{value:.3f}" if metric.startswith("d_prime") else f"{100 * value:.1f}%"
 
 
 def bootstrap(videos: Sequence[str], statistic: Statistic, seed: int = 0) -> Interval | None:
@@ -57,24 +83,16 @@ def mean_of(values: Float[np.ndarray, " N"]) -> Statistic:
 
 
 def median_of(values: Float[np.ndarray, " N"]) -> Statistic:
-    """Return the statistic that is the median of the values, that of two middle ones their mean."""
+    """Return the statistic that is the median of the values; of two middle ones it is the mean."""
     order = np.argsort(values, kind="stable")
 
     def find_median(weights: Counts) -> Float[np.ndarray, " R"]:
         ends = weights[:, order].cumsum(axis=1)
         total = ends[:, -1:]
         middles = [(ends <= place).sum(axis=1) for place in ((total - 1) // 2, total // 2)]
-        median: Float[np.ndarray, " R"] = values[order][np.stack(middles)].mean(axis=0)
-        return median
+        return np.asarray(values[order][np.stack(middles)].mean(axis=0))
 
     return find_median
-
-
-class Score(NamedTuple):
-    """A number and its interval over test videos."""
-
-    value: float
-    interval: Interval | None = None
 
 
 class Ranking(NamedTuple):
@@ -119,14 +137,60 @@ def find_within(k: float, ranks: Ranks) -> Float[np.ndarray, "Q"]:
     The right item and its T ties take the T + 1 places after the better ones in any order, so it
     is among the first k with probability (k - better) / (T + 1), kept in [0, 1].
     """
-    found: Float[np.ndarray, "Q"] = ((k - ranks.better) / (ranks.tied + 1)).clip(0, 1)
-    return found
+    return np.asarray(((k - ranks.better) / (ranks.tied + 1)).clip(0, 1))
 
 
 def find_mean_ranks(ranks: Ranks) -> Float[np.ndarray, "Q"]:
     """Return the expected rank of each query's right item, 1 being best."""
-    mean: Float[np.ndarray, "Q"] = ranks.better + 1 + ranks.tied / 2
-    return mean
+    return np.asarray(ranks.better + 1 + ranks.tied / 2)
+
+
+def measure_retrieval(ranks: Ranks) -> Retrieval:
+    """Return what is expected when ties are broken at random: who cannot tell is at chance."""
+    if len(ranks.better) == 0:
+        return dict.fromkeys(RETRIEVAL)
+    recalls = {name: float(find_within(k, ranks).mean()) for name, k in RECALL_AT.items()}
+    return {**recalls, "median_rank": float(np.median(find_mean_ranks(ranks)))}
+
+
+def estimate_intervals(ranks: Ranks, videos: Sequence[str]) -> dict[str, Interval | None]:
+    """Return the intervals of retrieval over other queries of the same kind for the same items.
+
+    `videos` names the video of each query.
+    """
+    if len(ranks.better) == 0:
+        return dict.fromkeys(RETRIEVAL)
+    found = {name: mean_of(find_within(k, ranks)) for name, k in RECALL_AT.items()}
+    found["median_rank"] = median_of(find_mean_ranks(ranks))
+    return {name: bootstrap(videos, statistic) for name, statistic in found.items()}
+
+
+def measure_chance(num_items: int) -> Retrieval:
+    """Return what a random order gives: recall min(k / N, 1), median rank (N + 1) / 2."""
+    if num_items == 0:
+        return dict.fromkeys(RETRIEVAL)
+    recalls = {name: min(k / num_items, 1.0) for name, k in RECALL_AT.items()}
+    return {**recalls, "median_rank": (num_items + 1) / 2}
+
+
+def mark_classes(
+    labels: Sequence[Sequence[str]], classes: Sequence[str]
+) -> Bool[np.ndarray, "N C"]:
+    """Return which of the classes each clip has; labels that are none of them are left out."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    targets = np.zeros((len(labels), len(classes)), dtype=bool)
+    for clip, names in enumerate(labels):
+        targets[clip, [numbers[name] for name in names if name in numbers]] = True
+    return targets
+
+
+def add_unknown(
+    scores: Float[np.ndarray, "N C"], classes: Sequence[str], everything: Sequence[str]
+) -> Float[np.ndarray, "N A"]:
+    """Return scores of all classes: those that were not learnt get the lowest, all clips alike."""
+    columns = dict(zip(classes, scores.T, strict=True))
+    lowest = np.full(len(scores), scores.min())
+    return np.stack([columns.get(name, lowest) for name in everything], axis=1)
 
 
 def measure_ranking(scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]) -> Ranking:
@@ -162,8 +226,7 @@ def compute_d_prime(auc: float | Float[np.ndarray, " C"]) -> Float[np.ndarray, "
 def find_measurable(targets: Bool[np.ndarray, "N C"]) -> Bool[np.ndarray, " C"]:
     """Return which classes some clips have and some have not."""
     counts = targets.sum(axis=0)
-    measurable: Bool[np.ndarray, " C"] = (counts > 0) & (counts < len(targets))
-    return measurable
+    return np.asarray((counts > 0) & (counts < len(targets)))
 
 
 def expect_map(targets: Bool[np.ndarray, "N C"]) -> float:
@@ -183,20 +246,24 @@ def expect_map(targets: Bool[np.ndarray, "N C"]) -> float:
 
 
 def statistic_of(
-    measure: str, scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]
+    metric: str, scores: Float[np.ndarray, "N C"], targets: Bool[np.ndarray, "N C"]
 ) -> Statistic:
     """Return the statistic for `bootstrap` that is `map`, `auc` or `d_prime`.
 
     With unit weights it is that of `measure_ranking`. In each resample it is the mean over those
     classes that some of its clips have and, but for mAP, some have not.
     """
-    measure_class = {"map": _average_precision, "auc": _area, "d_prime": _d_prime}[measure]
+    measure_class = _average_precision if metric == "map" else _area
     classes = np.flatnonzero(find_measurable(targets))
 
     def find_mean(weights: Counts) -> Resampled:
         total, counts = np.zeros(len(weights)), np.zeros(len(weights))
         for number in classes:
-            value = measure_class(scores[:, number], targets[:, number], weights)
+            target = targets[:, number]
+            value = measure_class(scores[:, number], target, weights)
+            if metric == "d_prime":
+                half_pair = 0.5 / np.maximum((weights @ target) * (weights @ ~target), 1)
+                value = compute_d_prime(value.clip(half_pair, 1 - half_pair))
             total += np.nan_to_num(value)
             counts += ~np.isnan(value)
         return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
@@ -232,13 +299,6 @@ def _area(
     num_pairs = found[:, -1] * passed[:, -1]
     won: Resampled = (gains * (passed - equal / 2)).sum(axis=1)
     return np.where(num_pairs > 0, won / np.maximum(num_pairs, 1), np.nan)
-
-
-def _d_prime(
-    scores: Float[np.ndarray, " N"], target: Bool[np.ndarray, " N"], weights: Counts
-) -> Resampled:
-    half_pair = 0.5 / np.maximum((weights @ target) * (weights @ ~target), 1)
-    return compute_d_prime(_area(scores, target, weights).clip(half_pair, 1 - half_pair))
 
 
 def _count_by_score(
