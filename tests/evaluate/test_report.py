@@ -134,7 +134,8 @@ def test_studies_are_shown_with_their_best_trial(report: Report, tmp_path: Path)
             {"trial": number, "state": "complete", "value": value, "schedule": schedule}
             for number, (value, schedule) in pairs
         ]
-        found = {"schedule": schedules[best], "value": values[best], "trial": best, "study": task}
+        whole = {**schedules[best], "not_searched": 7}
+        found = {"schedule": whole, "value": values[best], "trial": best, "study": task}
         write_json(tmp_path / task / "best.json", found)
         write_json(tmp_path / task / "trials.json", {"study": task, "trials": rows})
     (tmp_path / "video/history.svg").write_text("<?xml?><svg></svg>")
