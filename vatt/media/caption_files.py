@@ -1,0 +1,56 @@
+"""Which caption files belong to a media file: those beside it whose name begins with its stem."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+import langcodes
+
+from vatt.media.caption_formats import READERS
+
+CORPUS_CAPTIONS = ("raw_caption.json", "caption.json")
+"""HowTo100M's file of all captions, {video id: {start, end, text}}: as said, which is preferred, or
+without stop words."""
+
+
+def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, list[str]]:
+    """Find the caption files of each media file, by their names; the first one is to be used.
+
+    A caption file belongs to one media file at most: to that with the longest stem with which its
+    own begins, where nothing but a language may follow (clip.en.vtt, clip.pt-BR.srt, clip.deu.srt).
+    Of media files with one stem, the first of `media` has the captions. A file without a language
+    comes before English, and English before other languages; then the order of READERS counts.
+    Names agree if their composed Unicode forms do, because macOS decomposes accents.
+    """
+    owners: dict[str, str] = {}
+    for name in media:
+        owners.setdefault(file_stem(name), name)
+    formats = list(READERS)
+    matches = defaultdict(list)
+    for name in captions:
+        stem = file_stem(name)
+        rank = 0
+        if stem not in owners:
+            stem, _, tag = stem.rpartition(".")
+            rank = _language_rank(tag)
+        if stem in owners and rank is not None:
+            order = formats.index(PurePosixPath(name).suffix.lower())
+            matches[owners[stem]].append((rank, order, name))
+    return {name: [found for _, _, found in sorted(files)] for name, files in matches.items()}
+
+
+def file_stem(name: str) -> str:
+    """Return a path without suffix, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name).with_suffix("")))
+
+
+def _language_rank(tag: str) -> int | None:
+    """Return 1 for English, 2 for another language, None if the tag is none."""
+    try:
+        language = langcodes.Language.get(tag).language
+    except langcodes.LanguageTagError:
+        return None
+    if not language or not langcodes.tag_is_valid(language):
+        return None
+    return 1 if language == "en" else 2
