@@ -46,7 +46,7 @@ def write_downloads(download_dir: Path) -> None:
         row = ManifestEntry("known", name, split, path=f"known/{name}", annotations=annotations)
         if name != "untold.mp4":
             (download_dir / f"known/{name}.vtt").write_text(CAPTIONS, encoding="utf-8")
-            row = replace(row, captions_path=f"known/{name}.vtt", captions_format="vtt")
+            row = replace(row, captions_path=f"known/{name}.vtt")
         entries.append(row)
     entries.append(ManifestEntry("known", "gone.mp4", "train", "failed", reason="HTTP 404"))
     write_manifest(download_dir, entries)

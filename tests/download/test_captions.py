@@ -133,9 +133,9 @@ def texts_of(tmp_path: Path, collection: Found) -> dict[str, list[str]]:
     """What preprocess will read for each video."""
     found = {}
     for name, row in collection.ok.items():
-        if row.captions_path and row.captions_format:
+        if row.captions_path:
             path = tmp_path / "download" / row.captions_path
-            read = read_captions(path, row.captions_format)
+            read = read_captions(path)
             found[name] = [caption.text for caption in read.captions]
     return found
 
@@ -160,7 +160,7 @@ def test_raw_captions_of_all_videos(tmp_path: Path) -> None:
     }
     path = collection.ok[MEDIA[0]].captions_path
     assert path == f"mine/.captions/{IDS[0]}.json"
-    transcript = read_captions(tmp_path / "download" / path, "howto100m_json")
+    transcript = read_captions(tmp_path / "download" / path)
     assert transcript.captions[0] == Caption(0.0, 1.5, "we take the café")
     assert collection.ok[MEDIA[2]].captions_path is None
     assert collection.counts == {"train": (3, 1, 0)}

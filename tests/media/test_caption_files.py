@@ -52,7 +52,9 @@ NAMES = st.lists(STEM.map(lambda parts: ".".join(["x", *parts])), max_size=8)
 
 
 @given(NAMES, NAMES)
-def test_a_caption_file_belongs_to_one_media_file_at_most(media: list[str], texts: list[str]) -> None:
+def test_a_caption_file_belongs_to_one_media_file_at_most(
+    media: list[str], texts: list[str]
+) -> None:
     matches = match_captions([f"{stem}.mp4" for stem in media], {f"{stem}.vtt" for stem in texts})
     owned = Counter(name for files in matches.values() for name in files)
     assert set(owned.values()) <= {1}

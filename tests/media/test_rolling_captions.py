@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt.media.captions import Caption, Cue, read_captions, unroll
+from vatt.media.caption_formats import Cue
+from vatt.media.captions import Caption, read_captions, unroll
 
 # As automatic captions of video sites are: a line scrolls up when the next one begins, and stays
 # alone for 10 ms.
@@ -44,7 +45,7 @@ my kitchen is small
 def test_automatic_captions_say_each_word_once(tmp_path: Path) -> None:
     path = tmp_path / "auto.vtt"
     path.write_text(AUTOMATIC, encoding="utf-8")
-    assert read_captions(path, "vtt").captions == [
+    assert read_captions(path).captions == [
         Caption(0.16, 2.399, "hello and welcome"),
         Caption(2.399, 4.64, "to my kitchen"),
         Caption(4.64, 6.5, "my kitchen is small"),
@@ -66,7 +67,7 @@ def test_overlapping_captions_of_howto100m_are_parted(tmp_path: Path) -> None:
     }
     path = tmp_path / "caption.json"
     path.write_text(json.dumps(columns), encoding="utf-8")
-    assert read_captions(path, "howto100m_json").captions == [
+    assert read_captions(path).captions == [
         Caption(1.0, 3.0, "first you take a pan"),
         Caption(3.0, 5.5, "and some oil"),
         # Two equal words can be chance; all words of the caption before would not be.

@@ -79,7 +79,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (project.files_dir / "bad.mp4").write_text("no media")
     project.add_row("bad.mp4")
     (project.files_dir / "a.vtt").write_text(CAPTIONS)
-    project.change_row("a.mp4", captions_path="s/a.vtt", captions_format="vtt")
+    project.change_row("a.mp4", captions_path="s/a.vtt")
     project.write()
     return project
 

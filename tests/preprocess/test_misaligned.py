@@ -64,7 +64,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     for row in write_clips(folder, spoken):
         _, captions, late_s = NARRATED[row.video_id]
         write_captions(folder / f"{row.path}.vtt", captions, late_s)
-        entries.append(replace(row, captions_path=f"{row.path}.vtt", captions_format="vtt"))
+        entries.append(replace(row, captions_path=f"{row.path}.vtt"))
     write_manifest(folder, entries)
     counts = preprocess(folder, folder / "out", num_workers=2)
     assert counts["quarantined"] == 0

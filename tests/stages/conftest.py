@@ -67,7 +67,7 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         captions: dict[str, Any] = {}
         (folder / f"download/{path}.vtt").write_text(CAPTIONS, encoding="utf-8")
         if clip.video:
-            captions = {"captions_path": f"{path}.vtt", "captions_format": "vtt"}
+            captions = {"captions_path": f"{path}.vtt"}
         letter = (Annotation("letter", "a" if name == "a.mp4" else "b"),)
         entry = ManifestEntry(
             "known", f"{split}/{name}", split, path=path, annotations=letter, **captions

@@ -18,7 +18,6 @@ MANIFEST_NAME = "manifest.jsonl"
 MISSING = "missing: "
 """Begins the reason of a failed row whose file nobody has, which says nothing of the corpus."""
 
-CaptionsFormat = Literal["vtt", "srt", "howto100m_json", "csv"]
 Split = Literal["train", "validation", "test"]
 
 FOLD_TASK = "fold"
@@ -55,7 +54,6 @@ class ManifestEntry:
     """Why it failed."""
     captions_path: str | None = None
     """The same for the captions; null if there are none."""
-    captions_format: CaptionsFormat | None = None
     caption_problem: str | None = None
     """Why the captions could not be fetched; the video itself is fine."""
     annotations: tuple[Annotation, ...] = ()
@@ -66,8 +64,6 @@ class ManifestEntry:
             raise ValueError("status is ok: path must be given and reason must be null")
         if self.status == "failed" and (self.path is not None or self.reason is None):
             raise ValueError("status is failed: path must be null and reason must be given")
-        if (self.captions_path is None) != (self.captions_format is None):
-            raise ValueError("captions_path and captions_format go together")
         return self
 
 

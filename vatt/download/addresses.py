@@ -25,7 +25,7 @@ from vatt.download.remote_files import (
     describe,
 )
 from vatt.download.storage import Storage, remove_others
-from vatt.media.captions import CaptionError, decode_text
+from vatt.media.caption_formats import CaptionError, decode_text
 from vatt.params import FetchParams
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -121,7 +121,7 @@ def read_addresses(url: str) -> Iterator[StoredFile]:
     """
     try:
         with fsspec.open(url, "rb") as file:
-            content = decode_text(file.read())
+            content, _ = decode_text(file.read())
     except (CaptionError, OSError, ValueError, ImportError) as error:
         raise StageError(
             f"download.sources: addresses = {url!r}: cannot be read: {describe(error)}"

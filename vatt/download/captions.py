@@ -18,7 +18,7 @@ from vatt.core.files import atomic_path, write_json
 from vatt.download.collection import describe_captions
 from vatt.download.lists import OfficialLists
 from vatt.download.storage import remove_others
-from vatt.media.captions import CORPUS_CAPTIONS
+from vatt.media.caption_files import CORPUS_CAPTIONS
 
 CHUNK = 1 << 20
 MAX_VIDEO = 1 << 26

@@ -27,7 +27,8 @@ from vatt.download.folder import CAPTIONS_DIR, MEDIA_SUFFIXES, draw_split
 from vatt.download.lists import Item, OfficialLists
 from vatt.download.remote_files import HIDDEN, StoredFile
 from vatt.download.storage import Storage
-from vatt.media.captions import captions_format, match_captions
+from vatt.media.caption_files import match_captions
+from vatt.media.caption_formats import is_caption_file
 from vatt.media.decoding import MediaError, open_media
 from vatt.params import FetchParams
 from vatt.params import sources as kinds
@@ -69,7 +70,7 @@ def collect_catalogue(
         items.add(item._replace(split=split))
     beside, made = {}, []
     if isinstance(source, kinds.HowTo100MSource):
-        names = {file.name for file in listed if not file.problem and captions_format(file.name)}
+        names = {file.name for file in listed if not file.problem and is_caption_file(file.name)}
         beside = {file: texts[0] for file, texts in match_captions(items.held, names).items()}
         made = list((folder / CAPTIONS_DIR).rglob("*"))
     first = {file.name: file for file in reversed(listed)}  # of files with equal names

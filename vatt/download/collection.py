@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split
-from vatt.media.captions import captions_format
 
 Outcome = Literal["found", "missing", "unusable"]
 
@@ -77,4 +76,4 @@ def describe_captions(source: str, name: str, problem: str | None = None) -> dic
     """Return the fields of a manifest row for its caption file, which may not have come."""
     if problem:
         return {"caption_problem": f"{name}: {problem}"}
-    return {"captions_path": f"{source}/{name}", "captions_format": captions_format(name)}
+    return {"captions_path": f"{source}/{name}"}

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -23,12 +23,13 @@ from vatt.download.collection import Collection, describe_captions
 from vatt.download.lists import Row, RowError
 from vatt.download.remote_files import HIDDEN
 from vatt.download.storage import DEFAULT_FETCH, Storage
-from vatt.media.captions import (
-    CORPUS_CAPTIONS,
+from vatt.media.caption_files import CORPUS_CAPTIONS, compose, match_captions
+from vatt.media.caption_formats import (
+    FOR_CAPTIONS_ALONE,
     CaptionError,
-    captions_format,
     decode_text,
-    match_captions,
+    is_caption_file,
+    read_cues,
 )
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
@@ -64,7 +65,8 @@ class FileLabels:
 def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     """Read a CSV path,task[,label,start,end,text,split] into what it says about each path.
 
-    Other columns are ignored. A row without label and text only names a file.
+    The paths are in Unicode's composed form. Other columns are ignored. A row without label and
+    text only names a file.
 
     Raises:
         StageError: the file is not CSV, a column is missing, or rows are wrong; it names the file,
@@ -73,7 +75,9 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     labels: dict[str, FileLabels] = {}
     problems = []
     try:
-        rows = csv.DictReader(io.StringIO(decode_text(content), newline=""), restval="")
+        rows = csv.DictReader(
+            io.StringIO(decode_text(content)[0], newline=""), restval="", strict=True
+        )
         header = rows.fieldnames or []
         missing = [column for column in ("path", "task") if column not in header]
         if missing:
@@ -85,10 +89,12 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
             texts = {key: (fields.get(key) or "").strip() for key in fields if key}
             row = Row(f"{name} line {rows.line_num}", rows.line_num, texts)
             try:
-                _add_row(labels, row)
+                _add_row(labels, row, further=fields.get(None, ()))
             except RowError as error:
                 problems.append(f"{row.place}: {error}")
-    except (csv.Error, CaptionError) as error:
+    except csv.Error as error:
+        raise StageError(f"{name}: is not CSV after line {rows.line_num}: {error}") from error
+    except CaptionError as error:
         raise StageError(f"{name}: is not CSV: {error}") from error
     if len(problems) > SHOWN_PROBLEMS:
         problems[SHOWN_PROBLEMS:] = [f"and {len(problems) - SHOWN_PROBLEMS} more"]
@@ -97,10 +103,14 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     return labels
 
 
-def _add_row(labels: dict[str, FileLabels], row: Row) -> None:
-    """Check one row and add it to the labels of its file."""
+def _add_row(labels: dict[str, FileLabels], row: Row, further: Sequence[str]) -> None:
+    """Check one row and add it to the labels of its file; `further` fields have no column."""
+    if further:
+        raise RowError(
+            f"{','.join(further)!r} is behind the last column: a text with commas stands in quotes"
+        )
     fields: Mapping[str, str] = row.fields
-    path, task = str(PurePosixPath(row.text("path"))), row.text("task")
+    path, task = compose(str(PurePosixPath(row.text("path")))), row.text("task")
     start_s = end_s = None
     if fields.get("start") or fields.get("end"):
         if not (fields.get("start") and fields.get("end")):
@@ -166,13 +176,21 @@ class _Reader:
         self._files = {file.name: file for file in reversed(self._listed)}
         """By name; the first of files with equal names counts."""
         texts, self._names = set(), []
-        for name, file in sorted(self._files.items()):
+
+        # A video comes before a sound of its name, and has the captions.
+        def order(name: str) -> tuple[bool, str]:
+            return PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES.split(), name
+
+        for name in sorted(self._files, key=order):
+            file = self._files[name]
             if PurePosixPath(name).suffix.lower() in MEDIA_SUFFIXES and file.problem != HIDDEN:
                 self._names.append(name)
-            if captions_format(name) and not file.problem and name != source.labels_csv:
+            if is_caption_file(name) and not file.problem and name != source.labels_csv:
                 texts.add(name)
         self._captions = match_captions(self._names, texts)
         """Caption files of a media file; the first one is used."""
+        self._unusable: dict[str, str] = {}
+        """Caption files that hold none, where there are others, and why."""
         texts -= {name for names in self._captions.values() for name in names}
         self._labels = self._read_labels()
         self._corpus_captions: dict[str, dict[str, str]] = {}
@@ -203,6 +221,7 @@ class _Reader:
 
     def collect(self) -> Collection:
         """Fetch the media and their captions, and describe all files."""
+        self._choose_captions()
         used = {names[0] for names in self._captions.values()}
         needed = [self._files[name] for name in sorted({*self._names, *used})]
         self._problems = fetch_media(self._media, needed, self._folder)
@@ -219,11 +238,12 @@ class _Reader:
             if file is not self._files[file.name]:
                 reason = f"another file is called {file.name} too"
                 self._add(f"{file.name} (file {number})", reason)
-        known = {entry.video_id for entry in self._collection.entries}
+        known = {compose(entry.video_id) for entry in self._collection.entries}
+        fetched = set(map(compose, self._problems))
         for name in sorted(self._labels.keys() - known):
             labels = self._labels[name]
             # A caption file in use may be listed, without label or text of its own.
-            if name not in self._problems or labels.annotations:
+            if name not in fetched or labels.annotations:
                 reason = f"{labels.place}: path = {name!r}: is no media file of the folder"
                 self._add(name, reason)
         for name, missing in self._num_others.items():
@@ -231,22 +251,39 @@ class _Reader:
             self._collection.ignore(name, f"{missing} of its {total} videos are not in the folder")
         return self._collection
 
+    def _choose_captions(self) -> None:
+        """Pass over caption files that hold none, where there are others."""
+        for names in self._captions.values():
+            while len(names) > 1 and (fault := self._find_fault(names[0])):
+                self._unusable[names.pop(0)] = f"{fault}; {names[0]} is used instead"
+
+    def _find_fault(self, name: str) -> str | None:
+        """Return why a caption file cannot be used, None if it holds captions."""
+        try:
+            with self._media.open(self._files[name]) as file:
+                cues, _ = read_cues(file.read(), PurePosixPath(name).suffix.lower())
+        except (OSError, ValueError, StageError) as error:
+            return str(error)
+        return None if any(cue.lines for cue in cues) else "holds no captions"
+
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
         used = {other: first for first, *others in self._captions.values() for other in others}
         names = self._files.keys() - self._problems.keys() - self._corpus_captions.keys()
         for name in sorted(names - {self._source.labels_csv}):
             problem = self._files[name].problem
-            is_caption_file = captions_format(name) in ("vtt", "srt")
+            is_caption = PurePosixPath(name).suffix.lower() in FOR_CAPTIONS_ALONE
             # A name that cannot be read may be a folder or an archive of media.
-            may_hold_input = is_caption_file or name.endswith(("/", *ARCHIVES))
+            may_hold_input = is_caption or name.endswith(("/", *ARCHIVES))
             if problem and problem != HIDDEN and may_hold_input:
                 self._add(name, problem)
             elif problem:
                 self._collection.ignore(name, problem)
+            elif name in self._unusable:
+                self._collection.ignore(name, self._unusable[name])
             elif name in used:
                 self._collection.ignore(name, f"{used[name]} is used instead")
-            elif is_caption_file:
+            elif is_caption:
                 self._add(name, "no media file of the same name is beside this caption file")
             else:
                 self._collection.ignore(name, "neither a media file nor the captions of one")
@@ -255,7 +292,7 @@ class _Reader:
         self, name: str, reason: str | None = None, captions: dict[str, Any] | None = None
     ) -> None:
         """Add a row with what the labels say; the folder of the file is one, too, if asked for."""
-        source, labels = self._source, self._labels.get(name, FileLabels(""))
+        source, labels = self._source, self._labels.get(compose(name), FileLabels(""))
         split = labels.split or draw_split(name, source.validation_rate, source.test_rate)
         notes, folder = tuple(labels.annotations), PurePosixPath(name).parent.name
         if source.labels_from_folders and folder:
@@ -272,7 +309,7 @@ class _Reader:
         texts = next((c[stem] for c in self._corpus_captions.values() if stem in c), None)
         suffix = "json"
         if texts is None:
-            narration = self._labels[name].narration() if name in self._labels else []
+            narration = self._labels.get(compose(name), FileLabels("")).narration()
             if not narration:
                 return {}
             table = io.StringIO()

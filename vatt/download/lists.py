@@ -15,7 +15,7 @@ from vatt.core.errors import StageError
 from vatt.corpus.manifest import FOLD_TASK, Annotation, Split
 from vatt.download.remote_files import StoredFile
 from vatt.download.storage import Storage
-from vatt.media.captions import parse_seconds
+from vatt.media.caption_formats import parse_seconds
 from vatt.params import FetchParams
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")

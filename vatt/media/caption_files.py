@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-import langcodes
+from langcodes import Language, tag_is_valid
+from langcodes.tag_parser import LanguageTagError
 
 from vatt.media.caption_formats import READERS
 
@@ -25,12 +26,12 @@ def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, l
     """
     owners: dict[str, str] = {}
     for name in media:
-        owners.setdefault(file_stem(name), name)
+        owners.setdefault(compose(str(PurePosixPath(name).with_suffix(""))), name)
     formats = list(READERS)
     matches = defaultdict(list)
     for name in captions:
-        stem = file_stem(name)
-        rank = 0
+        stem = compose(str(PurePosixPath(name).with_suffix("")))
+        rank: int | None = 0
         if stem not in owners:
             stem, _, tag = stem.rpartition(".")
             rank = _language_rank(tag)
@@ -40,17 +41,17 @@ def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, l
     return {name: [found for _, _, found in sorted(files)] for name, files in matches.items()}
 
 
-def file_stem(name: str) -> str:
-    """Return a path without suffix, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", str(PurePosixPath(name).with_suffix("")))
+def compose(name: str) -> str:
+    """Return a name in Unicode's composed form, in which people type accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _language_rank(tag: str) -> int | None:
     """Return 1 for English, 2 for another language, None if the tag is none."""
     try:
-        language = langcodes.Language.get(tag).language
-    except langcodes.LanguageTagError:
+        language = Language.get(tag).language
+    except LanguageTagError:
         return None
-    if not language or not langcodes.tag_is_valid(language):
+    if not language or not tag_is_valid(language):
         return None
     return 1 if language == "en" else 2

@@ -29,7 +29,8 @@ from vatt.corpus.index import Segment
 from vatt.corpus.manifest import ManifestEntry
 from vatt.corpus.shards import write_members
 from vatt.media.audio import encode_audio
-from vatt.media.captions import Caption, CaptionError, read_captions
+from vatt.media.caption_formats import CaptionError
+from vatt.media.captions import Caption, read_captions
 from vatt.media.decoding import MediaError
 from vatt.media.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
@@ -142,10 +143,10 @@ def _write(
 
 def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]) -> list[Caption]:
     """Return the captions of a file; captions that cannot be read are a problem, not the end."""
-    if entry.captions_path is None or entry.captions_format is None:
+    if entry.captions_path is None:
         return []
     try:
-        transcript = read_captions(download_dir / entry.captions_path, entry.captions_format)
+        transcript = read_captions(download_dir / entry.captions_path)
     except CaptionError as error:
         problems.append(str(error))
         return []
