@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -62,6 +63,33 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     used = {"labels.csv", "a.vtt", "b.json", "sub/c.srt"}
     accounted = [*collection.ok, *collection.failed, *collection.ignored, *used]
     assert sorted(accounted) == sorted(files)
+
+
+def test_captions_are_of_one_video_and_the_first_that_hold_any(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    media = ["talk.mp4", "talk.two.mp4", "a.mp4", "b.mp4", "b.mp3", f"{apart}.mp4", "meta.mp4"]
+    texts = ["talk.two.vtt", "a.de.srt", "a.eng.srt", "b.EN.srt", f"{composed}.vtt", "empty.srt"]
+    folder = tmp_path / "folder"
+    write_files(folder, dict.fromkeys([*media, "empty.mp4", *texts, "meta.en.srt"], VTT))
+    write_files(folder, {"meta.json": '{"title": "x"}', "empty.vtt": ""})
+    write_files(folder, {"labels.csv": f"path,task,label\n{composed}.mp4,action,stir\n"})
+    collection = collect(folder, labels_csv="labels.csv")
+    assert {name: row.captions_path for name, row in collection.ok.items()} == {
+        "talk.mp4": None,
+        "talk.two.mp4": "mine/talk.two.vtt",
+        "a.mp4": "mine/a.eng.srt",
+        "b.mp4": "mine/b.EN.srt",
+        "b.mp3": None,
+        f"{apart}.mp4": f"mine/{composed}.vtt",
+        "meta.mp4": "mine/meta.en.srt",
+        "empty.mp4": "mine/empty.srt",
+    }
+    assert [note.label for note in collection.ok[f"{apart}.mp4"].annotations] == ["stir"]
+    assert not collection.failed
+    assert collection.ignored["a.de.srt"] == "a.eng.srt is used instead"
+    assert "is not of the form" in collection.ignored["meta.json"]
+    assert collection.ignored["meta.json"].endswith("; meta.en.srt is used instead")
+    assert collection.ignored["empty.vtt"].startswith("holds no caption")
 
 
 def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:
@@ -269,6 +297,8 @@ def test_rows_of_labels_are_collected() -> None:
         ("a.mp4,action,run,2,1,", "labels.csv line 3: end = 1: must be after start = 2"),
         ("a.mp4,action,run,2,,", "labels.csv line 3: start and end: give both"),
         ("a.mp4,action,run,,,dev", "line 3: split = 'dev': must be train, validation, test"),
+        ("a.mp4,action,run,,,,x,y", "line 3: 'x,y' is behind the last column: a text with commas"),
+        ('a.mp4,action,"run,,,\nb.mp4,action,run,,,', "is not CSV after line 2: unexpected end"),
         ("b.mp4,action,run,,,test", "line 3: split = 'test': b.mp4 is in 'train'"),
     ],
 )

@@ -142,6 +142,7 @@ def test_one_bad_cue_does_not_lose_the_others(tmp_path: Path) -> None:
         ("vtt", b"1\n00:01.000 --> 00:02.000\n&#" + b"9" * 5000 + b";\n", "Exceeds the limit"),
         ("csv", b"", "has no column start, end, text"),
         ("csv", b"start,text\n1,a\n", "has no column end"),
+        ("csv", b'start,end,text\n1,2,a\n3,4,"b\n5,6,c\n', "after line 2: unexpected end"),
         ("csv", b"start,end,text\n1,2," + b"a" * 200_000, "after line 1: field larger"),
     ],
 )

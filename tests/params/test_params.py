@@ -75,9 +75,19 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, name: str) -> None:
     assert f"{name} = " in message or f"{name}." in message
 
 
+@pytest.mark.parametrize("name", ["run", "seed"])
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "params.yaml"
+    spoiled = {"run": TEXT + "run: {}\n", "seed": TEXT.replace("  seed:", "  seed: 3\n  seed:", 1)}
+    path.write_text(spoiled[name], encoding="utf-8")
+    with pytest.raises(ParamsError, match=rf"is not YAML: line \d+: {name} is given twice"):
+        load_params(path)
+
+
 # A value out of range, and what the message says is accepted.
 OUT_OF_RANGE = [
     ("run.seed", -1, "greater than or equal to 0"),
+    ("run.seed", 2**32, "less than 4294967296"),
     ("download.sources", [], "at least 1 item"),
     ("preprocess.frame_rate_hz", 0, "greater than 0"),
     ("preprocess.frame_rate_hz", float("nan"), "finite number"),

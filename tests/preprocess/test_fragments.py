@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import importlib.metadata
 import math
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -48,6 +49,28 @@ def test_descriptions_of_parts_that_a_file_lacks_are_a_problem(tmp_path: Path) -
     (segment,) = write_fragment(tmp_path, tmp_path, PARAMS, entry).segments
     assert segment.descriptions == '["Stir."]'
     assert segment.problem == "2 of 3 descriptions are of parts that it lacks"
+
+
+def test_subtitles_in_a_file_are_its_captions_where_none_are_beside_it(tmp_path: Path) -> None:
+    write_clip(tmp_path / "plain.mp4", Clip(duration_s=4.0))
+    tracks = {"other": "ein Koch rührt", "said": "a cook stirs", "signs": "KITCHEN"}
+    for name, text in tracks.items():
+        (tmp_path / f"{name}.srt").write_text(f"1\n00:00:00,500 --> 00:00:02,000\n{text}\n")
+    command = ["ffmpeg", "-loglevel", "error", "-i", "plain.mp4"]
+    command += [part for name in tracks for part in ("-i", f"{name}.srt")]
+    command += [part for number in range(4) for part in ("-map", str(number))]
+    command += ["-c", "copy", "-c:s", "mov_text", "-disposition:s:2", "forced"]
+    for number, language in enumerate(("ger", "eng", "eng")):
+        command += [f"-metadata:s:s:{number}", f"language={language}"]
+    subprocess.run([*command, "a.mp4"], check=True, cwd=tmp_path)
+    entry = ManifestEntry("s", "a.mp4", "train", path="a.mp4")
+    outcome = write_fragment(tmp_path, tmp_path, PARAMS, entry)
+    assert outcome.texts == ["a cook stirs"]
+    assert outcome.segments[0].num_captions == 1
+    assert outcome.segments[0].problem is None
+    (tmp_path / "b.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nbeside it\n")
+    entry = dataclasses.replace(entry, captions_path="b.srt")
+    assert write_fragment(tmp_path, tmp_path, PARAMS, entry).texts == ["beside it"]
 
 
 def change_bytes(

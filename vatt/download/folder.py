@@ -74,6 +74,7 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     """
     labels: dict[str, FileLabels] = {}
     problems = []
+    last_line = 1
     try:
         rows = csv.DictReader(
             io.StringIO(decode_text(content)[0], newline=""), restval="", strict=True
@@ -86,6 +87,7 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
                 f"and may hold label,start,end,text,split; it is {','.join(header)}"
             )
         for fields in rows:
+            last_line = rows.line_num
             texts = {key: (fields.get(key) or "").strip() for key in fields if key}
             row = Row(f"{name} line {rows.line_num}", rows.line_num, texts)
             try:
@@ -93,7 +95,7 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
             except RowError as error:
                 problems.append(f"{row.place}: {error}")
     except csv.Error as error:
-        raise StageError(f"{name}: is not CSV after line {rows.line_num}: {error}") from error
+        raise StageError(f"{name}: is not CSV after line {last_line}: {error}") from error
     except CaptionError as error:
         raise StageError(f"{name}: is not CSV: {error}") from error
     if len(problems) > SHOWN_PROBLEMS:
@@ -255,7 +257,8 @@ class _Reader:
         """Pass over caption files that hold none, where there are others."""
         for names in self._captions.values():
             while len(names) > 1 and (fault := self._find_fault(names[0])):
-                self._unusable[names.pop(0)] = f"{fault}; {names[0]} is used instead"
+                bad = names.pop(0)
+                self._unusable[bad] = f"{fault}; {names[0]} is used instead"
 
     def _find_fault(self, name: str) -> str | None:
         """Return why a caption file cannot be used, None if it holds captions."""

@@ -34,7 +34,8 @@ def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, l
         rank: int | None = 0
         if stem not in owners:
             stem, _, tag = stem.rpartition(".")
-            rank = _language_rank(tag)
+            language = language_of(tag)
+            rank = None if language is None else 1 if language == "en" else 2
         if stem in owners and rank is not None:
             order = formats.index(PurePosixPath(name).suffix.lower())
             matches[owners[stem]].append((rank, order, name))
@@ -46,12 +47,10 @@ def compose(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _language_rank(tag: str) -> int | None:
-    """Return 1 for English, 2 for another language, None if the tag is none."""
+def language_of(tag: str) -> str | None:
+    """Return the short code of the language of a tag (eng: en, pt-BR: pt), None if it is none."""
     try:
         language = Language.get(tag).language
     except LanguageTagError:
         return None
-    if not language or not tag_is_valid(language):
-        return None
-    return 1 if language == "en" else 2
+    return language if language and tag_is_valid(language) else None

@@ -267,6 +267,7 @@ def _read_csv(text: str, notes: list[str]) -> Iterator[Cue]:
     Commas of a last column `text` need no quotes.
     """
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    num_spoiled, last_line = 0, 1
     try:
         names = list(rows.fieldnames or [])
         missing = [name for name in COLUMNS if name not in names]
@@ -274,8 +275,8 @@ def _read_csv(text: str, notes: list[str]) -> Iterator[Cue]:
             raise CaptionError(
                 f"has no column {', '.join(missing)}; start, end and text are needed"
             )
-        num_spoiled = 0
         for row in rows:
+            last_line = rows.line_num
             shown, further = row["text"] or "", row.get(None) or []
             if further and names[-1] == "text":
                 shown = ",".join([shown, *further])
@@ -285,7 +286,7 @@ def _read_csv(text: str, notes: list[str]) -> Iterator[Cue]:
                 parse_seconds(row["start"]), parse_seconds(row["end"]), tuple(shown.split("\n"))
             )
     except csv.Error as error:
-        raise CaptionError(f"is not CSV after line {rows.line_num}: {error}") from error
+        raise CaptionError(f"is not CSV after line {last_line}: {error}") from error
     if num_spoiled:
         notes.append(f"{num_spoiled} rows with more fields than the first line names")
 

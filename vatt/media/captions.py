@@ -14,14 +14,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from vatt.media.caption_formats import CaptionError, Cue, read_cues
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from vatt.media.caption_files import language_of
+from vatt.media.caption_formats import CaptionError, Cue, read_cues, read_track
+from vatt.media.decoding import open_media
 
 TOUCH_S = 0.1
 """Captions that are further apart repeat words because somebody says them again."""
 MIN_REPEATED_WORDS = 3
 """Fewer equal words within a line may be chance."""
+TEXT_CODECS = ("ass", "mov_text", "srt", "ssa", "subrip", "text", "webvtt")
+"""Subtitles that are text; others are pictures of it."""
 MAX_REPEATED = 50
 """Lines or words compared at most, so that a hostile file takes no longer than others."""
 
@@ -89,6 +96,37 @@ def read_captions(path: Path) -> Transcript:
     except ValueError as error:  # also an entity of thousands of digits
         raise CaptionError(f"{path}: {error}") from error
     return collect_cues(cues, notes)
+
+
+def read_embedded(path: Path) -> Transcript:
+    """Read the subtitles that a media file holds as text, none if there are none.
+
+    Of several tracks, those for all of the speech come before those for foreign words in it, then
+    English ones before others, then the default one counts.
+
+    Raises:
+        CaptionError: the track is damaged.
+        MediaError: the file cannot be opened.
+    """
+    with open_media(path) as container:
+        tracks = [
+            stream
+            for stream in container.streams.subtitles
+            if stream.codec_context is not None and stream.codec_context.name in TEXT_CODECS
+        ]
+        if not tracks:
+            return Transcript([], None)
+
+        def order(stream: Any) -> tuple[bool, bool, bool, int]:
+            is_forced = bool(stream.disposition & Disposition.forced)
+            is_english = language_of(stream.metadata.get("language", "")) == "en"
+            is_default = bool(stream.disposition & Disposition.default)
+            return is_forced, not is_english, not is_default, stream.index
+
+        try:
+            return collect_cues(read_track(container, min(tracks, key=order)))
+        except FFmpegError as error:
+            raise CaptionError(f"subtitles: cannot be read: {error.strerror}") from error
 
 
 def collect_cues(stored: Iterable[Cue], notes: Iterable[str] = ()) -> Transcript:

@@ -25,6 +25,19 @@ from vatt.params.tune import TuneParams
 from vatt.params.validate import ValidateParams
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; raises YAMLError with the line of a second key of one name."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class ParamsError(StageError):
     """Settings cannot be used; the message names file, key, value and what is accepted."""
 
@@ -32,7 +45,7 @@ class ParamsError(StageError):
 class RunParams(Section):
     """What all stages share."""
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     """Seed of everything random: the demo corpus, weights, sampling, augmentation."""
 
 
@@ -248,7 +261,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)  # noqa: S506
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

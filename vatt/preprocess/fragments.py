@@ -30,7 +30,7 @@ from vatt.corpus.manifest import ManifestEntry
 from vatt.corpus.shards import write_members
 from vatt.media.audio import encode_audio
 from vatt.media.caption_formats import CaptionError
-from vatt.media.captions import Caption, read_captions
+from vatt.media.captions import Caption, read_captions, read_embedded
 from vatt.media.decoding import MediaError
 from vatt.media.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
@@ -51,7 +51,10 @@ CODE = (
     *("preprocess/analysis.py", "preprocess/cuts.py", "preprocess/fragments.py"),
 )
 """The code that decides the bytes of a fragment, beside its row and the parameters."""
-LIBRARIES = ("av", "imagehash", "numpy", "onnxruntime", "pillow", "scipy", "silero-vad")
+LIBRARIES = (
+    *("av", "chardet", "imagehash", "langcodes", "numpy", "onnxruntime", "pillow", "scipy"),
+    "silero-vad",
+)
 """The packages that decide what a fragment holds."""
 NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
 """Parameters that play no part in the segments of a file."""
@@ -142,11 +145,15 @@ def _write(
 
 
 def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]) -> list[Caption]:
-    """Return the captions of a file; captions that cannot be read are a problem, not the end."""
-    if entry.captions_path is None:
-        return []
+    """Return the captions beside a file, else those in it.
+
+    Captions that cannot be read are a problem, not the end.
+    """
     try:
-        transcript = read_captions(download_dir / entry.captions_path)
+        if entry.captions_path is None:
+            transcript = read_embedded(download_dir / str(entry.path))
+        else:
+            transcript = read_captions(download_dir / entry.captions_path)
     except CaptionError as error:
         problems.append(str(error))
         return []
