@@ -10,14 +10,17 @@ import gc
 import importlib
 import inspect
 import os
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vatt.core.disk import name_disk_errors
 from vatt.core.errors import StageError
-from vatt.core.files import write_json
+from vatt.core.files import hold_lock, write_json
 from vatt.params import TASKS, Params, Task, TaskName, format_settings, load_params
 
 STAGES = {
@@ -75,6 +78,43 @@ def run_stage(name: str, task: TaskName | None, params: Params) -> Mapping[str, 
     return metrics
 
 
+@contextmanager
+def hold_stage(name: str) -> Iterator[None]:
+    """Let no other process run a stage in this folder, however it is started.
+
+    Raises:
+        StageError: another one runs it.
+    """
+    path = Path(".cache/locks") / name
+    try:
+        lock = hold_lock(path, waits=False)
+    except BlockingIOError as error:
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
+        raise StageError(f"{holder} runs this stage in this folder; wait, or stop it") from error
+    # Workers that outlive a killed stage must not keep the next one from running.
+    os.register_at_fork(after_in_child=lock.close)
+    with lock:
+        lock.truncate(0)
+        started = datetime.now().astimezone().isoformat(" ", "seconds")
+        lock.write(f"process {os.getpid()} of {socket.gethostname()}, started {started},\n")
+        lock.flush()
+        yield
+
+
+def refuse_outside_data() -> None:
+    """Say before the work what DVC says after it: in git, outputs must lie in the project.
+
+    Raises:
+        StageError: DVC runs the stage, and data is a link to somewhere else.
+    """
+    is_outside = not Path("data").resolve().is_relative_to(Path.cwd())
+    if "DVC_STAGE" in os.environ and Path(".git").exists() and is_outside:
+        raise StageError(
+            f"data is a link to {Path('data').resolve()}: DVC keeps no outputs outside of a git "
+            "repository. Mount the other disk at data (mount --bind), or run the stages by hand"
+        )
+
+
 def main() -> int:
     """Run the stage of the command line; the exit code is 0 only if it finished."""
     arguments = parse_arguments()
@@ -91,6 +131,7 @@ def main() -> int:
             given = {name: value for name, value in vars(arguments).items() if name in names}
             importing.main(arguments.checkpoint, arguments.out, given)
             return 0
+        refuse_outside_data()
         params = load_params(arguments.params)
         if arguments.stage == "describe" and arguments.full:
             print(format_settings(arguments.params), end="")
@@ -98,7 +139,9 @@ def main() -> int:
         if arguments.stage == "describe":
             print(importlib.import_module("vatt.description").describe(arguments.params, params))
             return 0
-        with name_disk_errors(Path("data"), Path("metrics"), Path(".cache")):
+        # Many may tune a task at once: their study knows who trains which trial.
+        one_at_a_time = nullcontext() if arguments.stage == "tune" else hold_stage("_".join(words))
+        with name_disk_errors(Path("data"), Path("metrics"), Path(".cache")), one_at_a_time:
             write_json(metrics_path, run_stage(arguments.stage, task, params))
     except StageError as error:
         print(f"{' '.join(words)}: {error}", file=sys.stderr)

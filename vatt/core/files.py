@@ -50,7 +50,7 @@ def hold_lock(path: Path, *, waits: bool = True) -> TextIOWrapper:
         BlockingIOError: another process holds it, and this one does not wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+    file = path.open("a+")  # what the holder wrote stays
     try:
         fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,7 +6,6 @@ brings it. It is no output of the pipeline, since it holds times.
 """
 
 import errno
-import fcntl
 import hashlib
 import shutil
 import sqlite3
@@ -19,7 +18,7 @@ from typing import Literal
 
 from vatt.core.disk import name_disk_errors, require_space
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.files import atomic_path, hold_lock
 from vatt.download.archives import ArchiveError, unpack
 from vatt.download.remote_files import FetchError, GoneError, RemoteArchive, RemoteFile
 
@@ -123,13 +122,13 @@ def open_ledger(state_dir: Path) -> Iterator[Ledger]:
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     path = state_dir / "ledger.sqlite"
-    with (state_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StageError(
-                f"{state_dir}: another download is running here; wait for it or stop it"
-            ) from error
+    try:
+        lock = hold_lock(state_dir / "lock", waits=False)
+    except BlockingIOError as error:
+        raise StageError(
+            f"{state_dir}: another download is running here; wait for it or stop it"
+        ) from error
+    with lock:
         database = sqlite3.connect(path, timeout=30)  # somebody may be reading it
         try:
             try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.files import atomic_path, hold_lock
 from vatt.corpus.access import hide_test_split, require_passed
 from vatt.corpus.index import SHARDS_NAME
 from vatt.launch.launcher import launch as launch_job
@@ -29,7 +29,6 @@ from vatt.train.engine import preload
 from vatt.train.recipe import NO_EFFECT, FinetuneRecipe, Job
 from vatt.tune.outcome import keep_own, write_figures, write_outcome
 from vatt.tune.search import CODE, Plan
-from vatt.tune.study import hold
 from vatt.tune.workers import OnValidation, run_workers
 
 OUT_DIR = Path("data/tune")
@@ -57,7 +56,7 @@ def main(
     """
     torch.set_num_threads(1)  # before workers are forked, this process must have no others
     out_dir = OUT_DIR / finetune.name
-    with hold(FILES_LOCK):
+    with hold_lock(FILES_LOCK):
         try:
             finetune, launch = join_processes(finetune, launch, tune.threads_per_worker)
             job, recipe, corpus = prepare_task(run, clip, model, finetune, launch, hide_corpus())
@@ -69,7 +68,7 @@ def main(
         print(f"tune {finetune.name}: {note}", file=sys.stderr)
     plan = make_plan(tune, job, recipe)
     trials = keep_own(plan) if tune.num_trials == 1 else _try_schedules(plan, job, recipe)
-    with hold(FILES_LOCK), atomic_path(out_dir) as folder:
+    with hold_lock(FILES_LOCK), atomic_path(out_dir) as folder:
         folder.mkdir()
         metrics = write_outcome(plan, trials, folder)
         write_figures(trials, folder)

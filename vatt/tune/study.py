@@ -8,7 +8,6 @@ they end with the process that holds them.
 """
 
 import contextlib
-import fcntl
 import shutil
 import sqlite3
 import time
@@ -28,7 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.files import atomic_path, hold_lock
 from vatt.params import TuneParams
 from vatt.tune.search import Plan, choose
 
@@ -40,29 +39,13 @@ NUMBER, MACHINE, IDENTITY = "trial", "place", "identity"
 """What the storage keeps of an attempt, its trial and its machine; and of a study, its identity."""
 
 
-def hold(path: Path, *, waits: bool = True) -> TextIOWrapper:
-    """Return the open file that holds a lock until it is closed, as `with` does at its end.
-
-    Raises:
-        BlockingIOError: another process holds it, and this one does not wait.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise
-    return file
-
-
 def create_storage(tune: TuneParams, folder: Path) -> None:
     """Create the tables of the storage, on a server or as SQLite in `folder`, if they are missing.
 
     Raises:
         StageError: the storage cannot be used.
     """
-    with _explaining_storage_errors(tune, folder), hold(folder / "storage.lock"):
+    with _explaining_storage_errors(tune, folder), hold_lock(folder / "storage.lock"):
         if tune.storage is None:
             with contextlib.closing(sqlite3.connect(folder / SQLITE_NAME, timeout=WAIT_S)) as file:
                 # Stays with the file: those who read need not wait for those who write.
@@ -147,7 +130,7 @@ class Study:
         self.storage.set_study_user_attr(self._id, IDENTITY, plan.identity)
         self._optuna_study = optuna.load_study(study_name=plan.name, storage=self.storage)
         path = folder / "place"  # the name of this machine, made up once for all studies
-        with hold(folder / "place.lock"):
+        with hold_lock(folder / "place.lock"):
             if not path.exists():
                 with atomic_path(path) as partial:
                     partial.write_text(uuid.uuid4().hex, encoding="ascii")
@@ -175,7 +158,7 @@ class Study:
     def claim(self) -> Claim | None:
         """Take up the first trial that may begin and that nobody works on; None: there is none."""
         num_trials, num_parallel = self.plan.tune.num_trials, self.plan.tune.num_parallel
-        with hold(self._folder / "claim.lock"):
+        with hold_lock(self._folder / "claim.lock"):
             fail_stale_trials(self._optuna_study)
             finished = self.list_finished()
             first = next((n for n in range(num_trials) if n not in finished), num_trials)
@@ -184,7 +167,7 @@ class Study:
                 if number in finished:
                     continue
                 with contextlib.suppress(BlockingIOError):  # another worker is at it
-                    lock = hold(self._find_directory(number).with_suffix(".lock"), waits=False)
+                    lock = hold_lock(self._find_directory(number).with_suffix(".lock"), waits=False)
                     if (claim := self._begin(number, lock)) is not None:
                         return claim
                     lock.close()
@@ -205,7 +188,7 @@ class Study:
         Raises:
             UpdateFinishedTrialError: see `report`.
         """
-        with hold(self._folder / "claim.lock"):  # SQLite does not compare and set in one step
+        with hold_lock(self._folder / "claim.lock"):  # SQLite does not compare and set in one step
             values = None if value is None else [value]
             self.storage.set_trial_state_values(claim.attempt_id, state, values)
         shutil.rmtree(claim.directory, ignore_errors=True)
@@ -216,7 +199,7 @@ class Study:
         So are the folders that other studies of the task were left with, where nobody trains; they
         are begun anew if such a study goes on.
         """
-        with hold(self._folder / "claim.lock"):
+        with hold_lock(self._folder / "claim.lock"):
             for number, attempts in self.read_attempts().items():
                 if not any(row.state in FINISHED for row in attempts):
                     continue
@@ -228,7 +211,7 @@ class Study:
             for directory in self._folder.glob(f"{self.plan.task}-*/trial-*[0-9]"):
                 lock_path = directory.with_suffix(".lock")
                 if directory.parent.name != self.plan.name:
-                    with contextlib.suppress(BlockingIOError), hold(lock_path, waits=False):
+                    with contextlib.suppress(BlockingIOError), hold_lock(lock_path, waits=False):
                         shutil.rmtree(directory, ignore_errors=True)
 
     def find_other(self) -> tuple[str, str] | None:
