@@ -21,8 +21,8 @@ DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url=
 NOTHING_ELSE = summarise(compare_alike(Seen(make_clips([], [], []), {})))
 
 
-def write_evaluation(value: float, test_data: str = "same") -> None:
-    origin = {"test_data": test_data, "export": digest_export(EXPORT_DIR)}
+def write_evaluation(value: float, test_data: str = "same", **rivals: dict[str, float]) -> None:
+    origin = {"test_data": test_data, "export": digest_export(EXPORT_DIR), **rivals}
     write_json(
         Path("metrics/evaluate.json"), {**NOTHING_ELSE, "audio_to_video_r1": value, **origin}
     )
@@ -57,6 +57,28 @@ def test_champions_follow_one_another(project: Path) -> None:
 
     assert promote(tolerance=0.2)["promoted"] is True
     assert champion_digest() == digest_export(EXPORT_DIR) != first
+
+
+@pytest.mark.parametrize(
+    ("chance", "untrained", "reason"),
+    [
+        (0.25, 0.1, "audio_to_video_r1 0.2500 is not above 0.2500 of chance"),
+        (0.1, 0.3, "audio_to_video_r1 0.2500 is not above 0.3000 of the untrained network"),
+        (0.3, 0.4, "is not above 0.3000 of chance and 0.4000 of the untrained network"),
+        (0.2, 0.2, "there was no champion"),
+    ],
+)
+def test_a_champion_beats_chance_and_the_untrained_network(
+    project: Path, chance: float, untrained: float, reason: str
+) -> None:
+    rivals = {
+        "chance": {"audio_to_video_r1": chance},
+        "untrained": {"audio_to_video_r1": untrained},
+    }
+    write_evaluation(0.25, **rivals)
+    decision = promote()
+    assert reason in decision["reason"]
+    assert decision["promoted"] == (read_champion() is not None) == (chance == 0.2)
 
 
 def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path) -> None:

@@ -59,8 +59,23 @@ def _compare(
     evaluate: EvaluateParams,
     promote: PromoteParams,
 ) -> registry.Decision:
-    """Compare on the current test split, on which the champion is measured again if it changed."""
+    """Compare with what must be beaten, then with the champion, on the current test split.
+
+    If the test split changed, the champion is measured again.
+    """
     name, challenger = promote.metric, metrics[promote.metric]
+    floors = {
+        "chance": metrics["chance"][name],
+        "the untrained network": metrics["untrained"][name],
+    }
+    missed = [
+        f"{value:.4f} of {rival}"
+        for rival, value in floors.items()
+        if challenger is not None and value is not None and challenger <= value
+    ]
+    if missed:
+        reason = f"{name} {challenger:.4f} is not above {' and '.join(missed)}"
+        return registry.Decision(promoted=False, reason=reason, metric=name, challenger=challenger)
     if champion is None:
         reason = "there was no champion"
         return registry.Decision(promoted=True, reason=reason, metric=name, challenger=challenger)
