@@ -71,11 +71,8 @@ def test_champions_follow_one_another(project: Path) -> None:
 def test_a_champion_beats_chance_and_the_untrained_network(
     project: Path, chance: float, untrained: float, reason: str
 ) -> None:
-    rivals = {
-        "chance": {"audio_to_video_r1": chance},
-        "untrained": {"audio_to_video_r1": untrained},
-    }
-    write_evaluation(0.25, **rivals)
+    name = "audio_to_video_r1"
+    write_evaluation(0.25, chance={name: chance}, untrained={name: untrained})
     decision = promote()
     assert reason in decision["reason"]
     assert decision["promoted"] == (read_champion() is not None) == (chance == 0.2)
