@@ -54,7 +54,9 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), [("ms", OPTIONS), ("ma", OF_AGNOSTIC)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ms", OPTIONS), ("ma", OPTIONS), ("ma", OF_AGNOSTIC)]
+)
 def test_embeddings_are_the_originals(tmp_path: Path, name: str, options: ImportOptions) -> None:
     import_checkpoint(CHECKPOINTS / name, tmp_path / "out", options)
     exported = vatt.load(tmp_path / "out")

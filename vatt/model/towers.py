@@ -163,13 +163,14 @@ def build_tower(
         patches.takes_spectrograms = pretrains is None
     positions = Positions(params.grid, params.size.width, first_axis_fastest=is_spectrogram)
 
-    style = UNBIASED if is_spectrogram else STANDARD
+    # A shared encoder reads all inputs alike, so that spectrograms meet biases there.
+    is_agnostic = params.post_projection_width is not None
+    style = UNBIASED if is_spectrogram and not is_agnostic else STANDARD
     build_encoder = partial(Encoder, params.size, params.dropout_rate, style)
     # A seed must go on leading to the same weights: pre-training has always drawn the encoder
     # before the rest of the stem, a classifier after it.
     encoder = shared_encoder or (build_encoder() if pretrains else None)
     drop_token = DropToken(params.drop_token_rate, pretrains or "batch")
-    is_agnostic = params.post_projection_width is not None
     stem = Stem(patches, positions, drop_token, params.dropout_rate, pre_projects=is_agnostic)
     return Tower(stem, encoder or build_encoder(), params.post_projection_width)
 

@@ -114,7 +114,7 @@ class ModelParams(Section):
                 f"space_kind = {self.space_kind} has one space: space_va_width = "
                 f"{self.space_va_width} and space_vt_width = {self.space_vt_width} must be equal"
             )
-        if self.text_max_distance <= self.text_buckets // 4:
+        if self.text_style == "t5" and self.text_max_distance <= self.text_buckets // 4:
             raise ValueError(
                 f"text_max_distance = {self.text_max_distance}: must be above "
                 f"text_buckets / 4 = {self.text_buckets // 4}, the distances with a bucket each"

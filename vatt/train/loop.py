@@ -76,7 +76,8 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
     rank's share of the module.
 
     Raises:
-        StageError: a bad step ends the run, a checkpoint cannot be written, the data ended.
+        StageError: a bad step ends the run, no step did anything, a checkpoint cannot be written,
+            the data ended.
     """
     training, seed = job.recipe.training, job.recipe.run.seed
     with Checkpoints(job.directory, training) as checkpoints:
@@ -114,6 +115,11 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                 if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
                         checkpoints.save(engine, step, records.state())
+    if not records.rows:
+        raise BadStepsError(
+            f"none of the {training.num_steps} steps updated a weight: gradients overflowed. "
+            "launch.precision = fp16 needs some steps to find its scale; bf16 and fp32 have none"
+        )
     return records
 
 
