@@ -67,7 +67,8 @@ def write_clip(path: Path, clip: Clip | None = None) -> Path:
             video.width, video.height = clip.width_px, clip.height_px
             is_odd = clip.width_px % 2 or clip.height_px % 2
             video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv444p" if is_odd else "yuv420p"
-            video.codec_context.time_base = Fraction(1, 90_000)
+            # MPEG-4 counts in 16 bits.
+            video.codec_context.time_base = Fraction(1, 60_000 if codec == "mpeg4" else 90_000)
             if clip.num_b_frames:
                 video.codec_context.max_b_frames = clip.num_b_frames
             streams.append((video, make_frames(clip)))

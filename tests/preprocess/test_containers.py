@@ -2,7 +2,6 @@
 
 import itertools
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 
 import av
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.preprocess.runs import PARAMS, preprocess, read_quarantine
+from tests.preprocess.runs import PARAMS, preprocess, read_quarantine, read_video
 from tests.reordered_media import CODECS, SUFFIXES, Ramp, expected_greys, write_ramp
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, write_manifest
@@ -65,12 +64,8 @@ def greys(corpus: Path) -> dict[str, npt.NDArray[np.float64]]:
     index = read_index(corpus / "out").sort_values(["video_id", "start_s"])
     means: dict[str, list[float]] = {}
     for _, row in index.iterrows():
-        with (corpus / "out/shards" / row["shard"]).open("rb") as shard:
-            shard.seek(row["video_offset"])
-            content = BytesIO(shard.read(row["video_bytes"]))
-        with av.open(content) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        means.setdefault(row["video_id"], []).extend(float(frame.mean()) for frame in frames)
+        pictures = read_video(corpus / "out", row)
+        means.setdefault(row["video_id"], []).extend(pictures.mean((1, 2, 3)).tolist())
     return {name: np.array(values) for name, values in means.items()}
 
 
