@@ -20,6 +20,8 @@ CLICK_S = 0.01
 AUDIO_CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame"}
 AUDIO_CODECS |= {".ogg": "libopus", ".webm": "libopus"}
 VIDEO_CODECS = {".webm": "libvpx-vp9"}
+VIDEO_OPTIONS = {"libx264": {"preset": "ultrafast"}, "libvpx-vp9": {"deadline": "realtime"}}
+FORMATS = {".wmv": "asf"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -41,6 +43,10 @@ class Clip:
     title: str = ""
     audio_codec: str | None = None
     """In place of the one that the suffix of the path chooses."""
+    video_codec: str | None = None
+    """The same for the picture."""
+    num_b_frames: int = 0
+    """Frames in a row that are coded after the one that follows them."""
     audio_start_s: float = 0.0
     """Time stamp of the first sample."""
     samples: npt.NDArray[np.float32] | None = None
@@ -51,17 +57,20 @@ def write_clip(path: Path, clip: Clip | None = None) -> Path:
     """Write a clip (H.264 and AAC in MP4, MKV, MOV; VP9 and Opus in WebM) and return its path."""
     clip = clip or Clip()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=FORMATS.get(path.suffix)) as container:
         container.metadata["title"] = clip.title
         streams: list[tuple[Any, Iterator[Any]]] = []
         if clip.video:
-            codec = VIDEO_CODECS.get(path.suffix, "libx264")
-            fast = {"preset": "ultrafast"} if codec == "libx264" else {"deadline": "realtime"}
-            video = container.add_stream(codec, rate=clip.frame_rate_hz, options=fast)
+            codec = clip.video_codec or VIDEO_CODECS.get(path.suffix, "libx264")
+            options = VIDEO_OPTIONS.get(codec, {})
+            video = container.add_stream(codec, rate=clip.frame_rate_hz, options=options)
             video.width, video.height = clip.width_px, clip.height_px
             is_odd = clip.width_px % 2 or clip.height_px % 2
-            video.pix_fmt = "yuv444p" if is_odd else "yuv420p"
-            video.codec_context.time_base = Fraction(1, 90_000)
+            video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv444p" if is_odd else "yuv420p"
+            # MPEG-4 counts in 16 bits.
+            video.codec_context.time_base = Fraction(1, 60_000 if codec == "mpeg4" else 90_000)
+            if clip.num_b_frames:
+                video.codec_context.max_b_frames = clip.num_b_frames
             streams.append((video, make_frames(clip)))
         if clip.audio:
             codec = clip.audio_codec or AUDIO_CODECS.get(path.suffix, "aac")

@@ -331,3 +331,48 @@ def test_all_wrong_labels_are_named_up_to_ten() -> None:
 def test_file_that_is_no_labels_csv(content: bytes, message: str) -> None:
     with pytest.raises(StageError, match=f"^labels.csv: {message}"):
         read_labels(content, "labels.csv")
+
+
+LINKS = {
+    "above": "..",
+    "root": "/",
+    "outputs": "../download",
+    "part of the outputs": "../download/mine",
+    "file of the outputs.mp4": "../download/mine/a.mp4",
+}
+
+
+def test_outputs_are_never_inputs_whatever_links_lead_there(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write_files(folder, {"a.mp4": "a"})
+    write_files(tmp_path, {"elsewhere/b.mp4": "b"})
+    (folder / "elsewhere").symlink_to("../elsewhere")
+    collect(folder)
+    for name, target in LINKS.items():
+        (folder / name).symlink_to(target)
+    first, second = collect(folder), collect(folder)
+    assert first.ok.keys() == second.ok.keys() == {"a.mp4", "elsewhere/b.mp4"}
+    above = "is a link to a folder that holds the folder of this source"
+    written = f"leads to what this stage writes: {tmp_path / 'download'}"
+    assert (
+        first.failed
+        == second.failed
+        == {
+            "above/": above,
+            "root/": above,
+            "outputs/": written,
+            "part of the outputs/": written,
+            "file of the outputs.mp4": written,
+        }
+    )
+    copied = {path.name for path in (tmp_path / "download").rglob("*.mp4")}
+    assert copied == {"a.mp4", "b.mp4"}
+
+
+NEW_SUFFIXES = ("vob", "mxf", "3g2", "m4b", "mka", "asf", "f4v", "gif", "amr", "caf", "M4V")
+
+
+@pytest.mark.parametrize("suffix", NEW_SUFFIXES)
+def test_media_files_are_known_by_their_suffix(suffix: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "folder", {f"a.{suffix}": "a"})
+    assert collect(tmp_path / "folder").ok.keys() == {f"a.{suffix}"}

@@ -3,8 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from tests.made_media import Clip, write_clip
 from vatt.corpus.manifest import ManifestEntry
@@ -56,3 +62,13 @@ def digest_files(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+def read_video(out_dir: Path, row: pd.Series) -> npt.NDArray[np.uint8]:
+    """Return the stored pictures of a segment, frames x height x width x 3."""
+    with (out_dir / "shards" / row["shard"]).open("rb") as shard:
+        shard.seek(row["video_offset"])
+        content = BytesIO(shard.read(row["video_bytes"]))
+    with av.open(content) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames)

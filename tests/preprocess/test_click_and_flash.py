@@ -22,6 +22,9 @@ SOURCES = {
     "steady.webm": replace(STEADY, sample_rate_hz=48_000),
     "fast.mov": replace(STEADY, frame_rate_hz=50),
     "surround.mp4": replace(STEADY, num_channels=6, sample_rate_hz=48_000),
+    "reordered.avi": replace(STEADY, num_b_frames=3, audio_codec="pcm_s16le"),
+    "reordered.wmv": replace(STEADY, num_b_frames=3, audio_codec="pcm_s16le"),
+    "xvid.avi": replace(STEADY, video_codec="mpeg4", num_b_frames=2, audio_codec="pcm_s16le"),
     "uneven.mkv": replace(
         STEADY, frame_times_s=tuple(0.04 * np.arange(200) + 0.012 * (np.arange(200) % 2))
     ),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.made_media import Clip, write_clip
 from tests.preprocess.runs import PARAMS, digest_files, preprocess, read_quarantine, write_clips
+from vatt.corpus.index import read_index
 from vatt.corpus.manifest import Annotation, ManifestEntry, read_manifest, write_manifest
 from vatt.params import PreprocessParams
 from vatt.preprocess.fragments import FragmentStore
@@ -140,16 +141,8 @@ def lose_captions(project: Project) -> None:
     (project.files_dir / "a.vtt").unlink()
 
 
-def change_annotations(project: Project) -> None:
-    project.change_row("a.mp4", annotations=(Annotation("task", "label"),))
-
-
 @pytest.mark.parametrize(
-    "change",
-    [
-        *(add_video, change_video, change_sound, change_captions, lose_captions),
-        change_annotations,
-    ],
+    "change", [add_video, change_video, change_sound, change_captions, lose_captions]
 )
 def test_one_change_is_one_file_to_do(
     project: Project, original: Project, change: Callable[[Project], None]
@@ -159,6 +152,35 @@ def test_one_change_is_one_file_to_do(
     digests = project.write()
     assert count_new(project, before) == 1
     assert digests == project.write_anew() != digest_files(original.folder / "out")
+
+
+LABELS = (
+    Annotation("shape", "square", 0.0, 4.0),
+    Annotation("shape", "box", 4.0, 9.0),
+    Annotation("caption", text="A square moves.", start_s=0.0, end_s=3.0),
+    Annotation("caption", text="Nobody sees this.", start_s=20.0, end_s=30.0),
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"annotations": LABELS}, {"split": "test"}, {"annotations": LABELS, "split": "test"}],
+)
+def test_another_label_or_split_decodes_nothing(
+    project: Project, original: Project, changes: dict[str, Any]
+) -> None:
+    before = project.entries()
+    project.change_row("b.mp4", **changes)
+    digests = project.write()
+    assert project.entries() == before
+    assert digests == project.write_anew() != digest_files(original.folder / "out")
+    rows = read_index(project.folder / "out").query("video_id == 'b.mp4'").sort_values("start_s")
+    assert set(rows["split"]) == {changes.get("split", "train")}
+    if "annotations" in changes:
+        labels = ['{"shape": ["square"]}', '{"shape": ["box"]}']
+        assert rows["labels"].tolist() == labels
+        assert rows["descriptions"].tolist() == ['["A square moves."]', "[]"]
+        assert set(rows["problem"]) == {"1 of 2 descriptions are of parts that it lacks"}
 
 
 def test_what_left_the_corpus_is_removed(project: Project) -> None:

@@ -24,6 +24,7 @@ from vatt.preprocess.fragments import (
     LIBRARIES,
     FragmentStore,
     Outcome,
+    add_labels,
     key_of,
     make_key,
     write_fragment,
@@ -46,7 +47,8 @@ def test_descriptions_of_parts_that_a_file_lacks_are_a_problem(tmp_path: Path) -
     steps = [(0.5, 1.0, "Stir."), (3.5, 90.0, "Serve."), (50.0, 60.0, "Eat.")]
     annotations = tuple(Annotation("caption", None, *step) for step in steps)
     entry = ManifestEntry("s", "a.mp4", "test", path="a.mp4", annotations=annotations)
-    (segment,) = write_fragment(tmp_path, tmp_path, PARAMS, entry).segments
+    outcome = write_fragment(tmp_path, tmp_path, PARAMS, entry)
+    (segment,) = add_labels(outcome, entry).segments
     assert segment.descriptions == '["Stir."]'
     assert segment.problem == "2 of 3 descriptions are of parts that it lacks"
 
@@ -214,8 +216,6 @@ def key(
 def test_whatever_a_fragment_is_made_from_is_in_its_key() -> None:
     others = [
         key(video_id="b.mp4"),
-        key(split="test"),
-        key(annotations=(Annotation("t"),)),
         key(caption_problem="HTTP 404"),
         *(key(("other", "captions")), key(("file", "other")), key(("file", None))),
         *(key(params={"video_crf": 21}), key(params={"segment_s": 5.0}), key(code="other")),
@@ -223,6 +223,7 @@ def test_whatever_a_fragment_is_made_from_is_in_its_key() -> None:
     assert len({key(), *others}) == 1 + len(others)
     same = {"segments_per_shard": 9, "vocab_size": 999, "time_limit_s": 1.5}
     assert key() == key() == key(params=same)
+    assert key(split="test", annotations=(Annotation("t"),)) == key()  # they are added later
 
 
 def test_the_code_of_fragments_is_all_that_they_use() -> None:

@@ -76,6 +76,19 @@ def test_the_command_line_stops_on_a_critical_rule_and_keeps_the_verdict(
     assert Path("data/validate/index.html").is_file()
 
 
+def test_equal_files_in_two_splits_are_named_with_what_to_do(preprocess_dir: Path) -> None:
+    index = clean_index()
+    index.loc[[0, 1], "video_id"] = ["v.mp4", "v (1).mp4"]
+    index.loc[[0, 1], "split"] = ["train", "test"]
+    index.loc[[0, 1], "source_digest"] = "f" * 32
+    index.to_parquet(preprocess_dir / "index.parquet")
+    with pytest.raises(StageError, match="leakage_of_files") as raised:
+        validate.main(PARAMS)
+    message = str(raised.value)
+    for part in ("v.mp4 (train)", "v (1).mp4 (test)", " = ", "labels_csv", "Remove all but one"):
+        assert part in message
+
+
 @pytest.mark.parametrize(
     ("name", "num_bytes"),
     [("index", None), ("index", 500), ("index", 0), ("quarantine", 1), ("duplicates", 1)],

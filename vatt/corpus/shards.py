@@ -5,11 +5,13 @@ They lie in a folder, or at any address that fsspec knows, behind a bounded loca
 
 import dataclasses
 import hashlib
+import json
 import os
 import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,19 +81,28 @@ class ShardWriter:
         self._counts: Counter[str] = Counter()
 
     def extend(self, segments: Iterable[Segment], fragment_path: Path) -> Iterator[Segment]:
-        """Copy segments from a file of members; yield them with their new places."""
+        """Copy segments from a file of members, whose meta members get the labels of the rows.
+
+        Yield the segments with their new places and digests.
+        """
         for segment in segments:
-            present = [kind for kind in SUFFIXES if getattr(segment, f"{kind}_bytes")]
-            begin = min(getattr(segment, f"{kind}_offset") for kind in present) - HEADER_BYTES
-            end = segment.meta_offset + segment.meta_bytes + -segment.meta_bytes % HEADER_BYTES
+            contents = {}
             with fragment_path.open("rb") as fragment:
-                fragment.seek(begin)
-                name, offset = self._append(segment.split, fragment.read(end - begin))
-            moved = {
-                f"{kind}_offset": getattr(segment, f"{kind}_offset") + offset - begin
-                for kind in present
+                for kind in SUFFIXES:
+                    if num_bytes := getattr(segment, f"{kind}_bytes"):
+                        fragment.seek(getattr(segment, f"{kind}_offset"))
+                        contents[kind] = fragment.read(num_bytes)
+            meta = json.loads(contents["meta"]) | {
+                "labels": json.loads(segment.labels),
+                "descriptions": json.loads(segment.descriptions),
             }
-            yield dataclasses.replace(segment, shard=name, **moved)
+            contents["meta"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+            members = BytesIO()
+            places = write_members(members, segment.key, contents)
+            name, offset = self._append(segment.split, members.getvalue())
+            for kind in contents:
+                places[f"{kind}_offset"] += offset
+            yield dataclasses.replace(segment, shard=name, **places)
 
     def _append(self, split: str, members: bytes) -> tuple[str, int]:
         """Append the members of one segment to a shard; return its name and where they begin."""

@@ -34,7 +34,9 @@ from vatt.media.caption_formats import (
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
+VIDEO_SUFFIXES += " .3g2 .asf .divx .dv .f4v .gif .m2v .mxf .ogm .qt .vob"
 AUDIO_SUFFIXES = ".wav .flac .mp3 .ogg .oga .opus .m4a .aac .wma .aif .aiff"
+AUDIO_SUFFIXES += " .ac3 .amr .au .caf .m4b .mka .mp2 .weba"
 MEDIA_SUFFIXES = frozenset(f"{VIDEO_SUFFIXES} {AUDIO_SUFFIXES}".split())
 CAPTIONS_DIR = ".captions"
 """Caption files made here. Hidden files of a source are ignored, so that no name clashes."""

@@ -53,10 +53,15 @@ class Storage:
             raise StageError(f"{self._place}: {error}") from error
         self._root = root.rstrip("/") or "/"
         self._is_local = isinstance(self._files, LocalFileSystem)
+        self._outputs: Path | None = None
+        """What is never listed, whatever links lead there."""
 
     def refuse_overlap(self, download_dir: Path) -> None:
-        """Raise StageError for a local folder that holds `download_dir`, or lies in it."""
-        target = download_dir.resolve()
+        """Raise StageError for a local folder that holds `download_dir`, or lies in it.
+
+        Links inside it that lead there are not listed from then on.
+        """
+        target = self._outputs = download_dir.resolve()
         root = Path(self._root).resolve()
         if self._is_local and (target.is_relative_to(root) or root.is_relative_to(target)):
             raise StageError(
@@ -66,6 +71,8 @@ class Storage:
 
     def list_files(self) -> list[StoredFile]:
         """List all files below the folder, sorted by name; hidden ones and loops are not entered.
+
+        A link to a folder above, or to the outputs, is listed with the reason why it is not used.
 
         Raises:
             StageError: the folder itself does not exist or cannot be listed.
@@ -181,14 +188,9 @@ class Storage:
                 yield StoredFile(f"{self._name(folder)}/", folder, problem=problem)
                 continue
             for info in sorted(infos, key=lambda info: str(info["name"])):
-                address, kind = info["name"], info["type"]
-                if info.get("islink"):  # a link is what it points to
-                    path = Path(address)
-                    kind = "directory" if path.is_dir() else "file" if path.is_file() else "other"
-                name = self._name(address)
-                unusable = check_name(name)
-                if kind == "other":
-                    unusable = unusable or "is not a file, or a link to a file that does not exist"
+                address, name = info["name"], self._name(info["name"])
+                kind, unusable = self._judge(info)
+                unusable = check_name(name) or unusable
                 name = f"{name}/" if kind == "directory" else name
                 if kind == "directory" and unusable is None:
                     place = os.path.realpath(address) if self._is_local else address.rstrip("/")
@@ -197,6 +199,25 @@ class Storage:
                         pending.append(address)
                 elif not (self._is_http and {"?", "#"} & set(address)):  # links that sort a list
                     yield StoredFile(name, address, problem=unusable)
+
+    def _judge(self, info: dict[str, Any]) -> tuple[str, str | None]:
+        """Return the kind of a listed file or folder, and why it cannot be used, if so."""
+        kind, path = str(info["type"]), Path(info["name"])
+        if info.get("islink"):  # a link is what it points to
+            kind = "directory" if path.is_dir() else "file" if path.is_file() else "other"
+        if kind == "other":
+            return kind, "is not a file, or a link to a file that does not exist"
+        may_lead_away = self._is_local and (kind == "directory" or info.get("islink"))
+        return kind, self._refuse_place(path.resolve()) if may_lead_away else None
+
+    def _refuse_place(self, place: Path) -> str | None:
+        """Return why a place where a link may lead is not used: its copy would be copied again."""
+        if place in Path(self._root).resolve().parents:
+            return "is a link to a folder that holds the folder of this source"
+        outputs = self._outputs
+        if outputs and (place.is_relative_to(outputs) or outputs.is_relative_to(place)):
+            return f"leads to what this stage writes: {outputs}"
+        return None
 
     def _name(self, address: str) -> str:
         """Return a name below the root; bytes that are not UTF-8 are escaped."""

@@ -12,14 +12,13 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
+from vatt.media.colours import choose_map, choose_matrix
 from vatt.media.decoding import MediaError
 from vatt.params import PreprocessParams
 
 Picture = UInt8[np.ndarray, "H W 3"]
 """RGB. In memory the colours follow each other, because a plane by itself is fastest to read."""
 
-MAX_HELD_S = 10.0
-"""A frame is shown until the next one, but not longer than this; then there is no picture."""
 MAX_ASPECT = 8.0
 TOLERANCE_S = 0.001
 """Containers round time stamps to milliseconds."""
@@ -33,8 +32,6 @@ DOWNSCALE = Interpolation.AREA | EXACT
 UPSCALE = Interpolation.BICUBIC | EXACT
 BILINEAR = Interpolation.BILINEAR | EXACT
 BT601 = 6  # AVCOL_SPC_SMPTE170M
-UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
-HD_HEIGHT_PX = 720
 
 
 class Box(NamedTuple):
@@ -68,9 +65,10 @@ class FrameScaler:
         )
         self._interpolation = DOWNSCALE if scale < 1 else UPSCALE
         self._reformatter = VideoReformatter()  # that of a frame would be set up for it alone
-        # Untagged high definition is BT.709 by convention; swscale takes BT.601 for it.
-        is_untagged_hd = first_frame.colorspace == UNTAGGED and first_frame.height >= HD_HEIGHT_PX
-        self._colorspace = Colorspace.ITU709 if is_untagged_hd else None
+        self._matrix, matrix_guess = choose_matrix(first_frame)
+        self._map, map_guess = choose_map(first_frame)
+        self.guesses = [guess for guess in (matrix_guess, map_guess) if guess]
+        """What was guessed about the colours and may be wrong."""
 
     def scale(self, frame: Any) -> Picture:
         """Return the upright picture of a frame, a view of three planes."""
@@ -78,22 +76,27 @@ class FrameScaler:
             frame,
             self._width,
             self._height,
-            "gbrp",  # the same values as rgb24, and swscale is three times as fast
-            src_colorspace=self._colorspace,
+            # The same values as rgb24, and swscale is three times as fast.
+            "gbrp" if self._map is None else "gbrp16le",
+            src_colorspace=self._matrix,
             interpolation=self._interpolation,
             threads=1,
         )
-        picture: Picture = np.stack(_view_planes(scaled)).transpose(1, 2, 0)
+        if self._map is None:
+            planes = np.stack(_view_planes(scaled))
+        else:
+            planes = self._map.apply(np.stack(_view_planes(scaled, np.uint16)))
+        picture: Picture = planes.transpose(1, 2, 0)
         transposed, flip_rows, flip_columns = self._turn
         if transposed:
             picture = picture.transpose(1, 0, 2)
         return picture[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _view_planes(frame: Any) -> list[UInt8[np.ndarray, "H W"]]:
-    """Return red, green and blue of a frame in the format gbrp; writing to them changes it."""
+def _view_planes(frame: Any, kind: Any = np.uint8) -> list[Any]:
+    """Return red, green and blue of a frame in gbrp or gbrp16le; writing to them changes it."""
     green, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : frame.width]
+        np.frombuffer(plane, kind).reshape(frame.height, -1)[:, : frame.width]
         for plane in frame.planes
     )
     return [red, green, blue]
@@ -124,6 +127,7 @@ def sample_frames(
         return math.ceil((time_s - TOLERANCE_S - origin_s) * frame_rate_hz)
 
     slot, is_first, shown = 0, True, next(frames, None)
+    scaled, picture = None, None
     while shown is not None:
         time_s, frame = shown
         # A frame that is not later than the one before it is left out.
@@ -135,14 +139,16 @@ def sample_frames(
         else:
             end_s = time_s + 1 / frame_rate_hz
         begin = first_slot_after(time_s)
-        end = first_slot_after(min(end_s, time_s + MAX_HELD_S))
+        end = first_slot_after(end_s)
         if is_first:
             begin = math.floor((time_s + TOLERANCE_S - origin_s) * frame_rate_hz)
             end, is_first = max(end, begin + 1), False
         yield from repeat(None, begin - slot)
         slot = max(slot, begin)
         if slot < end:
-            yield from repeat(scaler.scale(frame), end - slot)
+            if frame is not scaled:  # the source may say that a frame is shown once more
+                scaled, picture = frame, scaler.scale(frame)
+            yield from repeat(picture, end - slot)
             slot = end
 
 

@@ -28,7 +28,7 @@ from vatt.corpus.tokenizer import (
 from vatt.params import PreprocessParams
 from vatt.preprocess.duplicates import write_duplicates
 from vatt.preprocess.fragment_maker import FragmentMaker
-from vatt.preprocess.fragments import key_of
+from vatt.preprocess.fragments import add_labels, key_of
 from vatt.preprocess.ray_pool import RayPool
 
 
@@ -85,7 +85,8 @@ def _assemble(
     texts: list[str] = []
     quarantine = []
     with IndexWriter(out_dir / INDEX_NAME) as index:
-        for entry, outcome, path in maker.make(entries):
+        for entry, unlabelled, path in maker.make(entries):
+            outcome = add_labels(unlabelled, entry)
             if outcome.reason is not None:
                 named = {"source": entry.source, "video_id": entry.video_id, "path": entry.path}
                 quarantine.append(named | {"reason": outcome.reason})

@@ -18,7 +18,7 @@ import numpy as np
 from vatt.corpus.manifest import Annotation
 from vatt.media.audio import AudioReader, Sound
 from vatt.media.captions import Caption
-from vatt.media.decoding import MediaError, best_stream, decode, open_media
+from vatt.media.decoding import FrameReader, MediaError, best_stream, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 
@@ -26,6 +26,8 @@ TOLERANCE_S = 0.01
 """Sound that lasts this much longer than the last frame does not begin another frame."""
 LOST_END_S = 1.0
 """A file that ends this much before its declared length has lost its end."""
+MAX_GAP_S = 10.0
+"""A picture that stays for longer than this, without the file's sound, is a gap of the file."""
 MIN_SHARE = 0.5
 """A label holds for a segment if its time range covers this share of it; a description, also if
 this share of its own time range is in the segment."""
@@ -62,6 +64,7 @@ class _Track(NamedTuple):
     """A stream of which one frame has been decoded."""
 
     stream: Any
+    reader: FrameReader
     start_s: float
     first_frame: Any
     frames: Iterator[tuple[float, Any]]
@@ -71,7 +74,7 @@ def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Itera
     """Yield the pieces of a file, of `segment_s` each; at most two are in memory.
 
     A rest below `min_segment_s` belongs to the piece before it. A piece where the source shows
-    nothing and has no sound is left out. Losses are described in `problems`.
+    nothing new and has no sound is left out. Losses are described in `problems`.
 
     Raises:
         MediaError: nothing can be decoded, or time stamps or picture are absurd.
@@ -83,14 +86,33 @@ def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Itera
         if not tracks:
             raise MediaError("; ".join(problems) or "there is no picture and no sound")
         origin_s = end_s = min(track.start_s for track in tracks)
-        for cut in _join_short_rest(_read_pieces(origin_s, video, audio, params), params):
+        held, held_s = None, 0.0
+        pieces = _read_pieces(origin_s, video, audio, params, problems)
+        for cut in _join_short_rest(pieces, params):
             end_s = cut.start_s + len(cut.pictures) / params.frame_rate_hz
-            if cut.num_pictures or cut.sound.num_covered:
+            is_new = any(picture is not None and picture is not held for picture in cut.pictures)
+            is_shown = is_new or (cut.num_pictures > 0 and (audio is None or held_s < MAX_GAP_S))
+            if is_shown or cut.sound.num_covered:
                 yield cut
-        # The header gives the length in microseconds, or none.
-        declared_s = max((track.stream.container.duration or 0) / 1e6 for track in tracks)
-        if end_s < declared_s - LOST_END_S:
-            problems.append(f"the file ends at {end_s:.2f} s of {declared_s:.2f} s")
+            held_s = 0.0 if is_new else held_s + len(cut.pictures) / params.frame_rate_hz
+            held = cut.pictures[-1] if cut.pictures else None
+        problems += _find_lost_end(tracks, end_s)
+
+
+def _find_lost_end(tracks: Iterable[_Track], end_s: float) -> list[str]:
+    """Return that the file ends before its declared end, if it does.
+
+    That is where the streams end, if their headers say so, else where the file does, which other
+    streams may also do, such as subtitles.
+    """
+    declared_s = 0.0
+    for stream, reader, *_ in tracks:
+        declared_s = max(declared_s, reader.declared_end_s)
+        if stream.duration is None:
+            end_s = max(end_s, reader.file_end_s)
+    if end_s < declared_s - LOST_END_S:
+        return [f"the file ends at {end_s:.2f} s of {declared_s:.2f} s"]
+    return []
 
 
 def _open_track(
@@ -98,19 +120,24 @@ def _open_track(
 ) -> _Track | None:
     """Open the best stream of a kind; each kind reads the file by itself, at its own pace."""
     container = stack.enter_context(open_media(path))
-    stream = best_stream(container, kind)
+    stream = best_stream(path, container, kind)
     if stream is None:
         return None
-    frames = decode(container, stream, problems)
+    reader = FrameReader(container, stream, problems)
+    frames = reader.read()
     first = next(frames, None)
     if first is None:
         problems.append(f"{kind}: nothing can be decoded")
         return None
-    return _Track(stream, first[0], first[1], chain([first], frames))
+    return _Track(stream, reader, first[0], first[1], chain([first], frames))
 
 
 def _read_pieces(
-    origin_s: float, video: _Track | None, audio: _Track | None, params: PreprocessParams
+    origin_s: float,
+    video: _Track | None,
+    audio: _Track | None,
+    params: PreprocessParams,
+    problems: list[str],
 ) -> Iterator[Cut]:
     """Yield pieces of `segment_s`, one after another; from the end of the file on, empty ones."""
     rate_hz = params.frame_rate_hz
@@ -118,6 +145,7 @@ def _read_pieces(
     shown: Iterator[Picture | None] = iter(())
     if video:
         scaler = FrameScaler(video.stream, video.first_frame, params.short_side_px)
+        problems += scaler.guesses
         shown = sample_frames(video.frames, scaler, origin_s, rate_hz)
     heard = AudioReader(audio.frames if audio else iter(()), origin_s)
     num_frames = max(1, round(params.segment_s * rate_hz))

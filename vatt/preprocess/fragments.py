@@ -58,6 +58,8 @@ LIBRARIES = (
 """The packages that decide what a fragment holds."""
 NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
 """Parameters that play no part in the segments of a file."""
+LABELS = {"annotations", "split"}
+"""Fields of a row that are added to its segments later (`add_labels`)."""
 LENGTH_BYTES = 8
 DIGEST_BYTES = 16
 CHUNK_BYTES = 1 << 20
@@ -67,7 +69,7 @@ class Outcome(NamedTuple):
     """What became of one row of the manifest: segments, or the reason why there are none."""
 
     segments: list[Segment]
-    """Their offsets are those in the fragment."""
+    """Their offsets are those in the fragment, which lacks their labels."""
     texts: list[str]
     """All captions of the file."""
     reason: str | None = None
@@ -120,11 +122,6 @@ def _write(
             segments.append(dataclasses.replace(segment, num_context_captions=len(near), **places))
     if not segments:
         raise MediaError("; ".join(problems) or "there is no picture and no sound")
-    kept = {text for segment in segments for text in json.loads(segment.descriptions)}
-    texts = [annotation.text for annotation in entry.annotations if annotation.task == "caption"]
-    num_lost = sum(text is not None and text not in kept for text in texts)
-    if num_lost:  # they are beyond the end of the file, or in a gap of it
-        problems.append(f"{num_lost} of {len(texts)} descriptions are of parts that it lacks")
     facts: dict[str, Any] = {
         "source_digest": digest_file(path),
         "captions_outside": sum(caption.start_s >= segments[-1].end_s for caption in captions),
@@ -142,6 +139,29 @@ def _write(
             sound["sound_hashes"] = heard.cut_hashes(*times)
         segments[place] = dataclasses.replace(segment, **facts, **sound)
     return Outcome(segments, [caption.text for caption in captions])
+
+
+def add_labels(outcome: Outcome, entry: ManifestEntry) -> Outcome:
+    """Return an outcome with the split, labels and descriptions that the manifest gives its file.
+
+    A fragment is kept without them, so that changing them decodes nothing again.
+    """
+    segments, kept = [], set()
+    for segment in outcome.segments:
+        labels, descriptions = annotate(entry.annotations, segment.start_s, segment.end_s)
+        kept.update(descriptions)
+        texts: dict[str, Any] = {
+            "labels": json.dumps(labels, sort_keys=True, ensure_ascii=False),
+            "descriptions": json.dumps(descriptions, ensure_ascii=False),
+        }
+        segments.append(dataclasses.replace(segment, split=entry.split, **texts))
+    given = [annotation.text for annotation in entry.annotations if annotation.task == "caption"]
+    num_lost = sum(text is not None and text not in kept for text in given)
+    if num_lost and segments:  # they are beyond the end of the file, or in a gap of it
+        lost = f"{num_lost} of {len(given)} descriptions are of parts that it lacks"
+        problem = "; ".join(filter(None, [segments[0].problem, lost]))
+        segments = [dataclasses.replace(segment, problem=problem) for segment in segments]
+    return outcome._replace(segments=segments)
 
 
 def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]) -> list[Caption]:
@@ -169,14 +189,13 @@ def _describe(
     captions: Sequence[Caption],
     params: PreprocessParams,
 ) -> Segment:
-    """Return the row of a piece, still without its places and the facts of the whole file."""
+    """Return the row of a piece, without its places, its labels and the facts of the whole file."""
     start_s, end_s = cut.start_s, cut.start_s + len(cut.pictures) / params.frame_rate_hz
     pictures = [picture for picture in cut.pictures if picture is not None]
     height_px, width_px = pictures[0].shape[:2] if pictures else (0, 0)
     has_audio = cut.sound.num_covered > 0
     heard = cut.sound.samples if has_audio else cut.sound.samples[:0]
     num_captions, words_per_second = measure_words(captions, start_s, end_s)
-    labels, descriptions = annotate(entry.annotations, start_s, end_s)
     return Segment(
         key=f"{key_of(entry)}_{number:06d}",
         source=entry.source,
@@ -201,8 +220,8 @@ def _describe(
         black_rate=measure_black(pictures),
         frozen_rate=measure_freezing(pictures),
         picture_hashes="".join(hash_pictures(cut.pictures, start_s, params.frame_rate_hz)),
-        labels=json.dumps(labels, sort_keys=True, ensure_ascii=False),
-        descriptions=json.dumps(descriptions, ensure_ascii=False),
+        labels="{}",
+        descriptions="[]",
     )
 
 
@@ -216,11 +235,8 @@ def _encode(
     if segment.has_audio:
         members["audio"] = encode_audio(cut.sound.samples)
     named = ("key", "source", "video_id", "start_s", "end_s")
-    meta = {name: getattr(segment, name) for name in named} | {
-        "captions": [dataclasses.asdict(caption) for caption in captions],
-        "labels": json.loads(segment.labels),
-        "descriptions": json.loads(segment.descriptions),
-    }
+    meta = {name: getattr(segment, name) for name in named}
+    meta["captions"] = [dataclasses.asdict(caption) for caption in captions]
     members["meta"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return members
 
@@ -240,7 +256,8 @@ def make_key(
     `files` are the digests of the file and of its captions, `code` is that of the modules.
     """
     values = params.model_dump(mode="json", exclude=NO_EFFECT)
-    parts = [dataclasses.asdict(entry), files, values, code]
+    named = {k: value for k, value in dataclasses.asdict(entry).items() if k not in LABELS}
+    parts = [named, files, values, code]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Stage `validate`: check that clips, sound and captions of the corpus agree."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 from vatt.corpus.index import digest_index
 from vatt.params import ValidateParams
-from vatt.validate.tables import read_corpus
-from vatt.validate.verdict import validate_corpus
+from vatt.validate.tables import list_copies, read_corpus
+from vatt.validate.verdict import MAX_EXAMPLES, validate_corpus
 
 PREPROCESS_DIR = Path("data/preprocess")
 OUT_DIR = Path("data/validate")
@@ -36,7 +36,8 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     with atomic_path(OUT_DIR) as partial:
         partial.mkdir()
         (partial / "index.html").write_text(page, encoding="utf-8")
-    failed = [_describe(rule) for rule in verdict["expectations"] if not rule["success"]]
+    copies = list_copies(corpus.index)
+    failed = [_describe(rule, copies) for rule in verdict["expectations"] if not rule["success"]]
     if not verdict["passed"]:
         raise StageError("\n".join([f"see {OUT_DIR / 'index.html'}", *failed]), metrics=verdict)
     for line in failed:
@@ -44,10 +45,16 @@ def main(validate: ValidateParams) -> Mapping[str, Any]:
     return verdict
 
 
-def _describe(rule: Mapping[str, Any]) -> str:
+def _describe(rule: Mapping[str, Any], copies: Sequence[str]) -> str:
     """Say in one line which rule failed, what was found, and some of the rows that break it."""
     examples = f"; for example {', '.join(rule['examples'])}" if rule["examples"] else ""
-    return (
+    text = (
         f"{rule['severity']}: {rule['name']}: {rule['description']} "
         f"Found {rule.get('error', rule['observed'])}, asked {rule['threshold']}{examples}"
     )
+    if rule["name"] == "leakage_of_files" and copies:
+        text += (
+            f". Equal are {'; '.join(copies[:MAX_EXAMPLES])}. Remove all but one of them, or give "
+            "them one split by the column split of the source's labels_csv, then run download again"
+        )
+    return text

@@ -74,6 +74,18 @@ def tabulate(corpus: Corpus, min_caption_score: float) -> dict[str, pd.DataFrame
     }
 
 
+def list_copies(index: pd.DataFrame) -> list[str]:
+    """Return which files have the same bytes and are in several splits: `a (train) = b (test)`."""
+    if not {*VIDEO, "split", "source_digest"} <= set(index.columns):
+        return []
+    files = index.drop_duplicates([*VIDEO, "split"]).sort_values(VIDEO)
+    return [
+        " = ".join(f"{row.source}/{row.video_id} ({row.split})" for row in copies.itertuples())
+        for _, copies in files.groupby("source_digest", sort=False)
+        if len(set(copies["split"])) > 1 and len(copies[VIDEO].drop_duplicates()) > 1
+    ]
+
+
 def _tabulate_segments(index: pd.DataFrame) -> pd.DataFrame:
     """Add to the index what a rule over one column cannot compute."""
     times = index[["video_duration_s", "audio_duration_s", "start_offset_s"]].astype(float)
