@@ -115,11 +115,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                 if _is_due(step, training.checkpoint_every_steps, training):
                     with speed.spending("saving"):
                         checkpoints.save(engine, step, records.state())
-    if not records.rows:
-        raise BadStepsError(
-            f"none of the {training.num_steps} steps updated a weight: gradients overflowed. "
-            "launch.precision = fp16 needs some steps to find its scale; bf16 and fp32 have none"
-        )
+    records.require_progress()
     return records
 
 
@@ -236,6 +232,15 @@ class Records:
             )
         if self._is_first:
             print(f"{section}: step {step} is left out: {problem}", file=sys.stderr)
+
+    def require_progress(self) -> None:
+        """Raise BadStepsError if no step of the run updated a weight."""
+        if not self.rows:
+            raise BadStepsError(
+                f"none of the {self._training.num_steps} steps updated a weight: gradients "
+                "overflowed. launch.precision = fp16 needs some steps to find its scale; bf16 and "
+                "fp32 have none"
+            )
 
     def close_window(self, step: int, learning_rate: float) -> dict[str, float] | None:
         """Return the row of the window that ends at `step`, and write it; None if it is empty."""
