@@ -35,7 +35,7 @@ from vatt.tune.study import IDENTITY
 
 CAN_TUNE = [
     path
-    for files in ("tune/*", "train/*", "launch/*", "loading/*", "corpus/splits", "stages/*tune")
+    for files in ("tune/*", "train/*", "launch/*", "loading/*", "corpus/access", "stages/*tune")
     for path in (ROOT / "vatt").glob(f"{files}.py")
 ]
 """The modules of tuning and training: all of four rooms, and three that stand elsewhere."""
