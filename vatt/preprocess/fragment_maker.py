@@ -168,11 +168,7 @@ def make_fragment(
         OSError: the disk is full or broken.
         StageError: this process runs another version of the code.
     """
-    if digest_fragment_code() != code:
-        raise StageError(
-            f"{os.uname().nodename}: vatt or its libraries are not those that started the stage: "
-            "another version is installed there, or they were changed meanwhile; run it again"
-        )
+    _require_code(code)
     code = _name_code(code, recogniser, entry)
     with _named_errors(store.folder):
         store.partial_dir.mkdir(parents=True, exist_ok=True)
@@ -203,6 +199,15 @@ def make_fragment(
                 store.learn(status, key)
     media_s = sum((row.end_s - row.start_s for row in outcome.segments), start=0.0)
     return Finished(key, None, status, media_s)
+
+
+def _require_code(code: str) -> None:
+    """Raise StageError if this process runs other code than the one that started the work."""
+    if digest_fragment_code() != code:
+        raise StageError(
+            f"{os.uname().nodename}: vatt or its libraries are not those that started the stage: "
+            "another version is installed there, or they were changed meanwhile; run it again"
+        )
 
 
 def _name_code(code: str, recogniser: Recogniser | None, entry: ManifestEntry) -> str:

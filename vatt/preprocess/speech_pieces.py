@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vatt.media.audio import AudioReader
-from vatt.media.decoding import best_stream, decode, open_media
+from vatt.media.decoding import FrameReader, best_stream, open_media
 from vatt.params import AUDIO_RATE_HZ
 from vatt.preprocess.analysis import (
     FRAME_S,
@@ -84,10 +84,10 @@ def _find_quiet(speech: Float32[np.ndarray, "T"]) -> int:
 def _read_sound(path: Path) -> Iterator[Float32[np.ndarray, "S"]]:
     """Yield the sound of the best stream from time 0 of the file on, mono, in [-1, 1]."""
     with open_media(path) as container:
-        stream = best_stream(container, "audio")
+        stream = best_stream(path, container, "audio")
         if stream is None:
             return
-        reader = AudioReader(decode(container, stream, []), 0.0)
+        reader = AudioReader(FrameReader(container, stream, []).read(), 0.0)
         resampler = av.AudioResampler("s16", "mono", SOUND_RATE_HZ)
         while len(samples := reader.read(READ_SAMPLES).samples):
             frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
