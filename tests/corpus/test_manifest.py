@@ -54,6 +54,7 @@ def test_rows_come_back_sorted_and_in_any_order_are_the_same_bytes(tmp_path: Pat
         ({"annotations": [{"label": "run"}]}, "annotations.0.task"),
         ({"path": None}, "path must be given"),
         ({"status": "failed", "reason": "x"}, "path must be null"),
+        ({"transcribe": "yes"}, "transcribe"),
     ],
 )
 def test_wrong_row_is_refused_with_file_line_and_field(

@@ -240,6 +240,9 @@ def test_an_impossible_combination_is_refused(
     assert ";" not in message  # one rule is broken, one is reported
 
 
+ASR_SOURCE = {"kind": "folder", "name": "mine", "url": "videos", "captions": "auto"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -247,6 +250,14 @@ def test_an_impossible_combination_is_refused(
         ("model.text", {"num_layers": 0}, "model.text.numbers.num_layers = 0: Input should be gr"),
         ("model.text", {"depth": 3}, "model.text.numbers.depth: unknown key"),
         ("model.text", 3, "model.text.numbers = 3: Input should be"),
+        (
+            "preprocess.asr",
+            {"device": "tpu"},
+            "preprocess.asr.device = 'tpu': Input should be 'cpu'",
+        ),
+        ("preprocess.asr", {"compute_type": "auto"}, "preprocess.asr.compute_type = 'auto': Input"),
+        ("preprocess.asr", {"language": "English"}, "preprocess.asr.language = 'English': String"),
+        ("download.sources", [ASR_SOURCE], "download.sources.0.folder.captions = 'auto': Input"),
         ("model.video_patch", [2, 0, 8], "model.video_patch.1 = 0: Input should be greater than"),
     ],
 )

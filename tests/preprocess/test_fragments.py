@@ -16,9 +16,11 @@ from tests.closure import files_used_by
 from tests.made_media import Clip, write_clip
 from tests.preprocess.runs import PARAMS
 from vatt.core.code import PACKAGE_DIR, list_code
+from vatt.core.errors import StageError
 from vatt.core.pool import run_in_workers
 from vatt.corpus.index import Segment
 from vatt.corpus.manifest import Annotation, ManifestEntry
+from vatt.media.decoding import MediaError
 from vatt.preprocess.fragments import (
     CODE,
     LIBRARIES,
@@ -29,6 +31,7 @@ from vatt.preprocess.fragments import (
     make_key,
     write_fragment,
 )
+from vatt.preprocess.transcripts import SpokenLine, Transcript, Word
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".ts", ".avi", ".ogg", ".wav", ".flac", ".mp3")
 SOUND_ONLY = {".ogg", ".wav", ".flac", ".mp3"}
@@ -73,6 +76,36 @@ def test_subtitles_in_a_file_are_its_captions_where_none_are_beside_it(tmp_path:
     (tmp_path / "b.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nbeside it\n")
     entry = dataclasses.replace(entry, captions_path="b.srt")
     assert write_fragment(tmp_path, tmp_path, PARAMS, entry).texts == ["beside it"]
+
+
+def test_a_recogniser_hears_what_has_no_captions(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", Clip(duration_s=4.0))
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nbeside it\n")
+    (tmp_path / "bad.mp4").write_text("no media")
+    line = SpokenLine(1.0, 2.0, "hello", (Word(1.0, 2.0, "hello"),))
+    heard: list[str] = []
+
+    def transcribe(name: str, error: Exception | None = None) -> Transcript:
+        heard.append(name)
+        if error:
+            raise error
+        return Transcript("en", 0.9, (line,), ())
+
+    def write(name: str, error: Exception | None = None, captions: str | None = None) -> Outcome:
+        entry = ManifestEntry("s", name, "train", path=name, transcribe=True)
+        entry = dataclasses.replace(entry, captions_path=captions)
+        work = partial(transcribe, name, error)
+        return write_fragment(tmp_path, tmp_path, PARAMS, entry, work)
+
+    assert write("a.mp4", captions="a.vtt").texts == ["beside it"]
+    assert heard == []
+    outcome = write("a.mp4")
+    assert (outcome.texts, outcome.segments[0].num_captions) == (["hello"], 1)
+    assert outcome.transcript is not None
+    assert outcome.transcript["lines"][0]["words"][0]["text"] == "hello"
+    assert write("bad.mp4", MediaError("is no media file")).reason is not None
+    with pytest.raises(StageError, match="out of memory"):  # no fault of the file
+        write("a.mp4", StageError("CUDA: out of memory"))
 
 
 def change_bytes(

@@ -13,9 +13,11 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.known_corpus import CORPUS_PARAMS
-from tests.preprocess.runs import digest_files, preprocess
+from tests.preprocess.runs import PARAMS, digest_files, preprocess
+from tests.preprocess.spoken_corpus import asr_params, write_spoken_files
 from vatt.core.errors import StageError
 from vatt.core.pool import Lost, StallLimit, work_through
+from vatt.corpus.manifest import ManifestEntry, write_manifest
 from vatt.preprocess.ray_pool import RayPool
 
 
@@ -75,6 +77,18 @@ def test_same_bytes_as_with_local_processes(
 ) -> None:
     preprocess(download_dir, tmp_path / "out", CORPUS_PARAMS, ray_address=cluster_address)
     assert digest_files(tmp_path / "out") == digest_files(corpus_dir)
+
+
+def test_same_transcripts_as_with_local_processes(cluster_address: str, tmp_path: Path) -> None:
+    params = PARAMS.model_copy(update={"asr": asr_params()})
+    write_spoken_files(tmp_path / "download/s")
+    names = ["0880.ogg", "0930.ogg", "hum.wav"]
+    rows = [ManifestEntry("s", n, "train", path=f"s/{n}", transcribe=True) for n in names]
+    write_manifest(tmp_path / "download", rows)
+    counts = preprocess(tmp_path / "download", tmp_path / "local", params)
+    assert (counts["transcribed"], counts["files_in_en"]) == (3, 2)
+    preprocess(tmp_path / "download", tmp_path / "ray", params, ray_address=cluster_address)
+    assert digest_files(tmp_path / "ray") == digest_files(tmp_path / "local")
 
 
 def test_no_cluster_is_a_clear_error() -> None:

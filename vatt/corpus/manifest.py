@@ -54,6 +54,8 @@ class ManifestEntry:
     """Why it failed."""
     captions_path: str | None = None
     """The same for the captions; null if there are none."""
+    transcribe: bool = False
+    """Whether a speech recogniser hears what is said, where the file itself holds no captions."""
     caption_problem: str | None = None
     """Why the captions could not be fetched; the video itself is fine."""
     annotations: tuple[Annotation, ...] = ()

@@ -7,6 +7,7 @@ from the paper, whose 65536 English words with one id for all others (VATT secti
 
 import re
 import string
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,10 @@ ALPHABET = " ".join(string.ascii_lowercase)
 """Stands among the sentences, so that a corpus without text has a tokenizer, too."""
 RULE = "nmt_nfkc_cf"
 """Unicode compatibility forms, lower case."""
+INVISIBLE = dict.fromkeys([0xAD, 0x61C, 0x200E, 0x200F, 0x2060, *range(0x202A, 0x202F), 0xFEFF])
+INVISIBLE |= dict.fromkeys(range(0x2066, 0x206A))
+"""Marks of direction and of where a word may break, which the rule keeps or makes spaces of.
+Captions in Hebrew and Arabic have two on each line: six pieces of the 16 that a clip reads."""
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<eos>"
 MAX_BYTES = 100_000_000
@@ -94,6 +99,7 @@ class Tokenizer(AnyTokenizer):
         self.pieces = [str(self._processor.id_to_piece(number)) for number in numbers]
 
     def _list_ids(self, text: str, num_tokens: int) -> list[int]:
+        text = text.translate(INVISIBLE)
         ids: list[int] = self._processor.encode(text)  # a list would start threads for each call
         return ids[:num_tokens]
 
@@ -134,7 +140,8 @@ def _drop_rare_characters(sentences: list[str], vocab_size: int) -> list[str]:
 
     SentencePiece refuses a corpus that has more different characters than pieces.
     """
-    normal = sentencepiece.SentencePieceNormalizer(rule_name=RULE).normalize(sentences)
+    visible = [sentence.translate(INVISIBLE) for sentence in sentences]
+    normal = sentencepiece.SentencePieceNormalizer(rule_name=RULE).normalize(visible)
     counts = Counter(chain.from_iterable(normal))
     ordered = sorted(counts, key=lambda character: (-counts[character], character))
     kept = {*ordered[: (vocab_size - NUM_BYTES) // 2]}
@@ -151,12 +158,17 @@ class WordTokenizer(AnyTokenizer):
 
     def __init__(self, path: Path) -> None:
         self.pieces = read_vocabulary(path)
-        self._ids = {word: number for number, word in enumerate(self.pieces)}
+        normal = [unicodedata.normalize("NFC", word) for word in self.pieces]
+        self._ids = {word: number for number, word in reversed([*enumerate(normal)])}
 
     def _list_ids(self, text: str, num_tokens: int) -> list[int]:
         plain = text.translate(WITHOUT_PUNCTUATION).translate(LOWER)
         words = [word for word in SPACES.split(plain) if word]
-        return [self._ids.get(word, self._ids[UNKNOWN]) for word in words[:num_tokens]]
+        return [self._find(word) for word in words[:num_tokens]]
+
+    def _find(self, word: str) -> int:
+        """Return the id of a word; accents have two forms in Unicode, and either one is found."""
+        return self._ids.get(unicodedata.normalize("NFC", word), self._ids[UNKNOWN])
 
     def decode(self, ids: Int[Tensor, "L"]) -> str:
         """Return the words of ids up to the first <pad> or <eos>, with a space between them."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from vatt.corpus.manifest import Annotation, ManifestEntry, Split
@@ -66,6 +66,13 @@ class Collection:
             **(captions or {}),
         )  # fmt: skip
         self.entries.append(row)
+
+    def transcribe(self) -> None:
+        """Let preprocess transcribe the files that have no captions."""
+        self.entries = [
+            replace(row, transcribe=row.status == "ok" and row.captions_path is None)
+            for row in self.entries
+        ]
 
     def ignore(self, name: str, reason: str) -> None:
         """Note a file that is no input."""

@@ -1,10 +1,26 @@
 """Parameters of the stage preprocess."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from vatt.params.section import Section
+
+
+class AsrParams(Section):
+    """How the files of sources with `captions: asr` are transcribed."""
+
+    model: str = Field(default="base", min_length=1)
+    """A folder with a Whisper model for CTranslate2, or the name of one that faster-whisper knows,
+    or OWNER/NAME on the Hugging Face Hub; by name it is fetched once, to .cache/preprocess."""
+    language: str | None = Field(default=None, pattern=r"^[a-z]{2,3}$")
+    """What is spoken, as Whisper's code; null detects it in the first speech of each file."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    compute_type: Literal[
+        "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32"
+    ] = "int8"
+    """The type of weights and computation; no `auto`, because what is heard depends on it."""
 
 
 class PreprocessParams(Section):
@@ -28,3 +44,4 @@ class PreprocessParams(Section):
     """A file of words, one a line, in place of a SentencePiece model; the paper's has 65536."""
     time_limit_s: float = Field(gt=0)
     """A file is given up when reading it, or one segment of it, takes longer: its decoder hangs."""
+    asr: AsrParams = AsrParams()

@@ -43,7 +43,15 @@ class DemoSource(Section):
     num_videos: int = Field(ge=3)
 
 
-class LabelledSource(Section):
+class MediaSource(Section):
+    """Files that may have captions."""
+
+    captions: Literal["files", "asr"] = "files"
+    """`asr` transcribes what is said in every file that has no captions, see
+    `preprocess.asr`."""
+
+
+class LabelledSource(MediaSource):
     """Any videos or audio files, captions beside them, perhaps with labels."""
 
     name: Name
@@ -82,7 +90,7 @@ class UrlsSource(LabelledSource):
     """A file with one address a line, or a CSV with columns address[,name,sha256,md5,start,end]."""
 
 
-class CatalogueSource(Section):
+class CatalogueSource(MediaSource):
     """A data set of the paper: its official lists, and its media as they were obtained.
 
     docs/data_sets.md says for each kind which lists it needs and how media may be named.

@@ -13,6 +13,7 @@ class ValidateParams(Section):
     max_duration_gap_s: float = Field(ge=0)
     max_start_offset_s: float = Field(ge=0)
     max_words_per_second: float = Field(gt=0)
+    """Of captions; see `vatt.preprocess.words` for languages without spaces."""
     max_silent_rate: Rate
     max_clipped_rate: Rate
     max_black_rate: Rate

@@ -30,6 +30,8 @@ from vatt.preprocess.duplicates import write_duplicates
 from vatt.preprocess.fragment_maker import FragmentMaker
 from vatt.preprocess.fragments import add_labels, key_of
 from vatt.preprocess.ray_pool import RayPool
+from vatt.preprocess.recognition import open_recogniser
+from vatt.preprocess.transcripts import TRANSCRIPTS_NAME, append_transcript, count_lines
 
 
 def write_corpus(
@@ -62,7 +64,10 @@ def write_corpus(
     open_pool: Callable[[Callable[[Any], Any]], Pool] = partial(LocalPool, size=num_workers)
     if ray_address is not None:
         open_pool = partial(RayPool, address=ray_address)
-    with closing(FragmentMaker(download_dir, kept_dir, params, open_pool)) as maker:
+    recogniser = None
+    if any(entry.transcribe for entry in entries):
+        recogniser = open_recogniser(params.asr, kept_dir)
+    with closing(FragmentMaker(download_dir, kept_dir, params, open_pool, recogniser)) as maker:
         texts = _assemble(maker, entries, shards, out_dir, counts)
     if store_dir is None:
         shutil.rmtree(kept_dir)
@@ -90,6 +95,9 @@ def _assemble(
             if outcome.reason is not None:
                 named = {"source": entry.source, "video_id": entry.video_id, "path": entry.path}
                 quarantine.append(named | {"reason": outcome.reason})
+            if outcome.transcript is not None:
+                append_transcript(out_dir / TRANSCRIPTS_NAME, entry, outcome.transcript)
+                counts.update(count_lines(outcome.transcript))
             index.extend(shards.extend(outcome.segments, path))
             if entry.split == "train" and len(texts) < MAX_SENTENCES:
                 texts += outcome.texts

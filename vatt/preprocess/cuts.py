@@ -21,6 +21,7 @@ from vatt.media.captions import Caption
 from vatt.media.decoding import FrameReader, MediaError, best_stream, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
+from vatt.preprocess.words import count_words
 
 TOLERANCE_S = 0.01
 """Sound that lasts this much longer than the last frame does not begin another frame."""
@@ -213,7 +214,7 @@ def measure_words(captions: Sequence[Caption], start_s: float, end_s: float) -> 
     spoken = [(share, text) for share, text in shares if share > 0]
     if not spoken:
         return 0, math.nan
-    num_words = sum(share * len(text.split()) for share, text in spoken)
+    num_words = sum(share * count_words(text) for share, text in spoken)
     return len(spoken), num_words / (end_s - start_s)
 
 

@@ -27,6 +27,7 @@ from vatt.preprocess.fragments import (
     make_key,
     write_fragment,
 )
+from vatt.preprocess.recognition import Recogniser
 
 
 class Finished(NamedTuple):
@@ -54,12 +55,13 @@ class FragmentMaker:
         store_dir: Path,
         params: PreprocessParams,
         open_pool: Callable[[Callable[[ManifestEntry], Finished]], Pool],
+        recogniser: Recogniser | None = None,
     ) -> None:
         store_dir.mkdir(parents=True, exist_ok=True)
         self._download_dir, self._params, self._open_pool = download_dir, params, open_pool
         self._store = FragmentStore(store_dir)
         self._store.remove_partial()
-        self._code = digest_fragment_code()
+        self._code, self._recogniser = digest_fragment_code(), recogniser
 
     def make(
         self, entries: Sequence[ManifestEntry]
@@ -77,8 +79,12 @@ class FragmentMaker:
         for entry, result in zip(entries, self._finish(entries), strict=True):
             key, outcome = self._read(entry, result)
             kept |= {key, result.status}
+            if self._recogniser and outcome.transcript:
+                kept.add(self._recogniser.make_key(outcome.segments[0].source_digest))
             yield entry, outcome, self._store.path_of(key)
         self._store.remove_all_but(kept)
+        if self._recogniser:
+            self._recogniser.store.remove_all_but(kept)
 
     def close(self) -> None:
         """End the work."""
@@ -99,7 +105,8 @@ class FragmentMaker:
             return list(results.values())  # a cluster need not be there
         missing = sorted(sizes, key=lambda index: -sizes[index])  # no long one is begun last
         num_bytes, bytes_done, media_s = sum(sizes.values()), 0, 0.0
-        make = partial(make_fragment, self._download_dir, self._store, self._params, self._code)
+        given = self._download_dir, self._store, self._params, self._code
+        make = partial(make_fragment, *given, recogniser=self._recogniser)
         limit = StallLimit(self._params.time_limit_s, partial(measure_progress, self._store))
         work = work_through(self._open_pool(make), [entries[index] for index in missing], limit)
         with (
@@ -122,7 +129,8 @@ class FragmentMaker:
         if entry.path is None:
             return Finished("", entry.reason)
         try:
-            status = _digest_status(self._download_dir, self._params, self._code, entry)
+            code = _name_code(self._code, self._recogniser, entry)
+            status = _digest_status(self._download_dir, self._params, code, entry)
             key = self._store.recall(status)
         except (OSError, ValueError):  # unknown or unreadable: the work finds out why
             return None
@@ -149,20 +157,19 @@ def make_fragment(
     params: PreprocessParams,
     code: str,
     entry: ManifestEntry,
+    recogniser: Recogniser | None = None,
 ) -> Finished:
     """Cut the file of a row and add its fragment to the store, unless it is there.
 
-    `code` is the digest of the code of the process that started the work.
+    `code` is the digest of the code of the process that started the work; `recogniser` is for the
+    rows that ask for one.
 
     Raises:
         OSError: the disk is full or broken.
         StageError: this process runs another version of the code.
     """
-    if digest_fragment_code() != code:
-        raise StageError(
-            f"{os.uname().nodename}: vatt or its libraries are not those that started the stage: "
-            "another version is installed there, or they were changed meanwhile; run it again"
-        )
+    _require_code(code)
+    code = _name_code(code, recogniser, entry)
     with _named_errors(store.folder):
         store.partial_dir.mkdir(parents=True, exist_ok=True)
         # First of all, because whoever measures the progress takes it for the begin of the work.
@@ -182,12 +189,30 @@ def make_fragment(
             key = make_key(entry, (file, captions), params, code)
             outcome = store.read(key)
             if outcome is None:
-                outcome = write_fragment(download_dir, Path(folder), params, entry)
+                transcribe = None
+                if recogniser and entry.transcribe:
+                    path = download_dir / str(entry.path)
+                    transcribe = partial(recogniser.transcribe, path, file, Path(folder))
+                outcome = write_fragment(download_dir, Path(folder), params, entry, transcribe)
                 store.add(key, Path(folder) / key_of(entry), outcome)
             if status:
                 store.learn(status, key)
     media_s = sum((row.end_s - row.start_s for row in outcome.segments), start=0.0)
     return Finished(key, None, status, media_s)
+
+
+def _require_code(code: str) -> None:
+    """Raise StageError if this process runs other code than the one that started the work."""
+    if digest_fragment_code() != code:
+        raise StageError(
+            f"{os.uname().nodename}: vatt or its libraries are not those that started the stage: "
+            "another version is installed there, or they were changed meanwhile; run it again"
+        )
+
+
+def _name_code(code: str, recogniser: Recogniser | None, entry: ManifestEntry) -> str:
+    """Return the code that decides a fragment, and where it has a transcript, what decides that."""
+    return f"{code} {recogniser.key}" if recogniser and entry.transcribe else code
 
 
 def _digest_status(

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
 from importlib.metadata import version
@@ -24,6 +24,7 @@ import av
 
 from vatt.core.code import digest_code
 from vatt.core.disk import REFUSALS
+from vatt.core.errors import StageError
 from vatt.core.files import digest_file
 from vatt.corpus.index import Segment
 from vatt.corpus.manifest import ManifestEntry
@@ -44,11 +45,13 @@ from vatt.preprocess.analysis import (
     measure_silence,
 )
 from vatt.preprocess.cuts import Cut, annotate, cut_file, measure_words, select_context
+from vatt.preprocess.transcripts import Transcript
 
 DISK_ERRORS = {*REFUSALS, errno.EIO}
 CODE = (
     *("media", "corpus/index.py", "corpus/manifest.py", "corpus/shards.py"),
     *("preprocess/analysis.py", "preprocess/cuts.py", "preprocess/fragments.py"),
+    *("preprocess/transcripts.py", "preprocess/words.py"),
 )
 """The code that decides the bytes of a fragment, beside its row and the parameters."""
 LIBRARIES = (
@@ -56,8 +59,8 @@ LIBRARIES = (
     "silero-vad",
 )
 """The packages that decide what a fragment holds."""
-NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s"}
-"""Parameters that play no part in the segments of a file."""
+NO_EFFECT = {"segments_per_shard", "vocab_size", "vocabulary", "time_limit_s", "asr"}
+"""Parameters that play no part in the segments of a file, or have a digest of their own."""
 LABELS = {"annotations", "split"}
 """Fields of a row that are added to its segments later (`add_labels`)."""
 LENGTH_BYTES = 8
@@ -73,6 +76,8 @@ class Outcome(NamedTuple):
     texts: list[str]
     """All captions of the file."""
     reason: str | None = None
+    transcript: dict[str, Any] | None = None
+    """The fields of its `Transcript`, if it was transcribed."""
 
 
 def key_of(entry: ManifestEntry) -> str:
@@ -82,17 +87,25 @@ def key_of(entry: ManifestEntry) -> str:
 
 
 def write_fragment(
-    download_dir: Path, fragments_dir: Path, params: PreprocessParams, entry: ManifestEntry
+    download_dir: Path,
+    fragments_dir: Path,
+    params: PreprocessParams,
+    entry: ManifestEntry,
+    transcribe: Callable[[], Transcript] | None = None,
 ) -> Outcome:
     """Cut one file and write its segments as tar members to `fragments_dir`, under its key.
 
+    `transcribe` hears what is said, where the manifest asks for it and the file holds no captions.
     Whatever is wrong with the file becomes the reason of the outcome.
 
     Raises:
         OSError: the disk is full or broken: it is no fault of the file.
+        StageError: the speech recogniser fails: neither is this.
     """
     try:
-        return _write(entry, download_dir, params, fragments_dir / key_of(entry))
+        return _write(entry, download_dir, params, fragments_dir / key_of(entry), transcribe)
+    except StageError:
+        raise
     except MediaError as error:
         reason = str(error)
     except Exception as error:  # decoders raise all kinds of errors on broken files
@@ -103,11 +116,18 @@ def write_fragment(
 
 
 def _write(
-    entry: ManifestEntry, download_dir: Path, params: PreprocessParams, fragment_path: Path
+    entry: ManifestEntry,
+    download_dir: Path,
+    params: PreprocessParams,
+    fragment_path: Path,
+    transcribe: Callable[[], Transcript] | None,
 ) -> Outcome:
     path = download_dir / str(entry.path)
     problems = [entry.caption_problem] if entry.caption_problem else []
     captions = _read_captions(entry, download_dir, problems)
+    transcript = transcribe() if transcribe and not captions else None
+    if transcript is not None:
+        captions = [Caption(line.start_s, line.end_s, line.text) for line in transcript.lines]
     segments = []
     listener = Listener()
     with fragment_path.open("wb") as fragment:
@@ -138,7 +158,8 @@ def _write(
             sound["speech_rate"] = heard.measure_speech(*times)
             sound["sound_hashes"] = heard.cut_hashes(*times)
         segments[place] = dataclasses.replace(segment, **facts, **sound)
-    return Outcome(segments, [caption.text for caption in captions])
+    fields = None if transcript is None else dataclasses.asdict(transcript)
+    return Outcome(segments, [caption.text for caption in captions], transcript=fields)
 
 
 def add_labels(outcome: Outcome, entry: ManifestEntry) -> Outcome:

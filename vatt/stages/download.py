@@ -38,6 +38,9 @@ def main(run: RunParams, download: DownloadParams) -> Mapping[str, Any]:
         found = {
             source.name: _collect(source, run.seed, download.fetch) for source in download.sources
         }
+        for source in download.sources:
+            if not isinstance(source, DemoSource) and source.captions == "asr":
+                found[source.name].transcribe()
         for path in OUT_DIR.iterdir():
             if path.name not in found:  # what belongs to no source any more
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -69,6 +72,7 @@ def _collect(source: Source, seed: int, fetch: FetchParams) -> Collection:
 
 def _count(collection: Collection) -> dict[str, Any]:
     rows = collection.entries
+    num_to_transcribe = sum(row.transcribe for row in rows)
     return {
         **(collection.listed.to_metrics() if collection.listed else {}),
         "ok": sum(row.status == "ok" for row in rows),
@@ -76,6 +80,7 @@ def _count(collection: Collection) -> dict[str, Any]:
         "with_captions": sum(row.captions_path is not None for row in rows),
         "with_caption_problems": sum(row.caption_problem is not None for row in rows),
         "ignored": len(collection.ignored),
+        **({"to_transcribe": num_to_transcribe} if num_to_transcribe else {}),
     }
 
 
