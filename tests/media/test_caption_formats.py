@@ -69,6 +69,11 @@ FILES_OF_USERS: dict[str, tuple[str | bytes, list[str], list[str]]] = {
         ["It’s café"],
         [GUESS.format("Windows-1252")],
     ),
+    "windows_1251.srt": (
+        f"1\n{A}\nПривет\n".encode("cp1251"),
+        ["Привет"],
+        [GUESS.format("Windows-1251")],
+    ),
     "break.srt": (f"1\n{A}\nhello<br>world\n", ["hello world"], []),
     "heart.srt": (f"1\n{A}\nI <3 you and 5 > 4\n", ["I <3 you and 5 > 4"], []),
     "placeholder.srt": (f"1\n{A}\npress <any key> now\n", ["press <any key> now"], []),

@@ -76,6 +76,10 @@ FOUND: dict[str, tuple[str, str, list[Caption]]] = {
         *("csv", ',start,end,text\n0,1,2.5,"take ""this"", now\nplease"\n1,4,5,\n'),
         [Caption(1.0, 2.5, 'take "this", now please')],
     ),
+    "SRT that starts before the video": (
+        *("srt", "1\n-00:00:01,000 --> 00:00:02,000\nalpha\n"),
+        [Caption(0.0, 2.0, "alpha")],
+    ),
     "WebVTT without captions": ("vtt", "WEBVTT\n", []),
     "CSV without captions": ("csv", "start,end,text\n", []),
 }
