@@ -40,7 +40,8 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     files = ["a.mp4", "a.vtt", "a.de.vtt", "b.wav", "b.json", "sub/c.MKV", "sub/c.srt", "d.vtt"]
     files += ["README.md", "other.json", "table.csv", "labels.csv", ".DS_Store", "sub/a.vtt"]
     write_files(folder, dict.fromkeys(files, VTT))
-    write_files(folder, {"labels.csv": "path,task\n"})
+    columns = '{"start": [0], "end": [1], "text": ["hello"]}'
+    write_files(folder, {"labels.csv": "path,task\n", "b.json": columns})
     collection = collect(folder, labels_csv="labels.csv")
     assert {name: row.captions_path for name, row in collection.ok.items()} == {
         "a.mp4": "mine/a.vtt",
@@ -71,7 +72,9 @@ def test_captions_are_of_one_video_and_the_first_that_hold_any(tmp_path: Path) -
     texts = ["talk.two.vtt", "a.de.srt", "a.eng.srt", "b.EN.srt", f"{composed}.vtt", "empty.srt"]
     folder = tmp_path / "folder"
     write_files(folder, dict.fromkeys([*media, "empty.mp4", *texts, "meta.en.srt"], VTT))
-    write_files(folder, {"meta.json": '{"title": "x"}', "empty.vtt": ""})
+    write_files(folder, {"meta.json": '{"title": "x"}', "empty.vtt": "", "a.json": "[]"})
+    damaged = VTT.replace("00:01.000", "00:01 000")
+    write_files(folder, {"talk.json": '{"title": "x"}', "b.vtt": damaged, "b.srt": ""})
     write_files(folder, {"labels.csv": f"path,task,label\n{composed}.mp4,action,stir\n"})
     collection = collect(folder, labels_csv="labels.csv")
     assert {name: row.captions_path for name, row in collection.ok.items()} == {
@@ -88,6 +91,9 @@ def test_captions_are_of_one_video_and_the_first_that_hold_any(tmp_path: Path) -
     assert not collection.failed
     assert collection.ignored["a.de.srt"] == "a.eng.srt is used instead"
     assert "is not of the form" in collection.ignored["meta.json"]
+    assert "is not of the form" in collection.ignored["talk.json"]
+    assert collection.ignored["b.vtt"] == "holds no captions; b.EN.srt is used instead"
+    assert collection.ignored["b.srt"].endswith("; b.EN.srt is used instead")
     assert collection.ignored["meta.json"].endswith("; meta.en.srt is used instead")
     assert collection.ignored["empty.vtt"].startswith("holds no caption")
 

@@ -84,6 +84,27 @@ FILES_OF_USERS: dict[str, tuple[str | bytes, list[str], list[str]]] = {
         ["hello bye"],
         [],
     ),
+    "arrows.srt": (
+        f"1\n{A}\nClick File --> Open\nthen Save\n",
+        ["Click File --> Open then Save"],
+        [],
+    ),
+    "before.vtt": (
+        f"WEBVTT\nKind: captions\n\nHello there\n\nfirst\n{VA}\nalpha\n",
+        ["alpha"],
+        ["1 lines before the first line of times left out"],
+    ),
+    "text_in_brackets.vtt": (
+        f"WEBVTT\n\n{VA}\n<v Ann>if a <b and c> d</v> <font color='red'>red</font>\n",
+        ["if a <b and c> d red"],
+        [],
+    ),
+    "formula.csv": ("start,end,text\n0,2,\\nabla f and \\hat x\n", ["\\nabla f and \\hat x"], []),
+    "one_bad_byte.srt": (
+        f"1\n{A}\nDéjà vu, très ".encode() + b"\xe9\n",
+        ["Déjà vu, très \N{REPLACEMENT CHARACTER}"],
+        ["1 places are not in UTF-8"],
+    ),
     "no_milliseconds.srt": ("1\n00:00:00 --> 00:00:02\nalpha\n", ["alpha"], []),
 }
 
@@ -168,6 +189,13 @@ SAMI = """<SAMI><BODY><SYNC Start=500><P Class=EN>alpha<br>one</P>
         (".srv3", SRV3, [(0.5, 2.0, ("alpha",))]),
         (".json3", json.dumps(JSON3), [(0.5, 2.0, ("alpha",))]),
         (".json", json.dumps(WHISPER), [(0.5, 2.0, ("alpha",))]),
+        (".json", json.dumps(WHISPER | {"segments": []}), []),
+        (
+            ".ttml",
+            '<tt frameRate="24" frameRateMultiplier="1000 1001"><p begin="0s" end="86400f">a</p>'
+            "</tt>",
+            [(0.0, 3603.6, ("a",))],
+        ),
         (".ass", ASS, [(0.5, 2.0, ("alpha, one", "two")), (2.0, 4.0, ("bravo",))]),
         (".smi", SAMI, [(0.5, 2.0, ("alpha", "one"))]),
     ],
@@ -179,6 +207,21 @@ def test_formats_of_players_and_sites(
     shown = [cue for cue in found if cue.lines]
     assert [tuple(cue) for cue in shown] == cues
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".json3", '{"events": [1]}'),
+        (".json3", '{"events": [{"segs": null}]}'),
+        (".ttml", '<tt tickRate="0"><p begin="1t" end="2t">a</p></tt>'),
+        (".ttml", "<tt>" + "<div>" * 9000 + "</div>" * 9000 + "</tt>"),
+        (".ttml", '<tt frameRateMultiplier="1"><p begin="0s" end="1s">a</p></tt>'),
+    ],
+)
+def test_malformed_content_is_a_caption_error(suffix: str, content: str) -> None:
+    with pytest.raises((CaptionError, ValueError)):
+        read_cues(content.encode(), suffix)
 
 
 @pytest.mark.parametrize("suffix", READERS)

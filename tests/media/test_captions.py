@@ -161,7 +161,7 @@ def test_broken_file_is_named_with_what_is_wrong(
 
 
 @pytest.mark.parametrize(
-    "piece", ["<a", "{\\a", "&#", "\n ", " \n", "00:01.000 ", "-->", "\n\n--> "]
+    "piece", ["\r", "<a", "{\\a", "&#", "\n ", " \n", "00:01.000 ", "-->", "\n\n--> "]
 )
 def test_long_hostile_file_is_read_in_linear_time(tmp_path: Path, piece: str) -> None:
     content = "WEBVTT\n\n00:01.000 --> 00:02.000\n" + piece * (1_000_000 // len(piece))

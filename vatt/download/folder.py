@@ -31,6 +31,7 @@ from vatt.media.caption_formats import (
     is_caption_file,
     read_cues,
 )
+from vatt.media.captions import collect_cues
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
@@ -194,7 +195,7 @@ class _Reader:
         self._captions = match_captions(self._names, texts)
         """Caption files of a media file; the first one is used."""
         self._unusable: dict[str, str] = {}
-        """Caption files that hold none, where there are others, and why."""
+        """Caption files passed over, and why."""
         texts -= {name for names in self._captions.values() for name in names}
         self._labels = self._read_labels()
         self._corpus_captions: dict[str, dict[str, str]] = {}
@@ -256,11 +257,19 @@ class _Reader:
         return self._collection
 
     def _choose_captions(self) -> None:
-        """Pass over caption files that hold none, where there are others."""
-        for names in self._captions.values():
-            while len(names) > 1 and (fault := self._find_fault(names[0])):
-                bad = names.pop(0)
-                self._unusable[bad] = f"{fault}; {names[0]} is used instead"
+        """Pass over files that hold no captions, if others do or their suffix says little."""
+        for candidates in self._captions.values():
+            passed = {}
+            for file in list(candidates):
+                is_certain = PurePosixPath(file).suffix.lower() in FOR_CAPTIONS_ALONE
+                if is_certain and len(candidates) == 1:
+                    break
+                if not (fault := self._find_fault(file)):
+                    break
+                passed[candidates.pop(0)] = fault
+            instead = f"; {candidates[0]} is used instead" if candidates else ""
+            self._unusable |= {file: fault + instead for file, fault in passed.items()}
+        self._captions = {name: files for name, files in self._captions.items() if files}
 
     def _find_fault(self, name: str) -> str | None:
         """Return why a caption file cannot be used, None if it holds captions."""
@@ -269,7 +278,7 @@ class _Reader:
                 cues, _ = read_cues(file.read(), PurePosixPath(name).suffix.lower())
         except (OSError, ValueError, StageError) as error:
             return str(error)
-        return None if any(cue.lines for cue in cues) else "holds no captions"
+        return None if collect_cues(cues).captions else "holds no captions"
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""

@@ -51,10 +51,12 @@ def choose_matrix(frame: Any) -> tuple[Colorspace | None, str | None]:
     matrix = frame.colorspace
     if frame.format.is_rgb or matrix in MATRICES:
         return None, None
-    if matrix == CONSTANT_LUMINANCE or _is_wide(frame):
+    if matrix == CONSTANT_LUMINANCE or (matrix in NO_MATRIX and _is_wide(frame)):
         return Colorspace.BT2020, None
     is_hd = frame.width >= HD_WIDTH_PX or frame.height > SD_HEIGHT_PX
     choice, name = (Colorspace.ITU709, "BT.709") if is_hd else (Colorspace.ITU601, "BT.601")
+    if _is_wide(frame):
+        choice, name = Colorspace.BT2020, "BT.2020"
     if matrix in NO_MATRIX:
         return choice, None
     return choice, f"colours: the matrix (number {matrix}) is not supported: {name} is assumed"

@@ -168,8 +168,8 @@ class FrameReader:
     ) -> Iterator[tuple[float | None, Any]]:
         """Yield the frames of the packets that can be decoded, and their times, if they have any.
 
-        An empty packet shows the frame before it once more; the last one ends the stream, which a
-        decoder would take any other one for.
+        An empty packet shows the frame before it once more. A decoder takes any empty packet for
+        the end of the stream, so that only the last one is passed on.
         """
         num_lost, frame, end = 0, None, None
         for packet in packets:
@@ -185,8 +185,11 @@ class FrameReader:
                     yield self._time_of(frame), frame
             except FFmpegError:
                 num_lost += 1
-        for frame in end.decode() if end is not None else ():
-            yield self._time_of(frame), frame
+        try:
+            for frame in end.decode() if end is not None else ():
+                yield self._time_of(frame), frame
+        except FFmpegError:
+            num_lost += 1
         if num_lost:
             self._problems.append(f"{self._stream.type}: {num_lost} packets could not be decoded")
 

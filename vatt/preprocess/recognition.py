@@ -173,7 +173,7 @@ def _fetch_model(name: str, folder: Path) -> Path:
                 f"preprocess.asr.model = {name}: is no folder, and as a model it cannot be fetched "
                 f"({reason}); known are OWNER/NAME and {', '.join(available_models())}"
             ) from error
-    return next(folder.glob("*/snapshots/*/model.bin")).parent
+    return next(folder.glob("*/snapshots/*"), folder)
 
 
 @cache
