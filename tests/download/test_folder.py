@@ -16,8 +16,8 @@ from tests.made_media import CAPTIONS, write_zoo
 from vatt.core.errors import StageError
 from vatt.corpus.manifest import Annotation, read_manifest, write_manifest
 from vatt.download.folder import collect_folder, draw_split, read_labels
-from vatt.media.caption_formats import CaptionError
 from vatt.media.captions import Caption, read_captions
+from vatt.media.encodings import CaptionError
 from vatt.params import FolderSource
 
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt.media.caption_formats import READERS, CaptionError, Cue, decode_text, read_cues
+from vatt.media.caption_formats import READERS, Cue, read_cues
+from vatt.media.encodings import CaptionError, decode_text
 
 A, B = "00:00:00,000 --> 00:00:02,000", "00:00:02,000 --> 00:00:04,000"
 VA, VB = "00:00.000 --> 00:02.000", "00:02.000 --> 00:04.000"
@@ -192,8 +193,7 @@ SAMI = """<SAMI><BODY><SYNC Start=500><P Class=EN>alpha<br>one</P>
         (".json", json.dumps(WHISPER | {"segments": []}), []),
         (
             ".ttml",
-            '<tt frameRate="24" frameRateMultiplier="1000 1001"><p begin="0s" end="86400f">a</p>'
-            "</tt>",
+            '<tt frameRate="24" frameRateMultiplier="1000 1001"><p end="86400f">a</p></tt>',
             [(0.0, 3603.6, ("a",))],
         ),
         (".ass", ASS, [(0.5, 2.0, ("alpha, one", "two")), (2.0, 4.0, ("bravo",))]),

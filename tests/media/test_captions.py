@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vatt.media.caption_formats import READERS, CaptionError
+from vatt.media.caption_formats import READERS
 from vatt.media.captions import Caption, Transcript, read_captions
+from vatt.media.encodings import CaptionError
 
 FORMATS = [suffix.removeprefix(".") for suffix in READERS]
 

@@ -25,7 +25,7 @@ from vatt.download.remote_files import (
     describe,
 )
 from vatt.download.storage import Storage, remove_others
-from vatt.media.caption_formats import CaptionError, decode_text
+from vatt.media.encodings import CaptionError, decode_text
 from vatt.params import FetchParams
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -24,14 +24,9 @@ from vatt.download.lists import Row, RowError
 from vatt.download.remote_files import HIDDEN
 from vatt.download.storage import DEFAULT_FETCH, Storage
 from vatt.media.caption_files import CORPUS_CAPTIONS, compose, match_captions
-from vatt.media.caption_formats import (
-    FOR_CAPTIONS_ALONE,
-    CaptionError,
-    decode_text,
-    is_caption_file,
-    read_cues,
-)
+from vatt.media.caption_formats import FOR_CAPTIONS_ALONE, is_caption_file, read_cues
 from vatt.media.captions import collect_cues
+from vatt.media.encodings import CaptionError, decode_text
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"

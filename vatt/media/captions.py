@@ -20,8 +20,9 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from vatt.media.caption_files import language_of
-from vatt.media.caption_formats import CaptionError, Cue, read_cues, read_track
+from vatt.media.caption_formats import Cue, read_cues, read_track
 from vatt.media.decoding import open_media
+from vatt.media.encodings import CaptionError
 
 TOUCH_S = 0.1
 """Captions that are further apart repeat words because somebody says them again."""

@@ -30,9 +30,9 @@ from vatt.corpus.index import Segment
 from vatt.corpus.manifest import ManifestEntry
 from vatt.corpus.shards import write_members
 from vatt.media.audio import encode_audio
-from vatt.media.caption_formats import CaptionError
 from vatt.media.captions import Caption, read_captions, read_embedded
 from vatt.media.decoding import MediaError
+from vatt.media.encodings import CaptionError
 from vatt.media.video import encode_video
 from vatt.params import AUDIO_RATE_HZ, PreprocessParams
 from vatt.preprocess.analysis import (
