@@ -122,9 +122,9 @@ def load_pipeline(root: Path) -> Pipeline:
 
 
 def _fill_in(content: Any, item: Mapping[str, str]) -> Any:
-    """Return `content` with `${item.<key>}` replaced in all its texts."""
+    """Return `content` with `${item.<key>}` replaced in all its texts and keys."""
     if isinstance(content, Mapping):
-        return {key: _fill_in(value, item) for key, value in content.items()}
+        return {_fill_in(key, item): _fill_in(value, item) for key, value in content.items()}
     if isinstance(content, list):
         return [_fill_in(value, item) for value in content]
     if isinstance(content, str):
