@@ -24,8 +24,8 @@ from vatt.download.lists import Row, RowError
 from vatt.download.remote_files import HIDDEN
 from vatt.download.storage import DEFAULT_FETCH, Storage
 from vatt.media.caption_files import CORPUS_CAPTIONS, compose, match_captions
-from vatt.media.caption_formats import FOR_CAPTIONS_ALONE, is_caption_file, read_cues
-from vatt.media.captions import collect_cues
+from vatt.media.caption_formats import FOR_CAPTIONS_ALONE, is_caption_file
+from vatt.media.captions import read_captions
 from vatt.media.encodings import CaptionError, decode_text
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
@@ -189,8 +189,8 @@ class _Reader:
                 texts.add(name)
         self._captions = match_captions(self._names, texts)
         """Caption files of a media file; the first one is used."""
-        self._unusable: dict[str, str] = {}
-        """Caption files passed over, and why."""
+        self._unusable: dict[str, tuple[str, str]] = {}
+        """Caption files passed over: the media file of each, and why."""
         texts -= {name for names in self._captions.values() for name in names}
         self._labels = self._read_labels()
         self._corpus_captions: dict[str, dict[str, str]] = {}
@@ -221,10 +221,7 @@ class _Reader:
 
     def collect(self) -> Collection:
         """Fetch the media and their captions, and describe all files."""
-        self._choose_captions()
-        used = {names[0] for names in self._captions.values()}
-        needed = [self._files[name] for name in sorted({*self._names, *used})]
-        self._problems = fetch_media(self._media, needed, self._folder)
+        self._problems = self._fetch()
         for name in self._names:
             captions: dict[str, Any] = {}
             if name in self._captions:
@@ -251,35 +248,37 @@ class _Reader:
             self._collection.ignore(name, f"{missing} of its {total} videos are not in the folder")
         return self._collection
 
-    def _choose_captions(self) -> None:
-        """Pass over files that hold no captions, if others do or their suffix says little."""
-        for candidates in self._captions.values():
-            passed = {}
-            for file in list(candidates):
-                is_certain = PurePosixPath(file).suffix.lower() in FOR_CAPTIONS_ALONE
-                if is_certain and len(candidates) == 1:
-                    break
-                if not (fault := self._find_fault(file)):
-                    break
-                passed[candidates.pop(0)] = fault
-            instead = f"; {candidates[0]} is used instead" if candidates else ""
-            self._unusable |= {file: fault + instead for file, fault in passed.items()}
-        self._captions = {name: files for name, files in self._captions.items() if files}
+    def _fetch(self) -> dict[str, str | None]:
+        """Fetch the media, and with each the first of its files that holds captions.
 
-    def _find_fault(self, name: str) -> str | None:
-        """Return why a caption file cannot be used, None if it holds captions."""
-        try:
-            with self._media.open(self._files[name]) as file:
-                cues, _ = read_cues(file.read(), PurePosixPath(name).suffix.lower())
-        except (OSError, ValueError, StageError) as error:
-            return str(error)
-        return None if collect_cues(cues).captions else "holds no captions"
+        A file that holds none is passed over if there are others, or if its suffix says little. It
+        stays in the folder, so that it is not fetched again to look into it.
+        """
+        unchecked = list(self._captions)
+        while True:
+            used = {files[0] for files in self._captions.values()}
+            needed = [self._files[n] for n in sorted({*self._names, *used, *self._unusable})]
+            problems = fetch_media(self._media, needed, self._folder)
+            faults = {}
+            for media in unchecked:
+                first, *others = self._captions[media]
+                is_certain = PurePosixPath(first).suffix.lower() in FOR_CAPTIONS_ALONE
+                if (others or not is_certain) and not problems[first]:
+                    faults[media] = _find_fault(self._folder / first)
+            passed = {media: fault for media, fault in faults.items() if fault}
+            for media, fault in passed.items():
+                self._unusable[self._captions[media].pop(0)] = media, fault
+            self._captions = {media: files for media, files in self._captions.items() if files}
+            unchecked = [media for media in passed if media in self._captions]
+            if not unchecked:
+                return problems
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
+        used_by = {media: files[0] for media, files in self._captions.items()}
         used = {other: first for first, *others in self._captions.values() for other in others}
-        names = self._files.keys() - self._problems.keys() - self._corpus_captions.keys()
-        for name in sorted(names - {self._source.labels_csv}):
+        others = self._files.keys() - self._problems.keys() - self._corpus_captions.keys()
+        for name in sorted({*others, *self._unusable} - {self._source.labels_csv}):
             problem = self._files[name].problem
             is_caption = PurePosixPath(name).suffix.lower() in FOR_CAPTIONS_ALONE
             # A name that cannot be read may be a folder or an archive of media.
@@ -289,7 +288,9 @@ class _Reader:
             elif problem:
                 self._collection.ignore(name, problem)
             elif name in self._unusable:
-                self._collection.ignore(name, self._unusable[name])
+                media, fault = self._unusable[name]
+                instead = f"; {used_by[media]} is used instead" if media in used_by else ""
+                self._collection.ignore(name, fault + instead)
             elif name in used:
                 self._collection.ignore(name, f"{used[name]} is used instead")
             elif is_caption:
@@ -329,3 +330,12 @@ class _Reader:
         with atomic_path(self._folder / file) as partial:
             partial.write_text(texts, encoding="utf-8")
         return describe_captions(self._source.name, file)
+
+
+def _find_fault(path: Path) -> str | None:
+    """Return why a caption file cannot be used, None if it holds captions."""
+    try:
+        transcript = read_captions(path)
+    except CaptionError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None if transcript.captions else "holds no captions"
