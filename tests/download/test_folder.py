@@ -96,6 +96,10 @@ def test_captions_are_of_one_video_and_the_first_that_hold_any(tmp_path: Path) -
     assert collection.ignored["b.srt"].endswith("; b.EN.srt is used instead")
     assert collection.ignored["meta.json"].endswith("; meta.en.srt is used instead")
     assert collection.ignored["empty.vtt"].startswith("holds no caption")
+    copies = {path: path.stat().st_ino for path in (tmp_path / "download/mine").iterdir()}
+    assert tmp_path / "download/mine/empty.vtt" in copies
+    assert collect(folder, labels_csv="labels.csv").entries == collection.entries
+    assert {path: path.stat().st_ino for path in copies} == copies  # nothing was fetched again
 
 
 def test_zoo_of_bad_media_and_odd_names_arrives_whole(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vatt.media.caption_formats import READERS
-from vatt.media.captions import Caption, Transcript, read_captions
+from vatt.media.captions import Caption, CaptionTrack, read_captions
 from vatt.media.encodings import CaptionError
 
 FORMATS = [suffix.removeprefix(".") for suffix in READERS]
 
 
-def read(folder: Path, suffix: str, content: str | bytes) -> Transcript:
+def read(folder: Path, suffix: str, content: str | bytes) -> CaptionTrack:
     path = folder / f"captions.{suffix}"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_captions(path)
@@ -89,7 +89,7 @@ FOUND: dict[str, tuple[str, str, list[Caption]]] = {
 @pytest.mark.parametrize("name", FOUND)
 def test_files_without_fault(tmp_path: Path, name: str) -> None:
     suffix, content, expected = FOUND[name]
-    assert read(tmp_path, suffix, content) == Transcript(expected, problem=None)
+    assert read(tmp_path, suffix, content) == CaptionTrack(expected, problem=None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

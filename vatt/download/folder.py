@@ -335,7 +335,7 @@ class _Reader:
 def _find_fault(path: Path) -> str | None:
     """Return why a caption file cannot be used, None if it holds captions."""
     try:
-        transcript = read_captions(path)
+        track = read_captions(path)
     except CaptionError as error:
         return str(error).removeprefix(f"{path}: ")
-    return None if transcript.captions else "holds no captions"
+    return None if track.captions else "holds no captions"

@@ -2,7 +2,7 @@
 
 A start before 0 becomes 0, lines are joined, captions without text are skipped. Captions whose
 times are no finite numbers, or that do not end after they start, are left out and counted in
-`Transcript.problem`. Captions beyond the end of the video stay: its length is not known here.
+`CaptionTrack.problem`. Captions beyond the end of the video stay: its length is not known here.
 
 Captions of speech recognisers, as of HowTo100M and YouTube, roll: a caption begins with the line
 that the one before it ended with, and stays until the next line has been said. `unroll` says each
@@ -43,7 +43,7 @@ class Caption:
     text: str
 
 
-class Transcript(NamedTuple):
+class CaptionTrack(NamedTuple):
     """The captions of a file, sorted by time, and what was left out."""
 
     captions: list[Caption]
@@ -84,7 +84,7 @@ def choose_candidates(
     return sorted(captions[first : last + 1], key=distance)
 
 
-def read_captions(path: Path) -> Transcript:
+def read_captions(path: Path) -> CaptionTrack:
     """Read a caption file of any format of `READERS`, by its suffix.
 
     Raises:
@@ -99,7 +99,7 @@ def read_captions(path: Path) -> Transcript:
     return collect_cues(cues, notes)
 
 
-def read_embedded(path: Path) -> Transcript:
+def read_embedded(path: Path) -> CaptionTrack:
     """Read the subtitles that a media file holds as text, none if there are none.
 
     Of several tracks, those for all of the speech come before those for foreign words in it, then
@@ -116,7 +116,7 @@ def read_embedded(path: Path) -> Transcript:
             if stream.codec_context is not None and stream.codec_context.name in TEXT_CODECS
         ]
         if not tracks:
-            return Transcript([], None)
+            return CaptionTrack([], None)
 
         def order(stream: Any) -> tuple[bool, bool, bool, int]:
             is_forced = bool(stream.disposition & Disposition.forced)
@@ -130,7 +130,7 @@ def read_embedded(path: Path) -> Transcript:
             raise CaptionError(f"subtitles: cannot be read: {error.strerror}") from error
 
 
-def collect_cues(stored: Iterable[Cue], notes: Iterable[str] = ()) -> Transcript:
+def collect_cues(stored: Iterable[Cue], notes: Iterable[str] = ()) -> CaptionTrack:
     """Check, sort and unroll cues; `notes` are problems that their reader had."""
     cues = []
     lost: Counter[str] = Counter()
@@ -151,7 +151,7 @@ def collect_cues(stored: Iterable[Cue], notes: Iterable[str] = ()) -> Transcript
         problems.append(f"{lost.total()} of {total} captions left out: {reasons}")
     cues.sort(key=lambda cue: (cue.start_s, cue.end_s))
     captions = [Caption(cue.start_s, cue.end_s, " ".join(cue.lines)) for cue in unroll(cues)]
-    return Transcript(captions, "; ".join(problems) or None)
+    return CaptionTrack(captions, "; ".join(problems) or None)
 
 
 def unroll(cues: Iterable[Cue]) -> list[Cue]:

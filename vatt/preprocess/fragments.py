@@ -192,15 +192,15 @@ def _read_captions(entry: ManifestEntry, download_dir: Path, problems: list[str]
     """
     try:
         if entry.captions_path is None:
-            transcript = read_embedded(download_dir / str(entry.path))
+            track = read_embedded(download_dir / str(entry.path))
         else:
-            transcript = read_captions(download_dir / entry.captions_path)
+            track = read_captions(download_dir / entry.captions_path)
     except CaptionError as error:
         problems.append(str(error))
         return []
-    if transcript.problem:
-        problems.append(transcript.problem)
-    return transcript.captions
+    if track.problem:
+        problems.append(track.problem)
+    return track.captions
 
 
 def _describe(
