@@ -76,6 +76,7 @@ def test_a_champion_beats_chance_and_the_untrained_network(
     decision = promote()
     assert reason in decision["reason"]
     assert decision["promoted"] == (read_champion() is not None) == (chance == 0.2)
+    assert Path("data/promote").is_dir()  # else DVC would end with an error
 
 
 def test_the_champion_can_be_loaded_and_its_record_tells_its_story(project: Path) -> None:

@@ -30,6 +30,7 @@ def main(
     Raises:
         StageError: the evaluation is missing or of another export, or the champion is damaged.
     """
+    registry.REGISTRY_DIR.mkdir(parents=True, exist_ok=True)  # DVC needs its outputs to exist
     registry.settle_champion()
     digest, champion = registry.digest_export(EXPORT_DIR), registry.read_champion()
     if champion is not None and champion.record.export_digest == digest:
