@@ -255,10 +255,14 @@ class _Reader:
         stays in the folder, so that it is not fetched again to look into it.
         """
         unchecked = list(self._captions)
+        # Where an earlier run passed over the first choice, what it used instead stays meanwhile.
+        choices = {name for names in self._captions.values() for name in names}
+        here = {name for name in choices if (self._folder / name).is_file()}
         while True:
             used = {files[0] for files in self._captions.values()}
-            needed = [self._files[n] for n in sorted({*self._names, *used, *self._unusable})]
-            problems = fetch_media(self._media, needed, self._folder)
+            needed = {*self._names, *used, *self._unusable}
+            files = [self._files[name] for name in sorted(needed | here)]
+            problems = fetch_media(self._media, files, self._folder)
             faults = {}
             for media in unchecked:
                 first, *others = self._captions[media]
@@ -271,7 +275,9 @@ class _Reader:
             self._captions = {media: files for media, files in self._captions.items() if files}
             unchecked = [media for media in passed if media in self._captions]
             if not unchecked:
-                return problems
+                for name in here - needed:
+                    (self._folder / name).unlink(missing_ok=True)
+                return {name: problems[name] for name in problems if name in needed}
 
     def _add_others(self) -> None:
         """Account for files that are neither media nor captions in use."""
