@@ -184,22 +184,18 @@ def test_fine_tuning_starts_from_an_imported_network(project: Path) -> None:
     """With a schedule that hardly moves, its towers are the result, but for longer positions."""
     folder = import_original("ms", Path("imported"))
     crawl = LETTER.schedule.model_copy(update={"learning_rate": 1e-12}).model_dump()
-    for task in ("video", "audio"):
-        finetune.main(**sections(task, schedule=crawl, initial_weights=str(folder)))
+    task = sections("audio_visual", schedule=crawl, initial_weights=str(folder))
+    finetune.main(**task)
     original = vatt.load(folder).model
-    for task in ("video", "audio"):
-        (tower,) = vatt.load_classifier(f"data/finetune/{task}/model").model.towers
-        expected = collect_weights(getattr(original, task))
+    network = vatt.load_classifier("data/finetune/audio_visual/model").model
+    for tower, source in zip(network.towers, (original.video, original.audio), strict=True):
+        expected = collect_weights(source)
         for name, weight in collect_weights(tower).items():
             own = expected[name].double()
             if ".tables." in name and len(own) != len(weight):
                 own = spline_matrix(len(own), len(weight)) @ own
             torch.testing.assert_close(weight, own.float(), rtol=0, atol=1e-6)
-    result = evaluate(folder)["finetuned"]
-    assert {name: result[name]["initial"] for name in ("video", "audio")} == {
-        "video": "this network",
-        "audio": "this network",
-    }
-    assert evaluate("data/pretrain")["finetuned"]["video"]["initial"] == "other weights"
+    assert evaluate(folder)["finetuned"]["audio_visual"]["initial"] == "this network"
+    assert evaluate("data/pretrain")["finetuned"]["audio_visual"]["initial"] == "other weights"
     with pytest.raises(StageError, match=r"^finetune\.video\.initial_weights = nowhere: "):
         finetune.main(**sections("video", initial_weights="nowhere"))

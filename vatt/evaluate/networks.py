@@ -125,7 +125,8 @@ def open_model(name: str) -> Embedder:
     try:
         return load_embedder(find_export(name))
     except StageError as error:
-        raise StageError(f"evaluate.model = {name}: {error}") from error
+        accepted = "accepted are data/pretrain, champion, and folders of exports of three towers"
+        raise StageError(f"evaluate.model = {name}: {error}; {accepted}") from error
 
 
 def forget_training(embedder: Embedder) -> Embedder:
