@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vatt.core.disk import name_disk_errors
 from vatt.core.errors import StageError
@@ -144,3 +147,28 @@ def test_metrics_without_room_are_told(tmp_path: Path) -> None:
         f"download: {HOST}: data or metrics or .cache: File too large; {ADVICE}"
     )
     assert not (tmp_path / "metrics/download.json").exists()
+
+
+LETTERS = "aZ.é字🎥"  # one to four bytes
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(head=st.text(LETTERS, max_size=10), num_bytes=st.integers(240, 255), is_folder=st.booleans())
+def test_a_name_may_be_as_long_as_the_file_system_takes(
+    tmp_path: Path, head: str, num_bytes: int, is_folder: bool
+) -> None:
+    """Two names that differ at the end alone are written at the same time, in turn."""
+    names = [f"n{head}{'x' * (num_bytes - len(head.encode()) - 2)}{end}" for end in "01"]
+    assert {len(name.encode()) for name in names} == {num_bytes}
+    for attempt in ("first", "second"):
+        with atomic_path(tmp_path / names[0]) as one, atomic_path(tmp_path / names[1]) as other:
+            for partial, name in ((one, names[0]), (other, names[1])):
+                if is_folder:
+                    partial.mkdir()
+                (partial / "file" if is_folder else partial).write_text(f"{attempt} {name}")
+        for path in (tmp_path / name for name in names):
+            content = path / "file" if is_folder else path
+            assert content.read_text() == f"{attempt} {path.name}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()

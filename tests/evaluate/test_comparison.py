@@ -13,8 +13,10 @@ from tests.evaluate.world import (
     make_entries,
     make_splits,
 )
+from vatt.evaluate import linear_classifiers
 from vatt.evaluate.comparison import compare_networks, summarise
 from vatt.evaluate.features import Seen
+from vatt.evaluate.results import tabulate_finetuned, tabulate_probes
 from vatt.evaluate.retrieval import open_search
 
 
@@ -107,3 +109,20 @@ def test_linear_classifiers_can_be_limited_to_some_labels() -> None:
     assert set(everything["probes"]) == {"action", "colour"}
     for name in ("accuracy", "scratch", "untrained"):
         assert none["finetuned"]["video"][name] == everything["finetuned"]["video"][name]
+
+
+def test_linear_classifiers_that_were_cut_short_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = make_splits()
+    entries = make_entries(splits[0]["test"].clips)
+    metrics = summarise(compare_networks(*splits, entries))
+    assert "cut_short" not in str(metrics)
+    assert not tabulate_probes(metrics).notes
+    monkeypatch.setattr(linear_classifiers, "MAX_ITERATIONS", 1)
+    metrics = summarise(compare_networks(*splits, entries))
+    counts = metrics["probes"]["action"]["video"]["fits_cut_short"]
+    assert counts == {"trained": 4, "untrained": 4}  # one for each regularisation to choose from
+    assert metrics["probes"]["action"]["video"]["svm"]["fits_cut_short"]["trained"] == 3
+    (note,) = [own for own in tabulate_probes(metrics).notes if "action from video, log" in own]
+    assert note.endswith("fits that did not converge: 4 on trained and 4 on untrained features.")
+    assert metrics["finetuned"]["video"]["linear_probe_fits_cut_short"] == 4
+    assert "video, linear: fits that did not converge: 4." in tabulate_finetuned(metrics).notes

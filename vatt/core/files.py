@@ -11,6 +11,17 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+MAX_NAME_BYTES = 255
+"""What file systems take for a name; letters outside ASCII have two to four bytes."""
+
+
+def extend_name(name: str, ending: str) -> str:
+    """Return a name with an ending; a digest stands for the name where it would get too long."""
+    whole = f"{name}{ending}"
+    if len(os.fsencode(whole)) <= MAX_NAME_BYTES:
+        return whole
+    return hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest() + ending
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -20,7 +31,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A folder that stands at `path` is replaced whole: for a moment there is none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, replaced = (path.with_name(f"{path.name}.{end}") for end in ("partial", "replaced"))
+    endings = (".partial", ".replaced")
+    partial, replaced = (path.with_name(extend_name(path.name, ending)) for ending in endings)
     _remove(partial, replaced)
     try:
         yield partial

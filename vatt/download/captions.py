@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path, write_json
+from vatt.core.files import atomic_path, extend_name, write_json
 from vatt.download.collection import describe_captions
 from vatt.download.lists import OfficialLists
 from vatt.download.storage import remove_others
@@ -87,7 +87,10 @@ def collect_captions(
     source = folder.parent.name
     corpus = lists.find(*CORPUS_CAPTIONS)
     written = _extract(lists, corpus, videos, folder, record_path) if corpus else set()
-    found = {video: describe_captions(source, f"{folder.name}/{video}.json") for video in written}
+    made = {video: extend_name(video, ".json") for video in written}
+    found = {
+        video: describe_captions(source, f"{folder.name}/{name}") for video, name in made.items()
+    }
     tables = {name.rpartition("/")[2].removesuffix(".csv"): name for name in lists.find_all(".csv")}
     of_videos = {video: tables[video] for video in videos if video in tables and video not in found}
     files = [lists.files[name] for name in of_videos.values()]
@@ -96,7 +99,7 @@ def collect_captions(
         path = name if problems[name] else f"{folder.name}/{name}"
         found[video] = describe_captions(source, path, problems[name])
     arrived = {folder / name for name in of_videos.values() if not problems[name]}
-    remove_others(folder, arrived | {folder / f"{video}.json" for video in written})
+    remove_others(folder, arrived | {folder / name for name in made.values()})
     return found
 
 
@@ -114,13 +117,13 @@ def _extract(
         write_json(record_path, record)
     absent = set(record["absent"])  # the videos that the file is known not to hold
     unknown = set(videos) - absent
-    written = {video for video in unknown if (folder / f"{video}.json").is_file()}
+    written = {video for video in unknown if (folder / extend_name(video, ".json")).is_file()}
     unknown -= written
     if unknown:
         with lists.storage.open(lists.files[corpus]) as file:
             for video, captions in stream_captions(file, corpus):
                 if video in unknown:
-                    with atomic_path(folder / f"{video}.json") as partial:
+                    with atomic_path(folder / extend_name(video, ".json")) as partial:
                         partial.write_text(captions, encoding="utf-8")
                     unknown.remove(video)
                     written.add(video)

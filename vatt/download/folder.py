@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
+from vatt.core.files import atomic_path, extend_name
 from vatt.corpus.manifest import Annotation, Split
 from vatt.download.addresses import ARCHIVES, AddressedMedia, Media, fetch_media, read_addresses
 from vatt.download.captions import stream_captions
@@ -332,7 +332,8 @@ class _Reader:
             rows = [("start", "end", "text"), *narration]
             csv.writer(table, lineterminator="\n").writerows(rows)
             texts, suffix = table.getvalue(), "csv"
-        file = f"{CAPTIONS_DIR}/{name}.{suffix}"
+        path = PurePosixPath(CAPTIONS_DIR, name)
+        file = str(path.with_name(extend_name(path.name, f".{suffix}")))
         with atomic_path(self._folder / file) as partial:
             partial.write_text(texts, encoding="utf-8")
         return describe_captions(self._source.name, file)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-MAX_NAME_BYTES, MAX_PATH = 240, 1000
-"""What file systems take, with room for the endings of files in the making."""
+from vatt.core.files import MAX_NAME_BYTES
+
+MAX_PATH = 1000
 HIDDEN = "is hidden: a name that starts with a dot"
 
 
@@ -63,22 +64,16 @@ def stays_inside(name: str) -> bool:
 
 
 def check_name(name: str) -> str | None:
-    """Return why a file of this name is not taken: it leaves the folder or is hidden; else None."""
-    if not stays_inside(name):
-        return "the name leaves the folder"
+    """Return why a file of this name is not taken, None if it can be."""
+    if problem := _check_place(name):
+        return problem
     return HIDDEN if any(part.startswith(".") for part in name.split("/")) else None
 
 
 def check_remote(file: RemoteFile) -> str | None:
     """Return why a file cannot be fetched under its name or from its address; else None."""
-    if not stays_inside(file.name):
-        return "the name leaves the folder"
-    try:
-        longest = max(len(part.encode()) for part in file.name.split("/"))
-    except UnicodeEncodeError:
-        return "the name cannot be written in UTF-8"
-    if longest > MAX_NAME_BYTES or len(file.name) > MAX_PATH:
-        return f"the name is too long: {MAX_NAME_BYTES} bytes a part, {MAX_PATH} letters in all"
+    if problem := _check_place(file.name):
+        return problem
     try:
         parts = urlsplit(file.address)
         hostname, _ = parts.hostname, parts.port  # a bad port raises when it is read
@@ -86,6 +81,19 @@ def check_remote(file: RemoteFile) -> str | None:
         return f"the address cannot be read: {error}"
     if parts.scheme not in ("http", "https") or not hostname:
         return f"the address must begin with http:// or https:// and a host: {file.address!r}"
+    return None
+
+
+def _check_place(name: str) -> str | None:
+    """Return why no file can be written under a name below a folder, None if one can."""
+    if not stays_inside(name):
+        return "the name leaves the folder"
+    try:
+        longest = max(len(part.encode()) for part in name.split("/"))
+    except UnicodeEncodeError:
+        return "the name cannot be written in UTF-8"
+    if longest > MAX_NAME_BYTES or len(name) > MAX_PATH:
+        return f"the name is too long: {MAX_NAME_BYTES} bytes a part, {MAX_PATH} letters in all"
     return None
 
 

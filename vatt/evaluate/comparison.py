@@ -153,13 +153,16 @@ def _summarise_probes(by_method: ProbePairs) -> dict[str, Any]:
             return trained._asdict()
         if isinstance(untrained, Skipped):
             return untrained._asdict()
-        pair = {
+        pair: dict[str, Any] = {
             "measure": trained.metric,
             trained.metric: trained.value,
             "interval": trained.interval,
             "untrained": untrained.value,
             "untrained_interval": untrained.interval,
         }
+        cut_short = {"trained": trained.num_cut_short, "untrained": untrained.num_cut_short}
+        if any(cut_short.values()):
+            pair["fits_cut_short"] = cut_short
         if method != "logistic":
             numbers[method] = pair
             continue

@@ -75,6 +75,8 @@ class TaskResult(NamedTuple):
     it equally badly."""
     num_left_out: int | None = None
     """Classes that mAP leaves out."""
+    num_cut_short: int = 0
+    """Fits of the linear probe that did not converge."""
     confusion: list[list[int]] | None = None
     """Samples of known classes by true class (rows) and predicted class of `model`."""
 
@@ -152,7 +154,8 @@ def measure_task(
         return result
     chance = Score(max(result.scores["chance"].value, linear.chance_majority))
     beside = {"linear_probe": Score(linear.value, linear.interval), "chance": chance}
-    return result._replace(scores={**result.scores, **beside})
+    scores = {**result.scores, **beside}
+    return result._replace(scores=scores, num_cut_short=linear.num_cut_short)
 
 
 def _measure_one(
@@ -229,6 +232,7 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
         return {"skipped": result.reason}
     further = {name: scores for name, scores in result.further.items() if "model" in scores}
     left_out = {} if result.num_left_out is None else {"num_left_out": result.num_left_out}
+    cut_short = {"linear_probe_fits_cut_short": result.num_cut_short}
     return {
         "label": result.entry.label,
         "measure": result.metric,
@@ -239,6 +243,7 @@ def summarise_task(result: TaskResult | Skipped) -> dict[str, Any]:
         "num_unknown": result.num_unknown,
         "initial": result.entry.initial,
         **left_out,
+        **(cut_short if result.num_cut_short else {}),
         **{name: scores["model"].value for name, scores in further.items()},
         "more": {name: _list_beside(scores, RIVALS[:2]) for name, scores in further.items()},
     }

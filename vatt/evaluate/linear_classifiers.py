@@ -31,6 +31,8 @@ REGULARISATION_C: dict[Method, tuple[float, ...]] = {
 """What is chosen from; LRC has none."""
 DEFAULT_C: dict[Method, float] = {"logistic": 0.03, "svm": 1e-3}
 """Taken where there is no validation clip to choose by; for the SVM that of MMV for UCF101."""
+MAX_ITERATIONS = 10_000
+"""Where a fit that does not converge is cut short; those of the demo end within 300 iterations."""
 LRC_WIDTH, LRC_BATCH = 128, 64
 LRC_DROPOUT, LRC_LEARNING_RATE = 0.9, 5e-4
 LRC_PENALTY = 0.1
@@ -45,32 +47,37 @@ class Lesson(NamedTuple):
     is_multi_label: bool
 
 
-def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> Predict:
+def fit_by_library(lesson: Lesson, method: Method, regularisation_c: float) -> tuple[Predict, int]:
     """Fit logistic regression or a linear support vector machine to standardised features.
 
-    The features are averaged over the windows of a clip, which for a linear classifier is the same
-    as averaging its decision values.
+    Also returns how many fits were cut short before they converged; a task of several labels has a
+    fit for each class. The features are averaged over the windows of a clip, which for a linear
+    classifier is the same as averaging its decision values.
     """
     classifier: LogisticRegression | LinearSVC | OneVsRestClassifier
+    settings: dict[str, float] = {"C": regularisation_c, "max_iter": MAX_ITERATIONS}
     if method == "logistic":
-        classifier = LogisticRegression(C=regularisation_c, max_iter=2000)
+        classifier = LogisticRegression(**settings)
     else:
-        classifier = LinearSVC(C=regularisation_c, dual="auto", random_state=0)
+        classifier = LinearSVC(**settings, dual="auto", random_state=0)
     if lesson.is_multi_label:
         classifier = OneVsRestClassifier(classifier)
     answers = lesson.targets if lesson.is_multi_label else lesson.targets.argmax(axis=1)
     pipeline = make_pipeline(StandardScaler(), classifier)
-    with warnings.catch_warnings():
-        # Classes that all clips have, and fits that are cut short, give scores all the same.
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", UserWarning)  # classes that all clips have
+        warnings.simplefilter("always", ConvergenceWarning)
         pipeline.fit(lesson.features, answers)
+    cut_short = [own for own in caught if own.category is ConvergenceWarning]
+    for own in caught:
+        if own not in cut_short:
+            warnings.warn_explicit(own.message, own.category, own.filename, own.lineno)
 
     def predict(windows: Float[np.ndarray, "N W D"]) -> Scores:
         values: Scores = pipeline.decision_function(windows.mean(axis=1))
         return np.stack([-values, values], axis=1) if values.ndim == 1 else values
 
-    return predict
+    return predict, len(cut_short)
 
 
 def fit_lrc(lesson: Lesson, num_steps: int, seed: int = 0) -> Predict:

@@ -80,6 +80,8 @@ class Probe(NamedTuple):
     folds: list[float]
     num_train: int
     num_test: int
+    num_cut_short: int
+    """The fits that did not converge, of all folds and of all that the choice was among."""
 
 
 class Skipped(NamedTuple):
@@ -96,6 +98,7 @@ class _Measured(NamedTuple):
     chances: tuple[float, float]
     predicted: list[str]
     regularisation_c: float | None
+    num_cut_short: int
 
 
 def probe(
@@ -135,7 +138,7 @@ def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -
     classes = _list_classes(fold.train)
     targets = metrics.mark_classes(fold.train.labels, classes)
     lesson = Lesson(fold.train.features[:, 0], targets, is_multi_label)
-    predict, regularisation_c = _fit(lesson, fold.validation, classes, method, num_steps)
+    predict, chosen_c, cut = _fit(lesson, fold.validation, classes, method, num_steps)
     scores = predict(fold.test.features)
     if is_multi_label:
         everything = _list_classes(fold.train, fold.test)
@@ -144,35 +147,40 @@ def _measure(fold: Fold, method: Method, num_steps: int, is_multi_label: bool) -
         value, chance = metrics.measure_ranking(scores, targets).map, metrics.expect_map(targets)
         assert value is not None  # else the fold was skipped
         statistic = metrics.statistic_of("map", scores, targets)
-        return _Measured(value, statistic, (chance, chance), [], regularisation_c)
+        return _Measured(value, statistic, (chance, chance), [], chosen_c, cut)
     predicted = [classes[number] for number in scores.argmax(axis=1)]
     truth = [row[0] for row in fold.test.labels]
     hits = (np.array(predicted) == np.array(truth)).astype(float)
     majority = classes[int(targets.sum(axis=0).argmax())]
     chances = (1 / len(classes), truth.count(majority) / len(truth))
     statistic = metrics.mean_of(hits)
-    return _Measured(float(hits.mean()), statistic, chances, predicted, regularisation_c)
+    return _Measured(float(hits.mean()), statistic, chances, predicted, chosen_c, cut)
 
 
 def _fit(
     lesson: Lesson, validation: Labelled, classes: Sequence[str], method: Method, num_steps: int
-) -> tuple[Predict, float | None]:
-    """Return the classifier whose regularisation is best on the validation clips, and that."""
+) -> tuple[Predict, float | None, int]:
+    """Return the classifier whose regularisation is best on the validation clips, and that.
+
+    The last value is the number of all fits that did not converge.
+    """
     if method == "lrc":
-        return fit_lrc(lesson, num_steps), None
+        return fit_lrc(lesson, num_steps), None, 0
+    choices = REGULARISATION_C[method] if validation.labels else (DEFAULT_C[method],)
+    fitted = {c: fit_by_library(lesson, method, c) for c in choices}
+    num_cut_short = sum(number for _, number in fitted.values())
     if not validation.labels:
-        return fit_by_library(lesson, method, DEFAULT_C[method]), DEFAULT_C[method]
-    fitted = {c: fit_by_library(lesson, method, c) for c in REGULARISATION_C[method]}
+        return fitted[DEFAULT_C[method]][0], DEFAULT_C[method], num_cut_short
     targets = metrics.mark_classes(validation.labels, classes)
 
     def judge(regularisation_c: float) -> float:
-        scores = fitted[regularisation_c](validation.features)
+        scores = fitted[regularisation_c][0](validation.features)
         if lesson.is_multi_label:
             return metrics.measure_ranking(scores, targets).map or 0.0
         return float(np.take_along_axis(targets, scores.argmax(axis=1)[:, None], axis=1).mean())
 
     chosen = max(sorted(fitted), key=judge)
-    return fitted[chosen], chosen
+    return fitted[chosen][0], chosen, num_cut_short
 
 
 def _join_folds(
@@ -205,6 +213,7 @@ def _join_folds(
         folds=[result.value for result in measured],
         num_train=sum(len(fold.train.labels) for fold in folds),
         num_test=len(truth),
+        num_cut_short=sum(result.num_cut_short for result in measured),
     )
 
 

@@ -90,6 +90,7 @@ def tabulate_retrieval(metrics: Metrics) -> list[Table]:
 def tabulate_probes(metrics: Metrics) -> Table:
     """Return the table of linear classifiers, those of one task and modality below one another."""
     rows: list[list[object]] = []
+    notes = []
     for task, modalities in sorted(metrics["probes"].items()):
         for modality, result in sorted(modalities.items()):
             if "reason" in result:
@@ -112,12 +113,17 @@ def tabulate_probes(metrics: Metrics) -> Table:
                     )
                     rows.append([*words, title, *numbers, *sizes])
                     words, sizes = ["", "", ""], ["", ""]
+                    fits = own.get("fits_cut_short", {})
+                    counts = " and ".join(f"{number} on {name}" for name, number in fits.items())
+                    if fits:
+                        who = f"{task} from {modality}, {title}"
+                        notes.append(f"{who}: fits that did not converge: {counts} features.")
     return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),
         ("trained", "untrained", "points", "chance", "classes", "train / test"),
         rows,
-        () if rows else ("Nothing to measure: no clip has a label.",),
+        notes if rows else ("Nothing to measure: no clip has a label.",),
     )
 
 
@@ -141,6 +147,8 @@ def tabulate_finetuned(metrics: Metrics) -> Table:
         if result["num_unknown"]:
             clips = f"{result['num_unknown']} test clips have"
             notes.append(f"{task}: {clips} a label that training does not know.")
+        if number := result.get("linear_probe_fits_cut_short"):
+            notes.append(f"{task}, linear: fits that did not converge: {number}.")
     return build_table(
         "Fine-tuned networks",
         ("task", "from", "label", "measure"),

@@ -154,6 +154,9 @@ class FrameReader:
                 yield packet
         except FFmpegError as error:
             self._problems.append(f"{self._stream.type}: reading stopped: {error.strerror}")
+            end = av.Packet()  # the demuxer sends one at the end of the file only
+            end.stream, end.time_base = self._stream, self._stream.time_base
+            yield end
 
     def _lacks_times(self, packets: list[Any]) -> bool:
         """Whether packets of frames that are shown in another order have times in their own order.
