@@ -100,8 +100,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
-                torch.manual_seed(derive_seed(seed, step, rank()))
-                seed_shared(derive_seed(seed, step, 0), engine.device)
+                _seed_draws(seed, step, engine.device)
                 settings = setup.settings(step)
                 losses, norm, problem = _update(engine, parts, records, settings)
                 if problem is not None:
@@ -132,6 +131,11 @@ def _announce(job: Job, start_step: int, state: Mapping[str, Any]) -> None:
     for message in messages:
         if message is not None and rank() == 0:
             print(f"{job.recipe.section}: {message}", file=sys.stderr)
+
+
+def _seed_draws(seed: int, step: int, device: torch.device) -> None:
+    torch.manual_seed(derive_seed(seed, step, rank()))
+    seed_shared(derive_seed(seed, step, 0), device)
 
 
 def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]:
