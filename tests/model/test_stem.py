@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import CubicSpline
+from torch import Tensor
 
 from tests import reference
 from tests.flops import counting
+from tests.ranks import Ranks
+from vatt.core.distributed import rank, seed_shared
 from vatt.model.stem import (
     AudioPatches,
     Draw,
@@ -261,6 +264,22 @@ def test_a_batch_may_keep_the_same_places_as_released(draw: Draw, num_draws: int
     assert torch.equal(kept, 100 * torch.arange(5)[:, None, None] + positions[..., [0, 0, 0]])
     assert len({tuple(row) for row in positions[..., 0].tolist()}) == num_draws
     assert not torch.equal(drop(patches, places[:, None].expand(-1, 2))[0], kept)
+
+
+def drop_twice(draw: Draw, num_clips: int) -> Tensor:
+    """Return the places that the clips of this rank keep in two draws."""
+    torch.manual_seed(5 + rank())  # as dropout draws, each rank its own
+    seed_shared(5, CPU)
+    drop, places = DropToken(0.5, draw).train(), torch.arange(NUM_PATCHES, dtype=torch.float32)
+    patches = places[:, None].expand(num_clips, -1, 1)
+    return torch.stack([drop(patches, places[:, None])[0] for _ in range(2)], 1)
+
+
+@pytest.mark.parametrize("draw", ["batch", "clip"])
+def test_a_clip_keeps_the_same_on_any_number_of_ranks(two_ranks: Ranks, draw: Draw) -> None:
+    alone, shares = drop_twice(draw, 8), two_ranks.run(drop_twice, draw, 4)
+    assert torch.equal(torch.cat(shares), alone)
+    assert torch.equal(*shares) == (draw == "batch")
 
 
 @pytest.mark.parametrize("rate", [1.0, 1.5, -0.1, float("nan")])

@@ -45,8 +45,7 @@ def start(num_steps: int = NUM_STEPS, **launch: Any) -> Process:
     CURVE.unlink(missing_ok=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["clip"] |= EXPORTED.clip.model_dump(mode="json")
-    # What DropToken draws is another thing on another number of ranks.
-    params["model"] = EXPORTED.model.model_dump(mode="json") | {"drop_token_rate": 0.0}
+    params["model"] = EXPORTED.model.model_dump(mode="json")
     updates: dict[str, float] = {"num_steps": num_steps, "warmup_steps": 1}
     updates |= {"batch_size": 4, "log_every_steps": 1}
     # From step to step rounding grows with the learning rate: over 20 steps, one rank and two are

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.train.corpus import PRETRAIN, build_engine, build_run, make_batch
 from vatt.model.cost import Cost
 from vatt.train.loop import Validation, train
-from vatt.train.monitor import Speed, measure_peak
+from vatt.train.monitor import Speed
+from vatt.train.precision import measure_peak
 from vatt.train.pretraining import measure_health
 
 COST = Cost(num_tokens=10, training=1000)

@@ -1,5 +1,6 @@
 """Whole short runs: resuming, damaged checkpoints, bad steps; the same after a kill."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -137,8 +138,9 @@ def test_data_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
 
 
 def test_seeds_differ_by_step_and_run() -> None:
-    seeds = {derive_seed(seed, step) for seed in range(20) for step in range(50)}
-    assert len(seeds) == 1000
+    counts = itertools.product(range(20), range(50), range(3))
+    seeds = {derive_seed(seed, step, rank) for seed, step, rank in counts}
+    assert len(seeds) == 3000
     assert max(seeds) < 2**63
 
 

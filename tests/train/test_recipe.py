@@ -42,7 +42,9 @@ def test_what_only_concerns_the_way_does_not_change_the_name_of_a_run() -> None:
     updates = {"checkpoint_every_steps": 1, "compare_with_scratch": True, "keep_checkpoints": 9}
     same = {
         "task": TASK.model_copy(update=updates),
-        "launch": LAUNCH.model_copy(update={"loader_workers": 3}),
+        "launch": LAUNCH.model_copy(
+            update={"loader_workers": 3, "num_processes": 2, "zero_stage": 3, "launcher": "ssh"}
+        ),
         "initial_digest": "1",
     }
     assert name_run(RECIPE.model_copy(update=same), None) == name_run(RECIPE, None)
@@ -51,13 +53,20 @@ def test_what_only_concerns_the_way_does_not_change_the_name_of_a_run() -> None:
         {"index_digest": "1"},
         {"run": RunParams(seed=2)},
         {"task": TASK.model_copy(update={"ema_decay": 0.9})},
+        {"launch": LAUNCH.model_copy(update={"precision": "bf16"})},
     ):
         assert name_run(RECIPE.model_copy(update=changed), None) != name_run(RECIPE, None)
 
 
 @pytest.mark.parametrize(
     ("file", "is_another"),
-    [("launch/launcher.py", False), ("stages/finetune.py", False), ("model/losses.py", True)],
+    [
+        ("launch/launcher.py", False),
+        ("stages/finetune.py", False),
+        ("train/monitor.py", False),
+        ("train/loop.py", True),
+        ("model/losses.py", True),
+    ],
 )
 def test_code_that_can_change_a_number_names_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, *, is_another: bool

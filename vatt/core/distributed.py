@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.nn import functional
@@ -21,6 +21,20 @@ def rank() -> int:
 def world_size() -> int:
     """Return how many processes train together."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+_shared: torch.Generator | None = None
+
+
+def seed_shared(seed: int, device: torch.device) -> None:
+    """Set the seed of what all ranks draw alike; a process alone draws as torch was seeded."""
+    global _shared  # noqa: PLW0603 - as torch keeps its own generators
+    _shared = torch.Generator(device).manual_seed(seed) if world_size() > 1 else None
+
+
+def rand_shared(num_rows: int, width: int, device: torch.device) -> Float[Tensor, "G N"]:
+    """Return uniform random numbers, the same on every rank."""
+    return torch.rand(num_rows, width, device=device, generator=_shared)
 
 
 def all_gather_with_gradient(rows: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, "G *rest"]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vatt.core.distributed import rand_shared, rank, world_size
 from vatt.model.transformer import NORM_EPSILON, Dense, Dropout, Group
 from vatt.params import AUDIO_RATE_HZ, SPECTROGRAM_BANDS, SPECTROGRAM_HOP
 
@@ -29,7 +30,7 @@ class DropToken(nn.Module):
     """Leaves out a share `rate` of the patches in training, and nothing in evaluation (3.1.1).
 
     Differs from the original with `draw` "clip": each clip draws its own, so that no place is
-    missing from a whole batch. With "batch" all clips (of one rank) keep the same places.
+    missing from a whole batch. With "batch" all clips, of all ranks, keep the same places.
     """
 
     def __init__(self, rate: float, draw: Draw) -> None:
@@ -45,8 +46,10 @@ class DropToken(nn.Module):
         if not self.training or self.rate == 0:
             return patches, positions
         num_clips, num_patches, _ = patches.shape
-        num_draws = num_clips if self.draw == "clip" else 1
+        # Every rank draws for the clips of all: so a clip keeps the same on any number of ranks.
+        num_draws = num_clips * world_size() if self.draw == "clip" else 1
         kept = draw_kept(num_draws, num_patches, self.rate, patches.device)
+        kept = kept if self.draw == "batch" else kept.chunk(world_size())[rank()]
         clips = torch.arange(num_clips, device=patches.device)[:, None]
         return patches[clips, kept.expand(num_clips, -1)], positions[kept]
 
@@ -55,7 +58,7 @@ def draw_kept(
     num_draws: int, num_tokens: int, drop_token_rate: float, device: torch.device
 ) -> Int[Tensor, "B K"]:
     """Draw which tokens each clip keeps, `count_kept` of them, unordered."""
-    scores = torch.rand(num_draws, num_tokens, device=device)
+    scores = rand_shared(num_draws, num_tokens, device)
     return scores.topk(count_kept(num_tokens, drop_token_rate)).indices
 
 

@@ -63,8 +63,9 @@ class KubernetesParams(Section):
 class LaunchParams(Section):
     """Where and how training and preprocessing run.
 
-    Only `num_processes`, `precision` and what shards the sums can change a number. A new key that
-    cannot belongs into `NO_EFFECT` of vatt/train/recipe.py, else it gives every run another name.
+    Only `precision` and `compile` can change more of a number than its last digits. A new key that
+    cannot belongs into `SUMS_ONLY` or `NO_EFFECT` of vatt/train/recipe.py, else it gives every run
+    another name.
     """
 
     num_processes: int = Field(ge=1)

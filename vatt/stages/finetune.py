@@ -22,6 +22,7 @@ from vatt.model.classifier import build_network, list_towers
 from vatt.model.towers import restore_weights
 from vatt.params import SKIPPED, ClipParams, LaunchParams, ModelParams, RunParams, Task
 from vatt.train.finetuning import read_validations
+from vatt.train.lineage import open_runs
 from vatt.train.recipe import FinetuneRecipe, Job, name_run
 from vatt.weights.export import ExportedClassifierParams, save_export
 from vatt.weights.initial import Demand, describe_classifier, find_source, write_first_weights
@@ -61,6 +62,7 @@ def main(
     runs = {"model": build_job(recipe, job.initial_weights)}
     if job.initial_weights is not None and recipe.task.compare_with_scratch:
         runs["scratch"] = build_job(recipe, None)
+    open_runs([*runs.values()])
     for job in runs.values():
         launch_job(job)
     num_parameters = _export(out_dir, runs, recipe, corpus)

@@ -16,6 +16,7 @@ from vatt.corpus.tokenizer import AnyTokenizer, find_tokenizer, open_tokenizer
 from vatt.launch.launcher import launch as launch_job
 from vatt.model.towers import restore_weights
 from vatt.params import ClipParams, LaunchParams, LossParams, ModelParams, PretrainParams, RunParams
+from vatt.train.lineage import open_runs
 from vatt.train.recipe import Job, PretrainRecipe, name_run
 from vatt.weights.export import ExportedParams, build_untrained, save_export
 from vatt.weights.initial import write_initial_weights, write_word_vectors
@@ -61,6 +62,7 @@ def main(
         directory=RUNS_DIR / name_run(recipe, initial_path),
         curve_path=CURVE_PATH,
     )
+    open_runs([job])
     launch_job(job)
     trained = build_untrained(params)
     restore_weights(trained, load_file(job.weights_path))

@@ -26,6 +26,7 @@ from vatt.params import (
 )
 from vatt.stages.finetune import PREPROCESS_DIR, VERDICT_PATH, prepare_task, skip_task
 from vatt.train.engine import preload
+from vatt.train.precision import find_emulation
 from vatt.train.recipe import NO_EFFECT, FinetuneRecipe, Job
 from vatt.tune.outcome import keep_own, write_figures, write_outcome
 from vatt.tune.search import CODE, Plan
@@ -119,7 +120,7 @@ def make_plan(tune: TuneParams, job: Job, recipe: FinetuneRecipe) -> Plan:
     training = {
         "data": recipe.index_digest,
         "checkpoint": recipe.initial_digest,
-        "threads_per_worker": content["launch"].pop("threads_per_process"),
+        "threads_per_worker": recipe.launch.threads_per_process,
         **{name: content[name] for name in ("classes", "clip", "network", "task", "launch")},
         "torch": torch.__version__,
         CODE: job.directory.name,
@@ -138,6 +139,8 @@ def _try_schedules(plan: Plan, job: Job, recipe: FinetuneRecipe) -> dict[int, An
             f"{recipe.section}.validate_every_steps = null: nothing would be measured; tune needs "
             "a number of steps, 1 or more, or tune.num_trials = 1"
         )
+    if (problem := find_emulation(recipe.launch.precision)) is not None:
+        print(f"tune {recipe.task_name}: {problem}", file=sys.stderr)
     measure = "map" if recipe.task.multi_label else "accuracy"
 
     def train(schedule: Mapping[str, Any], directory: Path, on_validation: OnValidation) -> None:

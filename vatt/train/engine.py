@@ -120,13 +120,13 @@ class Engine:
         deepspeed = _import_deepspeed(self.device)
         self._zero, self._tensors = deepspeed.zero, deepspeed.utils
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(launch.precision)
-        self._precision = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        self.precision = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         self._module, self._optimizer = module.to(self.device), optimizer
         self._is_adam = isinstance(optimizer, torch.optim.Adam)
         self._moments = ADAM_MOMENTS if self._is_adam else SGD_MOMENTS
         if launch.compile:
             self._module.compile()
-        self._module.forward = self._precision(self._module.forward)
+        self._module.forward = self.precision(self._module.forward)
         self._engine, self._sharded, _, _ = deepspeed.initialize(
             model=self._module, optimizer=optimizer, config=build_config(training, launch)
         )
@@ -193,7 +193,7 @@ class Engine:
     def evaluating(self) -> Iterator[nn.Module]:
         """Yield the module in evaluation mode, without gradients; every rank must use it alike."""
         self._engine.eval()
-        with torch.no_grad(), self._precision:
+        with torch.no_grad(), self.precision:
             yield self._module
 
     def gather_weights(self) -> dict[str, Tensor]:

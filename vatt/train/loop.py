@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from vatt.core.batch import Batch, LabelledBatch
+from vatt.core.distributed import rank, seed_shared
 from vatt.core.errors import StageError
 from vatt.corpus.shards import RangeCache, RemoteShards
 from vatt.loading.order import TrainingOrder
@@ -25,8 +26,10 @@ from vatt.model.cost import Cost
 from vatt.params import LaunchParams, TrainingParams
 from vatt.train.checkpoint import Checkpoints
 from vatt.train.engine import Engine
+from vatt.train.lineage import describe_resume
 from vatt.train.monitor import BadStepsError, Live, Speed, append_row, write_rows
-from vatt.train.recipe import Job
+from vatt.train.precision import find_emulation
+from vatt.train.recipe import SUMS_ONLY, Job
 
 AnyBatch = Batch | LabelledBatch
 SHARD_CACHE_DIR = Path(".cache/shards")
@@ -82,6 +85,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
     training, seed = job.recipe.training, job.recipe.run.seed
     with Checkpoints(job.directory, training) as checkpoints:
         start, state = checkpoints.resume(engine)
+        _announce(job, start, state)
         records = Records(job, setup, state)
         batches = iter(_open_batches(job, setup, start) if start < training.num_steps else ())
         speed = Speed(engine, setup.cost)
@@ -96,7 +100,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
                     speed.wait_for_ranks()
-                torch.manual_seed(derive_seed(seed, step))
+                _seed_draws(seed, step, engine.device)
                 settings = setup.settings(step)
                 losses, norm, problem = _update(engine, parts, records, settings)
                 if problem is not None:
@@ -117,6 +121,21 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                         checkpoints.save(engine, step, records.state())
     records.require_progress()
     return records
+
+
+def _announce(job: Job, start_step: int, state: Mapping[str, Any]) -> None:
+    """Say on the first rank what a user should know before the first step."""
+    messages = [describe_resume(job, start_step, state.get("launch"))]
+    if start_step < job.recipe.training.num_steps:
+        messages.append(find_emulation(job.recipe.launch.precision))
+    for message in messages:
+        if message is not None and rank() == 0:
+            print(f"{job.recipe.section}: {message}", file=sys.stderr)
+
+
+def _seed_draws(seed: int, step: int, device: torch.device) -> None:
+    torch.manual_seed(derive_seed(seed, step, rank()))
+    seed_shared(derive_seed(seed, step, 0), device)
 
 
 def _open_batches(job: Job, setup: Setup, start_step: int) -> Iterable[AnyBatch]:
@@ -191,6 +210,7 @@ class Records:
             "curve": {"rows": self.rows, "window": self._window},
             "guard": {"losses": list(self._losses), "num_bad": self._num_bad},
             "validations": self._measured,
+            "launch": self._job.recipe.launch.model_dump(include=SUMS_ONLY),
         }
 
     def find_problem(self, losses: list[float]) -> str | None:
@@ -276,9 +296,9 @@ class Records:
             validation.report(int(step), measured)
 
 
-def derive_seed(seed: int, step: int) -> int:
-    """Return the seed of everything random in a step of this rank."""
-    text = f"{seed}/{step}/{torch.distributed.get_rank()}"
+def derive_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of everything random in a step of a rank; 0 is that of one process alone."""
+    text = f"{seed}/{step}/{rank}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 

@@ -25,6 +25,7 @@ from vatt.core.reports import report_numbers
 from vatt.model.cost import Cost
 from vatt.params.launch import SupervisionParams
 from vatt.train.engine import Engine
+from vatt.train.precision import measure_peak
 
 BAR = {
     "loss": "loss {:.4f}",
@@ -32,8 +33,6 @@ BAR = {
     "waiting_rate": "{:.0%} waiting",
 }
 """The numbers in the progress bar, and how each is written."""
-NUM_TRIES = 5
-MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 DIRECTORY_VARIABLE = "VATT_HEARTBEATS"
 """The folder, on the node's own disk, in which each rank has a file; unset: nobody looks."""
 
@@ -118,7 +117,8 @@ class Speed:
     """The speed of the run since the last log window, seen from this rank.
 
     `cost` is that of one clip in training, None if it is not known. Utilisation is over the
-    MEASURED peak: what each rank reaches, in the precision of the run, on one large matrix product.
+    MEASURED peak: the fastest matrix product of each rank (`measure_peak`), or the run itself where
+    that was faster, because others used the machine at its start.
     """
 
     def __init__(self, engine: Engine, cost: Cost | None) -> None:
@@ -173,24 +173,12 @@ class Speed:
             reached = clips_per_second * self._cost.training
             row["tokens_per_second"] = clips_per_second * self._cost.num_tokens
             row["flops_per_second"] = reached
-            row["measured_peak_flops_per_second"] = self._peak * torch.distributed.get_world_size()
+            num_ranks = torch.distributed.get_world_size()
+            self._peak = max(self._peak, reached / num_ranks)
+            row["measured_peak_flops_per_second"] = self._peak * num_ranks
             row["flop_utilisation"] = reached / row["measured_peak_flops_per_second"]
         self._open_window()
         return row
-
-
-def measure_peak(engine: Engine) -> float:
-    """Return the FLOPs per second of a large matrix product on this device, the best of some."""
-    side = MATRIX_SIDE[engine.device.type]
-    matrix = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(engine.device)
-    best_s = float("inf")
-    for _ in range(NUM_TRIES):
-        start_s = time.perf_counter()
-        with engine.evaluating():
-            product = matrix @ matrix
-        float(product[0, 0])  # waits for a GPU
-        best_s = min(best_s, time.perf_counter() - start_s)
-    return 2 * side**3 / best_s
 
 
 @dataclass

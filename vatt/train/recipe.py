@@ -5,13 +5,17 @@ of an earlier run is taken up after a change.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
 
-from vatt.core.code import digest_code
+from vatt.core import code
+from vatt.core.code import list_code
+from vatt.core.files import digest_file
 from vatt.model.classifier import NetworkParams, apply_rates
 from vatt.params import (
     ClipParams,
@@ -36,16 +40,24 @@ _OF_ALL_TRAINING = {
     *("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "max_bad_steps"),
     "initial_weights",  # where they lie: the name of a run covers the weights themselves
 }
+SUMS_ONLY = {
+    *("num_processes", "threads_per_process", "zero_stage", "offload", "recompute_activations")
+}
+"""The keys of `launch` that change the order of sums, and so the last digits. `num_processes`
+also changes what dropout and mixup draw, as another seed would."""
 NO_EFFECT: Any = {
     "pretrain": _OF_ALL_TRAINING | {"validate_every_steps", "validation_clips", "word_vectors"},
     "task": _OF_ALL_TRAINING | {"compare_with_scratch"},
-    "launch": {
+    "launch": SUMS_ONLY
+    | {
         *("loader_workers", "shards_url", "shard_cache_gib", "ray_address"),
         *("launcher", "port", "supervision", "ssh", "slurm", "kubernetes"),
     },
     "initial_digest": True,
 }
 """Parameters that may change between a killed run and the one that takes it up."""
+NO_EFFECT_CODE = ("train/lineage.py", "train/monitor.py", "train/precision.py", "train/worker.py")
+"""The files of CODE that show, measure and start a training, and change no number of it."""
 
 
 class Recipe(Section):
@@ -141,14 +153,37 @@ class Job(Section):
 
 
 def name_run(recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None) -> str:
-    """Return the name of a run's folder, another one whenever its result may be another one.
+    """Return the name of a run's folder, another one whenever its result may be another one."""
+    facts = json.dumps(list_facts(recipe, initial_weights), sort_keys=True)
+    return hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
 
-    It covers the recipe but for NO_EFFECT, the first weights, torch and CODE.
+
+def list_facts(
+    recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Return all that decides the result of a run, as JSON: `settings` and `digests`, by name.
+
+    They are the recipe but for NO_EFFECT, the first weights, torch and CODE.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(recipe.model_dump_json(exclude=NO_EFFECT).encode())
-    digest.update(torch.__version__.encode())
-    digest.update(digest_code(*CODE).encode())
+    content = recipe.model_dump(mode="json", exclude=NO_EFFECT)
+    if isinstance(recipe, PretrainRecipe) and recipe.loss.valid_mean == "replica":
+        content["launch"]["num_processes"] = recipe.launch.num_processes
+    digests = {"corpus": content.pop("index_digest")}
+    if isinstance(recipe, PretrainRecipe):
+        digests["vocabulary"] = content.pop("tokenizer_digest")
+    else:
+        content[recipe.section] = content.pop("task")
     if initial_weights is not None:
-        digest.update(initial_weights.read_bytes())
-    return digest.hexdigest()
+        digests["first weights"] = digest_file(initial_weights)
+    for path in sorted({*list_code(*CODE)} - {*list_code(*NO_EFFECT_CODE)}):
+        digests[f"code in vatt/{path.relative_to(code.PACKAGE_DIR)}"] = digest_file(path)
+    return {"settings": {**flatten(content), "torch": torch.__version__}, "digests": digests}
+
+
+def flatten(content: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return what nested mappings hold, each under its names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = value if isinstance(value, Mapping) and value else None
+        flat |= flatten(inner, f"{section}{name}.") if inner else {f"{section}{name}": value}
+    return flat
