@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from vatt.core.errors import StageError
-from vatt.corpus.manifest import STRICT, ManifestEntry, Split
+from vatt.corpus.manifest import STRICT, ManifestEntry, Split, name_problem
 
 PARTS_NAME = "annotated_parts.jsonl"
 
@@ -74,9 +74,11 @@ def read_parts(preprocess_dir: Path, split: str) -> list[AnnotatedPart]:
                 parts.append(ROW.validate_json(line))  # noqa: PERF401 - the error names the line
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except ValidationError as error:
+        place = f"{path} line {len(parts) + 1}"
         raise StageError(
-            f"{path} line {len(parts) + 1}: cannot be read: {error}; "
-            "run `python -m vatt preprocess` again"
+            f"{place}: {name_problem(error)}; run `python -m vatt preprocess` again"
         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: cannot be read: {error}") from error
     return [part for part in parts if part.split == split]
