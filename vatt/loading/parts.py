@@ -42,7 +42,7 @@ def cover_part(segments: Sequence[Any], start_s: float, end_s: float | None) -> 
         UncoveredError: what it lacks is no edge of it.
     """
     if not segments:
-        raise UncoveredError("its file is in quarantine")
+        raise UncoveredError("its file is in quarantine.jsonl")
     end_s = segments[-1].end_s if end_s is None else end_s
     pieces: list[Piece] = []
     covered_s = start_s
