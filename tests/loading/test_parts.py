@@ -133,5 +133,5 @@ def test_a_hole_in_a_part_leaves_it_out() -> None:
             cover_part(rows, 5.0, 9.0)
         with pytest.raises(UncoveredError, match=r"stored from 20\.00 to 22\.00 s"):
             cover_part(rows, 20.0, 22.0)
-    with pytest.raises(UncoveredError, match="its file is in quarantine.jsonl"):
+    with pytest.raises(UncoveredError, match=r"its file is in quarantine\.jsonl"):
         cover_part([], 0.0, 1.0)

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +21,11 @@ from vatt.evaluate.networks import Arrays, Embedder, Observer
 from vatt.loading.parts import UncoveredError, cover_part
 
 
-class AnnotatedClips(NamedTuple):
+class Annotated(NamedTuple):
     """The annotated parts of a split."""
 
-    rows: pd.DataFrame
-    """Those whose pictures the corpus has: as rows of the index, with `pieces` for `PartReader`."""
-    texts: Sequence[tuple[str, ...]]
-    """The sentences about each of these."""
+    clips: Clips
+    """Those whose pictures the corpus has, with `pieces` in their rows, for `PartReader`."""
     files: frozenset[str]
     """The files of all parts, whether they came or not: the source, a slash, the id."""
     left_out: Mapping[str, str]
@@ -46,20 +44,12 @@ def read_test(
         StageError: as `SplitReader.read`; or the list of the parts is damaged.
     """
     clips, arrays = reader.read("test", networks)
-    annotated = find_annotated(reader.preprocess_dir, "test", clips.rows)
-    if not annotated.files:
+    parts, files, left_out = find_annotated(reader.preprocess_dir, "test", clips)
+    if not files:
         return clips, arrays
-    content = annotated.rows.to_csv(index=False) + json.dumps([annotated.texts, clips.digest])
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    parts = Clips(annotated.rows, annotated.texts, clips.places, digest)
-    embedders = {
-        name: dataclasses.replace(network, task="video")
-        for name, network in networks.items()
-        if isinstance(network, Embedder)
-    }
-    is_kept = np.array([file not in annotated.files for file in clips.videos], dtype=bool)
+    is_kept = np.array([file not in files for file in clips.videos], dtype=bool)
     is_text_kept = np.repeat(is_kept, list(map(len, clips.texts)))
-    for name, added in reader.see(parts, embedders).items():
+    for name, added in reader.see(parts, pick_embedders(networks)).items():
         own = dict(arrays[name])
         if "text_vt" in own:
             own["text_vt"] = own["text_vt"][is_text_kept]
@@ -72,13 +62,22 @@ def read_test(
         rows=pd.concat([own for own in (clips.rows, parts.rows) if len(own)], ignore_index=True),
         texts=[*texts, *parts.texts],
         num_parts=len(parts.rows),
-        left_out=annotated.left_out,
+        left_out=left_out,
     )
     return everything, arrays
 
 
-def find_annotated(preprocess_dir: Path, split: str, rows: pd.DataFrame) -> AnnotatedClips:
-    """Return the annotated parts of a split, of which `rows` are those of the index.
+def pick_embedders(networks: Mapping[Name, Observer]) -> dict[Name, Observer]:
+    """Return the networks that are searched by text, as they see parts: without sound."""
+    return {
+        name: dataclasses.replace(network, task="video")
+        for name, network in networks.items()
+        if isinstance(network, Embedder)
+    }
+
+
+def find_annotated(preprocess_dir: Path, split: str, clips: Clips) -> Annotated:
+    """Return the annotated parts of a split, of which `clips` are all segments.
 
     Several sentences about the same time are about one part.
 
@@ -90,9 +89,9 @@ def find_annotated(preprocess_dir: Path, split: str, rows: pd.DataFrame) -> Anno
         parts[f"{part.source}/{part.video_id}", part.start_s, part.end_s].append(part)
     files = frozenset(file for file, _, _ in parts)
     segments: defaultdict[str, list[Any]] = defaultdict(list)
-    for row in rows.itertuples():
-        if (file := f"{row.source}/{row.video_id}") in files:
-            segments[file].append(row)
+    has_parts = [file in files for file in clips.videos]
+    for row in clips.rows[has_parts].itertuples():
+        segments[f"{row.source}/{row.video_id}"].append(row)
     found, texts, left_out = [], [], {}
     for (file, start_s, end_s), same in parts.items():
         own = segments[file]
@@ -109,4 +108,7 @@ def find_annotated(preprocess_dir: Path, split: str, rows: pd.DataFrame) -> Anno
         fields |= {"height_px": pieces[0].sample.height_px, "width_px": pieces[0].sample.width_px}
         found.append(fields)
         texts.append(tuple(dict.fromkeys(part.text for part in same)))
-    return AnnotatedClips(pd.DataFrame(found, columns=[*rows, "pieces"]), texts, files, left_out)
+    rows = pd.DataFrame(found, columns=[*clips.rows, "pieces"])
+    content = rows.to_csv(index=False) + json.dumps([texts, clips.digest])
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return Annotated(Clips(rows, texts, clips.places, digest), files, left_out)
