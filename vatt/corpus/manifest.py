@@ -116,10 +116,7 @@ def _read_line(line: str, place: str, download_dir: Path) -> ManifestEntry:
     try:
         entry = ROW.validate_json(line)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "row"
-        message = problem["msg"].removeprefix("Value error, ")
-        raise StageError(f"{place}: {field} = {problem['input']!r}: {message}") from error
+        raise StageError(f"{place}: {name_problem(error)}") from error
     for field in ("path", "captions_path"):
         value = getattr(entry, field)
         parts = PurePosixPath(value or "").parts
@@ -129,3 +126,11 @@ def _read_line(line: str, place: str, download_dir: Path) -> ManifestEntry:
         if value is not None and not (is_plain and (root / value).resolve().is_relative_to(root)):
             raise StageError(f"{place}: {field} = {value!r}: leaves the folder {download_dir}")
     return entry
+
+
+def name_problem(error: ValidationError) -> str:
+    """Return the first problem of a row: its field, the value there, and what is accepted."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "row"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field} = {problem['input']!r}: {message}"

@@ -154,7 +154,7 @@ class ItemFiles:
                 return
             reason = f"its file {file} is in {first.split}, because of {first.item_id}"
         self._counts.outcomes[item.split, outcome] += 1
-        self.collection.add(item.item_id, item.split, reason=reason)
+        self.collection.add(item.item_id, item.split, _list_sentences([item]), reason=reason)
 
     def add_media(
         self,
@@ -173,7 +173,7 @@ class ItemFiles:
             if problem and problem.startswith(MISSING):
                 outcome = "missing"
             self._counts.outcomes[items[0].split, outcome] += len(items)
-            notes = () if problem else _annotate(items, folder / file)
+            notes = _list_sentences(items) if problem else _annotate(items, folder / file)
             self.collection.add(file, items[0].split, notes, captions.get(file), problem)
 
     def add_others(self, problems: Mapping[str, str | None]) -> None:
@@ -188,6 +188,11 @@ class ItemFiles:
                     reason = self._spare.get(file.name, "is not in the official list")
                 self.collection.ignore(file.name, file.problem or reason)
             seen.add(file.name)
+
+
+def _list_sentences(items: Sequence[Item]) -> tuple[Annotation, ...]:
+    """Return the sentences about items without a file: the evaluation names what it lacks."""
+    return tuple(note for item in items for note in item.annotations if note.text)
 
 
 def _annotate(items: Sequence[Item], path: Path) -> tuple[Annotation, ...]:

@@ -14,6 +14,8 @@ from vatt.evaluate.metrics import Ranks, estimate_intervals, measure_chance, mea
 from vatt.evaluate.retrieval import DIRECTIONS, Search, open_search
 
 PROBED = ("video", "audio")
+MAX_NAMED = 5
+"""How many of the parts that are left out a note names."""
 METHODS: tuple[Method, ...] = ("logistic", "svm", "lrc")
 Splits = Mapping[str, Seen]
 """The splits train, validation and test as a network sees them."""
@@ -94,6 +96,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "retrieval_sources": searches["text_to_video"].sources,
         "retrieval_notes": _list_notes(searches["text_to_video"]),
+        "retrieval_left_out": dict(searches["text_to_video"].left_out),
         "chance": _flatten({k: measure_chance(len(own.samples)) for k, own in searches.items()}),
         "probes": probes,
         "finetuned": {
@@ -137,10 +140,21 @@ def _list_notes(search: Search) -> list[str]:
             f"The texts of {len(search.sources)} sources are searched among the clips of all of "
             "them; in the papers each data set is searched by itself."
         )
-    if len(set(search.videos)) < len(search.samples):
+    if search.is_cut:
         notes.append(
             "Several items are parts of one video, cut at fixed times; in the papers they are the "
             "annotated parts, from their starts to their ends."
+        )
+    if search.num_parts or search.left_out:
+        notes.append(
+            f"{search.num_parts} clips are annotated parts, from their starts to their ends."
+        )
+    if search.left_out:
+        named = [f"{name}: {reason}" for name, reason in search.left_out.items()][:MAX_NAMED]
+        num_others = len(search.left_out) - len(named)
+        others = f"; and {num_others} more, named in metrics/evaluate.json" if num_others else ""
+        notes.append(
+            f"{len(search.left_out)} annotated parts are left out. {'; '.join(named)}{others}."
         )
     return notes
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from vatt.corpus.manifest import FOLD_TASK
 from vatt.evaluate.networks import Arrays, Observer, choose_device
 from vatt.loading.clips import ClipReader
 from vatt.loading.loader import MIDDLE, FixedWindows, Look, load_views, spread_places
+from vatt.loading.parts import PartReader
 from vatt.params import ClipParams, EvaluateParams
 
 CODE = (
@@ -57,6 +58,10 @@ class Clips:
     """Where the windows start that networks see, as in `Look`."""
     digest: str
     """The digest of all of these: results on equal ones can be compared."""
+    num_parts: int = 0
+    """The last so many are annotated parts of files, not segments of the index."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """The annotated parts that cannot be searched, by name, and why."""
 
     @cached_property
     def labels(self) -> list[dict[str, list[str]]]:
@@ -225,6 +230,10 @@ class SplitReader:
         if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
             places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
         clips = read_clips(ClipReader(self.preprocess_dir, self.clip), rows, places)
+        return clips, self.see(clips, networks)
+
+    def see(self, clips: Clips, networks: Mapping[Name, Observer]) -> dict[Name, Arrays]:
+        """Return what each of the networks makes of clips; errors as those of `read`."""
         data = (digest_index(self.preprocess_dir), clips.digest, choose_device().type)
         files = {name: name_features(own.digest, *data) for name, own in networks.items()}
         found = {name: self.store.read(file) for name, file in files.items()}
@@ -235,7 +244,7 @@ class SplitReader:
             for name, arrays in zip(missing, observed, strict=True):
                 self.store.write(files[name], arrays)
                 known[name] = arrays
-        return clips, known
+        return known
 
     def _observe(self, clips: Clips, networks: Sequence[Observer]) -> list[Arrays]:
         index = read_index(self.preprocess_dir, columns=SHAPE)
@@ -243,7 +252,7 @@ class SplitReader:
         looks = [self._fit(network.look(clips.places), network, shapes) for network in networks]
         distinct = list(dict.fromkeys(looks))
         numbers = [distinct.index(look) for look in looks]
-        reader = ClipReader(self.preprocess_dir, self.clip)
+        reader = PartReader(self.preprocess_dir, self.clip)
         windows = FixedWindows(reader, clips.rows.iloc, distinct)
         # As many views at once as `batch_size`, of the network that looks at most.
         num_clips = max(1, self.params.batch_size // max(look.num_views for look in looks))

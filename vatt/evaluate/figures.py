@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -20,7 +21,7 @@ from vatt.evaluate.linear_evaluation import Probe
 from vatt.evaluate.metrics import find_mean_ranks, find_within
 from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.loading.augmentation import centre_view
-from vatt.loading.clips import ClipReader
+from vatt.loading.parts import PartReader
 from vatt.params import TASKS, ClipParams
 
 TRAINED, UNTRAINED, CHANCE = "#1f6feb", "#9a6700", "#8c959f"
@@ -206,10 +207,9 @@ Examples = Mapping[str, Sequence[Mapping[str, Any]]]
 that were found. A clip has `images` (frames as `data:` addresses), `caption` and `right`."""
 
 
-def open_frame_reader(preprocess_dir: Path, clip: ClipParams, split: str) -> FrameReader:
-    """Return a reader of the middle window of any clip of a split."""
-    reader = ClipReader(preprocess_dir, clip)
-    rows = reader.read_rows(split)
+def open_frame_reader(preprocess_dir: Path, clip: ClipParams, rows: pd.DataFrame) -> FrameReader:
+    """Return a reader of the middle window of any of these clips."""
+    reader = PartReader(preprocess_dir, clip)
 
     def read_frames(number: int) -> UInt8[np.ndarray, "T H W 3"]:
         segment = rows.iloc[number]

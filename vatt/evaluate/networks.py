@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class Embedder:
     exported: Exported
     digest: str
     name: str
+    task: Literal["audio_visual", "video"] = "audio_visual"
+    """With `video` it hears nothing, and returns nothing of sound."""
 
     @property
     def frame_rate_hz(self) -> float:
@@ -43,21 +46,21 @@ class Embedder:
 
     def look(self, places: tuple[float, ...]) -> Look:
         """Look at the middle of the picture and hear the sound of the same time."""
-        return Look(TaskInput("audio_visual", self.exported.params.clip), places)
+        return Look(TaskInput(self.task, self.exported.params.clip), places)
 
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return features `video`, `audio` and embeddings `video_va`, `audio_va`, `video_vt`."""
         network = self.exported.model
         video = network.encode_video(_join(clips, "video", network))
-        audio = network.encode_audio(_join(clips, "audio", network))
         video_va, video_vt = network.video_projection(video)
-        audio_va = network.audio_projection(audio)
-        names = ("video", "audio", "video_va", "audio_va", "video_vt")
-        windows = zip(names, (video, audio, video_va, audio_va, video_vt), strict=True)
+        windows = {"video": video, "video_va": video_va, "video_vt": video_vt}
+        if self.task == "audio_visual":
+            audio = network.encode_audio(_join(clips, "audio", network))
+            windows |= {"audio": audio, "audio_va": network.audio_projection(audio)}
         return {
             name: _to_numpy(values).reshape(len(clips), -1, values.shape[-1])
-            for name, values in windows
+            for name, values in windows.items()
         }
 
     @torch.inference_mode()

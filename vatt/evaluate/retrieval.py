@@ -1,11 +1,8 @@
-"""Zero-shot retrieval on the clips of a split: recall at k, median rank (VATT section 4.3).
-
-Differs from the paper: a description of a part of a file, such as a step of YouCook2, is searched
-among segments cut at fixed times, and the right one is that which overlaps the part most.
-"""
+"""Zero-shot retrieval on the clips of a split: recall at k, median rank (VATT section 4.3)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -67,6 +64,12 @@ class Search(NamedTuple):
     """The text of each query, empty for sounds."""
     videos: Sequence[str]
     """The file of each query."""
+    num_parts: int = 0
+    """How many of the items are annotated parts of files."""
+    is_cut: bool = False
+    """Whether several items are segments of one file, cut at fixed times."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """The annotated parts that are no items, by name, and why."""
 
     @property
     def sources(self) -> dict[str, int]:
@@ -104,6 +107,8 @@ def open_search(direction: str, seen: Seen, average: Average = "embeddings") -> 
         right = np.array([number for number, _, _ in rows])
         queries = features["text_vt"][[place for _, place, _ in rows]][:, None]
         texts = [text for _, _, text in rows]
+    first_part = len(clips.rows) - clips.num_parts
+    cut = [clips.videos[sample[0]] for sample in samples if sample[0] < first_part]
     return Search(
         queries=average_windows(queries, average),
         items=average_windows(items, average),
@@ -111,4 +116,7 @@ def open_search(direction: str, seen: Seen, average: Average = "embeddings") -> 
         samples=samples,
         texts=texts,
         videos=[clips.videos[samples[number][0]] for number in right],
+        num_parts=len(samples) - len(cut),
+        is_cut=len(set(cut)) < len(cut),
+        left_out=clips.left_out if direction == "text_to_video" else {},
     )

@@ -192,8 +192,14 @@ class ClipReader:
     def read_pictures(self, segment: Any, start_frame: int, view: View) -> UInt8[Tensor, "T H W 3"]:
         """Return the pictures of a window of a segment that has some, as bytes."""
         num_frames = min(self.clip.num_frames, int(segment.num_frames))
-        window = self._decode(segment, "video", decode_video, start_frame, num_frames, view)
+        window = self.read_frames(segment, start_frame, num_frames, view)
         return torch.from_numpy(_repeat(window, self.clip.num_frames))
+
+    def read_frames(
+        self, segment: Any, first_frame: int, num_frames: int, view: View
+    ) -> UInt8[np.ndarray, "T H W 3"]:
+        """Return a view of frames of a segment that has pictures."""
+        return self._decode(segment, "video", decode_video, first_frame, num_frames, view)
 
     def read_audio(self, segment: Any, start_frame: Place) -> Float[Tensor, " S"]:
         """Return the sound of a window in [-1, 1]; zeros if the segment has none."""

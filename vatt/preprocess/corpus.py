@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from vatt.core.pool import LocalPool, Pool
+from vatt.corpus.annotated import list_parts, write_parts
 from vatt.corpus.index import INDEX_NAME, QUARANTINE_NAME, SHARDS_NAME, IndexWriter
 from vatt.corpus.manifest import ManifestEntry, read_manifest
 from vatt.corpus.samples import write_samples
@@ -67,6 +68,7 @@ def write_corpus(
     recogniser = None
     if any(entry.transcribe for entry in entries):
         recogniser = open_recogniser(params.asr, kept_dir)
+    write_parts(out_dir, (part for entry in entries for part in list_parts(entry)))
     with closing(FragmentMaker(download_dir, kept_dir, params, open_pool, recogniser)) as maker:
         texts = _assemble(maker, entries, shards, out_dir, counts)
     if store_dir is None:

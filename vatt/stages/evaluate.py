@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from vatt.core.errors import StageError
 from vatt.corpus.index import QUARANTINE_NAME, read_index
+from vatt.evaluate.annotated import read_test
 from vatt.evaluate.comparison import compare_networks, summarise
 from vatt.evaluate.features import FeatureStore, Seen, SplitReader
 from vatt.evaluate.figures import (
@@ -59,7 +60,7 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
         **_list_left_out(embedder),
     }
     params = embedder.exported.params
-    read_frames = open_frame_reader(PREPROCESS_DIR, params.clip, "test")
+    read_frames = open_frame_reader(PREPROCESS_DIR, params.clip, test.rows)
     report = Report(
         metrics=metrics,
         figures=draw_figures(comparison, _read_curves(evaluate)),
@@ -94,7 +95,8 @@ def _see_splits(
         if split == "test":
             for task, (_, named) in tasks.items():
                 networks |= {(task, name): labeller for name, labeller in named.items()}
-        clips, arrays = reader.read(split, networks)
+        is_test = split == "test"
+        clips, arrays = read_test(reader, networks) if is_test else reader.read(split, networks)
         trained[split] = Seen(clips, arrays["", "trained"])
         untrained[split] = Seen(clips, arrays["", "untrained"])
     store.remove_others()

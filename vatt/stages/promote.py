@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.corpus.index import INDEX_NAME, read_index
+from vatt.evaluate.annotated import read_test
 from vatt.evaluate.card import render_card
 from vatt.evaluate.comparison import summarise_retrieval
 from vatt.evaluate.features import FeatureStore, MisfitError, Seen, SplitReader
@@ -89,7 +90,7 @@ def _compare(
     embedder, store = load_embedder(champion.path), FeatureStore(FEATURES_DIR)
     reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, evaluate, store)
     try:
-        clips, arrays = reader.read("test", {"champion": embedder})
+        clips, arrays = read_test(reader, {"champion": embedder})
         seen = Seen(clips, arrays["champion"])
         ranks = {direction: open_search(direction, seen).rank() for direction in DIRECTIONS}
         return registry.decide(promote, challenger, summarise_retrieval(ranks)[name])
