@@ -11,12 +11,14 @@ from torch import nn
 from tests.evaluate.world import describe, make_clips
 from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
+from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.evaluate import features
-from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader, name_features
+from vatt.evaluate import feature_store
+from vatt.evaluate.feature_store import FeatureStore, name_features
+from vatt.evaluate.features import MisfitError, SplitReader
 from vatt.evaluate.networks import Arrays, Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
@@ -102,7 +104,7 @@ def make_labeller(network: nn.Module, seen: TaskInput) -> Labeller:
 
 
 def open_reader(corpus: Path, folder: Path) -> SplitReader:
-    return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder))
+    return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder), LAUNCH)
 
 
 def read_one(corpus: Path, folder: Path, network: Observer) -> Arrays:
@@ -198,7 +200,6 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
         return original(self, shard, begin, end)
 
     original = LocalShards.read
-    monkeypatch.setattr("vatt.evaluate.features.NUM_WORKERS", 0)
     monkeypatch.setattr(LocalShards, "read", read)
     sound = TaskInput("audio", CLIP.model_copy(update={"num_samples": 4800}))
     network = nn.Sequential(nn.Linear(4800, 3))
@@ -227,7 +228,7 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     again.read("test", {"one": dataclasses.replace(embedder, digest="other weights")})
     assert len(set(reads)) == 5
     reads.clear()
-    monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
+    again.device_type = "meta"
     again.read("test", {"one": embedder})  # what other hardware made is kept apart
     assert len(set(reads)) == 5
 
@@ -277,7 +278,7 @@ def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_p
     names += [name_features("other", "data", "clips"), name_features("net", "data", "others")]
     for folder in ("media", "download"):
         (tmp_path / folder).mkdir()
-    monkeypatch.setattr(features, "CODE", ("media",))
+    monkeypatch.setattr(feature_store, "CODE", ("media",))
     monkeypatch.setattr("vatt.core.code.PACKAGE_DIR", tmp_path)
     for path, content in (
         ("media/video.py", "one"),
@@ -285,8 +286,8 @@ def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("download/site.py", "how files came"),
     ):
         (tmp_path / path).write_text(content)
-        features._digest_code.cache_clear()
+        feature_store._digest_code.cache_clear()
         names.append(name_features("net", "data", "clips"))
-    features._digest_code.cache_clear()
+    feature_store._digest_code.cache_clear()
     assert len(set(names)) == 5
     assert names[-1] == names[-2]

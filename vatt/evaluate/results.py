@@ -96,7 +96,8 @@ def tabulate_probes(metrics: Metrics) -> Table:
                 continue
             folds = f", {result['num_folds']} folds" if result["num_folds"] > 1 else ""
             words = [task, modality, TITLES[result["measure"]] + folds]
-            sizes = [result["num_classes"], f"{result['num_train']} / {result['num_test']}"]
+            num_train = f"{result['num_train']}{'*' if result.get('is_full') else ''}"
+            sizes = [result["num_classes"], f"{num_train} / {result['num_test']}"]
             for method, title in METHODS.items():
                 # The numbers of logistic regression stand beside the others, not among them.
                 own = result if method == "logistic" else result.get(method)
@@ -111,12 +112,15 @@ def tabulate_probes(metrics: Metrics) -> Table:
                     )
                     rows.append([*words, title, *numbers, *sizes])
                     words, sizes = ["", "", ""], ["", ""]
+    results = [result for own in metrics["probes"].values() for result in own.values()]
+    limit = "Where it is marked *, clips to learn from were drawn: evaluate.max_train_clips allows "
+    notes = [limit + "no more."] if any(result.get("is_full") for result in results) else []
     return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),
         ("trained", "untrained", "points", "chance", "classes", "train / test"),
         rows,
-        () if rows else ("Nothing to measure: no clip has a label.",),
+        notes if rows else ("Nothing to measure: no clip has a label.",),
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from vatt.core.code import digest_code
 from vatt.model.classifier import NetworkParams, apply_rates
 from vatt.params import (
     ClipParams,
+    EvaluateParams,
     LaunchParams,
     LossParams,
     ModelParams,
@@ -49,7 +50,7 @@ NO_EFFECT: Any = {
 
 
 class Recipe(Section):
-    """What decides the result of a training, besides its first weights and the code."""
+    """What decides the result of a training or an evaluation, besides weights and the code."""
 
     run: RunParams
     clip: ClipParams
@@ -57,6 +58,26 @@ class Recipe(Section):
     launch: LaunchParams
     index_digest: str
     """The digest of the corpus index, which stands for the version of the data."""
+
+    @property
+    def section(self) -> str:
+        """The section of params.yaml that it comes from, for messages."""
+        return "evaluate"
+
+    @property
+    def training(self) -> TrainingParams | None:
+        """How long it trains, and in which steps; None where ranks share no batch."""
+        return None
+
+
+class EvaluateRecipe(Recipe):
+    """What decides the features of an evaluation."""
+
+    evaluate: EvaluateParams
+    export_dir: Path
+    """The export that is evaluated."""
+    finetune_dir: Path
+    """The folder with what was fine-tuned, by task."""
 
 
 class PretrainRecipe(Recipe):
@@ -112,15 +133,36 @@ class FinetuneRecipe(Recipe):
         )
 
 
-class Job(Section):
-    """All that a rank must know; it travels to other processes as a JSON file."""
+class AnyJob(Section):
+    """What the launchers know of a job; it travels to other processes as a JSON file."""
 
+    worker: str
+    """The module that a rank runs."""
+    recipe: Recipe
+    preprocess_dir: Path
+    directory: Path
+    """The folder of this run: checkpoints, logs, and at the end the result."""
+
+    @property
+    def result_path(self) -> Path:
+        """What the first rank writes last: where it is, the job is done."""
+        return self.directory / "result.json"
+
+
+class EvaluateJob(AnyJob):
+    """All that a rank of an evaluation must know; its result is the type of its device."""
+
+    worker: Literal["vatt.evaluate.worker"] = "vatt.evaluate.worker"
+    recipe: EvaluateRecipe
+
+
+class Job(AnyJob):
+    """All that a rank of a training must know."""
+
+    worker: Literal["vatt.train.worker"] = "vatt.train.worker"
     recipe: Annotated[PretrainRecipe | FinetuneRecipe, Field(discriminator="kind")]
     initial_weights: Path | None
     """The safetensors file to start from, None for random weights."""
-    preprocess_dir: Path
-    directory: Path
-    """The folder of this run: checkpoints, logs, and at the end the weights."""
     curve_path: Path
 
     @property
@@ -135,9 +177,20 @@ class Job(Section):
         return self.directory / "weights.safetensors"
 
     @property
+    def result_path(self) -> Path:
+        """See `AnyJob`."""
+        return self.weights_path
+
+    @property
     def validations_path(self) -> Path:
         """Where the first rank of fine-tuning writes what it measures, a line of JSON each time."""
         return self.directory / "validation.jsonl"
+
+
+def read_job(path: Path) -> AnyJob:
+    """Read the job that a launcher wrote."""
+    reader: TypeAdapter[Job | EvaluateJob] = TypeAdapter(Job | EvaluateJob)
+    return reader.validate_json(path.read_text(encoding="utf-8"))
 
 
 def name_run(recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None) -> str:
