@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -21,13 +22,38 @@ from vatt.evaluate.features import SplitReader
 from vatt.evaluate.finetuned import Finetuned, load_finetuned
 from vatt.evaluate.networks import Embedder, Observer, forget_training, load_embedder
 from vatt.evaluate.selection import Subset
-from vatt.params import TASKS, TaskName
+from vatt.params import TASKS, EvaluateParams, TaskName
 from vatt.train.engine import join_processes
 from vatt.train.monitor import write_heartbeat
-from vatt.train.recipe import EvaluateJob
+from vatt.train.recipe import AnyJob, Recipe
 
 FEATURES_DIR = Path(".cache/evaluate")
 LOOK_EVERY_S = 0.5
+
+
+class EvaluateRecipe(Recipe):
+    """What decides the features of an evaluation."""
+
+    evaluate: EvaluateParams
+    export_dir: Path
+    """The export that is evaluated."""
+    finetune_dir: Path
+    """The folder with what was fine-tuned, by task."""
+
+    @property
+    def section(self) -> str:
+        """The section of params.yaml that it comes from, for messages."""
+        return "evaluate"
+
+
+class EvaluateJob(AnyJob):
+    """All that a rank of an evaluation must know; its result is the type of its device."""
+
+    worker: Literal["vatt.evaluate.worker"] = "vatt.evaluate.worker"
+    recipe: EvaluateRecipe
+
+
+JOB = EvaluateJob
 
 
 def load_networks(

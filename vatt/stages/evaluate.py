@@ -20,10 +20,15 @@ from vatt.evaluate.paper_results import list_published
 from vatt.evaluate.report import Report, read_studies, write_report
 from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline
 from vatt.evaluate.selection import Subset
-from vatt.evaluate.worker import FEATURES_DIR, list_observers, load_networks
+from vatt.evaluate.worker import (
+    FEATURES_DIR,
+    EvaluateJob,
+    EvaluateRecipe,
+    list_observers,
+    load_networks,
+)
 from vatt.launch.launcher import launch_ranks
 from vatt.params import EvaluateParams, LaunchParams, RunParams, TaskName
-from vatt.train.recipe import EvaluateJob, EvaluateRecipe
 from vatt.weights.registry import read_code_version
 
 PREPROCESS_DIR = Path("data/preprocess")

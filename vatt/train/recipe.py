@@ -5,17 +5,18 @@ of an earlier run is taken up after a change.
 """
 
 import hashlib
+import json
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from vatt.core.code import digest_code
 from vatt.model.classifier import NetworkParams, apply_rates
 from vatt.params import (
     ClipParams,
-    EvaluateParams,
     LaunchParams,
     LossParams,
     ModelParams,
@@ -62,22 +63,12 @@ class Recipe(Section):
     @property
     def section(self) -> str:
         """The section of params.yaml that it comes from, for messages."""
-        return "evaluate"
+        raise NotImplementedError
 
     @property
     def training(self) -> TrainingParams | None:
         """How long it trains, and in which steps; None where ranks share no batch."""
         return None
-
-
-class EvaluateRecipe(Recipe):
-    """What decides the features of an evaluation."""
-
-    evaluate: EvaluateParams
-    export_dir: Path
-    """The export that is evaluated."""
-    finetune_dir: Path
-    """The folder with what was fine-tuned, by task."""
 
 
 class PretrainRecipe(Recipe):
@@ -137,7 +128,7 @@ class AnyJob(Section):
     """What the launchers know of a job; it travels to other processes as a JSON file."""
 
     worker: str
-    """The module that a rank runs."""
+    """The module that a rank runs; it calls the class of its jobs `JOB`."""
     recipe: Recipe
     preprocess_dir: Path
     directory: Path
@@ -147,13 +138,6 @@ class AnyJob(Section):
     def result_path(self) -> Path:
         """What the first rank writes last: where it is, the job is done."""
         return self.directory / "result.json"
-
-
-class EvaluateJob(AnyJob):
-    """All that a rank of an evaluation must know; its result is the type of its device."""
-
-    worker: Literal["vatt.evaluate.worker"] = "vatt.evaluate.worker"
-    recipe: EvaluateRecipe
 
 
 class Job(AnyJob):
@@ -189,8 +173,9 @@ class Job(AnyJob):
 
 def read_job(path: Path) -> AnyJob:
     """Read the job that a launcher wrote."""
-    reader: TypeAdapter[Job | EvaluateJob] = TypeAdapter(Job | EvaluateJob)
-    return reader.validate_json(path.read_text(encoding="utf-8"))
+    content = path.read_text(encoding="utf-8")
+    job: AnyJob = import_module(json.loads(content)["worker"]).JOB.model_validate_json(content)
+    return job
 
 
 def name_run(recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None) -> str:
