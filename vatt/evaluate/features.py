@@ -24,7 +24,7 @@ from vatt.loading.loader import MIDDLE, FixedWindows, load_views, spread_places
 from vatt.params import ClipParams, EvaluateParams, LaunchParams
 
 Name = TypeVar("Name", bound=Hashable)
-BATCHES_PER_PART = 64
+BATCHES_PER_PART = 8
 """What is lost at most when a process is killed, and what ranks take at once."""
 TEXTS_PART = "texts"
 SampleClips = Sequence[int]
