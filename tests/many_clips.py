@@ -38,12 +38,8 @@ def copy_segments(preprocess_dir: Path, sizes: dict[str, int]) -> None:
                 contents = {k: shard[at : at + size] for k, (at, size) in places.items() if size}
                 key = f"{split}{number:06d}_0000"
                 new = write_members(file, key, contents)
-                changed = {
-                    "key": key,
-                    "video_id": f"{split}/{number}",
-                    "shard": Path(file.name).name,
-                }
-                segments.append(dataclasses.replace(old, **changed, **new))
+                new |= {"key": key, "video_id": f"{split}/{number}", "shard": Path(file.name).name}
+                segments.append(dataclasses.replace(old, **new))
     with IndexWriter(preprocess_dir / INDEX_NAME) as writer:
         writer.extend(sorted(segments, key=lambda segment: segment.key))
 

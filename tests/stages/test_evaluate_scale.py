@@ -9,10 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.many_clips import TASKS, SimulatedShards, copy_segments
-from tests.stages.conftest import EVALUATE, RUN, pass_validation, run_evaluate
+from tests.stages.conftest import EVALUATE, pass_validation, run_evaluate
 from tests.train.corpus import LAUNCH
-from vatt.corpus.index import read_index
-from vatt.evaluate.selection import Subset, read_rows
+from vatt.loading.loader import FixedWindows
 
 SHORT = EVALUATE.model_copy(update={"lrc_steps": 0, "num_windows": 1, "batch_size": 64})
 PREPROCESS_DIR = Path("data/preprocess")
@@ -84,14 +83,17 @@ def read_features() -> dict[str, dict[str, np.ndarray[Any, Any]]]:
     return {path.name: load_file(path) for path in Path(".cache/evaluate").glob("*.safetensors")}
 
 
-def test_two_ranks_give_what_one_process_gives_to_the_bit(project: Path) -> None:
-    """There are several parts of each split, which two ranks take in turn."""
+def test_two_ranks_give_what_one_process_gives_to_the_bit(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are several parts of each split, which two ranks take in turn, and the stage none."""
     copy_segments(PREPROCESS_DIR, {"train": 60, "validation": 10, "test": 30})
     pass_validation()
     one = run_evaluate(EVALUATE)
     kept, outputs = read_features(), Path("data/evaluate/report.html").read_bytes()
     for path in Path(".cache/evaluate").glob("*.safetensors"):
         path.unlink()
+    monkeypatch.delattr(FixedWindows, "__getitem__")
     two = run_evaluate(EVALUATE, TWO_RANKS)
     assert two == one
     assert Path("data/evaluate/report.html").read_bytes() == outputs
@@ -121,16 +123,3 @@ def test_bf16_is_near_and_kept_apart(project: Path) -> None:
                 np.linalg.norm(exact - rounded) / np.linalg.norm(exact) for rounded in others
             ]
             assert 0 < min(distances) < 0.03, (key, distances)
-
-
-def test_rows_are_those_that_a_slow_loop_finds(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shards = SimulatedShards(PREPROCESS_DIR, monkeypatch)
-    shards.write_index(500)
-    subset = Subset(20, RUN.seed)
-    found = read_rows(PREPROCESS_DIR, "train", ("event",), subset)
-    rows = read_index(PREPROCESS_DIR, split="train")
-    labelled = [row.key for row in rows.itertuples() if '"event"' in row.labels]
-    expected = [labelled[place] for place in subset.choose(labelled)]
-    assert found["key"].tolist() == expected
