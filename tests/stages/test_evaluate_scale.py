@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.many_clips import TASKS, SimulatedShards, copy_segments
-from tests.stages.conftest import EVALUATE, pass_validation, run_evaluate
+from tests.stages.conftest import EVALUATE, EXPORTED, export, pass_validation, run_evaluate
 from tests.train.corpus import LAUNCH
+from vatt.core.errors import StageError
 from vatt.loading.loader import FixedWindows
 
 SHORT = EVALUATE.model_copy(update={"lrc_steps": 0, "num_windows": 1, "batch_size": 64})
@@ -123,3 +124,12 @@ def test_bf16_is_near_and_kept_apart(project: Path) -> None:
                 np.linalg.norm(exact - rounded) / np.linalg.norm(exact) for rounded in others
             ]
             assert 0 < min(distances) < 0.03, (key, distances)
+
+
+def test_what_ranks_cannot_do_is_said_at_once(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
+    with pytest.raises(StageError, match="the network data/pretrain was trained at 10"):
+        run_evaluate(EVALUATE, TWO_RANKS)
+    assert "restart" not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Starts a training run where `launch.launcher` says, and sees that no process is left behind."""
+"""Starts a training or an evaluation where `launch.launcher` says, and leaves no process behind."""
 
 from vatt.core.signals import sigterm_raises
 from vatt.launch.kubernetes import run_in_kubernetes

@@ -1,4 +1,4 @@
-"""Trains to the end: attempt after attempt, each on the nodes that answer.
+"""Runs a job to the end: attempt after attempt, each on the nodes that answer.
 
 Each attempt begins at the newest checkpoint.
 """

@@ -61,7 +61,7 @@ class KubernetesParams(Section):
 
 
 class LaunchParams(Section):
-    """Where and how training and preprocessing run.
+    """Where and how training, evaluation and preprocessing run.
 
     Only `num_processes`, `precision` and what shards the sums can change a number. A new key that
     cannot belongs into `NO_EFFECT` of vatt/train/recipe.py, else it gives every run another name.

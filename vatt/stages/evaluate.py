@@ -107,7 +107,7 @@ def _observe_by_ranks(
         launch=reader.launch,
         index_digest=index_digest,
         evaluate=reader.params,
-        export_dir=EXPORT_DIR,
+        export_dir=Path(embedder.name),
         finetune_dir=FINETUNE_DIR,
     )
     directory = FEATURES_DIR / "jobs" / name
