@@ -16,7 +16,8 @@ from vatt.corpus.index import INDEX_NAME, IndexWriter, Segment, make_schema, rea
 from vatt.corpus.shards import HEADER_BYTES, SUFFIXES, LocalShards, write_members
 
 ROWS_AT_ONCE = 100_000
-TASKS = ("action", "event")
+TASKS = {"action": 10, "event": 7}
+"""Labels by the number of their classes."""
 
 
 def copy_segments(preprocess_dir: Path, sizes: dict[str, int]) -> None:
@@ -74,7 +75,7 @@ class SimulatedShards:
     def write_index(self, num_rows: int) -> None:
         """Write an index with a split train of so many; validation and test stay small.
 
-        A training clip has one of ten labels of one of two tasks, in turn; the others have both.
+        A training clip has a class of each of the tasks, in turn; the others have the first.
         """
         schema, path = make_schema(), self._preprocess_dir / INDEX_NAME
         others = pq.read_table(path, filters=[("split", "!=", "train")])
@@ -96,7 +97,7 @@ class SimulatedShards:
 
     def _change(self, numbers: range) -> Iterator[tuple[str, list[str]]]:
         keys = [f"{number:016x}_0000" for number in numbers]
-        labels = [json.dumps({TASKS[n % 2]: [f"class {n // 2 % 10}"]}) for n in numbers]
+        labels = [json.dumps({t: [f"class {n % m}"] for t, m in TASKS.items()}) for n in numbers]
         yield "key", keys
         yield "video_id", keys
         yield "labels", labels

@@ -34,7 +34,7 @@ TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is le
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a split, each called by its number in the index of the split."""
+    """The clips of a split that were read, each called by its number among them."""
 
     rows: pd.DataFrame
     """The rows of the index."""
