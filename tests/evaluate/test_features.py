@@ -1,6 +1,7 @@
 """The clips of a split: which are one sample, what networks make of them, what is kept."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import nn
 from tests.evaluate.world import describe, make_clips
 from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.tiny import TINY_MODEL
+from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 from vatt.corpus.tokenizer import Tokenizer
-from vatt.evaluate import features
-from vatt.evaluate.features import FeatureStore, MisfitError, SplitReader, name_features
+from vatt.evaluate import feature_store, features
+from vatt.evaluate.feature_store import FeatureStore, name_features
+from vatt.evaluate.features import MisfitError, SplitReader
 from vatt.evaluate.networks import Arrays, Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
 from vatt.loading.clips import ClipReader
@@ -109,7 +112,7 @@ def make_labeller(network: nn.Module, seen: TaskInput) -> Labeller:
 
 
 def open_reader(corpus: Path, folder: Path) -> SplitReader:
-    return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder))
+    return SplitReader(corpus, CLIP, PARAMS, FeatureStore(folder), LAUNCH)
 
 
 def read_one(corpus: Path, folder: Path, network: Observer) -> Arrays:
@@ -221,7 +224,6 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
         return original(self, shard, begin, end)
 
     original = LocalShards.read
-    monkeypatch.setattr("vatt.evaluate.features.NUM_WORKERS", 0)
     monkeypatch.setattr(LocalShards, "read", read)
     sound = TaskInput("audio", CLIP.model_copy(update={"num_samples": 4800}))
     network = nn.Sequential(nn.Linear(4800, 3))
@@ -250,9 +252,40 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
     again.read("test", {"one": dataclasses.replace(embedder, digest="other weights")})
     assert len(set(reads)) == 5
     reads.clear()
-    monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
+    again.device_type = "meta"
     again.read("test", {"one": embedder})  # what other hardware made is kept apart
     assert len(set(reads)) == 5
+
+
+def test_a_killed_run_goes_on_and_ranks_share_the_clips(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five clips are three parts: the first rank has seen two, then all else was killed."""
+    monkeypatch.setattr(features, "BATCHES_PER_PART", 1)
+    networks: dict[str, Observer] = {
+        name: make_embedder(small_corpus, 1) for name in ("one", "two")
+    }
+    networks["two"] = make_embedder(small_corpus, 2)
+    whole = open_reader(small_corpus, tmp_path / "whole")
+    _, expected = whole.read("test", networks)
+    reader, batches = open_reader(small_corpus, tmp_path / "shared"), []
+    clips = reader.read_clips("test")
+    assert [len(parts) for parts in reader.list_missing(clips, networks).values()] == [4, 4]
+    reader.observe(clips, networks, (0, 2), lambda: batches.append(0))
+    left = reader.list_missing(clips, networks)
+    assert left == {name: [range(2, 4)] for name in networks}
+    damaged = next((tmp_path / "shared").glob("*.0-2.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    again = open_reader(small_corpus, tmp_path / "shared")
+    monkeypatch.setattr(
+        again, "observe", partial(again.observe, on_batch=lambda: batches.append(1))
+    )
+    _, found = again.read("test", networks)
+    assert batches == [0, 0, 1, 1]  # clips 0, 1 and 4; 2 and 3; and of one network again 0 and 1
+    for name, arrays in expected.items():
+        assert arrays.keys() == found[name].keys()
+        assert all(np.array_equal(arrays[key], found[name][key]) for key in arrays)
+    assert len(list((tmp_path / "shared").iterdir())) == 2
 
 
 def test_networks_that_do_not_fit_are_refused(small_corpus: Path, tmp_path: Path) -> None:
@@ -302,7 +335,7 @@ def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_p
     names += [name_features("other", "data", "clips"), name_features("net", "data", "others")]
     for folder in ("media", "download"):
         (tmp_path / folder).mkdir()
-    monkeypatch.setattr(features, "CODE", ("media",))
+    monkeypatch.setattr(feature_store, "CODE", ("media",))
     monkeypatch.setattr("vatt.core.code.PACKAGE_DIR", tmp_path)
     for path, content in (
         ("media/video.py", "one"),
@@ -310,8 +343,8 @@ def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("download/site.py", "how files came"),
     ):
         (tmp_path / path).write_text(content)
-        features._digest_code.cache_clear()
+        feature_store._digest_code.cache_clear()
         names.append(name_features("net", "data", "clips"))
-    features._digest_code.cache_clear()
+    feature_store._digest_code.cache_clear()
     assert len(set(names)) == 5
     assert names[-1] == names[-2]

@@ -25,6 +25,7 @@ from vatt.corpus.manifest import Annotation, ManifestEntry, Split, write_manifes
 from vatt.corpus.tokenizer import Tokenizer
 from vatt.params import ClipParams, EvaluateParams, LaunchParams, RunParams, Task, TaskName
 from vatt.preprocess.corpus import write_corpus
+from vatt.stages import evaluate
 from vatt.weights.export import ExportedParams, build_untrained, save_export
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_corpus: Path)
     Path("metrics/pretrain_curve.jsonl").write_text(curve, encoding="utf-8")
     export(EXPORTED)
     return tmp_path
+
+
+def run_evaluate(params: EvaluateParams = EVALUATE, launch: LaunchParams = LAUNCH) -> Any:
+    """Run the stage evaluate in the current folder, and return its metrics."""
+    return evaluate.main(RUN, params, launch)
 
 
 def pass_validation() -> None:

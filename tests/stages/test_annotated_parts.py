@@ -18,13 +18,13 @@ import torch
 
 from tests.download.made_files import write_files
 from tests.preprocess.runs import PARAMS as PREPROCESS
-from tests.stages.conftest import EVALUATE, EXPORTED, ROOT, RUN, SHORT
+from tests.stages.conftest import EVALUATE, EXPORTED, ROOT, RUN, SHORT, run_evaluate
 from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH
 from vatt import load
 from vatt.core.files import write_json
 from vatt.params import DownloadParams, load_params
-from vatt.stages import download, evaluate, preprocess, pretrain, validate
+from vatt.stages import download, preprocess, pretrain, validate
 from vatt.weights.export import build_untrained
 
 RATE_HZ = PREPROCESS.frame_rate_hz
@@ -92,7 +92,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
             narrated | {"validation_rate": 0.0, "test_rate": 0.0},
         )
         pretrain.main(RUN, CLIP, EXPORTED.model, LOSS, SHORT, LAUNCH)
-        return folder, dict(evaluate.main(EVALUATE))
+        return folder, dict(run_evaluate())
 
 
 def write_inputs(folder: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_labels_csv_may_have_times_for_some_videos(
     write_files(Path("mine"), {"labels.csv": labels})
     mine: dict[str, Any] = {"kind": "folder", "name": "mine", "url": "mine", "test_rate": 0.0}
     make_corpus(mine | {"labels_csv": "labels.csv", "validation_rate": 0.0})
-    metrics = evaluate.main(EVALUATE)
+    metrics = run_evaluate()
     assert (metrics["text_to_video_pairs"], metrics["text_to_video_items"]) == (6, 6)
     cut, parts = metrics["retrieval_notes"]
     assert "cut at fixed times" in cut

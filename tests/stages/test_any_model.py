@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import vatt
-from tests.stages.conftest import EVALUATE, LETTER, ROOT, run_module, sections
+from tests.stages.conftest import EVALUATE, LETTER, ROOT, run_evaluate, run_module, sections
+from tests.train.corpus import LAUNCH
 from tests.weights.test_import_tf import CHECKPOINTS, OPTIONS
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
@@ -18,7 +19,6 @@ from vatt.model.stem import spline_matrix
 from vatt.model.towers import collect_weights
 from vatt.params import DownloadParams, FolderSource, PromoteParams
 from vatt.stages import finetune, promote
-from vatt.stages.evaluate import main
 from vatt.weights.export import ExportedParams, build_untrained, read_params, save_export
 from vatt.weights.import_tf import import_checkpoint
 from vatt.weights.registry import digest_export
@@ -45,13 +45,14 @@ def import_original(name: str, out: Path, vocabulary: Path | None = None) -> Pat
 
 
 def evaluate(model: Path | str, **updates: Any) -> dict[str, Any]:
-    return dict(main(EVALUATE.model_copy(update={"model": str(model), **updates})))
+    return dict(run_evaluate(EVALUATE.model_copy(update={"model": str(model), **updates})))
 
 
 def promote_model(model: Path | str, metric: str) -> dict[str, Any]:
     download = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="inbox"),))
     params = PromoteParams.model_validate({"metric": metric, "tolerance": 0.0})
-    return dict(promote.main(download, EVALUATE.model_copy(update={"model": str(model)}), params))
+    evaluated = EVALUATE.model_copy(update={"model": str(model)})
+    return dict(promote.main(download, evaluated, params, LAUNCH))
 
 
 @pytest.mark.parametrize("name", ["ms", "ma"])

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from tests.download.made_files import read_tree
-from tests.stages.conftest import EVALUATE, EXPORTED, export, sections
+from tests.stages.conftest import EVALUATE, EXPORTED, export, run_evaluate, sections
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.model.classifier import build_network
 from vatt.params import TaskName
-from vatt.stages.evaluate import main
 from vatt.weights.export import ExportedClassifierParams, save_export
 from vatt.weights.initial import Demand, describe_classifier
 from vatt.weights.registry import digest_export
@@ -21,7 +20,7 @@ from vatt.weights.registry import digest_export
 def test_it_measures_what_can_be_measured_and_reports_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = main(EVALUATE)
+    metrics = run_evaluate(EVALUATE)
     # 4 test segments have a picture and words, 3 of them sound; a wav has neither picture nor words
     assert metrics["text_to_video_pairs"] == 4
     assert metrics["audio_to_video_pairs"] == 3
@@ -44,26 +43,26 @@ def test_it_measures_what_can_be_measured_and_reports_it(
     page = outputs["report.html"].decode()
     for shown in ("it goes on", "HTTP 404", "data:image/png;base64,", metrics["test_data"]):
         assert shown in page
-    assert main(EVALUATE) == metrics
+    assert run_evaluate(EVALUATE) == metrics
     assert read_tree(Path("data/evaluate")) == outputs
 
 
 def test_an_untrained_export_is_as_good_as_the_untrained_network(project: Path) -> None:
     export(EXPORTED, noise=0.0)
-    metrics = main(EVALUATE)
+    metrics = run_evaluate(EVALUATE)
     assert {name: metrics[name] for name in metrics["untrained"]} == metrics["untrained"]
     for result in metrics["probes"]["letter"].values():
         assert result["accuracy"] == result["untrained"]
 
 
 def test_the_digest_of_the_test_data_does_not_depend_on_the_model(project: Path) -> None:
-    first = main(EVALUATE)
+    first = run_evaluate(EVALUATE)
     wider = EXPORTED.model.model_copy(update={"space_vt_width": 20})
     export(EXPORTED.model_copy(update={"model": wider}))
-    second = main(EVALUATE)
+    second = run_evaluate(EVALUATE)
     assert first["test_data"] == second["test_data"]
     assert first["export"] != second["export"]
-    other_protocol = main(EVALUATE.model_copy(update={"num_windows": 1}))
+    other_protocol = run_evaluate(EVALUATE.model_copy(update={"num_windows": 1}))
     assert other_protocol["test_data"] != first["test_data"]
 
 
@@ -100,7 +99,7 @@ def test_fine_tuned_networks_stand_beside_what_they_must_beat(
     write_classifier("audio", multi_label=True, initial_digest="of an older export")
     write_classifier("audio_visual")
     write_json(Path("data/finetune/image/skipped.json"), {"reason": "no such labels"})
-    finetuned = main(EVALUATE)["finetuned"]
+    finetuned = run_evaluate(EVALUATE)["finetuned"]
     # a.mp4 (two segments), b.mp4, silent.mp4; the sound alone; of the latter two, one each
     assert finetuned.pop("image") == {"skipped": "no such labels"}
     measured = ("num_test", "initial", "measure")
@@ -123,7 +122,7 @@ def test_without_test_clips_all_is_skipped_with_the_reason(project: Path) -> Non
     write_classifier("video")
     index = Path("data/preprocess/index.parquet")
     pq.write_table(pq.read_table(index).filter(pc.field("split") != "test"), index)
-    metrics = main(EVALUATE)
+    metrics = run_evaluate(EVALUATE)
     assert metrics["text_to_video_pairs"] == 0
     assert metrics["finetuned"]["video"] == {
         "skipped": "no test clip has the modality and a label of the task letter"
@@ -146,11 +145,11 @@ def test_what_a_stage_before_did_not_write_is_named_with_the_stage(
     Path(path).rename("elsewhere")
     folder = path.removesuffix("/model")
     with pytest.raises(StageError, match=f"^{folder}: .*run `python -m vatt {stage}`"):
-        main(EVALUATE)
+        run_evaluate(EVALUATE)
 
 
 def test_a_corpus_of_another_frame_rate_is_refused(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
     message = "at 5 frames per second, the network data/pretrain was trained at 10"
     with pytest.raises(StageError, match=message):
-        main(EVALUATE)
+        run_evaluate(EVALUATE)

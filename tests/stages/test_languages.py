@@ -16,14 +16,14 @@ import pytest
 from tests.languages import LANGUAGES
 from tests.preprocess.runs import PARAMS as PREPROCESS
 from tests.preprocess.runs import preprocess
-from tests.stages.conftest import EVALUATE, EXPORTED
+from tests.stages.conftest import EXPORTED, run_evaluate
 from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH, PRETRAIN
 from vatt.core.files import write_json
 from vatt.corpus.index import read_index
 from vatt.corpus.manifest import ManifestEntry, Split, write_manifest
 from vatt.params import RunParams, load_params
-from vatt.stages import evaluate, pretrain, validate
+from vatt.stages import pretrain, validate
 
 ROOT = Path(__file__).parents[2]
 VALIDATE = load_params(ROOT / "params.yaml").validation
@@ -98,6 +98,6 @@ def test_texts_find_their_videos(
     speeds = read_index(tmp_path / "data/preprocess")["caption_words_per_second"]
     assert name == "emoji" or speeds.between(1.5, 5.0).all()
     pretrain.main(RunParams(seed=3), EXPORTED.clip, EXPORTED.model, LOSS, STEPS, LAUNCH)
-    metrics = evaluate.main(EVALUATE)
+    metrics = run_evaluate()
     assert metrics["chance"]["text_to_video_r1"] == 1 / 4
     assert metrics["text_to_video_r1"] == 1.0

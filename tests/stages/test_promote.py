@@ -6,13 +6,13 @@ import pytest
 
 import vatt
 from tests.evaluate.world import compare_alike, make_clips
-from tests.stages.conftest import EVALUATE, EXPORTED, export
+from tests.stages.conftest import EVALUATE, EXPORTED, export, run_evaluate
+from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.evaluate.comparison import summarise
 from vatt.evaluate.features import Seen
 from vatt.params import DownloadParams, FolderSource, PromoteParams
-from vatt.stages import evaluate
 from vatt.stages.promote import main
 from vatt.weights.registry import digest_export, read_champion
 
@@ -35,7 +35,7 @@ def promote(
     if value is not None:
         write_evaluation(value, test_data)
     params = PromoteParams(metric="audio_to_video_r1", tolerance=tolerance)
-    return dict(main(DOWNLOAD, EVALUATE, params))
+    return dict(main(DOWNLOAD, EVALUATE, params, LAUNCH))
 
 
 def champion_digest() -> str:
@@ -105,7 +105,7 @@ def test_the_same_export_again_changes_nothing(project: Path) -> None:
 def test_on_other_test_data_the_champion_is_measured_again(project: Path) -> None:
     """The champion's old number is far above what it really has; it must not count."""
     promote(1.0, "an older test split")
-    measured = evaluate.main(EVALUATE)["audio_to_video_r1"]
+    measured = run_evaluate()["audio_to_video_r1"]
     champion = digest_export(EXPORT_DIR)
     wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
     export(EXPORTED.model_copy(update={"model": wider}))

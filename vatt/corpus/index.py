@@ -181,15 +181,22 @@ def open_index(preprocess_dir: Path) -> pq.ParquetFile:
 
 
 def read_index(
-    preprocess_dir: Path, *, split: str | None = None, columns: Sequence[str] | None = None
+    preprocess_dir: Path,
+    *,
+    split: str | None = None,
+    columns: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Read the index of a preprocessed corpus, sorted by key, or a split or some columns of it.
+    """Read the index of a preprocessed corpus, sorted by key, or a split, columns, keys of it.
 
     StageError as `open_index`.
     """
     open_index(preprocess_dir)  # names what is wrong with the file
     path = preprocess_dir / INDEX_NAME
     rows = None if split is None else pc.field("split") == split
+    if keys is not None:
+        own = pc.field("key").isin(pa.array(keys, pa.string()))
+        rows = own if rows is None else rows & own
     try:
         frame: pd.DataFrame = pq.read_table(path, columns=columns, filters=rows).to_pandas()
     except (OSError, pa.ArrowException) as error:

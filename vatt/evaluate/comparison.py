@@ -12,6 +12,7 @@ from vatt.evaluate.linear_classifiers import Method
 from vatt.evaluate.linear_evaluation import Probe, Skipped, build_folds, probe
 from vatt.evaluate.metrics import Ranks, estimate_intervals, measure_chance, measure_retrieval
 from vatt.evaluate.retrieval import DIRECTIONS, Search, open_search
+from vatt.evaluate.selection import EVERYTHING, Subset
 
 PROBED = ("video", "audio")
 MAX_NAMED = 5
@@ -53,11 +54,13 @@ def compare_networks(
     finetuned: Mapping[str, TaskEntry | Skipped] | None = None,
     lrc_steps: int = 0,
     probe_tasks: Collection[str] | None = None,
+    subset: Subset = EVERYTHING,
 ) -> Comparison:
     """Measure both networks, and what was fine-tuned.
 
     Without `lrc_steps` the factorised classifier is left out. Linear classifiers are fitted to the
-    labels `probe_tasks`, also beside fine-tuned networks; None: to all that the clips have.
+    labels `probe_tasks`, also beside fine-tuned networks; None: to all that the clips have. They
+    learn from a `subset` of the split train.
     """
     retrieval = {}
     for direction in DIRECTIONS:
@@ -71,7 +74,9 @@ def compare_networks(
     with threadpool_limits(1):  # small fits: threads cost far more than they give
         for task in sorted(known if probe_tasks is None else set(probe_tasks)):
             for modality in PROBED:
-                ours, theirs = (build_folds(task, modality, own) for own in (trained, untrained))
+                ours, theirs = (
+                    build_folds(task, modality, own, subset) for own in (trained, untrained)
+                )
                 probes[task, modality] = {
                     method: (probe(ours, method, lrc_steps), probe(theirs, method, lrc_steps))
                     for method in methods
@@ -82,7 +87,7 @@ def compare_networks(
                 results[name] = entry
             else:
                 with_probe = probe_tasks is None or entry.label in probe_tasks
-                results[name] = measure_task(entry, trained, with_probe=with_probe)
+                results[name] = measure_task(entry, trained, subset, with_probe=with_probe)
     return Comparison(retrieval, probes, results)
 
 
@@ -190,5 +195,6 @@ def _summarise_probes(by_method: ProbePairs) -> dict[str, Any]:
             "num_folds": len(trained.folds),
             **({"folds": trained.folds} if len(trained.folds) > 1 else {}),
             **{name: getattr(trained, name) for name in counts},
+            **({"is_full": True} if trained.is_full else {}),
         }
     return numbers

@@ -1,46 +1,37 @@
-"""The clips of a split, and what networks make of them: each is read once for all of these.
-
-What a network made of a split is kept between runs, by network, data and code.
-"""
+"""The clips of a split, and what networks make of them: each is read once for all of these."""
 
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from vatt.core.code import digest_code
 from vatt.core.errors import StageError
-from vatt.core.files import atomic_path
 from vatt.corpus.index import digest_index, read_index
-from vatt.corpus.manifest import FOLD_TASK
+from vatt.evaluate.feature_store import FeatureStore, name_features
 from vatt.evaluate.networks import Arrays, Observer, choose_device
+from vatt.evaluate.selection import EVERYTHING, Subset, has_folds, read_rows
 from vatt.loading.clips import ClipReader
 from vatt.loading.loader import MIDDLE, FixedWindows, Look, load_views, spread_places
 from vatt.loading.parts import PartReader
-from vatt.params import ClipParams, EvaluateParams
+from vatt.params import ClipParams, EvaluateParams, LaunchParams
 
-CODE = (
-    *("core/batch.py", "corpus", "loading", "media", "model"),
-    *("evaluate/features.py", "evaluate/networks.py"),
-)
-"""The code below vatt/ that decides features. How data came about is in the digest of the index."""
-SUFFIX = ".safetensors"
 SHAPE = ["has_video", "frame_rate_hz", "width_px", "height_px"]
 """The columns of the index that show whether a network can see its videos."""
 Name = TypeVar("Name", bound=Hashable)
-NUM_WORKERS = 1  # decodes while the networks compute
+BATCHES_PER_PART = 8
+"""What is lost at most when a process is killed, and what ranks take at once."""
+TEXTS_PART = "texts"
 SampleClips = Sequence[int]
 """Clips that are one sample, in order of time: parts of one file or of one of its parts."""
 TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is less is rounding
@@ -48,7 +39,7 @@ TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is le
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a split, each called by its number in the index of the split."""
+    """The clips of a split that were read, each called by its number among them."""
 
     rows: pd.DataFrame
     """The rows of the index."""
@@ -143,58 +134,20 @@ class Seen(NamedTuple):
     arrays: Arrays
 
 
-def read_clips(reader: ClipReader, rows: pd.DataFrame, places: tuple[float, ...]) -> Clips:
-    """Read the texts of the clips of a split, the `rows` of the index.
+def read_clips(
+    reader: ClipReader, rows: pd.DataFrame, places: tuple[float, ...], *, has_texts: bool
+) -> Clips:
+    """Read the clips of a split, the `rows` of the index, with their texts if these are needed.
 
     Raises ShardError if a shard is damaged.
     """
-    texts = []
-    for _, segment in rows.iterrows():
+    texts: list[tuple[str, ...]] = [()] * len(rows)
+    for number, (_, segment) in enumerate(rows.iterrows() if has_texts else ()):
         middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
         described = json.loads(segment.descriptions)
-        texts.append(tuple(described or reader.read_narration(segment, middle_start, 1)))
+        texts[number] = tuple(described or reader.read_narration(segment, middle_start, 1))
     content = rows.to_csv(index=False) + json.dumps([texts, places])
     return Clips(rows, texts, places, hashlib.sha256(content.encode()).hexdigest())
-
-
-class FeatureStore:
-    """A folder of features; entries that a run neither read nor wrote can be removed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._used: set[str] = set()
-
-    def read(self, name: str) -> Arrays | None:
-        """Return what is stored under a name; None if there is nothing, or it is damaged."""
-        self._used.add(name)
-        try:
-            return dict(load_file(self._folder / (name + SUFFIX)))
-        except (OSError, SafetensorError):
-            return None
-
-    def write(self, name: str, arrays: Arrays) -> None:
-        """Store arrays under a name, whole or not at all."""
-        self._used.add(name)
-        contiguous = {key: np.ascontiguousarray(values) for key, values in arrays.items()}
-        with atomic_path(self._folder / (name + SUFFIX)) as partial:
-            save_file(contiguous, partial)
-
-    def remove_others(self) -> None:
-        """Remove what was not used since this object was made."""
-        for path in self._folder.glob(f"*{SUFFIX}*"):
-            if path.name.partition(".")[0] not in self._used:
-                path.unlink(missing_ok=True)
-
-
-def name_features(*parts: str) -> str:
-    """Return the name of features that these parts decide, together with the code."""
-    content = json.dumps([*parts, _digest_code()])
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-@cache
-def _digest_code() -> str:
-    return digest_code(*CODE, beside=map(version, ("torch", "av")))
 
 
 class MisfitError(StageError):
@@ -210,76 +163,152 @@ class SplitReader:
     """The clip of the pre-trained network, by which the nearest narration is found."""
     params: EvaluateParams
     store: FeatureStore
+    launch: LaunchParams
+    subset: Subset = EVERYTHING
+    """What linear classifiers learn from."""
+    device_type: str = field(default_factory=lambda: choose_device().type)
+    """Where features are made: what other hardware made is kept apart."""
 
     def read(
         self, split: str, networks: Mapping[Name, Observer]
     ) -> tuple[Clips, dict[Name, Arrays]]:
         """Return the clips of a split and what each of the networks makes of them.
 
-        Of a clip of the split train only the middle window is seen, as in the paper; of others,
-        windows spread over it. A corpus with folds needs both: the middle comes first.
+        What is not in the store is made, part by part: a killed run goes on after the last one.
 
         Raises:
             StageError: the corpus cannot be read, or a network gives no numbers.
             MisfitError: the corpus has not the frame rate or the size that a network needs.
         """
-        rows = read_index(self.preprocess_dir, split=split)
-        labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
-        spread = spread_places(self.params.num_windows)
-        places = (MIDDLE,) if split == "train" else spread
-        if labels.str.contains(f'"{FOLD_TASK}"', regex=False).any():
-            places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
-        clips = read_clips(ClipReader(self.preprocess_dir, self.clip), rows, places)
+        clips = self.read_clips(split)
         return clips, self.see(clips, networks)
 
     def see(self, clips: Clips, networks: Mapping[Name, Observer]) -> dict[Name, Arrays]:
         """Return what each of the networks makes of clips; errors as those of `read`."""
-        data = (digest_index(self.preprocess_dir), clips.digest, choose_device().type)
-        files = {name: name_features(own.digest, *data) for name, own in networks.items()}
-        found = {name: self.store.read(file) for name, file in files.items()}
-        known = {name: arrays for name, arrays in found.items() if arrays is not None}
-        missing = [name for name in networks if name not in known]
-        if missing:
-            observed = self._observe(clips, [networks[name] for name in missing])
-            for name, arrays in zip(missing, observed, strict=True):
-                self.store.write(files[name], arrays)
-                known[name] = arrays
+        parts, files = self._list_parts(clips, networks), self._name_files(clips, networks)
+        known: dict[Name, Arrays] = {}
+        for name, file in files.items():
+            arrays = self.store.read(file)
+            while arrays is None:
+                self.observe(clips, networks)
+                arrays = self.store.join(file, [*map(_name_part, parts), TEXTS_PART])
+            known[name] = arrays
         return known
 
-    def _observe(self, clips: Clips, networks: Sequence[Observer]) -> list[Arrays]:
-        index = read_index(self.preprocess_dir, columns=SHAPE)
-        shapes = index[index["has_video"]].drop_duplicates()
-        looks = [self._fit(network.look(clips.places), network, shapes) for network in networks]
-        distinct = list(dict.fromkeys(looks))
-        numbers = [distinct.index(look) for look in looks]
-        reader = PartReader(self.preprocess_dir, self.clip)
-        windows = FixedWindows(reader, clips.rows.iloc, distinct)
-        # As many views at once as `batch_size`, of the network that looks at most.
-        num_clips = max(1, self.params.batch_size // max(look.num_views for look in looks))
-        parts: list[list[Arrays]] = [[] for _ in networks]
-        for _, batch in load_views(windows, len(clips.rows), num_clips, NUM_WORKERS):
-            for network, number, part in zip(networks, numbers, parts, strict=True):
-                part.append(network.see([views[number] for views in batch]))
-        texts = [text for of_clip in clips.texts for text in of_clip]
-        joined = []
-        for network, part in zip(networks, parts, strict=True):
-            names = part[0] if part else ()
-            arrays = {name: np.concatenate([views[name] for views in part]) for name in names}
-            arrays |= network.read(texts)
-            wrong = [name for name, values in arrays.items() if not np.isfinite(values).all()]
-            if wrong:  # else it would be ranked as if it were a number
-                raise StageError(
-                    f"the network {network.name} gives no finite numbers ({', '.join(wrong)}): its "
-                    "weights are damaged, or training diverged"
-                )
-            joined.append(arrays)
-        return joined
+    def read_clips(self, split: str) -> Clips:
+        """Return the clips of a split that are needed; see `selection.read_rows`.
 
-    def _fit(self, look: Look, network: Observer, shapes: pd.DataFrame) -> Look:
-        """Return `look` at stored videos of these rates and sizes: at every n-th of their frames.
+        Of a clip of the split train only the middle window is seen, as in the paper; of others,
+        windows spread over it. A corpus with folds needs both: the middle comes first.
+        """
+        rows = read_rows(self.preprocess_dir, split, self.params.probe_tasks, self.subset)
+        spread = spread_places(self.params.num_windows)
+        places = (MIDDLE,) if split == "train" else spread
+        if has_folds(self.preprocess_dir):
+            places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
+        return read_clips(self._open(), rows, places, has_texts=split == "test")
+
+    def list_missing(
+        self, clips: Clips, networks: Mapping[Name, Observer]
+    ) -> dict[Name, list[range]]:
+        """Return the numbers of the clips that networks have not yet seen, by part.
+
+        The last part, which is empty, stands for the texts.
+        """
+        parts = [*self._list_parts(clips, networks), range(0)]
+        return {
+            name: [part for part in parts if not self.store.has(f"{file}.{_name_part(part)}")]
+            for name, file in self._name_files(clips, networks).items()
+            if not self.store.has(file)
+        }
+
+    def observe(
+        self,
+        clips: Clips,
+        networks: Mapping[Name, Observer],
+        share: tuple[int, int] = (0, 1),
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let networks see each clip that they have not yet seen, and store what they make of it.
+
+        `share` is the rank of this process and the number of ranks, which take parts in turn.
+        `on_batch` is called after each batch. Errors as those of `read`.
+        """
+        missing, files = self.list_missing(clips, networks), self._name_files(clips, networks)
+        if not missing:
+            return
+        rank, num_ranks = share
+        own = self._list_parts(clips, networks)[rank::num_ranks]
+        own = [part for part in own if any(part in parts for parts in missing.values())]
+        shapes = read_index(self.preprocess_dir, columns=SHAPE)
+        shapes = shapes[shapes["has_video"]].drop_duplicates()
+        looks = {name: self._fit(networks[name], clips.places, shapes) for name in missing}
+        distinct = list(dict.fromkeys(looks.values()))
+        rows = clips.rows.iloc[[number for part in own for number in part]]
+        windows = FixedWindows(self._open(), rows.iloc, distinct)
+        num_clips = self._count_at_once(clips, networks)
+        workers = self.launch.loader_workers
+        batches = (batch for _, batch in load_views(windows, len(rows), num_clips, workers))
+        for part in own:
+            made: dict[Name, list[Arrays]] = {name: [] for name in missing}
+            for batch in islice(batches, -(-len(part) // num_clips)):
+                for name, look in looks.items():
+                    views = [of_clip[distinct.index(look)] for of_clip in batch]
+                    made[name].append(self._compute(networks[name].see, views))
+                on_batch()
+            for name, arrays in made.items():
+                joined = {key: np.concatenate([x[key] for x in arrays]) for key in arrays[0]}
+                self._write(f"{files[name]}.{_name_part(part)}", joined, networks[name])
+        if rank == 0:
+            texts = [text for of_clip in clips.texts for text in of_clip]
+            for name in missing:
+                read = self._compute(networks[name].read, texts)
+                self._write(f"{files[name]}.{TEXTS_PART}", read, networks[name])
+
+    def _open(self) -> PartReader:
+        return PartReader(self.preprocess_dir, self.clip)
+
+    def _compute(self, function: Callable[[Any], Arrays], argument: Any) -> Arrays:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.launch.precision)
+        with torch.autocast(choose_device().type, dtype, enabled=dtype is not None):
+            return function(argument)
+
+    def _write(self, name: str, arrays: Arrays, network: Observer) -> None:
+        wrong = [key for key, values in arrays.items() if not np.isfinite(values).all()]
+        if wrong:  # else it would be ranked as if it were a number
+            raise StageError(
+                f"the network {network.name} gives no finite numbers ({', '.join(wrong)}): its "
+                "weights are damaged, or training diverged"
+            )
+        self.store.write(name, arrays)
+
+    def _name_files(self, clips: Clips, networks: Mapping[Name, Observer]) -> dict[Name, str]:
+        data = (self._index_digest, clips.digest, self.device_type, self.launch.precision)
+        return {name: name_features(own.digest, *data) for name, own in networks.items()}
+
+    @cached_property
+    def _index_digest(self) -> str:
+        return digest_index(self.preprocess_dir)
+
+    def _count_at_once(self, clips: Clips, networks: Mapping[Name, Observer]) -> int:
+        """Return the clips of a batch: `batch_size` views of the network that looks at most."""
+        views = (network.look(clips.places).num_views for network in networks.values())
+        return max(1, self.params.batch_size // max(views))
+
+    def _list_parts(self, clips: Clips, networks: Mapping[Name, Observer]) -> list[range]:
+        """Return the numbers of the clips in whole batches, the same for any number of ranks."""
+        numbers = range(len(clips.rows))
+        size = BATCHES_PER_PART * self._count_at_once(clips, networks) if networks else 1
+        return [numbers[first : first + size] for first in numbers[::size]]
+
+    def _fit(self, network: Observer, places: tuple[float, ...], shapes: pd.DataFrame) -> Look:
+        """Return how a network looks at stored videos of these rates and sizes.
+
+        It sees every n-th frame of videos of a multiple of its rate.
 
         Raises MisfitError if the corpus does not hold what the network was trained on.
         """
+        look = network.look(places)
         if shapes.empty or "video" not in look.task_input.modalities:
             return look
         rate, size_px = network.frame_rate_hz, look.task_input.clip.frame_size_px
@@ -301,3 +330,7 @@ class SplitReader:
             )
         seen = dataclasses.replace(look.task_input, frame_stride=stride)
         return dataclasses.replace(look, task_input=seen)
+
+
+def _name_part(part: range) -> str:
+    return f"{part.start}-{part.stop}" if part else TEXTS_PART

@@ -12,8 +12,15 @@ from sklearn.metrics import confusion_matrix
 from vatt.core.errors import StageError
 from vatt.evaluate import metrics
 from vatt.evaluate.features import Seen
-from vatt.evaluate.linear_evaluation import FEATURES, NO_ORDER, Metric, Skipped, build_folds, probe
+from vatt.evaluate.linear_evaluation import (
+    NO_ORDER,
+    Metric,
+    Skipped,
+    build_folds,
+    probe,
+)
 from vatt.evaluate.networks import Labeller, choose_device
+from vatt.evaluate.selection import EVERYTHING, FEATURES, Subset
 from vatt.loading.tasks import TaskInput
 from vatt.params import SKIPPED
 from vatt.weights.export import build_untrained
@@ -127,12 +134,16 @@ def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
 
 
 def measure_task(
-    entry: TaskEntry, splits: Mapping[str, Seen], *, with_probe: bool = True
+    entry: TaskEntry,
+    splits: Mapping[str, Seen],
+    subset: Subset = EVERYTHING,
+    *,
+    with_probe: bool = True,
 ) -> TaskResult | Skipped:
     """Measure the networks of a task on the test split, and a linear probe of the same modality.
 
     `splits` are train, validation and test as the pre-trained network sees them. Without the probe,
-    which learns from all of the split train, chance is that of guessing.
+    which learns from a `subset` of the split train, chance is that of guessing.
     """
     clips, modality = splits["test"].clips, "video" if entry.task == "image" else entry.task
     samples = clips.find_labelled(entry.label, FEATURES[modality])
@@ -148,7 +159,7 @@ def measure_task(
     result = measure(entry, logits, labels, videos)
     if isinstance(result, Skipped) or not with_probe:
         return result
-    folds = build_folds(entry.label, modality, splits, by_split=True)
+    folds = build_folds(entry.label, modality, splits, subset, by_split=True)
     linear = probe(folds, metric=result.metric)
     if isinstance(linear, Skipped):
         return result

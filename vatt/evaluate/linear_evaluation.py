@@ -1,7 +1,8 @@
 """Linear evaluation: how well a linear classifier reads a label from frozen features (VATT 4.2.5).
 
 Differs from the paper: logistic regression stands beside its linear support vector machine and its
-factorised classifier; every clip of the train split is learnt from, not one of each video.
+factorised classifier; the clips of the train split are learnt from, all or a random subset of them,
+not one of each video.
 
 Clips are learnt from and measured on by their splits, or by the official folds of a data set: one
 whose labels of the task `fold` are "1:train" and "2:test" is learnt from in fold 1 and measured on
@@ -9,6 +10,7 @@ in fold 2, whatever its split is.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from sklearn.metrics import confusion_matrix
 
 from vatt.corpus.manifest import FOLD_TASK
 from vatt.evaluate import metrics
-from vatt.evaluate.features import Seen
+from vatt.evaluate.features import SampleClips, Seen
 from vatt.evaluate.linear_classifiers import (
     DEFAULT_C,
     REGULARISATION_C,
@@ -27,17 +29,12 @@ from vatt.evaluate.linear_classifiers import (
     fit_by_library,
     fit_lrc,
 )
+from vatt.evaluate.selection import EVERYTHING, FEATURES, Subset
 
 Metric = Literal["accuracy", "map"]
 MULTI_LABEL_RATE = 0.05
 """Where more of the clips of a task have several labels, it is a task of several labels."""
 NO_ORDER = "no class tells the test clips apart"
-FEATURES: Mapping[str, tuple[str, ...]] = {
-    "video": ("video",),
-    "audio": ("audio",),
-    "audio_visual": ("video", "audio"),
-}
-"""What is read: the features of one modality, or of both side by side."""
 
 
 class Labelled(NamedTuple):
@@ -46,6 +43,8 @@ class Labelled(NamedTuple):
     features: Float[np.ndarray, "N W D"]
     labels: Sequence[Sequence[str]]
     videos: Sequence[str]
+    is_full: bool = False
+    """Whether these are as many as may be learnt from, so that others may have been left out."""
 
 
 NOTHING = Labelled(np.zeros((0, 1, 1)), [], [])
@@ -82,6 +81,8 @@ class Probe(NamedTuple):
     num_test: int
     num_cut_short: int
     """The fits that did not converge, of all folds and of all that the choice was among."""
+    is_full: bool
+    """Whether so many training clips were as many as were allowed."""
 
 
 class Skipped(NamedTuple):
@@ -214,6 +215,7 @@ def _join_folds(
         num_train=sum(len(fold.train.labels) for fold in folds),
         num_test=len(truth),
         num_cut_short=sum(result.num_cut_short for result in measured),
+        is_full=any(fold.train.is_full for fold in folds),
     )
 
 
@@ -222,11 +224,16 @@ def _list_classes(*parts: Labelled) -> list[str]:
 
 
 def build_folds(
-    task: str, modality: str, splits: Mapping[str, Seen], *, by_split: bool = False
+    task: str,
+    modality: str,
+    splits: Mapping[str, Seen],
+    subset: Subset = EVERYTHING,
+    *,
+    by_split: bool = False,
 ) -> list[Fold]:
     """Return the official folds of a task, or the splits where it has none or `by_split`.
 
-    `splits` are train, validation and test.
+    `splits` are train, validation and test; `subset` says what is learnt from.
     """
     parts = [splits[name] for name in ("train", "validation", "test")]
     rows = [labels for part in parts for labels in part.clips.labels if task in labels]
@@ -234,42 +241,63 @@ def build_folds(
     # A fold without test clips, of a data set that is not whole, is no fold.
     names = sorted(mark.removesuffix(":test") for mark in marks if mark.endswith(":test"))
     if by_split or not names:
-        splits_to_learn = zip(parts, (True, False, False), strict=True)
-        return [Fold(*(_take([own], task, modality, to_learn=x) for own, x in splits_to_learn))]
+        to_learn = zip(parts, (subset, None, None), strict=True)
+        return [Fold(*(_take([own], task, modality, subset=x) for own, x in to_learn))]
     return [
         Fold(
-            _take(parts, task, modality, f"{name}:train", to_learn=True),
+            _take(parts, task, modality, f"{name}:train", subset=subset),
             NOTHING,
-            _take(parts, task, modality, f"{name}:test", to_learn=False),
+            _take(parts, task, modality, f"{name}:test"),
         )
         for name in names
     ]
 
 
 def _take(
-    parts: Sequence[Seen], task: str, modality: str, mark: str | None = None, *, to_learn: bool
+    parts: Sequence[Seen],
+    task: str,
+    modality: str,
+    mark: str | None = None,
+    *,
+    subset: Subset | None = None,
 ) -> Labelled:
     """Return what has labels of the task and a mark, if that is given.
 
-    Clips are learnt from by their middle windows, which networks see first of all; samples are
-    measured by the windows that are spread over them.
+    The clips of a `subset` are learnt from by their middle windows, which networks see first of
+    all; without one, samples are measured by the windows that are spread over them.
     """
-    features, labels, videos = [], [], []
-    for clips, arrays in parts:
+    found: list[tuple[Seen, list[SampleClips]]] = []
+    for seen in parts:
         samples = [
             sample
-            for sample in clips.find_labelled(task, FEATURES[modality])
-            if mark is None or mark in clips.labels[sample[0]].get(FOLD_TASK, ())
+            for sample in seen.clips.find_labelled(task, FEATURES[modality])
+            if mark is None or mark in seen.clips.labels[sample[0]].get(FOLD_TASK, ())
         ]
-        if to_learn:
+        if subset is not None:
             samples = [[number] for sample in samples for number in sample]
+        found.append((seen, samples))
+    num_found, is_full = sum(len(samples) for _, samples in found), False
+    if subset is not None and subset.max_clips is not None:
+        is_full = num_found >= subset.max_clips
+        found = _draw(found, subset) if is_full else found
+    features, labels, videos = [], [], []
+    for (clips, arrays), samples in found:
         if samples:
             firsts = [sample[0] for sample in samples]
-            seen = [
-                array[firsts, :1] if to_learn else clips.see_samples(array, samples)
+            windows = [
+                clips.see_samples(array, samples) if subset is None else array[firsts, :1]
                 for array in (arrays[name] for name in FEATURES[modality])
             ]
-            features.append(np.concatenate(seen, axis=-1))
+            features.append(np.concatenate(windows, axis=-1))
             labels += [clips.labels[number][task] for number in firsts]
             videos += [clips.videos[number] for number in firsts]
-    return Labelled(np.concatenate(features), labels, videos) if features else NOTHING
+    return Labelled(np.concatenate(features), labels, videos, is_full) if features else NOTHING
+
+
+def _draw(
+    found: Sequence[tuple[Seen, list[SampleClips]]], subset: Subset
+) -> list[tuple[Seen, list[SampleClips]]]:
+    """Return the clips of a subset of single clips."""
+    keys = [seen.clips.rows["key"].iloc[number] for seen, samples in found for [number] in samples]
+    chosen, places = set(subset.choose(keys).tolist()), count()
+    return [(seen, [one for one in samples if next(places) in chosen]) for seen, samples in found]

@@ -98,7 +98,8 @@ def tabulate_probes(metrics: Metrics) -> Table:
                 continue
             folds = f", {result['num_folds']} folds" if result["num_folds"] > 1 else ""
             words = [task, modality, TITLES[result["measure"]] + folds]
-            sizes = [result["num_classes"], f"{result['num_train']} / {result['num_test']}"]
+            num_train = f"{result['num_train']}{'*' if result.get('is_full') else ''}"
+            sizes = [result["num_classes"], f"{num_train} / {result['num_test']}"]
             for method, title in METHODS.items():
                 # The numbers of logistic regression stand beside the others, not among them.
                 own = result if method == "logistic" else result.get(method)
@@ -118,6 +119,10 @@ def tabulate_probes(metrics: Metrics) -> Table:
                     if fits:
                         who = f"{task} from {modality}, {title}"
                         notes.append(f"{who}: fits that did not converge: {counts} features.")
+    results = [result for own in metrics["probes"].values() for result in own.values()]
+    limit = "Where it is marked *, clips to learn from were drawn: evaluate.max_train_clips allows "
+    if any(result.get("is_full") for result in results):
+        notes.append(limit + "no more.")
     return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),

@@ -117,7 +117,7 @@ def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with TemporaryDirectory(prefix="vatt-") as folder:
         watch = Watch(Path(folder), int(num_ranks), launch.supervision)
-        arguments = (order, launch, Path(folder), sender)
+        arguments = (order, job["worker"], launch, Path(folder), sender)
         multiprocessing.get_context("fork").Process(target=_run, args=arguments).start()
         sender.close()
         try:
@@ -134,7 +134,9 @@ def train(order: Sequence[str], is_lost: Callable[[], bool]) -> End:
             stop_descendants()
 
 
-def _run(order: Sequence[str], launch: LaunchParams, folder: Path, sender: Pipe) -> None:
+def _run(
+    order: Sequence[str], worker: str, launch: LaunchParams, folder: Path, sender: Pipe
+) -> None:
     """Run torchrun as a process of its own, with heartbeats and logs in `folder`; send its end."""
     die_with_parent()
     job_path, num_ranks, address, *meeting = order
@@ -156,7 +158,7 @@ def _run(order: Sequence[str], launch: LaunchParams, folder: Path, sender: Pipe)
     from torch.distributed.run import main as torchrun
 
     try:
-        torchrun([*options, "-m", "vatt.train.worker", job_path])
+        torchrun([*options, "-m", worker, job_path])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         kind, how, words = "died", failure.message, ""

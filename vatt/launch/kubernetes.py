@@ -13,7 +13,7 @@ from vatt.core.files import atomic_path, write_json
 from vatt.core.signals import sigterm_raises
 from vatt.launch.agent import LOOK_EVERY_S, STAGE_ERROR_CODE, build_order, train
 from vatt.launch.cluster import run_command
-from vatt.train.recipe import Job
+from vatt.train.recipe import AnyJob, Job, read_job
 from vatt.train.worker import run_job
 
 SETTING = "launch.kubernetes.apply"
@@ -23,11 +23,11 @@ PORT = 29400
 POLL_S = 5.0
 
 
-def run_in_kubernetes(job: Job) -> None:
+def run_in_kubernetes(job: AnyJob) -> None:
     """Write the manifest; with `launch.kubernetes.apply` create its job and wait for the end.
 
-    Otherwise a person applies it. Once the weights are there, the curve and the weights are written
-    from the last checkpoint, without training.
+    Otherwise a person applies it. Once the weights of a training are there, the curve and the
+    weights are written from the last checkpoint, without training.
 
     Raises:
         StageError: the manifest waits to be applied, kubectl refused it, or the job failed.
@@ -36,16 +36,18 @@ def run_in_kubernetes(job: Job) -> None:
     print(f"{job.recipe.section}: {path}:\n{path.read_text(encoding='utf-8')}", flush=True)
     if job.recipe.launch.kubernetes.apply:
         _apply_and_wait(job, path)
-    if not job.weights_path.is_file():
+    if not job.result_path.is_file():
         raise StageError(
             f"the job waits: start it by `kubectl apply -f {path}`, "
             "and this stage again when it is done"
         )
+    if not isinstance(job, Job):
+        return
     launch = job.recipe.launch.model_copy(update={"num_processes": 1})
     run_job(job.model_copy(update={"recipe": job.recipe.model_copy(update={"launch": launch})}))
 
 
-def write_manifest(job: Job) -> Path:
+def write_manifest(job: AnyJob) -> Path:
     """Fill in kubernetes.yaml and write it beside the job that its pods read; return where."""
     path, job_path = job.directory / "kubernetes.yaml", job.directory / "job.json"
     launch, kubernetes = job.recipe.launch, job.recipe.launch.kubernetes
@@ -70,12 +72,12 @@ def write_manifest(job: Job) -> Path:
     return path
 
 
-def _apply_and_wait(job: Job, path: Path) -> None:
+def _apply_and_wait(job: AnyJob, path: Path) -> None:
     file, namespace = f"--filename={path}", f"--namespace={job.recipe.launch.kubernetes.namespace}"
     delete = ["kubectl", "delete", "--ignore-not-found", "--cascade=foreground", file]
     name = f"vatt-{job.directory.name}"
     get = ["kubectl", "get", "job", name, namespace, "--output=json", "--request-timeout=60s"]
-    job.weights_path.unlink(missing_ok=True)
+    job.result_path.unlink(missing_ok=True)
     run_command(delete, SETTING)
     run_command(["kubectl", "apply", file], SETTING)
     try:
@@ -94,7 +96,7 @@ def _apply_and_wait(job: Job, path: Path) -> None:
         run_command(delete, SETTING, REFUSALS)
 
 
-def build_pod_order(job: Job, job_path: Path, index: int, first_pod: str) -> list[str]:
+def build_pod_order(job: AnyJob, job_path: Path, index: int, first_pod: str) -> list[str]:
     """Return what the agent of pod `index` runs: its torchrun meets the others at the first pod."""
     num_nodes = job.recipe.launch.kubernetes.num_nodes
     share, rest = divmod(job.recipe.launch.num_processes, num_nodes)
@@ -105,7 +107,7 @@ def build_pod_order(job: Job, job_path: Path, index: int, first_pod: str) -> lis
 
 def main(path: Path, index: int, first_pod: str) -> int:
     """Train as the pod of an index, with the job of a file; return the exit code."""
-    job = Job.model_validate_json(path.read_text(encoding="utf-8"))
+    job = read_job(path)
 
     def is_lost() -> bool:  # there is no launcher to lose: Kubernetes ends the pod
         time.sleep(LOOK_EVERY_S)

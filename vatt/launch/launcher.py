@@ -1,11 +1,11 @@
-"""Starts a training run where `launch.launcher` says, and sees that no process is left behind."""
+"""Starts a training or an evaluation where `launch.launcher` says, and leaves no process behind."""
 
 from vatt.core.signals import sigterm_raises
 from vatt.launch.kubernetes import run_in_kubernetes
 from vatt.launch.slurm import run_in_slurm
 from vatt.launch.supervision import supervise
 from vatt.train.finetuning import OnValidation, read_validations
-from vatt.train.recipe import Job
+from vatt.train.recipe import AnyJob, Job
 from vatt.train.worker import run_job
 
 
@@ -27,8 +27,14 @@ def launch(job: Job, on_validation: OnValidation | None = None) -> None:
         if params.launcher == "local" and params.num_processes == 1:
             run_job(job, on_validation)
             return
-        run = {"slurm": run_in_slurm, "kubernetes": run_in_kubernetes}.get(params.launcher)
-        (run or supervise)(job)
+    launch_ranks(job)
     if on_validation is not None:
         for row in read_validations(job):
             on_validation(int(row.pop("step")), row)
+
+
+def launch_ranks(job: AnyJob) -> None:
+    """Run a job by torchrun, also of one process, until its result is there; errors as `launch`."""
+    run = {"slurm": run_in_slurm, "kubernetes": run_in_kubernetes}.get(job.recipe.launch.launcher)
+    with sigterm_raises():
+        (run or supervise)(job)

@@ -11,7 +11,7 @@ from vatt.core.signals import sigterm_raises
 from vatt.launch.cluster import run_command
 from vatt.launch.supervision import supervise
 from vatt.params import LaunchParams
-from vatt.train.recipe import Job
+from vatt.train.recipe import AnyJob, read_job
 
 SETTING = "launch.launcher = slurm"
 POLL_S = 2.0
@@ -24,7 +24,7 @@ ACTIVE = {
 }
 
 
-def run_in_slurm(job: Job) -> None:
+def run_in_slurm(job: AnyJob) -> None:
     """Submit a job and wait for it; one that a killed launcher left is cancelled first.
 
     Raises:
@@ -35,7 +35,7 @@ def run_in_slurm(job: Job) -> None:
     number_path, log_path = job.directory / "slurm_job", job.directory / "slurm.log"
     if number_path.is_file():
         _cancel(number_path.read_text(encoding="utf-8"))  # both would write the same checkpoints
-    job.weights_path.unlink(missing_ok=True)
+    job.result_path.unlink(missing_ok=True)
     log_path.unlink(missing_ok=True)
     script_path, job_path = job.directory / "slurm.sh", job.directory / "job.json"
     write_json(job_path, job.model_dump(mode="json"))
@@ -51,7 +51,7 @@ def run_in_slurm(job: Job) -> None:
         _wait(number, log_path)
     finally:
         _cancel(number)
-    if not job.weights_path.is_file():
+    if not job.result_path.is_file():
         lines = log_path.read_text(errors="replace").split("\n") if log_path.is_file() else []
         last = next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
         raise StageError(f"Slurm job {number} ended as {_find_state(number)}: {last}")
@@ -109,7 +109,7 @@ def _find_state(number: str) -> str:
 
 
 if __name__ == "__main__":  # inside the Slurm job, on its first node
-    job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    job = read_job(Path(sys.argv[1]))
     try:
         with sigterm_raises():
             supervise(job)

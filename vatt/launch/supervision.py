@@ -1,4 +1,4 @@
-"""Trains to the end: attempt after attempt, each on the nodes that answer.
+"""Runs a job to the end: attempt after attempt, each on the nodes that answer.
 
 Each attempt begins at the newest checkpoint.
 """
@@ -16,7 +16,7 @@ from vatt.core.files import atomic_path, write_json
 from vatt.launch.agent import MARK_NAME, End, build_order, collect_facts
 from vatt.launch.cluster import Connection, Node, list_nodes
 from vatt.params import TrainingParams
-from vatt.train.recipe import Job
+from vatt.train.recipe import AnyJob
 
 PULSE_S = 0.5
 SETTLE_S = 2.0
@@ -27,7 +27,7 @@ CAUSES = ("stage", "lost", "died", "stall", "error")
 """Where several nodes fail at once, the first of these kinds of ends is the reason."""
 
 
-def supervise(job: Job) -> None:
+def supervise(job: AnyJob) -> None:
     """Run a job on the nodes of its launcher until its weights are there.
 
     Raises:
@@ -61,12 +61,15 @@ def supervise(job: Job) -> None:
         say(f"restart {attempt + 1} of {num_restarts}, from the newest checkpoint")
 
 
-def find_shares(training: TrainingParams, num_processes: int, slots: Sequence[int]) -> list[int]:
+def find_shares(
+    training: TrainingParams | None, num_processes: int, slots: Sequence[int]
+) -> list[int]:
     """Return how many ranks each node runs: the most that divide the batch, in the order of nodes.
 
     With fewer ranks each computes more clips: a batch is the same clips with any number of them.
+    Where nothing is trained, any number will do.
     """
-    clips = training.batch_size // training.accumulation_steps
+    clips = training.batch_size // training.accumulation_steps if training else 0
     most = min(num_processes, sum(slots))
     num_ranks = next(number for number in range(most, 0, -1) if clips % number == 0)
     left = [max(0, num_ranks - sum(slots[:index])) for index in range(len(slots))]
@@ -102,7 +105,7 @@ def find_problems(
     return problems
 
 
-def _ask_nodes(job: Job, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str, Any]], str]:
+def _ask_nodes(job: AnyJob, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str, Any]], str]:
     """Return the facts of the nodes that answer, and in words which others do not, and why."""
     launch = job.recipe.launch
     question = json.dumps([str(job.directory), str(job.preprocess_dir), launch.port])
@@ -122,7 +125,7 @@ def _ask_nodes(job: Job, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str, An
             each.close(0.0)
 
 
-def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
+def _attempt(job: AnyJob, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     """Train once on some nodes and return how it ended, when none of its processes is left.
 
     Raises:
@@ -142,7 +145,7 @@ def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     attempt = job.model_copy(update={"recipe": job.recipe.model_copy(update=updates)})
     path = job.directory / "attempt.json"
     write_json(path, attempt.model_dump(mode="json"))
-    job.weights_path.unlink(missing_ok=True)
+    job.result_path.unlink(missing_ok=True)
     first = facts[next(iter(nodes))]
     meeting = (len(nodes), first["address"], first["port"])
     connections: list[Connection] = []
@@ -156,7 +159,7 @@ def _attempt(job: Job, facts: Mapping[Node, Mapping[str, Any]]) -> End:
         _dismiss(connections, timeout_s)
 
 
-def _watch(job: Job, connections: Sequence[Connection]) -> End:
+def _watch(job: AnyJob, connections: Sequence[Connection]) -> End:
     """Wait for the end of an attempt, in one way or another, and return it."""
     settled_s, timeout_s = math.inf, job.recipe.launch.supervision.link_timeout_s
     failures: dict[str, End] = {}
@@ -171,10 +174,10 @@ def _watch(job: Job, connections: Sequence[Connection]) -> End:
             settled_s = min(settled_s, time.monotonic() + SETTLE_S)
         elif all(each.answer is not None for each in connections):
             break
-    if job.weights_path.is_file():  # the marker: written last, and at once
+    if job.result_path.is_file():  # the marker: written last, and at once
         return End("done")
     if not failures:
-        return End("error", f"{job.weights_path} was not written")
+        return End("error", f"{job.result_path} was not written")
     first = min(failures.values(), key=lambda end: (CAUSES.index(end.kind), end.time_s))
     if first.kind == "stage":
         return first

@@ -20,6 +20,9 @@ class EvaluateParams(Section):
     """The updates of the paper's factorised linear classifier, 50,000 there; 0 leaves it out."""
     probe_tasks: tuple[str, ...] | None
     """The names of the labels that linear classifiers are fitted to; null is all of the corpus."""
+    max_train_clips: int | None = Field(default=20_000, ge=1)
+    """The most clips that a linear classifier learns from, drawn evenly from those that have its
+    label; null is all of them."""
 
 
 class PromoteParams(Section):

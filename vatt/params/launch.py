@@ -61,7 +61,7 @@ class KubernetesParams(Section):
 
 
 class LaunchParams(Section):
-    """Where and how training and preprocessing run.
+    """Where and how training, evaluation and preprocessing run.
 
     Only `precision` and `compile` can change more of a number than its last digits. A new key that
     cannot belongs into `SUMS_ONLY` or `NO_EFFECT` of vatt/train/recipe.py, else it gives every run

@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from vatt.core.errors import StageError
-from vatt.corpus.index import QUARANTINE_NAME, read_index
+from vatt.corpus.index import QUARANTINE_NAME, digest_index, read_index
 from vatt.evaluate.annotated import read_test
 from vatt.evaluate.comparison import compare_networks, summarise
-from vatt.evaluate.features import FeatureStore, Seen, SplitReader
+from vatt.evaluate.feature_store import FeatureStore, name_features
+from vatt.evaluate.features import Seen, SplitReader
 from vatt.evaluate.figures import (
     PRETRAINING,
     CurveRow,
@@ -18,24 +21,38 @@ from vatt.evaluate.figures import (
     pick_examples,
     read_curves,
 )
-from vatt.evaluate.finetuned import Finetuned, TaskEntry, load_finetuned
+from vatt.evaluate.finetuned import Finetuned, TaskEntry
 from vatt.evaluate.linear_evaluation import Skipped
-from vatt.evaluate.networks import Embedder, Observer, forget_training, open_model
+from vatt.evaluate.networks import Embedder
 from vatt.evaluate.paper_results import list_published
 from vatt.evaluate.report import Report, read_studies, write_report
 from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline
 from vatt.evaluate.retrieval import DIRECTIONS
-from vatt.params import TASKS, EvaluateParams, TaskName
+from vatt.evaluate.selection import Subset
+from vatt.evaluate.worker import (
+    FEATURES_DIR,
+    EvaluateJob,
+    EvaluateRecipe,
+    list_observers,
+    load_networks,
+)
+from vatt.launch.launcher import launch_ranks
+from vatt.params import EvaluateParams, LaunchParams, RunParams, TaskName
 from vatt.weights.registry import read_code_version
 
 PREPROCESS_DIR = Path("data/preprocess")
 EXPORT_DIR = Path("data/pretrain")
-FEATURES_DIR = Path(".cache/evaluate")
+FINETUNE_DIR = Path("data/finetune")
 METRICS_DIR = Path("metrics")
+SHOWN = [
+    *("source", "split", "video_id", "start_s", "end_s"),
+    *("has_audio", "num_captions", "descriptions"),
+]
+"""What the report must know of all clips."""
 Content = TypeVar("Content")
 
 
-def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
+def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapping[str, Any]:
     """Measure an export and data/finetune on data/preprocess, and write the report.
 
     What needs texts is left out, with the reason, where the export has no words.
@@ -45,11 +62,16 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     """
     verdict = _read(METRICS_DIR / "validate.json", json.loads, "validate")
     quarantine = _read(PREPROCESS_DIR / QUARANTINE_NAME, _parse_lines, "preprocess")
-    embedder = open_model(evaluate.model)
-    tasks = {task: load_finetuned(Path("data/finetune", task), embedder.digest) for task in TASKS}
-    seen, entries = _see_splits(embedder, evaluate, tasks)
-    comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks)
-    test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR)
+    torch.set_num_threads(launch.threads_per_process)
+    embedder, tasks = load_networks(evaluate.model, FINETUNE_DIR)
+    clip, subset = embedder.exported.params.clip, Subset(evaluate.max_train_clips, run.seed)
+    store = FeatureStore(FEATURES_DIR)
+    reader = SplitReader(PREPROCESS_DIR, clip, evaluate, store, launch, subset)
+    if launch.launcher != "local" or launch.num_processes > 1:
+        reader.device_type = _observe_by_ranks(run, reader, embedder, tasks)
+    seen, entries = _see_splits(embedder, reader, tasks)
+    comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks, subset)
+    test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR, columns=SHOWN)
     numbers = summarise(comparison)
     published = list_published(index["source"].unique(), numbers["retrieval_sources"])
     metrics = {
@@ -80,26 +102,43 @@ def main(evaluate: EvaluateParams) -> Mapping[str, Any]:
     return metrics
 
 
+def _observe_by_ranks(
+    run: RunParams,
+    reader: SplitReader,
+    embedder: Embedder,
+    tasks: Mapping[TaskName, Finetuned],
+) -> str:
+    """Let several processes fill the store of the reader; return the type of their device."""
+    index_digest = digest_index(PREPROCESS_DIR)
+    digests = [own.digest for _, named in tasks.values() for own in named.values()]
+    parts = [index_digest, embedder.digest, *digests, reader.params.model_dump_json()]
+    name = name_features(*parts, str(run.seed), reader.launch.precision)
+    recipe = EvaluateRecipe(
+        run=run,
+        clip=reader.clip,
+        launch=reader.launch,
+        index_digest=index_digest,
+        evaluate=reader.params,
+        export_dir=Path(embedder.name),
+        finetune_dir=FINETUNE_DIR,
+    )
+    directory = FEATURES_DIR / "jobs" / name
+    job = EvaluateJob(recipe=recipe, preprocess_dir=PREPROCESS_DIR, directory=directory)
+    launch_ranks(job)
+    return str(json.loads(job.result_path.read_text(encoding="utf-8"))["device_type"])
+
+
 def _see_splits(
-    embedder: Embedder, params: EvaluateParams, tasks: Mapping[TaskName, Finetuned]
+    embedder: Embedder, reader: SplitReader, tasks: Mapping[TaskName, Finetuned]
 ) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped]]:
     """Let the network, trained and untrained, see all splits; all others the test split."""
-    store = FeatureStore(FEATURES_DIR)
-    reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, params, store)
-    networks: dict[tuple[str, str], Observer] = {
-        ("", "trained"): embedder,
-        ("", "untrained"): forget_training(embedder),
-    }
     trained, untrained = {}, {}
-    for split in ("train", "validation", "test"):
-        if split == "test":
-            for task, (_, named) in tasks.items():
-                networks |= {(task, name): labeller for name, labeller in named.items()}
+    for split, networks in list_observers(embedder, tasks).items():
         is_test = split == "test"
         clips, arrays = read_test(reader, networks) if is_test else reader.read(split, networks)
         trained[split] = Seen(clips, arrays["", "trained"])
         untrained[split] = Seen(clips, arrays["", "untrained"])
-    store.remove_others()
+    reader.store.remove_others()
     entries: dict[str, TaskEntry | Skipped] = {}
     for task, (entry, named) in tasks.items():
         outputs = {name: arrays[task, name] for name in named}

@@ -8,10 +8,11 @@ from vatt.corpus.index import INDEX_NAME, read_index
 from vatt.evaluate.annotated import read_test
 from vatt.evaluate.card import render_card
 from vatt.evaluate.comparison import summarise_retrieval
-from vatt.evaluate.features import FeatureStore, MisfitError, Seen, SplitReader
+from vatt.evaluate.feature_store import FeatureStore
+from vatt.evaluate.features import MisfitError, Seen, SplitReader
 from vatt.evaluate.networks import load_embedder
 from vatt.evaluate.retrieval import DIRECTIONS, open_search
-from vatt.params import DownloadParams, EvaluateParams, PromoteParams
+from vatt.params import DownloadParams, EvaluateParams, LaunchParams, PromoteParams
 from vatt.weights import registry
 from vatt.weights.export import read_params
 
@@ -21,7 +22,7 @@ EVALUATION_PATH = Path("metrics/evaluate.json")
 
 
 def main(
-    download: DownloadParams, evaluate: EvaluateParams, promote: PromoteParams
+    download: DownloadParams, evaluate: EvaluateParams, promote: PromoteParams, launch: LaunchParams
 ) -> Mapping[str, Any]:
     """Compare the export that was evaluated with the champion; the decision is the metrics.
 
@@ -38,7 +39,7 @@ def main(
         print("promote: this model is the champion already")
         return champion.record.decision.model_dump()
     metrics = registry.read_evaluation(EVALUATION_PATH, digest)
-    decision = _compare(metrics, champion, evaluate, promote)
+    decision = _compare(metrics, champion, evaluate, promote, launch)
     if decision.promoted:
         record = registry.Record(
             export_digest=digest,
@@ -60,6 +61,7 @@ def _compare(
     champion: registry.Champion | None,
     evaluate: EvaluateParams,
     promote: PromoteParams,
+    launch: LaunchParams,
 ) -> registry.Decision:
     """Compare with what must be beaten, then with the champion, on the current test split.
 
@@ -88,7 +90,7 @@ def _compare(
     if champion.record.test_data == metrics["test_data"]:
         return registry.decide(promote, challenger, champion.record.metrics[name])
     embedder, store = load_embedder(champion.path), FeatureStore(FEATURES_DIR)
-    reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, evaluate, store)
+    reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, evaluate, store, launch)
     try:
         clips, arrays = read_test(reader, {"champion": embedder})
         seen = Seen(clips, arrays["champion"])

@@ -51,6 +51,15 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
+def write_heartbeat(step: int) -> None:
+    """Write the steps that this rank has done into the file that `Watch` reads, if it does."""
+    if directory := os.environ.get(DIRECTORY_VARIABLE):
+        path = Path(directory, os.environ["RANK"])
+        partial = path.with_suffix(".partial")
+        partial.write_text(f"{step} {os.getpid()}", encoding="utf-8")
+        partial.replace(path)
+
+
 class BadStepsError(StageError):
     """A run ended by itself: its numbers went wrong."""
 
@@ -88,11 +97,7 @@ class Live:
     def advance(self, step: int) -> None:
         """Move the bar by a step, and write the steps done into the file that `Watch` reads."""
         self._bar.update()
-        if directory := os.environ.get(DIRECTORY_VARIABLE):
-            path = Path(directory, os.environ["RANK"])
-            partial = path.with_suffix(".partial")
-            partial.write_text(f"{step} {os.getpid()}", encoding="utf-8")
-            partial.replace(path)
+        write_heartbeat(step)
 
     def show(self, step: int, kind: str, row: Mapping[str, float] | None) -> None:
         """Show numbers of one kind: "curve", "speed", "health" or "validation".

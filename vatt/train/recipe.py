@@ -7,6 +7,7 @@ of an earlier run is taken up after a change.
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -61,7 +62,7 @@ NO_EFFECT_CODE = ("train/lineage.py", "train/monitor.py", "train/precision.py", 
 
 
 class Recipe(Section):
-    """What decides the result of a training, besides its first weights and the code."""
+    """What decides the result of a training or an evaluation, besides weights and the code."""
 
     run: RunParams
     clip: ClipParams
@@ -69,6 +70,16 @@ class Recipe(Section):
     launch: LaunchParams
     index_digest: str
     """The digest of the corpus index, which stands for the version of the data."""
+
+    @property
+    def section(self) -> str:
+        """The section of params.yaml that it comes from, for messages."""
+        raise NotImplementedError
+
+    @property
+    def training(self) -> TrainingParams | None:
+        """How long it trains, and in which steps; None where ranks share no batch."""
+        return None
 
 
 class PretrainRecipe(Recipe):
@@ -124,15 +135,29 @@ class FinetuneRecipe(Recipe):
         )
 
 
-class Job(Section):
-    """All that a rank must know; it travels to other processes as a JSON file."""
+class AnyJob(Section):
+    """What the launchers know of a job; it travels to other processes as a JSON file."""
 
+    worker: str
+    """The module that a rank runs; it calls the class of its jobs `JOB`."""
+    recipe: Recipe
+    preprocess_dir: Path
+    directory: Path
+    """The folder of this run: checkpoints, logs, and at the end the result."""
+
+    @property
+    def result_path(self) -> Path:
+        """What the first rank writes last: where it is, the job is done."""
+        return self.directory / "result.json"
+
+
+class Job(AnyJob):
+    """All that a rank of a training must know."""
+
+    worker: Literal["vatt.train.worker"] = "vatt.train.worker"
     recipe: Annotated[PretrainRecipe | FinetuneRecipe, Field(discriminator="kind")]
     initial_weights: Path | None
     """The safetensors file to start from, None for random weights."""
-    preprocess_dir: Path
-    directory: Path
-    """The folder of this run: checkpoints, logs, and at the end the weights."""
     curve_path: Path
 
     @property
@@ -147,9 +172,21 @@ class Job(Section):
         return self.directory / "weights.safetensors"
 
     @property
+    def result_path(self) -> Path:
+        """See `AnyJob`."""
+        return self.weights_path
+
+    @property
     def validations_path(self) -> Path:
         """Where the first rank of fine-tuning writes what it measures, a line of JSON each time."""
         return self.directory / "validation.jsonl"
+
+
+def read_job(path: Path) -> AnyJob:
+    """Read the job that a launcher wrote."""
+    content = path.read_text(encoding="utf-8")
+    job: AnyJob = import_module(json.loads(content)["worker"]).JOB.model_validate_json(content)
+    return job
 
 
 def name_run(recipe: PretrainRecipe | FinetuneRecipe, initial_weights: Path | None) -> str:

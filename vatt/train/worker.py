@@ -17,6 +17,8 @@ from vatt.train.loop import train
 from vatt.train.pretraining import prepare_pretraining
 from vatt.train.recipe import Job, PretrainRecipe
 
+JOB = Job
+
 
 def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
     """Train as this rank, and leave the weights at `job.weights_path`.

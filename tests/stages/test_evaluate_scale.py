@@ -1,0 +1,139 @@
+"""What evaluation reads of a large corpus; what several processes and bf16 make of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.many_clips import TASKS, SimulatedShards, copy_segments
+from tests.stages.conftest import EVALUATE, EXPORTED, export, pass_validation, run_evaluate
+from tests.train.corpus import LAUNCH
+from vatt.core.errors import StageError
+from vatt.loading.loader import FixedWindows
+from vatt.params import TowerSize
+
+SHORT = EVALUATE.model_copy(update={"lrc_steps": 0, "num_windows": 1, "batch_size": 64})
+PREPROCESS_DIR = Path("data/preprocess")
+ONE_LAYER = TowerSize(num_layers=1, width=32, mlp_width=32, num_heads=1, head_width=32)
+SMALLEST = dict.fromkeys(("video", "audio", "text"), ONE_LAYER)
+TWO_RANKS = LAUNCH.model_copy(update={"num_processes": 2})
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_clips"),
+    [
+        ((1000, 10_000), (30, 60)),
+        pytest.param(
+            (100_000, 1_000_000),
+            (10_000, 20_000),
+            marks=[pytest.mark.slow, pytest.mark.timeout(7200)],
+        ),
+    ],
+)
+def test_what_is_read_and_the_time_follow_from_what_classifiers_learn_from(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_rows: tuple[int, int],
+    num_clips: tuple[int, int],
+) -> None:
+    """Two classifiers: ten times as many clips that they could learn from change nothing."""
+    export(EXPORTED.model_copy(update={"model": EXPORTED.model.model_copy(update=SMALLEST)}))
+    shards = SimulatedShards(PREPROCESS_DIR, monkeypatch)
+    measured: dict[tuple[int, int], tuple[int, float]] = {}
+    for rows, clips in [
+        (num_rows[0], num_clips[0]),
+        *((num_rows[1], clips) for clips in num_clips),
+    ]:
+        shards.write_index(rows)
+        pass_validation()
+        shards.num_bytes, shards.keys, start_s = 0, set(), time.process_time()
+        params = SHORT.model_copy(update={"max_train_clips": clips, "probe_tasks": tuple(TASKS)})
+        metrics = run_evaluate(params)
+        measured[rows, clips] = shards.num_bytes, time.process_time() - start_s
+        assert len(shards.keys) == clips  # the same for both
+        for task in TASKS:
+            for result in metrics["probes"][task].values():
+                assert (result["num_train"], result["is_full"]) == (clips, True)
+    print("\n  segments  clips of each  bytes of shards  CPU seconds")
+    for (rows, clips), (num_bytes, cpu_s) in measured.items():
+        print(f"{rows:10,}{clips:15,}{num_bytes:17,}{cpu_s:13.1f}")
+    (few, few_s), (many, many_s), (twice, twice_s) = measured.values()
+    assert few == many
+    assert twice == 2 * many
+    if num_clips[0] >= 10_000:
+        assert many_s < 1.25 * few_s
+        assert 1.5 * many_s < twice_s < 2.3 * many_s
+    assert "allows" in Path("data/evaluate/report.html").read_text()
+
+
+def test_without_classifiers_nothing_but_the_test_clips_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = SimulatedShards(PREPROCESS_DIR, monkeypatch)
+    shards.write_index(1000)
+    pass_validation()
+    whole = run_evaluate(SHORT.model_copy(update={"max_train_clips": 20}))
+    shards.keys.clear()
+    for path in Path(".cache/evaluate").glob("*.safetensors"):
+        path.unlink()
+    metrics = run_evaluate(SHORT.model_copy(update={"probe_tasks": ()}))
+    assert not shards.keys
+    assert metrics == {**whole, "probes": {}}
+
+
+def read_features() -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    return {path.name: load_file(path) for path in Path(".cache/evaluate").glob("*.safetensors")}
+
+
+def test_two_ranks_give_what_one_process_gives_to_the_bit(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are several parts of each split, which two ranks take in turn, and the stage none."""
+    copy_segments(PREPROCESS_DIR, {"train": 60, "validation": 10, "test": 30})
+    pass_validation()
+    one = run_evaluate(EVALUATE)
+    kept, outputs = read_features(), Path("data/evaluate/report.html").read_bytes()
+    for path in Path(".cache/evaluate").glob("*.safetensors"):
+        path.unlink()
+    monkeypatch.delattr(FixedWindows, "__getitem__")
+    two = run_evaluate(EVALUATE, TWO_RANKS)
+    assert two == one
+    assert Path("data/evaluate/report.html").read_bytes() == outputs
+    again = read_features()
+    assert again.keys() == kept.keys()
+    assert len(again) == 6
+    for name, arrays in kept.items():
+        assert arrays.keys() == again[name].keys()
+        assert all(np.array_equal(arrays[key], again[name][key]) for key in arrays)
+
+
+def test_bf16_is_near_and_kept_apart(project: Path) -> None:
+    full = run_evaluate(SHORT)
+    before = read_features()
+    half = run_evaluate(SHORT, LAUNCH.model_copy(update={"precision": "bf16"}))
+    assert half.keys() == full.keys()
+    assert half["text_to_video_pairs"] == full["text_to_video_pairs"]
+    assert half["text_to_video_r1"] is not None
+    after = read_features()
+    assert not before.keys() & after.keys()
+    for arrays in before.values():
+        for key, exact in arrays.items():
+            others = [
+                own[key] for own in after.values() if own.get(key, exact[:0]).shape == exact.shape
+            ]
+            distances = [
+                np.linalg.norm(exact - rounded) / np.linalg.norm(exact) for rounded in others
+            ]
+            assert 0 < min(distances) < 0.03, (key, distances)
+
+
+def test_what_ranks_cannot_do_is_said_at_once(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
+    with pytest.raises(StageError, match="the network data/pretrain was trained at 10"):
+        run_evaluate(EVALUATE, TWO_RANKS)
+    assert "restart" not in capfd.readouterr().err

@@ -1,0 +1,92 @@
+"""What networks made of clips, kept between runs by network, data and code."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from vatt.core.code import digest_code
+from vatt.core.files import atomic_path
+from vatt.evaluate.networks import Arrays
+
+CODE = (
+    *("core/batch.py", "corpus", "loading", "media", "model"),
+    *("evaluate/features.py", "evaluate/networks.py"),
+)
+"""The code below vatt/ that decides features. How data came about is in the digest of the index."""
+SUFFIX = ".safetensors"
+
+
+class FeatureStore:
+    """A folder of features; entries that a run neither read nor wrote can be removed.
+
+    What is made part by part stands under the name of the whole, a dot, and that of the part.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._used: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        """Return whether something is stored under a name."""
+        return self._locate(name).is_file()
+
+    def read(self, name: str) -> Arrays | None:
+        """Return what is stored under a name; None if there is nothing. What is damaged goes."""
+        self._used.add(name)
+        try:
+            return dict(load_file(self._locate(name)))
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError):
+            self._locate(name).unlink()
+            return None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Store arrays under a name, whole or not at all."""
+        self._used.add(name)
+        contiguous = {key: np.ascontiguousarray(values) for key, values in arrays.items()}
+        with atomic_path(self._locate(name)) as partial:
+            save_file(contiguous, partial)
+
+    def join(self, name: str, parts: Sequence[str]) -> Arrays | None:
+        """Store and return the parts of a whole one behind the other, and remove all of its parts.
+
+        Return None if one is missing or damaged; then the others stay.
+        """
+        found = (self.read(f"{name}.{part}") for part in parts)
+        pieces = [piece for piece in found if piece is not None]
+        if len(pieces) < len(parts):
+            return None
+        keys = dict.fromkeys(key for piece in pieces for key in piece)
+        whole = {key: np.concatenate([own[key] for own in pieces if key in own]) for key in keys}
+        self.write(name, whole)
+        for path in self._folder.glob(f"{name}.*{SUFFIX}"):
+            path.unlink()
+        return whole
+
+    def remove_others(self) -> None:
+        """Remove what was not used since this object was made."""
+        for path in self._folder.glob(f"*{SUFFIX}*"):
+            if path.name.partition(".")[0] not in self._used:
+                path.unlink(missing_ok=True)
+
+    def _locate(self, name: str) -> Path:
+        return self._folder / (name + SUFFIX)
+
+
+def name_features(*parts: str) -> str:
+    """Return the name of features that these parts decide, together with the code."""
+    content = json.dumps([*parts, _digest_code()])
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _digest_code() -> str:
+    return digest_code(*CODE, beside=map(version, ("torch", "av")))

@@ -1,0 +1,130 @@
+"""One rank of an evaluation: its share of what networks make of the clips, for the stage to read.
+
+Ranks meet on the shared disk alone: each takes its parts of every split in turn, and stays until
+all are there.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from vatt.core.errors import StageError
+from vatt.core.files import write_json
+from vatt.core.signals import die_with_parent
+from vatt.evaluate.feature_store import FeatureStore
+from vatt.evaluate.features import SplitReader
+from vatt.evaluate.finetuned import Finetuned, load_finetuned
+from vatt.evaluate.networks import Embedder, Observer, forget_training, open_model
+from vatt.evaluate.selection import Subset
+from vatt.params import TASKS, EvaluateParams, TaskName
+from vatt.train.engine import join_processes
+from vatt.train.monitor import write_heartbeat
+from vatt.train.recipe import AnyJob, Recipe
+
+FEATURES_DIR = Path(".cache/evaluate")
+LOOK_EVERY_S = 0.5
+
+
+class EvaluateRecipe(Recipe):
+    """What decides the features of an evaluation."""
+
+    evaluate: EvaluateParams
+    export_dir: Path
+    """The export that is evaluated."""
+    finetune_dir: Path
+    """The folder with what was fine-tuned, by task."""
+
+    @property
+    def section(self) -> str:
+        """The section of params.yaml that it comes from, for messages."""
+        return "evaluate"
+
+
+class EvaluateJob(AnyJob):
+    """All that a rank of an evaluation must know; its result is the type of its device."""
+
+    worker: Literal["vatt.evaluate.worker"] = "vatt.evaluate.worker"
+    recipe: EvaluateRecipe
+
+
+JOB = EvaluateJob
+
+
+def load_networks(model: str, finetune_dir: Path) -> tuple[Embedder, dict[TaskName, Finetuned]]:
+    """Load what is evaluated, see `open_model`; StageError where it cannot be."""
+    embedder = open_model(model)
+    return embedder, {task: load_finetuned(finetune_dir / task, embedder.digest) for task in TASKS}
+
+
+def list_observers(
+    embedder: Embedder, tasks: Mapping[TaskName, Finetuned]
+) -> dict[str, dict[tuple[str, str], Observer]]:
+    """Return who sees each split: the network, trained and untrained; the split test, all."""
+    networks: dict[tuple[str, str], Observer] = {
+        ("", "trained"): embedder,
+        ("", "untrained"): forget_training(embedder),
+    }
+    labellers: dict[tuple[str, str], Observer] = {
+        (task, name): labeller
+        for task, (_, named) in tasks.items()
+        for name, labeller in named.items()
+    }
+    return {"train": networks, "validation": networks, "test": {**networks, **labellers}}
+
+
+def observe(job: EvaluateJob) -> None:
+    """See the share of this rank; the first one leaves the type of its device as the result.
+
+    Raises:
+        StageError: a network or the corpus cannot be read, or they do not fit.
+    """
+    recipe, steps = job.recipe, count(1)
+    device = join_processes(recipe.launch)
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    embedder, tasks = load_networks(str(recipe.export_dir), recipe.finetune_dir)
+    reader = SplitReader(
+        job.preprocess_dir,
+        recipe.clip,
+        recipe.evaluate,
+        FeatureStore(FEATURES_DIR),
+        recipe.launch,
+        Subset(recipe.evaluate.max_train_clips, recipe.run.seed),
+    )
+
+    def beat() -> None:
+        write_heartbeat(next(steps))
+
+    splits = list_observers(embedder, tasks)
+    clips = {split: reader.read_clips(split) for split in splits}
+    for split, networks in splits.items():
+        reader.observe(clips[split], networks, (rank, num_ranks), beat)
+    while not job.result_path.is_file():
+        beat()
+        missing = [reader.list_missing(clips[split], splits[split]) for split in splits]
+        if rank == 0 and not any(parts for by_name in missing for parts in by_name.values()):
+            write_json(job.result_path, {"device_type": device.type})
+        time.sleep(LOOK_EVERY_S)
+
+
+def main() -> int:
+    """Run the job of the file named on the command line, as a rank that torchrun started."""
+    die_with_parent()
+    try:
+        observe(EvaluateJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except StageError as error:
+        get_error_handler().record_exception(StageError(str(error)))  # of whatever kind: no restart
+        return 1
+    except Exception as error:  # noqa: BLE001 - the launcher reports it
+        get_error_handler().record_exception(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
