@@ -299,5 +299,5 @@ def _draw(
 ) -> list[tuple[Seen, list[SampleClips]]]:
     """Return the clips of a subset of single clips."""
     keys = [seen.clips.rows["key"].iloc[number] for seen, samples in found for [number] in samples]
-    chosen, places = set(subset.choose(keys).tolist()), count()
+    chosen, places = set(subset.choose(subset.draw_turns(keys)).tolist()), count()
     return [(seen, [one for one in samples if next(places) in chosen]) for seen, samples in found]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
 from pandas.util import hash_array
 
 from vatt.corpus.index import open_index, read_index
@@ -37,16 +37,19 @@ class Subset(NamedTuple):
     """None is all of them."""
     seed: int = 0
 
-    def choose(self, keys: Sequence[str]) -> Int[np.ndarray, " M"]:
-        """Return the places of at most `max_clips` keys, in their order.
+    def draw_turns(self, keys: Sequence[str]) -> UInt64[np.ndarray, " N"]:
+        """Return the turn of each clip, which the seed and its key alone decide.
 
-        The seed and the key alone decide the turn of a clip. So all classifiers learn from the same
-        clips where they can, which are read once, and a larger subset holds the smaller ones.
+        So all classifiers learn from the same clips where they can, which are read once, and a
+        larger subset holds the smaller ones.
         """
-        if self.max_clips is None or len(keys) <= self.max_clips:
-            return np.arange(len(keys))
         texts = np.asarray(keys, dtype=object)
-        turns = hash_array(texts, hash_key=f"{self.seed:016d}", categorize=False)
+        return hash_array(texts, hash_key=f"{self.seed:016d}", categorize=False)
+
+    def choose(self, turns: UInt64[np.ndarray, " N"]) -> Int[np.ndarray, " M"]:
+        """Return the places of the first `max_clips` turns, in the order in which they stand."""
+        if self.max_clips is None or len(turns) <= self.max_clips:
+            return np.arange(len(turns))
         return np.sort(np.argsort(turns, kind="stable")[: self.max_clips])
 
 
@@ -66,7 +69,7 @@ def read_rows(
         return read_index(preprocess_dir, split=split)
     labelled = _scan(preprocess_dir, split)
     keys: list[str] = labelled["key"].to_pylist()
-    is_needed = _find_needed(labelled, keys, split, tasks, subset)
+    is_needed = _find_needed(labelled, subset.draw_turns(keys), split, tasks, subset)
     needed = [keys[place] for place in np.flatnonzero(is_needed).tolist()]
     return read_index(preprocess_dir, split=split, columns=COLUMNS, keys=needed)
 
@@ -91,7 +94,7 @@ def _scan(preprocess_dir: Path, split: str) -> pa.Table:
 
 def _find_needed(
     labelled: pa.Table,
-    keys: list[str],
+    turns: UInt64[np.ndarray, " N"],
     split: str,
     tasks: Collection[str] | None,
     subset: Subset,
@@ -118,5 +121,5 @@ def _find_needed(
                 for modality in modalities:
                     usable &= labelled[f"has_{modality}"].to_numpy(zero_copy_only=False)
                 places = np.flatnonzero(usable)
-                needed[places[subset.choose([keys[place] for place in places.tolist()])]] = True
+                needed[places[subset.choose(turns[places])]] = True
     return needed
