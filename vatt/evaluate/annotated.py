@@ -72,7 +72,7 @@ def pick_embedders(networks: Mapping[Name, Observer]) -> dict[Name, Observer]:
     return {
         name: dataclasses.replace(network, task="video")
         for name, network in networks.items()
-        if isinstance(network, Embedder)
+        if isinstance(network, Embedder) and not network.exported.why_textless
     }
 
 

@@ -89,9 +89,11 @@ def open_search(direction: str, seen: Seen, average: Average = "embeddings") -> 
     clips, features = seen
     samples = clips.find_pairs(direction)
     is_readable = direction == "audio_to_video" or "text_vt" in features
+    left_out = clips.left_out if direction == "text_to_video" and is_readable else {}
     if not samples or not is_readable:
         nothing = np.zeros((0, 1))
-        return Search(nothing, nothing, np.zeros(0, dtype=np.int64), [], [], [])
+        right = np.zeros(0, dtype=np.int64)
+        return Search(nothing, nothing, right, [], [], [], left_out=left_out)
     if direction == "audio_to_video":
         items, right = clips.see_samples(features["video_va"], samples), np.arange(len(samples))
         queries = clips.see_samples(features["audio_va"], samples)
@@ -118,5 +120,5 @@ def open_search(direction: str, seen: Seen, average: Average = "embeddings") -> 
         videos=[clips.videos[samples[number][0]] for number in right],
         num_parts=len(samples) - len(cut),
         is_cut=len(set(cut)) < len(cut),
-        left_out=clips.left_out if direction == "text_to_video" else {},
+        left_out=left_out,
     )
