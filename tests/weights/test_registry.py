@@ -91,6 +91,20 @@ def test_champion_and_record_are_what_was_put_there(tmp_path: Path) -> None:
         assert [path.name for path in registry_dir.iterdir()] == ["champion"]
 
 
+def test_the_champion_of_a_read_only_export_can_be_replaced(tmp_path: Path) -> None:
+    export = make_export(tmp_path / "export", "a")
+    for path in (export / "model.safetensors", export / "nested/params.yaml"):
+        path.chmod(0o444)
+    for folder in (export / "nested", export):
+        folder.chmod(0o555)
+    replace_champion(export, make_record(export), "card", tmp_path / "registry")
+    made = [tmp_path / "registry/champion", *(tmp_path / "registry/champion").rglob("*")]
+    assert len(made) == 6
+    assert all(path.stat().st_mode & 0o200 for path in made)
+    for folder in (export, export / "nested"):
+        folder.chmod(0o755)
+
+
 def test_the_digest_sees_every_byte_and_name_and_not_the_record(tmp_path: Path) -> None:
     export = make_export(tmp_path / "export", "a")
     first = digest_export(export)

@@ -4,6 +4,9 @@ As some forty operations of torch, one after the other, they took longer than al
 have a module of their own as tests check the shapes in `augmentation`, which Numba cannot compile.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -13,12 +16,21 @@ SMALL = np.float32(1e-6)
 ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX = (np.float32(number) for number in range(7))
 BYTE = np.float32(255)
 
-# Kept on disk, as compiling takes seconds. Divisors are not checked: that would keep the loops from
-# being vectorised, as would loops over rows and columns.
-_compiled = numba.njit(cache=True, fastmath=True, error_model="numpy")
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function; what comes of it is kept on disk, as compiling takes seconds."""
+    # Divisors are not checked: that would keep the loops from being vectorised, as would loops over
+    # rows and columns.
+    options: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
+    # Numba keeps it beside the code or in the home folder; neither need be writable.
+    for cache_dir in (numba.config.CACHE_DIR, str(Path(".cache/numba").absolute())):
+        numba.config.CACHE_DIR = cache_dir
+        with suppress(RuntimeError):
+            return numba.njit(cache=True, **options)(function)
+    return numba.njit(**options)(function)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def change_colours(planes: Any, changes: Any, out: Any) -> None:
     """Write bytes of `planes` (T 3 P) with changed colours to `out` (T P 3), in [-1, 1].
 
@@ -59,7 +71,7 @@ def load_compiled() -> None:
     change_colours(planes, (ZERO, ONE, ONE, ZERO), out)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def scale_saturation(red: Any, green: Any, blue: Any, factor: Any) -> Any:
     """Return a colour with its saturation (of HSV) times a factor, at most full saturation."""
     value = max(red, green, blue)
@@ -73,7 +85,7 @@ def scale_saturation(red: Any, green: Any, blue: Any, factor: Any) -> Any:
     )
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def turn_hue(red: Any, green: Any, blue: Any, turns: Any) -> Any:
     """Return a colour with its hue (of HSV) turned; value and saturation stay."""
     value = max(red, green, blue)
@@ -90,14 +102,14 @@ def turn_hue(red: Any, green: Any, blue: Any, turns: Any) -> Any:
     )
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _fall(sixths: Any) -> Any:
     """Return how far a channel has fallen at a place of the circle, in [0, 1]."""
     place = sixths - SIX * np.floor(sixths / SIX)
     return min(max(min(place, FOUR - place), ZERO), ONE)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _show(level: Any) -> Any:
     """Turn [0, 1] to [-1, 1]; what is outside is cut off."""
     return min(max(level, ZERO), ONE) * TWO - ONE

@@ -129,7 +129,9 @@ def replace_champion(
     """
     settle_champion(registry_dir)
     with atomic_path(registry_dir / NEXT) as partial:
-        shutil.copytree(export_dir, partial)
+        shutil.copytree(export_dir, partial, copy_function=shutil.copyfile)
+        for folder in (partial, *partial.rglob("*/")):  # copytree also copies that one is read-only
+            folder.chmod(0o700 | folder.stat().st_mode)
         write_json(partial / RECORD, record.model_dump(mode="json"))
         (partial / CARD).write_text(card, encoding="utf-8")
     settle_champion(registry_dir)
