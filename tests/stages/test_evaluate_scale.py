@@ -12,6 +12,7 @@ from tests.many_clips import TASKS, SimulatedShards, copy_segments
 from tests.stages.conftest import EVALUATE, EXPORTED, export, pass_validation, run_evaluate
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
+from vatt.corpus.annotated import AnnotatedPart, write_parts
 from vatt.loading.loader import FixedWindows
 from vatt.params import TowerSize
 
@@ -93,6 +94,11 @@ def test_two_ranks_give_what_one_process_gives_to_the_bit(
 ) -> None:
     """There are several parts of each split, which two ranks take in turn, and the stage none."""
     copy_segments(PREPROCESS_DIR, {"train": 60, "validation": 10, "test": 30})
+    parts = [
+        AnnotatedPart("known", f"test/{number}", "test", 0.5, 3.0, "it begins")
+        for number in range(20)
+    ]
+    write_parts(PREPROCESS_DIR, parts)
     pass_validation()
     one = run_evaluate(EVALUATE)
     kept, outputs = read_features(), Path("data/evaluate/report.html").read_bytes()
@@ -104,7 +110,8 @@ def test_two_ranks_give_what_one_process_gives_to_the_bit(
     assert Path("data/evaluate/report.html").read_bytes() == outputs
     again = read_features()
     assert again.keys() == kept.keys()
-    assert len(again) == 6
+    assert len(again) == 8  # of two networks: three splits, and the annotated parts
+    assert one["text_to_video_pairs"] > 8
     for name, arrays in kept.items():
         assert arrays.keys() == again[name].keys()
         assert all(np.array_equal(arrays[key], again[name][key]) for key in arrays)

@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.core.signals import die_with_parent
+from vatt.evaluate.annotated import find_annotated, pick_embedders
 from vatt.evaluate.feature_store import FeatureStore
 from vatt.evaluate.features import SplitReader
 from vatt.evaluate.finetuned import Finetuned, load_finetuned
@@ -100,13 +101,18 @@ def observe(job: EvaluateJob) -> None:
     def beat() -> None:
         write_heartbeat(next(steps))
 
-    splits = list_observers(embedder, tasks)
-    clips = {split: reader.read_clips(split) for split in splits}
-    for split, networks in splits.items():
-        reader.observe(clips[split], networks, (rank, num_ranks), beat)
+    seen = [
+        (reader.read_clips(split), networks)
+        for split, networks in list_observers(embedder, tasks).items()
+    ]
+    test, networks = seen[-1]
+    parts, files, _ = find_annotated(job.preprocess_dir, "test", test)
+    seen += [(parts, pick_embedders(networks))] if files else []
+    for clips, networks in seen:
+        reader.observe(clips, networks, (rank, num_ranks), beat)
     while not job.result_path.is_file():
         beat()
-        missing = [reader.list_missing(clips[split], splits[split]) for split in splits]
+        missing = [reader.list_missing(clips, networks) for clips, networks in seen]
         if rank == 0 and not any(parts for by_name in missing for parts in by_name.values()):
             write_json(job.result_path, {"device_type": device.type})
         time.sleep(LOOK_EVERY_S)
