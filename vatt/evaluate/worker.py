@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.core.signals import die_with_parent
+from vatt.evaluate.annotated import find_annotated, pick_embedders
 from vatt.evaluate.feature_store import FeatureStore
 from vatt.evaluate.features import SplitReader
 from vatt.evaluate.finetuned import Finetuned, load_finetuned
@@ -102,6 +103,9 @@ def observe(job: EvaluateJob) -> None:
 
     splits = list_observers(embedder, tasks)
     clips = {split: reader.read_clips(split) for split in splits}
+    annotated = find_annotated(job.preprocess_dir, "test", clips["test"]).clips
+    if len(annotated.rows):
+        clips["annotated"], splits["annotated"] = annotated, pick_embedders(splits["test"])
     for split, networks in splits.items():
         reader.observe(clips[split], networks, (rank, num_ranks), beat)
     while not job.result_path.is_file():
