@@ -23,8 +23,9 @@ from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH
 from vatt import load
 from vatt.core.files import write_json
+from vatt.evaluate.networks import Embedder
 from vatt.params import DownloadParams, load_params
-from vatt.stages import download, preprocess, pretrain, validate
+from vatt.stages import download, evaluate, preprocess, pretrain, validate
 from vatt.weights.export import build_untrained
 
 RATE_HZ = PREPROCESS.frame_rate_hz
@@ -218,3 +219,15 @@ def test_a_labels_csv_may_have_times_for_some_videos(
     assert "cut at fixed times" in cut
     assert parts.startswith("3 clips are annotated parts")
     assert metrics["retrieval_left_out"] == {}
+
+
+def test_ranks_see_parts_as_one_process_does(
+    evaluated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: nothing is left for the process of the stage."""
+    monkeypatch.chdir(evaluated[0])
+    shutil.rmtree(".cache/evaluate")
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "see", None)
+        two = LAUNCH.model_copy(update={"num_processes": 2})
+        assert dict(evaluate.main(RUN, EVALUATE, two)) == evaluated[1]

@@ -106,8 +106,8 @@ def observe(job: EvaluateJob) -> None:
         for split, networks in list_observers(embedder, tasks).items()
     ]
     test, networks = seen[-1]
-    parts, files, _ = find_annotated(job.preprocess_dir, "test", test)
-    seen += [(parts, pick_embedders(networks))] if files else []
+    parts = find_annotated(job.preprocess_dir, "test", test).clips
+    seen += [(parts, pick_embedders(networks))] if len(parts.rows) else []
     for clips, networks in seen:
         reader.observe(clips, networks, (rank, num_ranks), beat)
     while not job.result_path.is_file():
