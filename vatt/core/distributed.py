@@ -37,8 +37,8 @@ def rand_shared(num_rows: int, width: int, device: torch.device) -> Float[Tensor
     return torch.rand(num_rows, width, device=device, generator=_shared)
 
 
-# Not compiled: through it, inductor's gradients are wrong with two ranks (torch 2.11): after one step
-# the loss was off by 0.2 %. Around an eager one they are right.
+# Not compiled: through it, inductor's gradients are wrong with two ranks (torch 2.11): after one
+# step the loss was off by 0.2 %. Around an eager one they are right.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def all_gather_with_gradient(rows: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, "G *rest"]:
     """Return the rows of all ranks, in the order of the ranks; B must be the same on every rank.
