@@ -122,8 +122,10 @@ def test_state_moves_to_another_stage(precision: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_compiled_network_trains_alike() -> None:
-    command = [sys.executable, "-m", "tests.train.compiled_run"]
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_compiled_network_trains_alike(num_ranks: int) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={num_ranks}", "-m", "tests.train.compiled_run"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rows = [json.loads(line) for line in printed.splitlines() if line.startswith("[[")]
     assert len(rows) == 4

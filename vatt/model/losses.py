@@ -55,7 +55,7 @@ def balanced_sigmoid_loss(
     """
     with torch.autocast(logits.device.type, enabled=False):
         labels = labels.float()
-        num_of_class = all_reduce_sum_with_gradient(labels.sum(0))
+        num_of_class: Tensor = all_reduce_sum_with_gradient(labels.sum(0))
         # Where a divisor is 0 so is what it divides.
         rarity = (labels / num_of_class.where(num_of_class > 0, 1)).sum(1)
         num_labels = labels.sum(1)
