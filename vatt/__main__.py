@@ -69,7 +69,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def add_uses(commands: Any) -> None:
     """Add the commands that put a trained model to work; see `vatt.use.commands`."""
-    library, stride = Path("data/library"), "seconds from one window to the next; side by side"
+    library, length = Path("data/library"), "seconds of a passage; 2.5 windows of the model"
     text = "bring the vectors of files and folders into a library (no stage)"
     command = commands.add_parser("embed", help=text, description=text)
     command.add_argument("places", nargs="+", metavar="FILE|FOLDER", help="or fsspec addresses")
@@ -78,9 +78,9 @@ def add_uses(commands: Any) -> None:
         "--library", type=Path, default=library, metavar="FOLDER", help=f"{library}"
     )
     command.add_argument("--out", type=Path, metavar="FILE.parquet", help="also write all vectors")
-    command.add_argument("--stride", type=float, dest="stride_s", metavar="S", help=stride)
+    command.add_argument("--length", type=float, dest="passage_s", metavar="S", help=length)
     command.add_argument("--ray-address", metavar="ADDRESS", help="work on this Ray cluster")
-    text = "find the windows of a library that are like a text, a sound or a video (no stage)"
+    text = "find the passages of a library that are like a text, a sound or a video (no stage)"
     command = commands.add_parser("search", help=text, description=text)
     asked = command.add_mutually_exclusive_group(required=True)
     asked.add_argument("text", nargs="?", metavar="TEXT", help="what is shown")
@@ -99,7 +99,7 @@ def add_uses(commands: Any) -> None:
     command.add_argument("--model", default="champion", help=text)
     command.add_argument("--texts", nargs="+", metavar="TEXT", help="labels to choose from")
     command.add_argument("--top", type=int, default=3, metavar="N", help="labels shown; 3")
-    command.add_argument("--stride", type=float, dest="stride_s", metavar="S", help=stride)
+    command.add_argument("--length", type=float, dest="passage_s", metavar="S", help=length)
     for name in USES:
         commands.choices[name].add_argument("--json", action="store_true", help="for programs")
 

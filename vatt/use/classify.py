@@ -1,7 +1,6 @@
 """`python -m vatt classify`: labels of files, by a fine-tuned network or by texts alone."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,24 +15,22 @@ from vatt.media.decoding import MediaError
 from vatt.model.classifier import list_towers
 from vatt.model.stem import HOP
 from vatt.params import ClipParams, TaskName
-from vatt.use.embedding import BATCH_SIZE, normalise, read_locally
-from vatt.use.search import embed_file
-from vatt.use.windows import FileWindow, read_windows
+from vatt.use.embedding import normalise, read_locally
+from vatt.use.search import embed_address
+from vatt.use.passages import Passage, read_passages
 from vatt.weights.inference import Exported, ExportedClassifier
 
-IMAGE_STRIDE_S = 1.0
-"""A network of images sees one picture a second."""
 TEMPERATURE = 0.07
 """Where a model does not say at which temperature it was trained: the paper's."""
 
 
 class Classified(NamedTuple):
-    """The probabilities of the classes in windows of a file, and in the whole of it."""
+    """The probabilities of the classes in passages of a file, and in the whole of it."""
 
     classes: tuple[str, ...]
     start_s: list[float]
     end_s: list[float]
-    windows: Float[np.ndarray, "N C"]
+    passages: Float[np.ndarray, "N C"]
     whole: Float[np.ndarray, " C"]
     problems: list[str]
 
@@ -44,30 +41,28 @@ class Classified(NamedTuple):
 
 
 def classify(
-    exported: ExportedClassifier, address: str, stride_s: float | None = None
+    exported: ExportedClassifier, address: str, passage_s: float | None = None
 ) -> Classified:
-    """Classify the windows of a file; the whole is as their mean logits.
+    """Classify the passages of a file; the whole is as their mean logits.
 
     Raises:
         StageError: nothing in the file can be read, or it has not what the network takes.
     """
     task_input = describe_input(exported)
-    if task_input.task == "image":
-        stride_s = stride_s or IMAGE_STRIDE_S
     problems: list[str] = []
     times: list[tuple[float, float]] = []
     logits: list[Tensor] = []
     try:
         with read_locally(address) as path:
             rate_hz = exported.params.frame_rate_hz
-            windows = read_windows(path, task_input, rate_hz, problems, stride_s)
-            usable = (
-                w for w in windows if all(getattr(w, m) is not None for m in task_input.modalities)
-            )
-            for batch in iter(lambda: list(islice(usable, BATCH_SIZE)), []):
-                views = [_stack(batch, modality, task_input) for modality in task_input.modalities]
-                logits.append(exported.classify(*views).cpu())
-                times += [(window.start_s, window.end_s) for window in batch]
+            for passage in read_passages(path, task_input, rate_hz, problems, passage_s):
+                views = [
+                    _shape(passage, modality, task_input) for modality in task_input.modalities
+                ]
+                given = [view for view in views if view is not None]
+                if len(given) == len(views):
+                    logits.append(exported.classify(*given).cpu())
+                    times.append((passage.start_s, passage.end_s))
     except (MediaError, OSError) as error:
         raise StageError(f"{address}: {error}") from error
     if not logits:
@@ -86,12 +81,12 @@ def classify(
 
 
 def classify_by_texts(
-    exported: Exported, address: str, texts: Sequence[str], stride_s: float | None = None
+    exported: Exported, address: str, texts: Sequence[str], passage_s: float | None = None
 ) -> Classified:
-    """Return how probable it is that a text, of those given, describes a file and its windows.
+    """Return how probable it is that a text, of those given, describes a file and its passages.
 
     That is the softmax of the cosines at the temperature of training; the whole is as the mean of
-    the windows' vectors.
+    the passages' vectors.
 
     Raises:
         StageError: nothing in the file can be read, it has no pictures, or a text has no word.
@@ -100,7 +95,8 @@ def classify_by_texts(
         queries = normalise(exported.embed_text(texts)).astype(np.float64)
     except ValueError as error:
         raise StageError(str(error)) from error
-    rows, problems = embed_file(exported, address, stride_s)
+    problems: list[str] = []
+    rows = embed_address(exported, address, passage_s, problems)
     shown = rows.filter(rows["video_vt"].is_valid())
     if not len(shown):
         raise StageError(f"{address}: has no pictures to compare with texts")
@@ -141,11 +137,12 @@ def describe_input(exported: ExportedClassifier) -> TaskInput:
     return TaskInput(task, clip, params.audio_stride)
 
 
-def _stack(
-    windows: Sequence[FileWindow], modality: Modality, task_input: TaskInput
-) -> Float[Tensor, "B 1 *shape"]:
-    """Return one view of each window, as `ExportedClassifier.classify` takes them."""
-    signals = torch.stack([getattr(window, modality) for window in windows])
+def _shape(
+    passage: Passage, modality: Modality, task_input: TaskInput
+) -> Float[Tensor, "1 V *shape"] | None:
+    """Return the windows of a passage as views of one clip, None where it has none."""
     if modality == "video":
-        return task_input.shape_video(to_signal(signals))[:, None]
-    return torch.stack([task_input.shape_audio(signal) for signal in signals])[:, None]
+        video = passage.video
+        return None if video is None else task_input.shape_video(to_signal(video))[None]
+    audio = passage.audio
+    return None if audio is None else torch.stack([task_input.shape_audio(x) for x in audio])[None]

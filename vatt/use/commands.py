@@ -36,7 +36,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
         arguments.places,
         find_export(arguments.model),
         arguments.library,
-        arguments.stride_s,
+        arguments.passage_s,
         arguments.ray_address,
     )
     library = Library.open(arguments.library)
@@ -67,13 +67,13 @@ def run_search(arguments: argparse.Namespace) -> None:
     else:
         raise StageError("what is searched for is missing: a text, --sound FILE or --video FILE")
     if arguments.json:
-        print(json.dumps([window._asdict() for window in found], ensure_ascii=False))
+        print(json.dumps([passage._asdict() for passage in found], ensure_ascii=False))
         return
     if not found:
         print(f"search: {arguments.library}: has nothing to search in")
-    for number, window in enumerate(found, start=1):
-        times = f"{format_time(window.start_s)} to {format_time(window.end_s)}"
-        print(f"{number:3d}  {window.score:5.2f}  {times}  {window.path}")
+    for number, passage in enumerate(found, start=1):
+        times = f"{format_time(passage.start_s)} to {format_time(passage.end_s)}"
+        print(f"{number:3d}  {passage.score:5.2f}  {times}  {passage.path}")
 
 
 def run_classify(arguments: argparse.Namespace) -> None:
@@ -90,10 +90,10 @@ def run_classify(arguments: argparse.Namespace) -> None:
         try:
             if isinstance(exported, Exported):
                 results[file.name] = classify_by_texts(
-                    exported, file.address, arguments.texts, arguments.stride_s
+                    exported, file.address, arguments.texts, arguments.passage_s
                 )
             else:
-                results[file.name] = classify(exported, file.address, arguments.stride_s)
+                results[file.name] = classify(exported, file.address, arguments.passage_s)
         except StageError as error:
             reasons[file.name] = str(error).removeprefix(f"{file.address}: ")
     if arguments.json:
@@ -110,11 +110,11 @@ def run_classify(arguments: argparse.Namespace) -> None:
 
 def to_json(result: Classified) -> Mapping[str, Any]:
     """Return a result as JSON shows it."""
-    rows = zip(result.start_s, result.end_s, result.windows.tolist(), strict=True)
+    rows = zip(result.start_s, result.end_s, result.passages.tolist(), strict=True)
     return {
         "classes": result.classes,
         "whole": result.whole.tolist(),
-        "windows": [{"start_s": s, "end_s": e, "probabilities": p} for s, e, p in rows],
+        "passages": [{"start_s": s, "end_s": e, "probabilities": p} for s, e, p in rows],
         "problem": "; ".join(result.problems) or None,
     }
 

@@ -7,7 +7,6 @@ ends with vectors, or in the quarantine list with the reason. After a kill it go
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -39,7 +38,7 @@ def embed(
     places: Sequence[str],
     model_dir: Path,
     library_dir: Path,
-    stride_s: float | None = None,
+    passage_s: float | None = None,
     ray_address: str | None = None,
 ) -> dict[str, int]:
     """Bring the vectors of files and folders into a library; returns counts.
@@ -53,7 +52,7 @@ def embed(
         raise StageError(f"{model_dir}: is a classifier: it has no embeddings; see classify")
     widths = dict.fromkeys(("video_va", "audio_va"), params.model.space_va_width)
     widths["video_vt"] = params.model.space_vt_width
-    origin = {"model": str(model_dir), "digest": digest_export(model_dir), "stride": str(stride_s)}
+    origin = {"model": str(model_dir), "digest": digest_export(model_dir), "length": str(passage_s)}
     files, reasons = find_files(places)
     library = Library.create(library_dir, origin, widths)
     known = library.read_states()
@@ -67,14 +66,14 @@ def embed(
     shutil.rmtree(partial_dir, ignore_errors=True)
     if missing:
         partial_dir.mkdir()
-        embedder = FileEmbedder(model_dir, stride_s, partial_dir)
+        embedder = FileEmbedder(model_dir, passage_s, partial_dir)
         _embed_all(library, embedder, missing, ray_address)
         shutil.rmtree(partial_dir)
     library.tidy()
     quarantined = library.read_quarantine()
     return {
         "files": len(library.read_states()) - len(quarantined),
-        "windows": len(library),
+        "passages": len(library),
         "quarantined": len(quarantined),
         "embedded": len(missing),
         "removed": len(gone - reasons.keys()),
@@ -176,8 +175,3 @@ def _describe(name: str, address: str) -> MediaFile:
 
 def _is_below(name: str, places: Sequence[str]) -> bool:
     return any(name == place or name.startswith(f"{place.rstrip('/')}/") for place in places)
-
-
-def summarise(counts: Counter[str]) -> str:
-    """Return the counts as one line."""
-    return ", ".join(f"{value} {name}" for name, value in counts.items())

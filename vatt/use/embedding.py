@@ -1,12 +1,12 @@
-"""Embeddings of the windows of a file: vectors of length 1, whose products are cosines."""
+"""Embeddings of the passages of a file: vectors of length 1, whose products are cosines."""
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -24,11 +24,11 @@ from vatt.loading.clips import to_signal
 from vatt.loading.tasks import TaskInput
 from vatt.media.decoding import MediaError
 from vatt.use.library import SPACES, make_schema
-from vatt.use.windows import FileWindow, read_windows
+from vatt.use.passages import Passage, read_passages
 from vatt.weights.inference import Exported, load
 
-BATCH_SIZE = 16
-"""Windows that a network sees at once."""
+PASSAGES_AT_ONCE = 8
+"""Passages of a file whose windows a network sees at once."""
 
 
 class MediaFile(NamedTuple):
@@ -56,7 +56,7 @@ class FileEmbedder:
     """Embeds files with an export; a process of a pool loads it once."""
 
     model_dir: Path
-    stride_s: float | None
+    passage_s: float | None
     partial_dir: Path
     """Where rows gather; the processes share it."""
 
@@ -86,15 +86,10 @@ class FileEmbedder:
         return Embedded(None, reason, None)
 
     def _write(self, exported: Exported, path: Path, rows: Any, problems: list[str]) -> None:
-        task_input = TaskInput("audio_visual", exported.params.clip)
-        windows = read_windows(
-            path, task_input, exported.params.frame_rate_hz, problems, self.stride_s
-        )
-        batches = embed_windows(exported, windows)
+        batches = embed_file(exported, path, problems, self.passage_s)
         first = next(batches)
         with pa.ipc.new_stream(rows, first.schema) as writer:
-            writer.write_batch(first)
-            for batch in batches:
+            for batch in chain([first], batches):
                 writer.write_batch(batch)
 
     def measure_progress(self, file: MediaFile) -> int | None:
@@ -118,12 +113,11 @@ def _load(model_dir: Path) -> Exported:
     return exported
 
 
-def embed_windows(
-    exported: Exported, windows: Iterable[FileWindow], batch_size: int = BATCH_SIZE
-) -> Iterator[pa.RecordBatch]:
-    """Yield times and vectors of windows, with the columns of `make_schema` from `start_s` on.
+def embed_passages(exported: Exported, passages: Iterable[Passage]) -> Iterator[pa.RecordBatch]:
+    """Yield times and vectors of passages, with the columns of `make_schema` from `start_s` on.
 
-    Where a window has no picture, or no sound, the vector is null.
+    The vector of a passage is the mean of its windows, as in evaluation, at length 1. It is null
+    where a passage has no picture, or no sound.
 
     Raises:
         StageError: the network gives no finite numbers.
@@ -131,21 +125,34 @@ def embed_windows(
     width_va, width_vt = exported.params.model.space_va_width, exported.params.model.space_vt_width
     widths = {"video_va": width_va, "audio_va": width_va, "video_vt": width_vt}
     schema = pa.schema([make_schema(widths).field(n) for n in ("start_s", "end_s", *SPACES)])
-    remaining = iter(windows)
-    while batch := list(islice(remaining, batch_size)):
+    remaining = iter(passages)
+    while batch := list(islice(remaining, PASSAGES_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [None] * len(batch) for name in SPACES}
-        shown = [number for number, window in enumerate(batch) if window.video is not None]
-        heard = [number for number, window in enumerate(batch) if window.audio is not None]
-        if shown:
-            videos = torch.stack([video for w in batch if (video := w.video) is not None])
-            seen = exported.embed_video(to_signal(videos))
-            _put(columns["video_va"], shown, seen.va)
-            _put(columns["video_vt"], shown, seen.vt)
-        if heard:
-            sounds = torch.stack([audio for w in batch if (audio := w.audio) is not None])
-            _put(columns["audio_va"], heard, exported.embed_audio(sounds).va)
-        times = {"start_s": [w.start_s for w in batch], "end_s": [w.end_s for w in batch]}
+        videos = {n: passage.video for n, passage in enumerate(batch) if passage.video is not None}
+        if videos:
+            seen = exported.embed_video(to_signal(torch.cat(list(videos.values()))))
+            _put(columns["video_va"], videos, seen.va)
+            _put(columns["video_vt"], videos, seen.vt)
+        audios = {n: passage.audio for n, passage in enumerate(batch) if passage.audio is not None}
+        if audios:
+            heard = exported.embed_audio(torch.cat(list(audios.values())))
+            _put(columns["audio_va"], audios, heard.va)
+        times = {"start_s": [p.start_s for p in batch], "end_s": [p.end_s for p in batch]}
         yield pa.RecordBatch.from_pydict(times | columns, schema=schema)
+
+
+def embed_file(
+    exported: Exported, path: Path, problems: list[str], passage_s: float | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield times and vectors of the passages of a file; see `embed_passages`.
+
+    Raises:
+        MediaError: nothing in it can be read.
+        StageError: the network gives no finite numbers.
+    """
+    task_input = TaskInput("audio_visual", exported.params.clip)
+    rate_hz = exported.params.frame_rate_hz
+    return embed_passages(exported, read_passages(path, task_input, rate_hz, problems, passage_s))
 
 
 def normalise(vectors: Tensor) -> Float[np.ndarray, "N E"]:
@@ -156,9 +163,12 @@ def normalise(vectors: Tensor) -> Float[np.ndarray, "N E"]:
     return values
 
 
-def _put(column: list[Any], numbers: list[int], vectors: Tensor) -> None:
-    for number, vector in zip(numbers, normalise(vectors), strict=True):
-        column[number] = vector
+def _put(column: list[Any], windows: Mapping[int, Tensor], vectors: Tensor) -> None:
+    """Put the mean of the vectors of each passage's windows at its number."""
+    parts = vectors.float().split([len(part) for part in windows.values()])
+    means = normalise(torch.stack([part.mean(0) for part in parts]))
+    for number, mean in zip(windows, means, strict=True):
+        column[number] = mean
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""The library: what a model made of files, as vectors of their windows in a LanceDB table.
+"""The library: what a model made of files, as vectors of their passages in a LanceDB table.
 
-One row is one window. A file of which nothing could be read has one row with the reason. Which
+One row is one passage. A file of which nothing could be read has one row with the reason. Which
 model the vectors are from stands in the metadata of the table: those of two models do not mix.
 """
 
@@ -21,28 +21,28 @@ from lancedb.index import IvfFlat
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 
-TABLE, VERSION = "windows", "1"
+TABLE, VERSION = "passages", "1"
 DISTANCE: Literal["dot"] = "dot"
 SPACES = ("video_va", "video_vt", "audio_va")
 """The columns of vectors: pictures beside sound and beside text, sound beside pictures."""
 EXACT_ROWS = 100_000
-"""Up to so many windows every one is compared: that takes some 10 ms on two cores."""
+"""Up to so many passages every one is compared: that takes some 10 ms on two cores."""
 NUM_PROBES = 32
 """Parts of an approximate index that a search looks into."""
 SQL_TEXTS = 500
 """How many names one condition holds."""
 Origin = Mapping[str, str]
-"""What the vectors depend on: the digest and the name of the model, the stride of the windows."""
+"""What the vectors depend on: the model by digest and name, the length of passages."""
 
 
 class Found(NamedTuple):
-    """A window that a search found."""
+    """A passage that a search found."""
 
     path: str
     start_s: float
     end_s: float
     score: float
-    """The cosine of the window and what was searched for."""
+    """The cosine of the passage and what was searched for."""
 
 
 class Library:
@@ -79,7 +79,7 @@ class Library:
         """Open a library for what a model makes of files, a new one where there is none.
 
         Raises:
-            StageError: its vectors are of another model or of other windows.
+            StageError: its vectors are of another model or of other passages.
         """
         if folder.is_dir() and TABLE in _connect(folder).list_tables().tables:
             library = cls.open(folder)
@@ -140,10 +140,10 @@ class Library:
                         self._table.create_index(space, config=IvfFlat(distance_type=DISTANCE))
             self._table.optimize(cleanup_older_than=timedelta(0))
 
-    def search(self, space: str, vector: Float[np.ndarray, " E"], num_windows: int) -> list[Found]:
-        """Return the windows with the largest cosines in a space, the best first."""
+    def search(self, space: str, vector: Float[np.ndarray, " E"], num_results: int) -> list[Found]:
+        """Return the passages with the largest cosines in a space, the best first."""
         query = self._table.search(vector, vector_column_name=space).distance_type(DISTANCE)
-        query = query.nprobes(NUM_PROBES).limit(num_windows)
+        query = query.nprobes(NUM_PROBES).limit(num_results)
         with _name_errors(self.folder):
             rows = query.select(["path", "start_s", "end_s", "_distance"]).to_arrow()
         # Equal scores in the order of names, so that the answer does not depend on the storage.

@@ -1,6 +1,5 @@
-"""`python -m vatt search`: the windows of a library nearest to a text, a sound or a video."""
+"""`python -m vatt search`: the passages of a library nearest to a text, a sound or a video."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,18 +9,14 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from vatt.core.errors import StageError
-from vatt.loading.tasks import TaskInput
 from vatt.media.decoding import MediaError
-from vatt.use.embedding import embed_windows, normalise, read_locally
+from vatt.use.embedding import embed_file, normalise, read_locally
 from vatt.use.library import Found, Library
-from vatt.use.windows import read_windows
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export, find_export
 
 Sense = Literal["pictures", "sound"]
 """What of the library is searched."""
-MORE = 4
-"""Neighbours of a better window are left out of the answer: so many times more are asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class Searcher:
         return cls(library, load(model_dir))
 
     def search_text(self, text: str, num_results: int) -> list[Found]:
-        """Return the windows that show what a text says.
+        """Return the passages that show what a text says.
 
         Raises:
             StageError: there is no word in it that the model could know, or it knows no text.
@@ -62,13 +57,13 @@ class Searcher:
     def search_like(
         self, address: str, kind: Literal["sound", "video"], sense: Sense, num_results: int
     ) -> list[Found]:
-        """Return the windows that look or sound like the sound or the pictures of a file.
+        """Return the passages that look or sound like the sound or the pictures of a file.
 
         Raises:
             StageError: the file cannot be read, or has no sound, or no pictures.
         """
         column = "audio_va" if kind == "sound" else "video_va"
-        rows = embed_file(self.exported, address)[0]
+        rows = embed_address(self.exported, address)
         vectors = [vector for vector in rows[column].to_pylist() if vector is not None]
         if not vectors:
             raise StageError(f"{address}: has no {'sound' if kind == 'sound' else 'picture'}")
@@ -76,45 +71,24 @@ class Searcher:
         return self._search(space, np.mean(vectors, axis=0), num_results)
 
     def _search(self, space: str, vector: Float[np.ndarray, " E"], num_results: int) -> list[Found]:
-        """Return the best windows of which none touches a better one of the same file."""
         length = np.linalg.norm(vector)
-        vector = (vector / (length or 1)).astype(np.float32)
-        asked = MORE * num_results
-        while True:
-            windows = self.library.search(space, vector, asked)
-            found = _leave_out_neighbours(windows)[:num_results]
-            if len(found) == num_results or len(windows) < asked:
-                return found
-            asked *= MORE
+        return self.library.search(space, (vector / (length or 1)).astype(np.float32), num_results)
 
 
-def embed_file(
-    exported: Exported, address: str, stride_s: float | None = None
-) -> tuple[pa.Table, list[str]]:
-    """Return times and vectors of the windows of a file, see `embed_windows`; and its problems.
+def embed_address(
+    exported: Exported,
+    address: str,
+    passage_s: float | None = None,
+    problems: list[str] | None = None,
+) -> pa.Table:
+    """Return times and vectors of the passages of a file; see `vatt.use.embedding.embed_file`.
 
     Raises:
-        StageError: nothing in it can be read.
+        StageError: nothing in it can be read; or the network gives no finite numbers.
     """
-    problems: list[str] = []
-    task_input = TaskInput("audio_visual", exported.params.clip)
+    found = [] if problems is None else problems
     try:
         with read_locally(address) as path:
-            rate_hz = exported.params.frame_rate_hz
-            windows = read_windows(path, task_input, rate_hz, problems, stride_s)
-            return pa.Table.from_batches(embed_windows(exported, windows)), problems
+            return pa.Table.from_batches(embed_file(exported, path, found, passage_s))
     except (MediaError, OSError) as error:
         raise StageError(f"{address}: {error}") from error
-
-
-def _leave_out_neighbours(windows: Sequence[Found]) -> list[Found]:
-    kept: list[Found] = []
-    for window in windows:
-        if not any(
-            other.path == window.path
-            and window.start_s <= other.end_s
-            and other.start_s <= window.end_s
-            for other in kept
-        ):
-            kept.append(window)
-    return kept
