@@ -143,7 +143,8 @@ def _parse_stage(name: str, entry: Mapping[str, Any]) -> Stage:
             group=entry["meta"]["group"],
             kinds=tuple(entry["meta"]["kinds"]),
             command=entry["cmd"],
-            deps=tuple(entry.get("deps", [])),
+            # What params.yaml names is watched by DVC alone: people edit it after this was read.
+            deps=tuple(path for path in entry.get("deps", []) if "${" not in path),
             outs=list_paths("outs"),
             metrics=list_paths("metrics"),
             plots=list_paths("plots"),

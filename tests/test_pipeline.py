@@ -1,6 +1,7 @@
 """dvc.yaml says what the code does: stages, parameters and the files that each stage uses."""
 
 import inspect
+import subprocess
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from tests.closure import ROOT, files_used_by
+from tests.orchestration.miniature import DVC
 from vatt.__main__ import STAGES, TASK_STAGES
 from vatt.params import TASKS, FinetuneParams, Params
 
@@ -60,3 +62,33 @@ def test_a_stage_depends_on_the_code_that_it_uses(name: str) -> None:
     rooms = {str(path if path.parent == stages else Path(*path.parts[:2])) for path in used}
     listed = [dep for dep in PIPELINE[name]["deps"] if dep.startswith("vatt/")]
     assert sorted(listed) == sorted(rooms - {"vatt/launch"})
+
+
+def test_dvc_watches_the_model_that_is_evaluated(tmp_path: Path) -> None:
+    """Its files, wherever they are; the champion makes no circle, though promote writes it."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (project / "champion").write_bytes((ROOT / "champion").read_bytes())
+    stages = {}
+    for name in ("pretrain", "evaluate", "promote"):
+        stage = PIPELINE[name]
+        deps = [dep for dep in stage["deps"] if dep in ("data/pretrain", "${evaluate.model}")]
+        script = f"mkdir -p data/{name} && date +%N >> runs.{name} && cp runs.{name} data/{name}"
+        outs = [out for out in stage["outs"] if f"data/{name}" in out]
+        params = ["evaluate"] if "evaluate" in stage["params"] else []
+        stages[name] = {"cmd": script, "deps": deps, "params": params, "outs": outs}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    subprocess.run([DVC, "init", "--no-scm", "--quiet"], cwd=project, check=True)
+
+    def count_runs(model: str) -> tuple[int, ...]:
+        (project / "params.yaml").write_text(yaml.safe_dump({"evaluate": {"model": model}}))
+        subprocess.run([DVC, "repro", "--quiet"], cwd=project, check=True)
+        return tuple(len((project / f"runs.{name}").read_text().splitlines()) for name in stages)
+
+    (outside / "weights").write_text("one")
+    assert count_runs("data/pretrain") == (1, 1, 1)
+    assert count_runs(str(outside)) == (1, 2, 2)
+    (outside / "weights").write_text("two")
+    assert count_runs(str(outside)) == (1, 3, 3)
+    assert count_runs("champion") == (1, 4, 4)

@@ -84,7 +84,7 @@ def test_windows_of_a_sample_are_spread_over_its_clips(
 
 CLIP = ClipParams(num_frames=4, frame_size_px=32, num_samples=9600, num_tokens=8, num_candidates=1)
 MODEL = TINY_MODEL.model_copy(update={"audio_patch": 480})
-PARAMS = EvaluateParams(num_windows=3, batch_size=6, lrc_steps=0, probe_tasks=None)
+PARAMS = EvaluateParams(model="here", num_windows=3, batch_size=6, lrc_steps=0, probe_tasks=None)
 RATE_HZ = PREPROCESS.frame_rate_hz
 
 
@@ -95,6 +95,13 @@ def make_embedder(corpus: Path, seed: int) -> Embedder:
     sizes = {"frame_rate_hz": RATE_HZ, "vocab_size": tokenizer.vocab_size, "seed": seed}
     params = ExportedParams(clip=CLIP, model=MODEL, code_version="0", **sizes)
     return Embedder(Exported(network, tokenizer, params), f"embedder {seed}", "here")
+
+
+def change_params(embedder: Embedder, **updates: object) -> Embedder:
+    params = embedder.exported.params.model_copy(update=updates)
+    return dataclasses.replace(
+        embedder, exported=dataclasses.replace(embedder.exported, params=params)
+    )
 
 
 def make_labeller(network: nn.Module, seen: TaskInput) -> Labeller:
@@ -138,6 +145,22 @@ def test_features_equal_a_slow_loop_over_single_windows(small_corpus: Path, tmp_
             read = network.text_projection(network.encode_text(tokens))
         np.testing.assert_allclose(arrays["text_vt"], read, atol=2e-5)
     assert not np.allclose(features[0]["video"], features[1]["video"])
+
+
+def test_a_network_of_half_the_rate_sees_every_second_frame(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    embedder = change_params(make_embedder(small_corpus, 1), frame_rate_hz=RATE_HZ / 2)
+    arrays = read_one(small_corpus, tmp_path, embedder)
+    reader = ClipReader(small_corpus, CLIP.model_copy(update={"num_frames": 8}))
+    for number, (_, row) in enumerate(read_index(small_corpus, split="test").iterrows()):
+        for window, place in enumerate((0.0, 0.5, 1.0)):
+            start = round(place * (row.num_frames - 8))
+            view = centre_view((int(row.height_px), int(row.width_px)), 32)
+            frames = reader.read_video(row, start, view)[::2] * 2 - 1
+            with torch.no_grad():
+                expected = embedder.exported.model.encode_video(frames[None])[0]
+            np.testing.assert_allclose(arrays["video"][number, window], expected, atol=2e-5)
 
 
 class Brightness(nn.Module):
@@ -234,10 +257,12 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
 
 def test_networks_that_do_not_fit_are_refused(small_corpus: Path, tmp_path: Path) -> None:
     embedder = make_embedder(small_corpus, 1)
-    params = embedder.exported.params.model_copy(update={"frame_rate_hz": 12.5})
-    exported = dataclasses.replace(embedder.exported, params=params)
-    with pytest.raises(MisfitError, match=r"trained at 12\.5"):
-        read_one(small_corpus, tmp_path, dataclasses.replace(embedder, exported=exported))
+    faster = change_params(embedder, frame_rate_hz=12.5)
+    with pytest.raises(MisfitError, match=r"frame_rate_hz must be 12\.5 or a multiple of it"):
+        read_one(small_corpus, tmp_path, faster)
+    larger = change_params(embedder, clip=CLIP.model_copy(update={"frame_size_px": 128}))
+    with pytest.raises(MisfitError, match=r"pictures of 64 pixels.*short_side_px must be 128 or"):
+        read_one(small_corpus, tmp_path, larger)
     reader = open_reader(small_corpus, tmp_path)
     clips, arrays = reader.read("nothing", {"one": embedder})  # a split without clips
     assert (clips.texts, arrays) == ([], {"one": {}})

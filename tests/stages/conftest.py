@@ -29,7 +29,9 @@ from vatt.weights.export import ExportedParams, build_untrained, save_export
 
 ROOT = Path(__file__).parents[2]
 RUN = RunParams(seed=3)
-EVALUATE = EvaluateParams(num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None)
+EVALUATE = EvaluateParams(
+    model="data/pretrain", num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None
+)
 SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
 LETTER = TASK.model_copy(
     update={"label": "letter", "initial_weights": "pretrain", "num_steps": 4, "batch_size": 2}

@@ -3,8 +3,10 @@
 What a network made of a split is kept between runs, by network, data and code.
 """
 
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -25,7 +27,7 @@ from vatt.corpus.index import digest_index, read_index
 from vatt.corpus.manifest import FOLD_TASK
 from vatt.evaluate.networks import Arrays, Observer, choose_device
 from vatt.loading.clips import ClipReader
-from vatt.loading.loader import MIDDLE, FixedWindows, load_views, spread_places
+from vatt.loading.loader import MIDDLE, FixedWindows, Look, load_views, spread_places
 from vatt.params import ClipParams, EvaluateParams
 
 CODE = (
@@ -34,6 +36,8 @@ CODE = (
 )
 """The code below vatt/ that decides features. How data came about is in the digest of the index."""
 SUFFIX = ".safetensors"
+SHAPE = ["has_video", "frame_rate_hz", "width_px", "height_px"]
+"""The columns of the index that show whether a network can see its videos."""
 Name = TypeVar("Name", bound=Hashable)
 NUM_WORKERS = 1  # decodes while the networks compute
 SampleClips = Sequence[int]
@@ -212,7 +216,7 @@ class SplitReader:
 
         Raises:
             StageError: the corpus cannot be read, or a network gives no numbers.
-            MisfitError: the corpus has another frame rate than a network was trained on.
+            MisfitError: the corpus has not the frame rate or the size that a network needs.
         """
         rows = read_index(self.preprocess_dir, split=split)
         labels = read_index(self.preprocess_dir, columns=["labels"])["labels"]
@@ -234,15 +238,9 @@ class SplitReader:
         return clips, known
 
     def _observe(self, clips: Clips, networks: Sequence[Observer]) -> list[Arrays]:
-        index = read_index(self.preprocess_dir, columns=["has_video", "frame_rate_hz"])
-        for rate in index.loc[index["has_video"], "frame_rate_hz"].unique():
-            for network in networks:
-                if rate != network.frame_rate_hz:
-                    raise MisfitError(
-                        f"{self.preprocess_dir}: has video at {rate:g} frames per second, the "
-                        f"network {network.name} was trained at {network.frame_rate_hz:g}"
-                    )
-        looks = [network.look(clips.places) for network in networks]
+        index = read_index(self.preprocess_dir, columns=SHAPE)
+        shapes = index[index["has_video"]].drop_duplicates()
+        looks = [self._fit(network.look(clips.places), network, shapes) for network in networks]
         distinct = list(dict.fromkeys(looks))
         numbers = [distinct.index(look) for look in looks]
         reader = ClipReader(self.preprocess_dir, self.clip)
@@ -267,3 +265,30 @@ class SplitReader:
                 )
             joined.append(arrays)
         return joined
+
+    def _fit(self, look: Look, network: Observer, shapes: pd.DataFrame) -> Look:
+        """Return `look` at stored videos of these rates and sizes: at every n-th of their frames.
+
+        Raises MisfitError if the corpus does not hold what the network was trained on.
+        """
+        if shapes.empty or "video" not in look.task_input.modalities:
+            return look
+        rate, size_px = network.frame_rate_hz, look.task_input.clip.frame_size_px
+        rates = sorted(set(shapes["frame_rate_hz"]))
+        stride = max(1, round(rates[0] / rate))
+        if not all(math.isclose(stored, stride * rate, rel_tol=1e-6) for stored in rates):
+            found = ", ".join(f"{stored:g}" for stored in rates)
+            raise MisfitError(
+                f"{self.preprocess_dir}: has video at {found} frames per second, the network "
+                f"{network.name} was trained at {rate:g}: preprocess.frame_rate_hz must be "
+                f"{rate:g} or a multiple of it"
+            )
+        side_px = int(shapes[["height_px", "width_px"]].to_numpy().min())
+        if side_px < size_px:
+            raise MisfitError(
+                f"{self.preprocess_dir}: has pictures of {side_px} pixels, the network "
+                f"{network.name} was trained on {size_px}: preprocess.short_side_px must be "
+                f"{size_px} or more"
+            )
+        seen = dataclasses.replace(look.task_input, frame_stride=stride)
+        return dataclasses.replace(look, task_input=seen)

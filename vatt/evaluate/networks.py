@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vatt.core.errors import StageError
 from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
 from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load
-from vatt.weights.registry import digest_export
+from vatt.weights.registry import digest_export, find_export
 
 NUM_CROPS = 3  # along the longer side, where a video is classified (VATT appendix A.3)
 TEXTS_AT_ONCE = 512
@@ -61,8 +62,10 @@ class Embedder:
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str], /) -> Arrays:
-        """Return `text_vt` embeddings."""
+        """Return `text_vt` embeddings; nothing where the network was imported without its words."""
         network, parts = self.exported.model, []
+        if self.exported.why_textless:
+            return {}
         for first in range(0, len(texts), TEXTS_AT_ONCE):
             part = list(texts[first : first + TEXTS_AT_ONCE])
             tokens = self.exported.tokenizer.encode(part, self.exported.params.clip.num_tokens)
@@ -112,6 +115,18 @@ def load_embedder(folder: Path) -> Embedder:
     exported = load(folder)
     exported.model.to(choose_device())
     return Embedder(exported, digest_export(folder), str(folder))
+
+
+def open_model(name: str) -> Embedder:
+    """Load the export that `evaluate.model` names: a folder, or "champion".
+
+    Raises StageError if there is none, or it is damaged or a classifier; the message names the key.
+    """
+    try:
+        return load_embedder(find_export(name))
+    except StageError as error:
+        accepted = "accepted are data/pretrain, champion, and folders of exports of three towers"
+        raise StageError(f"evaluate.model = {name}: {error}; {accepted}") from error
 
 
 def forget_training(embedder: Embedder) -> Embedder:

@@ -74,12 +74,13 @@ def tabulate_retrieval(metrics: Metrics) -> list[Table]:
             own = _cell(metric, value, metrics["intervals"][key], "strong")
             times = "" if metric == "median_rank" else f"{value / chance:.1f}"
             rows.append([TITLES[metric], own, *others, format_value(metric, chance), times])
+        reason = metrics.get("left_out", {}).get(direction, "no test clip has both")
         table = build_table(
             f"{title.capitalize()}, {num_queries} queries among {num_items} clips",
             ("",),
             ("trained", "similarities averaged", "untrained", "chance", "x chance"),
             rows,
-            () if rows else ("Nothing to measure: no test clip has both.",),
+            () if rows else (f"Nothing to measure: {reason}.",),
         )
         tables.append(table)
     tables[-1] = tables[-1]._replace(notes=[*tables[-1].notes, *metrics["retrieval_notes"]])

@@ -81,11 +81,12 @@ class Search(NamedTuple):
 def open_search(direction: str, seen: Seen, average: Average = "embeddings") -> Search:
     """Search the samples that have a video and what is asked with: a sound, or texts.
 
-    Each of several descriptions of a sample is a query.
+    Each of several descriptions of a sample is a query. There is none for a network without words.
     """
     clips, features = seen
     samples = clips.find_pairs(direction)
-    if not samples:
+    is_readable = direction == "audio_to_video" or "text_vt" in features
+    if not samples or not is_readable:
         nothing = np.zeros((0, 1))
         return Search(nothing, nothing, np.zeros(0, dtype=np.int64), [], [], [])
     if direction == "audio_to_video":

@@ -43,6 +43,8 @@ class TaskInput:
     """Its sizes as the network takes them, but `num_samples` is counted at 48 kHz."""
     audio_stride: int = 1
     """The network hears the first of every so many samples."""
+    frame_stride: int = 1
+    """The network sees the first of every so many stored frames."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -52,7 +54,7 @@ class TaskInput:
     @property
     def stored_clip(self) -> ClipParams:
         """The window to read from the corpus: an image is one frame, which is repeated later."""
-        num_frames = 1 if self.task == "image" else self.clip.num_frames
+        num_frames = 1 if self.task == "image" else self.clip.num_frames * self.frame_stride
         return self.clip.model_copy(update={"num_frames": num_frames})
 
     def find_last_start(self, segment: Any) -> float:
@@ -68,6 +70,7 @@ class TaskInput:
 
     def shape_video(self, video: Float[Tensor, "*K _ H W 3"]) -> Float[Tensor, "*K T H W 3"]:
         """Return stored pictures as the network sees them: an image is repeated."""
+        video = video[..., :: self.frame_stride, :, :, :]
         return video.expand(*video.shape[:-4], self.clip.num_frames, *video.shape[-3:])
 
     def shape_audio(self, audio: Float[Tensor, " S"]) -> Float[Tensor, " R"]:

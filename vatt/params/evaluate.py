@@ -10,6 +10,8 @@ from vatt.params.section import Section
 class EvaluateParams(Section):
     """Zero-shot retrieval, linear classifiers and fine-tuned networks on the test split."""
 
+    model: str = Field(min_length=1)
+    """The export that is measured, and that may be promoted: its folder, or "champion"."""
     num_windows: int = Field(ge=1)
     """The number of windows, evenly spaced over a test clip; 4 in the paper."""
     batch_size: int = Field(ge=1)

@@ -15,7 +15,6 @@ from vatt.weights import registry
 from vatt.weights.export import read_params
 
 PREPROCESS_DIR = Path("data/preprocess")
-EXPORT_DIR = Path("data/pretrain")
 FEATURES_DIR = Path(".cache/evaluate")
 EVALUATION_PATH = Path("metrics/evaluate.json")
 
@@ -23,7 +22,7 @@ EVALUATION_PATH = Path("metrics/evaluate.json")
 def main(
     download: DownloadParams, evaluate: EvaluateParams, promote: PromoteParams
 ) -> Mapping[str, Any]:
-    """Compare data/pretrain with the champion; the decision is the stage's metrics.
+    """Compare the export that was evaluated with the champion; the decision is the metrics.
 
     An export that is the champion already changes nothing.
 
@@ -32,7 +31,8 @@ def main(
     """
     registry.REGISTRY_DIR.mkdir(parents=True, exist_ok=True)  # DVC needs its outputs to exist
     registry.settle_champion()
-    digest, champion = registry.digest_export(EXPORT_DIR), registry.read_champion()
+    export_dir, champion = registry.find_export(evaluate.model), registry.read_champion()
+    digest = registry.digest_export(export_dir)
     if champion is not None and champion.record.export_digest == digest:
         print("promote: this model is the champion already")
         return champion.record.decision.model_dump()
@@ -44,12 +44,12 @@ def main(
             data_version=registry.digest_file(PREPROCESS_DIR / INDEX_NAME),
             test_data=metrics["test_data"],
             code_version=registry.read_code_version(),
-            parameters=read_params(EXPORT_DIR).model_dump(mode="json"),
+            parameters=read_params(export_dir).model_dump(mode="json"),
             metrics=metrics,
             decision=decision,
         )
         card = render_card(record, read_index(PREPROCESS_DIR), download.sources)
-        registry.replace_champion(EXPORT_DIR, record, card)
+        registry.replace_champion(export_dir, record, card)
     print(f"promote: {'promoted' if decision.promoted else 'not promoted'}: {decision.reason}")
     return decision.model_dump()
 
@@ -65,6 +65,10 @@ def _compare(
     If the test split changed, the champion is measured again.
     """
     name, challenger = promote.metric, metrics[promote.metric]
+    if challenger is None:  # nothing shows that it is better than chance
+        direction = name.rpartition("_")[0]
+        why = metrics.get("left_out", {}).get(direction, "the test split has no clips for it")
+        return registry.Decision(promoted=False, reason=f"no {name}: {why}", metric=name)
     floors = {
         "chance": metrics["chance"][name],
         "the untrained network": metrics["untrained"][name],
@@ -72,7 +76,7 @@ def _compare(
     missed = [
         f"{value:.4f} of {rival}"
         for rival, value in floors.items()
-        if challenger is not None and value is not None and challenger <= value
+        if value is not None and challenger <= value
     ]
     if missed:
         reason = f"{name} {challenger:.4f} is not above {' and '.join(missed)}"

@@ -138,6 +138,8 @@ def read_params(path: Path) -> AnyParams:
     Raises StageError if the folder is no export, or params.yaml is not YAML with the keys and
     values of one.
     """
+    if not path.is_dir():
+        raise StageError(f"{path}: is not an export: there is no such folder")
     missing = [name for name in (WEIGHTS, PARAMS) if not (path / name).is_file()]
     if missing:
         raise StageError(f"{path}: is not an export: it has no {', '.join(missing)}")

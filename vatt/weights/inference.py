@@ -60,11 +60,18 @@ class Exported:
         Raises StageError if the weights were imported without one.
         """
         if self.known_tokenizer is None:
-            raise StageError(
-                "this model was imported without its vocabulary, so text has no ids: import it "
-                f"again with --vocabulary FILE: {self.params.vocab_size} words, one a line"
-            )
+            raise StageError(self.why_textless)
         return self.known_tokenizer
+
+    @property
+    def why_textless(self) -> str:
+        """Why the model cannot read texts; empty where it can."""
+        if self.known_tokenizer is not None:
+            return ""
+        return (
+            "this model was imported without its vocabulary, so text has no ids: import it "
+            f"again with --vocabulary FILE: {self.params.vocab_size} words, one a line"
+        )
 
     @torch.inference_mode()
     def embed_video(self, video: Float[Tensor, "B T H W 3"]) -> VideoEmbedding:
