@@ -16,8 +16,8 @@ from vatt.model.classifier import list_towers
 from vatt.model.stem import HOP
 from vatt.params import ClipParams, TaskName
 from vatt.use.embedding import normalise, read_locally
-from vatt.use.search import embed_address
 from vatt.use.passages import Passage, read_passages
+from vatt.use.search import embed_address
 from vatt.weights.inference import Exported, ExportedClassifier
 
 TEMPERATURE = 0.07

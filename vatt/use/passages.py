@@ -76,6 +76,8 @@ def read_passages(
             places = (MIDDLE,)
         last_start = task_input.find_last_start(_Length(len(cut.pictures), frame_rate_hz))
         starts = [place * last_start for place in places]
+        if "video" in task_input.modalities:  # the sound begins with a picture
+            starts = [round(start) for start in starts]
         video = audio = None
         if "video" in task_input.modalities and cut.num_pictures:
             video = _see(cut, task_input, starts)
@@ -95,7 +97,7 @@ def _see(cut: Cut, task_input: TaskInput, starts: list[float]) -> UInt8[Tensor, 
     clip = task_input.stored_clip
     pictures = np.stack([_cut_square(one, clip.frame_size_px) for one in cut.hold_pictures()])
     numbers = np.arange(clip.num_frames) % min(clip.num_frames, len(pictures))
-    return torch.from_numpy(np.stack([pictures[round(start) + numbers] for start in starts]))
+    return torch.from_numpy(np.stack([pictures[int(start) + numbers] for start in starts]))
 
 
 def _hear(

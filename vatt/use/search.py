@@ -63,7 +63,8 @@ class Searcher:
             StageError: the file cannot be read, or has no sound, or no pictures.
         """
         column = "audio_va" if kind == "sound" else "video_va"
-        rows = embed_address(self.exported, address)
+        length = self.library.origin["length"]
+        rows = embed_address(self.exported, address, None if length == "None" else float(length))
         vectors = [vector for vector in rows[column].to_pylist() if vector is not None]
         if not vectors:
             raise StageError(f"{address}: has no {'sound' if kind == 'sound' else 'picture'}")
