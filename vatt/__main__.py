@@ -2,7 +2,8 @@
 
 The stages of a matrix take their task: `python -m vatt finetune video`. Two commands stand beside
 the stages: `python -m vatt describe` (`vatt.description`) and `python -m vatt import-tf`
-(`vatt.weights.import_tf`).
+(`vatt.weights.import_tf`). Trained models are put to work by `embed`, `search` and `classify`
+(`vatt.use.commands`).
 """
 
 import argparse
@@ -34,6 +35,7 @@ STAGES = {
     "promote": "make the new model the champion if it is not worse",
 }
 TASK_STAGES = ("tune", "finetune")
+USES = ("embed", "search", "classify")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -61,7 +63,45 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--num-tokens", type=int, help="words of a text; 16")
     text = "Hz of the video; 10, classifiers 12.5"
     command.add_argument("--frame-rate", type=float, dest="frame_rate_hz", help=text)
+    add_uses(commands)
     return parser.parse_args(arguments)
+
+
+def add_uses(commands: Any) -> None:
+    """Add the commands that put a trained model to work; see `vatt.use.commands`."""
+    library, length = Path("data/library"), "seconds of a passage; 2.5 windows of the model"
+    text = "bring the vectors of files and folders into a library (no stage)"
+    command = commands.add_parser("embed", help=text, description=text)
+    command.add_argument("places", nargs="+", metavar="FILE|FOLDER", help="or fsspec addresses")
+    command.add_argument("--model", default="champion", help="the folder of an export; champion")
+    command.add_argument(
+        "--library", type=Path, default=library, metavar="FOLDER", help=f"{library}"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.parquet", help="also write all vectors")
+    command.add_argument("--length", type=float, dest="passage_s", metavar="S", help=length)
+    command.add_argument("--ray-address", metavar="ADDRESS", help="work on this Ray cluster")
+    text = "find the passages of a library that are like a text, a sound or a video (no stage)"
+    command = commands.add_parser("search", help=text, description=text)
+    asked = command.add_mutually_exclusive_group(required=True)
+    asked.add_argument("text", nargs="?", metavar="TEXT", help="what is shown")
+    asked.add_argument("--sound", metavar="FILE", help="what it sounds like")
+    asked.add_argument("--video", metavar="FILE", help="what it looks like")
+    text = "search what is seen or what is heard; as asked"
+    command.add_argument("--in", dest="sense", choices=("pictures", "sound"), help=text)
+    command.add_argument("--top", type=int, default=10, metavar="N", help="results; 10")
+    command.add_argument(
+        "--library", type=Path, default=library, metavar="FOLDER", help=f"{library}"
+    )
+    text = "label files, by a fine-tuned network or by texts to choose from (no stage)"
+    command = commands.add_parser("classify", help=text, description=text)
+    command.add_argument("places", nargs="+", metavar="FILE|FOLDER", help="or fsspec addresses")
+    text = "the folder of a classifier, or of any export with --texts; champion"
+    command.add_argument("--model", default="champion", help=text)
+    command.add_argument("--texts", nargs="+", metavar="TEXT", help="labels to choose from")
+    command.add_argument("--top", type=int, default=3, metavar="N", help="labels shown; 3")
+    command.add_argument("--length", type=float, dest="passage_s", metavar="S", help=length)
+    for name in USES:
+        commands.choices[name].add_argument("--json", action="store_true", help="for programs")
 
 
 def run_stage(name: str, task: TaskName | None, params: Params) -> Mapping[str, Any]:
@@ -130,6 +170,9 @@ def main() -> int:
             names = importing.ImportOptions.model_fields
             given = {name: value for name, value in vars(arguments).items() if name in names}
             importing.main(arguments.checkpoint, arguments.out, given)
+            return 0
+        if arguments.stage in USES:
+            importlib.import_module("vatt.use.commands").run(arguments)
             return 0
         refuse_outside_data()
         params = load_params(arguments.params)

@@ -303,7 +303,9 @@ def test_other_folders_and_more_frozen_layers_are_refused_with_their_keys(tmp_pa
         task = TASK.model_copy(update=changes)
         describe_classifier(source, PARAMS.model, demand("audio", task))
 
-    expected = r"^finetune.audio.initial_weights = nowhere: .*nowhere: is not an export: there"
+    expected = (
+        r"^finetune.audio.initial_weights = nowhere: .*nowhere: is not an export: there is no"
+    )
     with pytest.raises(StageError, match=expected):
         describe(tmp_path / "nowhere", initial_weights="nowhere")
     most = PARAMS.model.audio_size.num_layers

@@ -33,7 +33,7 @@ from vatt.params.params import (
     load_params,
     read_settings,
 )
-from vatt.params.preprocess import AsrParams, PreprocessParams
+from vatt.params.preprocess import AsrParams, CutParams, PreprocessParams
 from vatt.params.pretrain import PretrainParams, TrainingParams
 from vatt.params.section import Section
 from vatt.params.sources import (

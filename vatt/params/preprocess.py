@@ -23,14 +23,20 @@ class AsrParams(Section):
     """The type of weights and computation; no `auto`, because what is heard depends on it."""
 
 
-class PreprocessParams(Section):
-    """How source videos become training segments."""
+class CutParams(Section):
+    """How a file becomes pieces of picture and sound."""
 
     frame_rate_hz: float = Field(gt=0, le=120)
-    short_side_px: int = Field(ge=16, le=2160)
+    short_side_px: int = Field(ge=8, le=2160)
     segment_s: float = Field(gt=0)
     """Length of a segment; the last one of a video may be shorter, down to `min_segment_s`."""
     min_segment_s: float = Field(gt=0)
+
+
+class PreprocessParams(CutParams):
+    """How source videos become training segments."""
+
+    short_side_px: int = Field(ge=16, le=2160)
     key_frame_interval: int = Field(ge=1)
     """The number of frames from one key frame to the next: few, so that a random window decodes
     little."""

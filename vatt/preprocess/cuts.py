@@ -20,7 +20,7 @@ from vatt.media.audio import AudioReader, Sound
 from vatt.media.captions import Caption
 from vatt.media.decoding import FrameReader, MediaError, best_stream, open_media
 from vatt.media.video import FrameScaler, Picture, sample_frames
-from vatt.params import AUDIO_RATE_HZ, PreprocessParams
+from vatt.params import AUDIO_RATE_HZ, CutParams
 from vatt.preprocess.words import count_words
 
 TOLERANCE_S = 0.01
@@ -71,7 +71,7 @@ class _Track(NamedTuple):
     frames: Iterator[tuple[float, Any]]
 
 
-def cut_file(path: Path, params: PreprocessParams, problems: list[str]) -> Iterator[Cut]:
+def cut_file(path: Path, params: CutParams, problems: list[str]) -> Iterator[Cut]:
     """Yield the pieces of a file, of `segment_s` each; at most two are in memory.
 
     A rest below `min_segment_s` belongs to the piece before it. A piece where the source shows
@@ -137,7 +137,7 @@ def _read_pieces(
     origin_s: float,
     video: _Track | None,
     audio: _Track | None,
-    params: PreprocessParams,
+    params: CutParams,
     problems: list[str],
 ) -> Iterator[Cut]:
     """Yield pieces of `segment_s`, one after another; from the end of the file on, empty ones."""
@@ -167,7 +167,7 @@ def _read_pieces(
         first += num_read
 
 
-def _join_short_rest(pieces: Iterator[Cut], params: PreprocessParams) -> Iterator[Cut]:
+def _join_short_rest(pieces: Iterator[Cut], params: CutParams) -> Iterator[Cut]:
     """Yield pieces, the last one with what is too short for a piece of its own."""
     cut = next(pieces)
     while len((rest := next(pieces)).pictures) >= params.min_segment_s * params.frame_rate_hz:

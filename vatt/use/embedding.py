@@ -1,0 +1,184 @@
+"""Embeddings of the passages of a file: vectors of length 1, whose products are cosines."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from jaxtyping import Float
+from torch import Tensor
+
+from vatt.core.disk import REFUSALS
+from vatt.core.errors import StageError
+from vatt.loading.clips import to_signal
+from vatt.loading.tasks import TaskInput
+from vatt.media.decoding import MediaError
+from vatt.use.library import SPACES, make_schema
+from vatt.use.passages import Passage, read_passages
+from vatt.weights.inference import Exported, load
+
+PASSAGES_AT_ONCE = 8
+"""Passages of a file whose windows a network sees at once."""
+
+
+class MediaFile(NamedTuple):
+    """A file to embed."""
+
+    name: str
+    """How results call it."""
+    address: str
+    """A path, or what fsspec knows."""
+    state: str
+    """Another one when its content may be another: size and time, as far as its storage tells."""
+    num_bytes: int
+
+
+class Embedded(NamedTuple):
+    """What came of a file: its rows stand in a file of Arrow's stream format, or there are none."""
+
+    rows_path: Path | None
+    reason: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class FileEmbedder:
+    """Embeds files with an export; a process of a pool loads it once."""
+
+    model_dir: Path
+    passage_s: float | None
+    partial_dir: Path
+    """Where rows gather; the processes share it."""
+
+    def __call__(self, file: MediaFile) -> Embedded:
+        """Embed a file; whatever is wrong with it becomes the reason.
+
+        Raises:
+            OSError: the disk is full or broken.
+            StageError: the model cannot be read, or gives no numbers.
+        """
+        exported, rows_path = _load(self.model_dir), self._name(file)
+        problems: list[str] = []
+        try:
+            with read_locally(file.address) as path, rows_path.open("wb", buffering=0) as rows:
+                self._write(exported, path, rows, problems)
+        except MediaError as error:
+            reason = str(error)
+        except StageError:
+            raise
+        except Exception as error:  # decoders raise all kinds of errors on broken files
+            if isinstance(error, OSError) and error.errno in REFUSALS:
+                raise
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            return Embedded(rows_path, None, "; ".join(problems) or None)
+        rows_path.unlink(missing_ok=True)
+        return Embedded(None, reason, None)
+
+    def _write(self, exported: Exported, path: Path, rows: Any, problems: list[str]) -> None:
+        batches = embed_file(exported, path, problems, self.passage_s)
+        first = next(batches)
+        with pa.ipc.new_stream(rows, first.schema) as writer:
+            for batch in chain([first], batches):
+                writer.write_batch(batch)
+
+    def measure_progress(self, file: MediaFile) -> int | None:
+        """Return how many bytes of rows there are, None before the work on a file began."""
+        with suppress(FileNotFoundError):
+            return self._name(file).stat().st_size
+        return None
+
+    def _name(self, file: MediaFile) -> Path:
+        digest = hashlib.blake2b(file.name.encode("utf-8", "surrogatepass"), digest_size=16)
+        return self.partial_dir / digest.hexdigest()
+
+
+@cache
+def _load(model_dir: Path) -> Exported:
+    """Load the model of a process that is one of many: one thread each is fastest."""
+    torch.set_num_threads(1)
+    exported = load(model_dir)
+    if torch.cuda.is_available():
+        exported.model.to("cuda")
+    return exported
+
+
+def embed_passages(exported: Exported, passages: Iterable[Passage]) -> Iterator[pa.RecordBatch]:
+    """Yield times and vectors of passages, with the columns of `make_schema` from `start_s` on.
+
+    The vector of a passage is the mean of its windows, as in evaluation, at length 1. It is null
+    where a passage has no picture, or no sound.
+
+    Raises:
+        StageError: the network gives no finite numbers.
+    """
+    width_va, width_vt = exported.params.model.space_va_width, exported.params.model.space_vt_width
+    widths = {"video_va": width_va, "audio_va": width_va, "video_vt": width_vt}
+    schema = pa.schema([make_schema(widths).field(n) for n in ("start_s", "end_s", *SPACES)])
+    remaining = iter(passages)
+    while batch := list(islice(remaining, PASSAGES_AT_ONCE)):
+        columns: dict[str, list[Any]] = {name: [None] * len(batch) for name in SPACES}
+        videos = {n: passage.video for n, passage in enumerate(batch) if passage.video is not None}
+        if videos:
+            seen = exported.embed_video(to_signal(torch.cat(list(videos.values()))))
+            _put(columns["video_va"], videos, seen.va)
+            _put(columns["video_vt"], videos, seen.vt)
+        audios = {n: passage.audio for n, passage in enumerate(batch) if passage.audio is not None}
+        if audios:
+            heard = exported.embed_audio(torch.cat(list(audios.values())))
+            _put(columns["audio_va"], audios, heard.va)
+        times = {"start_s": [p.start_s for p in batch], "end_s": [p.end_s for p in batch]}
+        yield pa.RecordBatch.from_pydict(times | columns, schema=schema)
+
+
+def embed_file(
+    exported: Exported, path: Path, problems: list[str], passage_s: float | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield times and vectors of the passages of a file; see `embed_passages`.
+
+    Raises:
+        MediaError: nothing in it can be read.
+        StageError: the network gives no finite numbers.
+    """
+    task_input = TaskInput("audio_visual", exported.params.clip)
+    rate_hz = exported.params.frame_rate_hz
+    return embed_passages(exported, read_passages(path, task_input, rate_hz, problems, passage_s))
+
+
+def normalise(vectors: Tensor) -> Float[np.ndarray, "N E"]:
+    """Return vectors at length 1; StageError if they are no finite numbers."""
+    values = np.asarray(torch.nn.functional.normalize(vectors.float(), dim=1).cpu())
+    if not np.isfinite(values).all():
+        raise StageError("the network gives no finite numbers: its weights are damaged")
+    return values
+
+
+def _put(column: list[Any], windows: Mapping[int, Tensor], vectors: Tensor) -> None:
+    """Put the mean of the vectors of each passage's windows at its number."""
+    parts = vectors.float().split([len(part) for part in windows.values()])
+    means = normalise(torch.stack([part.mean(0) for part in parts]))
+    for number, mean in zip(windows, means, strict=True):
+        column[number] = mean
+
+
+@contextmanager
+def read_locally(address: str) -> Iterator[Path]:
+    """Give the path of a file, of a copy where it is not on a disk of this machine."""
+    files, place = fsspec.core.url_to_fs(address)
+    if isinstance(files, LocalFileSystem):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"file{PurePosixPath(place).suffix}"
+        files.get_file(place, str(copy))
+        yield copy
