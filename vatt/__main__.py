@@ -67,6 +67,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def count(text: str) -> int:
+    """Return a number of results from the command line; ValueError if it is none."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def add_uses(commands: Any) -> None:
     """Add the commands that put a trained model to work; see `vatt.use.commands`."""
     library, length = Path("data/library"), "seconds of a passage; 2.5 windows of the model"
@@ -88,17 +96,19 @@ def add_uses(commands: Any) -> None:
     asked.add_argument("--video", metavar="FILE", help="what it looks like")
     text = "search what is seen or what is heard; as asked"
     command.add_argument("--in", dest="sense", choices=("pictures", "sound"), help=text)
-    command.add_argument("--top", type=int, default=10, metavar="N", help="results; 10")
+    command.add_argument("--top", type=count, default=10, metavar="N", help="results; 10")
     command.add_argument(
         "--library", type=Path, default=library, metavar="FOLDER", help=f"{library}"
     )
+    text = "the folder of the model that made the library, if it was moved"
+    command.add_argument("--model", metavar="FOLDER", help=text)
     text = "label files, by a fine-tuned network or by texts to choose from (no stage)"
     command = commands.add_parser("classify", help=text, description=text)
     command.add_argument("places", nargs="+", metavar="FILE|FOLDER", help="or fsspec addresses")
     text = "the folder of a classifier, or of any export with --texts; champion"
     command.add_argument("--model", default="champion", help=text)
     command.add_argument("--texts", nargs="+", metavar="TEXT", help="labels to choose from")
-    command.add_argument("--top", type=int, default=3, metavar="N", help="labels shown; 3")
+    command.add_argument("--top", type=count, default=3, metavar="N", help="labels shown; 3")
     command.add_argument("--length", type=float, dest="passage_s", metavar="S", help=length)
     for name in USES:
         commands.choices[name].add_argument("--json", action="store_true", help="for programs")
@@ -172,7 +182,8 @@ def main() -> int:
             importing.main(arguments.checkpoint, arguments.out, given)
             return 0
         if arguments.stage in USES:
-            importlib.import_module("vatt.use.commands").run(arguments)
+            with name_disk_errors(getattr(arguments, "library", Path.cwd())):
+                importlib.import_module("vatt.use.commands").run(arguments)
             return 0
         refuse_outside_data()
         params = load_params(arguments.params)

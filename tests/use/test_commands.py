@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from tests.made_media import Clip, write_clip, write_zoo
 from tests.model.networks import AUDIO_VISUAL, VIDEO
 from tests.stages.conftest import run_module
 from vatt.core.errors import StageError
+from vatt.core.files import hold_lock
 from vatt.model.classifier import NetworkParams
 from vatt.use.classify import classify, classify_by_texts
-from vatt.use.embed import embed
-from vatt.use.embedding import embed_file
+from vatt.use.commands import format_time
+from vatt.use.embed import _add, embed
+from vatt.use.embedding import Embedded, embed_file
 from vatt.use.library import Library
+from vatt.use.places import MediaFile, find_files
 from vatt.use.search import Searcher
 from vatt.weights.export import ExportedClassifierParams, build_untrained, save_export
 from vatt.weights.inference import load, load_classifier
@@ -133,10 +138,11 @@ def test_a_library_goes_with_its_model_alone() -> None:
     embed(["films"], MODEL, LIBRARY)
     shutil.copytree(MODEL, "other")
     (Path("other/tokenizer.model")).write_bytes(b"")
-    with pytest.raises(StageError, match="holds vectors of the model data/pretrain"):
+    with pytest.raises(StageError, match="holds vectors of the model .*data/pretrain with digest"):
         embed(["films"], Path("other"), LIBRARY)
-    shutil.rmtree(MODEL)
-    with pytest.raises(StageError, match="that is there no more"):
+    shutil.move(MODEL, "moved")
+    assert len(Searcher.open(LIBRARY, "moved").search_text("it begins", 5)) > 1
+    with pytest.raises(StageError, match="which is not there any more"):
         Searcher.open(LIBRARY)
     with pytest.raises(StageError, match="nowhere: does not exist"):
         embed(["nowhere"], Path("other"), Path("new"))
@@ -199,3 +205,85 @@ def test_equal_files_have_equal_vectors_to_the_bit() -> None:
     assert len(first) == 5
     for one, other in zip(first, second, strict=True):
         assert one | {"path": "", "state": ""} == other | {"path": "", "state": ""}
+
+
+@pytest.mark.usefixtures("project")
+def test_a_folder_that_cannot_be_listed_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(Path("films/a.mp4"))
+    write_clip(Path("films/sub/b.mp4"))
+    write_clip(Path("other.mp4")).rename("films/without suffix")
+    embed(["films", "./films/without suffix"], MODEL, LIBRARY)
+    before = read_rows()
+    assert {row["path"] for row in before} == {
+        *("films/a.mp4", "films/sub/b.mp4", "films/without suffix")
+    }
+    listing = LocalFileSystem.ls
+
+    def refuse(files: LocalFileSystem, path: str, **options: Any) -> Any:
+        if path.endswith("sub"):
+            raise PermissionError("Permission denied")
+        return listing(files, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "ls", refuse)
+        assert embed(["films//"], MODEL, LIBRARY)["removed"] == 0
+        library = Library.open(LIBRARY)
+        assert list(library.read_quarantine()) == ["films/sub/"]
+        assert len(library) == len(before)
+    embed(["films"], MODEL, LIBRARY)
+    assert read_rows() == before
+
+
+@pytest.mark.usefixtures("project")
+def test_places_have_one_spelling_and_names_may_be_anything() -> None:
+    write_clip(Path("films/x::y's.mp4"))
+    odd = os.fsdecode(b"films/bad\xff.mp4")
+    shutil.copy("films/x::y's.mp4", odd)
+    names = {"films/x::y's.mp4", "films/bad\\udcff.mp4"}
+    places = ["films", "./films/", "films//x::y's.mp4", odd]
+    files, reasons = find_files(places)
+    assert {file.name for file in files} == names
+    assert len(files) == 2
+    assert not reasons
+    embed(places, MODEL, LIBRARY)
+    assert {row["path"] for row in read_rows()} == names
+    assert not Library.open(LIBRARY).read_quarantine()
+    for blank in ("", " "):
+        with pytest.raises(StageError, match="is no file and no folder"):
+            find_files([blank])
+
+
+@pytest.mark.usefixtures("project")
+def test_what_may_pass_is_tried_again_and_one_embeds_at_a_time() -> None:
+    write_clip(Path("films/a.mp4"))
+    embed(["films"], MODEL, LIBRARY)
+    library = Library.open(LIBRARY)
+    lost = MediaFile("films/a.mp4", "films/a.mp4", "state", 1)
+    _add(library, [(lost, Embedded(None, "the decoder crashed", is_settled=False))])
+    assert embed(["films"], MODEL, LIBRARY)["embedded"] == 1
+    assert not library.read_quarantine()
+    with (
+        hold_lock(LIBRARY / "lock"),
+        pytest.raises(StageError, match="another process embeds into it"),
+    ):
+        embed(["films"], MODEL, LIBRARY)
+
+
+@pytest.mark.parametrize("length", [-1.0, 0.0, math.nan, math.inf, 1e300])
+@pytest.mark.usefixtures("project")
+def test_a_length_that_is_none_is_refused(length: float) -> None:
+    write_clip(Path("a.mp4"))
+    with pytest.raises(StageError, match=r"length = .*: a passage lasts from 0.2 s, a frame, to"):
+        embed(["a.mp4"], MODEL, LIBRARY, length)
+    assert not LIBRARY.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        *((0.0, "0:00.0"), (59.96, "1:00.0"), (3599.97, "1:00:00.0"), (-0.5, "-0:00.5")),
+        *((-0.01, "0:00.0"), (754.26, "12:34.3"), (36000.0, "10:00:00.0")),
+    ],
+)
+def test_times_are_shown_as_players_do(seconds: float, shown: str) -> None:
+    assert format_time(seconds) == shown

@@ -11,13 +11,13 @@ from torch import Tensor
 from vatt.core.errors import StageError
 from vatt.loading.clips import to_signal
 from vatt.loading.tasks import Modality, TaskInput
-from vatt.media.decoding import MediaError
 from vatt.model.classifier import list_towers
 from vatt.model.stem import HOP
 from vatt.params import ClipParams, TaskName
-from vatt.use.embedding import normalise, read_locally
+from vatt.use.embedding import normalise
 from vatt.use.passages import Passage, read_passages
-from vatt.use.search import embed_address
+from vatt.use.places import read_locally
+from vatt.use.search import embed_address, name_faults
 from vatt.weights.inference import Exported, ExportedClassifier
 
 TEMPERATURE = 0.07
@@ -52,19 +52,14 @@ def classify(
     problems: list[str] = []
     times: list[tuple[float, float]] = []
     logits: list[Tensor] = []
-    try:
-        with read_locally(address) as path:
-            rate_hz = exported.params.frame_rate_hz
-            for passage in read_passages(path, task_input, rate_hz, problems, passage_s):
-                views = [
-                    _shape(passage, modality, task_input) for modality in task_input.modalities
-                ]
-                given = [view for view in views if view is not None]
-                if len(given) == len(views):
-                    logits.append(exported.classify(*given).cpu())
-                    times.append((passage.start_s, passage.end_s))
-    except (MediaError, OSError) as error:
-        raise StageError(f"{address}: {error}") from error
+    with name_faults(address), read_locally(address) as path:
+        rate_hz = exported.params.frame_rate_hz
+        for passage in read_passages(path, task_input, rate_hz, problems, passage_s):
+            views = [_shape(passage, modality, task_input) for modality in task_input.modalities]
+            given = [view for view in views if view is not None]
+            if len(given) == len(views):
+                logits.append(exported.classify(*given).cpu())
+                times.append((passage.start_s, passage.end_s))
     if not logits:
         needed = " with ".join(
             "pictures" if m == "video" else "sound" for m in task_input.modalities

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from vatt.core.errors import StageError
 from vatt.use.classify import Classified, classify, classify_by_texts
-from vatt.use.embed import embed, find_files
+from vatt.use.embed import embed
 from vatt.use.library import Library
+from vatt.use.places import find_files
 from vatt.use.search import Searcher
 from vatt.weights.inference import Exported, load_any
 from vatt.weights.registry import find_export
@@ -55,17 +56,19 @@ def run_embed(arguments: argparse.Namespace) -> None:
 
 def run_search(arguments: argparse.Namespace) -> None:
     """Search a library and print what was found, the best first."""
-    searcher = Searcher.open(arguments.library)
+    searcher = Searcher.open(arguments.library, arguments.model)
     if arguments.sound or arguments.video:
         kind, address = (
             ("sound", arguments.sound) if arguments.sound else ("video", arguments.video)
         )
         sense = arguments.sense or ("sound" if kind == "sound" else "pictures")
         found = searcher.search_like(address, kind, sense, arguments.top)  # type: ignore[arg-type]
-    elif arguments.text:
-        found = searcher.search_text(arguments.text, arguments.top)
+    elif arguments.sense == "sound":
+        raise StageError(
+            "--in sound: a text finds pictures; sounds are found by --sound or --video"
+        )
     else:
-        raise StageError("what is searched for is missing: a text, --sound FILE or --video FILE")
+        found = searcher.search_text(arguments.text, arguments.top)
     if arguments.json:
         print(json.dumps([passage._asdict() for passage in found], ensure_ascii=False))
         return
@@ -84,13 +87,14 @@ def run_classify(arguments: argparse.Namespace) -> None:
             f"{arguments.model}: is no classifier: name one that finetune wrote "
             "(--model data/finetune/video/model), or give --texts to choose from"
         )
+    texts = list(dict.fromkeys(arguments.texts or ()))
     files, reasons = find_files(arguments.places)
     results: dict[str, Classified] = {}
     for file in tqdm(files, desc="classify", unit="file", disable=len(files) < 2):
         try:
             if isinstance(exported, Exported):
                 results[file.name] = classify_by_texts(
-                    exported, file.address, arguments.texts, arguments.passage_s
+                    exported, file.address, texts, arguments.passage_s
                 )
             else:
                 results[file.name] = classify(exported, file.address, arguments.passage_s)
@@ -120,7 +124,10 @@ def to_json(result: Classified) -> Mapping[str, Any]:
 
 
 def format_time(seconds: float) -> str:
-    """Return a time as players show it."""
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+    """Return a time as players show it, to the tenth of a second."""
+    tenths = round(abs(seconds) * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and tenths else ""
+    shown = f"{minutes:02d}:{rest / 10:04.1f}"
+    return f"{sign}{hours}:{shown}" if hours else f"{sign}{shown.removeprefix('0')}"

@@ -6,25 +6,26 @@ ends with vectors, or in the quarantine list with the reason. After a kill it go
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 from tqdm import tqdm
 
 from vatt.core.errors import StageError
+from vatt.core.files import hold_lock
 from vatt.core.pool import LocalPool, Lost, Pool, StallLimit, work_through
-from vatt.download.folder import MEDIA_SUFFIXES
-from vatt.download.remote_files import HIDDEN
-from vatt.download.storage import Storage
+from vatt.loading.tasks import TaskInput
 from vatt.preprocess.ray_pool import RayPool
-from vatt.use.embedding import Embedded, FileEmbedder, MediaFile
+from vatt.use.embedding import Embedded, FileEmbedder
 from vatt.use.library import Library
+from vatt.use.passages import choose_length
+from vatt.use.places import MediaFile, find_files, is_below, unify
 from vatt.weights.export import ExportedClassifierParams, read_params
 from vatt.weights.registry import digest_export
 
@@ -50,34 +51,60 @@ def embed(
     params = read_params(model_dir)
     if isinstance(params, ExportedClassifierParams):
         raise StageError(f"{model_dir}: is a classifier: it has no embeddings; see classify")
+    task_input = TaskInput("audio_visual", params.clip)
+    passage_s = choose_length(task_input, params.frame_rate_hz, passage_s)
     widths = dict.fromkeys(("video_va", "audio_va"), params.model.space_va_width)
     widths["video_vt"] = params.model.space_vt_width
-    origin = {"model": str(model_dir), "digest": digest_export(model_dir), "length": str(passage_s)}
+    place, digest = str(model_dir.absolute()), digest_export(model_dir)
+    origin = {"model": place, "digest": digest, "length": f"{passage_s:g} s"}
     files, reasons = find_files(places)
     library = Library.create(library_dir, origin, widths)
-    known = library.read_states()
-    missing = [file for file in files if known.get(file.name) != file.state]
-    gone = {name for name in known if _is_below(name, places)} - {file.name for file in files}
-    library.replace(gone - reasons.keys())
-    print(f"embed: {len(missing)} of {len(files)} files are new or changed", flush=True)
-    refused = {name: reason for name, reason in reasons.items() if known.get(name) != reason}
-    _add(library, [(MediaFile(n, "", r, 0), Embedded(None, r, None)) for n, r in refused.items()])
-    partial_dir = library_dir / "partial"
-    shutil.rmtree(partial_dir, ignore_errors=True)
-    if missing:
-        partial_dir.mkdir()
-        embedder = FileEmbedder(model_dir, passage_s, partial_dir)
-        _embed_all(library, embedder, missing, ray_address)
-        shutil.rmtree(partial_dir)
-    library.tidy()
-    quarantined = library.read_quarantine()
-    return {
-        "files": len(library.read_states()) - len(quarantined),
-        "passages": len(library),
-        "quarantined": len(quarantined),
-        "embedded": len(missing),
-        "removed": len(gone - reasons.keys()),
-    }
+    try:
+        lock = hold_lock(library_dir / "lock", waits=False)
+    except BlockingIOError as error:
+        raise StageError(f"{library_dir}: another process embeds into it; wait for it") from error
+    with lock:
+        known = library.read_states()
+        missing = [file for file in files if not file.state or known.get(file.name) != file.state]
+        gone = _find_gone(known, places, files, reasons)
+        library.replace(gone)
+        print(f"embed: {len(missing)} of {len(files)} files are new or changed", file=sys.stderr)
+        refused = [name for name, reason in reasons.items() if known.get(name) != reason]
+        rows = [(MediaFile(n, "", reasons[n], 0), Embedded(None, reasons[n])) for n in refused]
+        _add(library, rows)
+        partial_dir = library_dir / "partial"
+        shutil.rmtree(partial_dir, ignore_errors=True)
+        if missing:
+            partial_dir.mkdir()
+            embedder = FileEmbedder(model_dir, digest, passage_s, partial_dir)
+            _embed_all(library, embedder, missing, ray_address)
+            shutil.rmtree(partial_dir)
+        library.tidy()
+        quarantined = library.read_quarantine()
+        return {
+            "files": len(library.read_states()) - len(quarantined),
+            "passages": len(library),
+            "quarantined": len(quarantined),
+            "embedded": len(missing),
+            "removed": len(gone),
+        }
+
+
+def _find_gone(
+    known: Iterable[str],
+    places: Sequence[str],
+    files: Sequence[MediaFile],
+    reasons: Mapping[str, str],
+) -> set[str]:
+    """Return the files of the library that were at the places and are there no more.
+
+    What lies in a folder that cannot be listed now may be there.
+    """
+    unlisted = [name for name in reasons if name.endswith("/")]
+    found = {file.name for file in files} | reasons.keys()
+    below = [name for name in known if is_below(name, list(map(unify, places)))]
+    lost = {name for name in below if name not in found and not is_below(name, unlisted)}
+    return {name for name in lost if name.endswith("/") or not Path(name).exists()}
 
 
 def _embed_all(
@@ -96,8 +123,10 @@ def _embed_all(
         tqdm(desc="embed", total=total, unit="B", unit_scale=True) as bar,
     ):
         for number, result in work:
-            lost = isinstance(result, Lost)
-            done.append((files[number], Embedded(None, result.reason, None) if lost else result))
+            if isinstance(result, Lost):
+                done.append((files[number], Embedded(None, result.reason, is_settled=False)))
+            else:
+                done.append((files[number], result))
             bar.update(files[number].num_bytes)
             if time.monotonic() - added_at > COMMIT_S:
                 _add(library, done)
@@ -109,7 +138,8 @@ def _add(library: Library, done: Sequence[tuple[MediaFile, Embedded]]) -> None:
     """Add what came of files to the library; one that was lost or refused has one row."""
     tables = []
     for file, result in done:
-        facts = {"path": file.name, "state": file.state, "reason": result.reason}
+        state = file.state if result.is_settled else ""  # so that another run tries again
+        facts = {"path": file.name, "state": state, "reason": result.reason}
         if result.rows_path is None:
             tables.append(pa.Table.from_pylist([facts], library.schema))
             continue
@@ -123,55 +153,3 @@ def _add(library: Library, done: Sequence[tuple[MediaFile, Embedded]]) -> None:
     for _, result in done:
         if result.rows_path is not None:
             result.rows_path.unlink()
-
-
-def find_files(places: Sequence[str]) -> tuple[list[MediaFile], dict[str, str]]:
-    """Return the media files of folders and the files that are named; and those with a problem.
-
-    Of a folder these are the files with a suffix of video or sound, at any depth, without hidden
-    ones. Addresses may be any that fsspec knows.
-
-    Raises:
-        StageError: a place does not exist or cannot be listed.
-    """
-    files: dict[str, MediaFile] = {}
-    reasons: dict[str, str] = {}
-    for place in places:
-        for name, address, problem in _list(place):
-            if problem:
-                reasons[name] = problem
-            else:
-                files[name] = _describe(name, address)
-    return list(files.values()), reasons
-
-
-def _list(place: str) -> Iterator[tuple[str, str, str | None]]:
-    """Yield name, address and problem of what is at a place: a folder, or a file."""
-    try:
-        system, path = fsspec.core.url_to_fs(place)
-        is_folder, is_there = system.isdir(path), system.exists(path)
-    except Exception as error:  # every kind of storage raises its own
-        raise StageError(f"{place}: cannot be read: {error}") from error
-    if not is_there:
-        raise StageError(f"{place}: does not exist")
-    if not is_folder:
-        yield place, place, None
-        return
-    for file in Storage(place).list_files():
-        if file.problem == HIDDEN or PurePosixPath(file.name).suffix.lower() not in MEDIA_SUFFIXES:
-            continue
-        name = f"{place.rstrip('/')}/{file.name}"
-        yield name, system.unstrip_protocol(file.address) if "://" in place else name, file.problem
-
-
-def _describe(name: str, address: str) -> MediaFile:
-    """Return a file with its state; the worker finds out what is wrong with one that has none."""
-    try:
-        system, path = fsspec.core.url_to_fs(address)
-        return MediaFile(name, address, str(system.ukey(path)), int(system.size(path) or 0))
-    except Exception:  # noqa: BLE001 - every kind of storage raises its own
-        return MediaFile(name, address, "unknown", 0)
-
-
-def _is_below(name: str, places: Sequence[str]) -> bool:
-    return any(name == place or name.startswith(f"{place.rstrip('/')}/") for place in places)

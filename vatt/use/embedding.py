@@ -1,20 +1,17 @@
 """Embeddings of the passages of a file: vectors of length 1, whose products are cosines."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,22 +22,12 @@ from vatt.loading.tasks import TaskInput
 from vatt.media.decoding import MediaError
 from vatt.use.library import SPACES, make_schema
 from vatt.use.passages import Passage, read_passages
+from vatt.use.places import MediaFile, read_locally
 from vatt.weights.inference import Exported, load
+from vatt.weights.registry import digest_export
 
 PASSAGES_AT_ONCE = 8
 """Passages of a file whose windows a network sees at once."""
-
-
-class MediaFile(NamedTuple):
-    """A file to embed."""
-
-    name: str
-    """How results call it."""
-    address: str
-    """A path, or what fsspec knows."""
-    state: str
-    """Another one when its content may be another: size and time, as far as its storage tells."""
-    num_bytes: int
 
 
 class Embedded(NamedTuple):
@@ -48,7 +35,9 @@ class Embedded(NamedTuple):
 
     rows_path: Path | None
     reason: str | None
-    problem: str | None
+    problem: str | None = None
+    is_settled: bool = True
+    """Whether another run would find the same: a crash or a broken connection may pass."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,9 @@ class FileEmbedder:
     """Embeds files with an export; a process of a pool loads it once."""
 
     model_dir: Path
-    passage_s: float | None
+    digest: str
+    """That of the model: it may be replaced while files are embedded."""
+    passage_s: float
     partial_dir: Path
     """Where rows gather; the processes share it."""
 
@@ -67,27 +58,30 @@ class FileEmbedder:
             OSError: the disk is full or broken.
             StageError: the model cannot be read, or gives no numbers.
         """
-        exported, rows_path = _load(self.model_dir), self._name(file)
+        exported, rows_path = _load(self.model_dir, self.digest), self._name(file)
         problems: list[str] = []
-        try:
-            with read_locally(file.address) as path, rows_path.open("wb", buffering=0) as rows:
-                self._write(exported, path, rows, problems)
-        except MediaError as error:
-            reason = str(error)
-        except StageError:
-            raise
-        except Exception as error:  # decoders raise all kinds of errors on broken files
-            if isinstance(error, OSError) and error.errno in REFUSALS:
+        with rows_path.open("wb", buffering=0) as rows:
+            try:
+                with read_locally(file.address) as path:
+                    self._write(exported, path, rows, problems)
+            except MediaError as error:
+                result = Embedded(None, str(error))
+            except StageError:
                 raise
-            reason = f"{type(error).__name__}: {error}"
-        else:
-            return Embedded(rows_path, None, "; ".join(problems) or None)
+            except Exception as error:  # decoders raise all kinds of errors on broken files
+                if isinstance(error, OSError) and error.errno in REFUSALS:
+                    raise
+                result = Embedded(None, f"{type(error).__name__}: {error}", is_settled=False)
+            else:
+                return Embedded(rows_path, None, "; ".join(problems) or None)
         rows_path.unlink(missing_ok=True)
-        return Embedded(None, reason, None)
+        return result
 
     def _write(self, exported: Exported, path: Path, rows: Any, problems: list[str]) -> None:
         batches = embed_file(exported, path, problems, self.passage_s)
-        first = next(batches)
+        first = next(batches, None)
+        if first is None:
+            raise MediaError("; ".join(problems) or "there is no picture and no sound")
         with pa.ipc.new_stream(rows, first.schema) as writer:
             for batch in chain([first], batches):
                 writer.write_batch(batch)
@@ -104,10 +98,12 @@ class FileEmbedder:
 
 
 @cache
-def _load(model_dir: Path) -> Exported:
+def _load(model_dir: Path, digest: str) -> Exported:
     """Load the model of a process that is one of many: one thread each is fastest."""
     torch.set_num_threads(1)
     exported = load(model_dir)
+    if digest_export(model_dir) != digest:
+        raise StageError(f"{model_dir}: was replaced meanwhile: embed the files again")
     if torch.cuda.is_available():
         exported.model.to("cuda")
     return exported
@@ -169,16 +165,3 @@ def _put(column: list[Any], windows: Mapping[int, Tensor], vectors: Tensor) -> N
     means = normalise(torch.stack([part.mean(0) for part in parts]))
     for number, mean in zip(windows, means, strict=True):
         column[number] = mean
-
-
-@contextmanager
-def read_locally(address: str) -> Iterator[Path]:
-    """Give the path of a file, of a copy where it is not on a disk of this machine."""
-    files, place = fsspec.core.url_to_fs(address)
-    if isinstance(files, LocalFileSystem):
-        yield Path(place)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"file{PurePosixPath(place).suffix}"
-        files.get_file(place, str(copy))
-        yield copy

@@ -4,7 +4,6 @@ One row is one passage. A file of which nothing could be read has one row with t
 model the vectors are from stands in the metadata of the table: those of two models do not mix.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,6 +28,8 @@ EXACT_ROWS = 100_000
 """Up to so many passages every one is compared: that takes some 10 ms on two cores."""
 NUM_PROBES = 32
 """Parts of an approximate index that a search looks into."""
+KEPT = timedelta(minutes=10)
+"""What was replaced stays so long, for who reads it at the moment."""
 SQL_TEXTS = 500
 """How many names one condition holds."""
 Origin = Mapping[str, str]
@@ -91,8 +92,8 @@ class Library:
                         "remove this one and embed the files again"
                     )
             return library
-        folder.mkdir(parents=True, exist_ok=True)
         with _name_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             schema = make_schema(widths).with_metadata({**origin, "version": VERSION})
             return cls(folder, _connect(folder).create_table(TABLE, schema=schema))
 
@@ -132,13 +133,12 @@ class Library:
 
     def tidy(self) -> None:
         """Bring together what was added piece by piece, and index it where there is much of it."""
-        with _name_errors(self.folder), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="optimize.cleanup_older_than")
-            if len(self) > EXACT_ROWS and not self._table.list_indices():
-                for space in SPACES:
-                    if self._table.count_rows(f"{space} IS NOT NULL") > EXACT_ROWS:
-                        self._table.create_index(space, config=IvfFlat(distance_type=DISTANCE))
-            self._table.optimize(cleanup_older_than=timedelta(0))
+        with _name_errors(self.folder):
+            indexed = {name for index in self._table.list_indices() for name in index.columns}
+            for space in sorted(set(SPACES) - indexed):
+                if self._table.count_rows(f"{space} IS NOT NULL") > EXACT_ROWS:
+                    self._table.create_index(space, config=IvfFlat(distance_type=DISTANCE))
+            self._table.optimize(cleanup_older_than=KEPT)
 
     def search(self, space: str, vector: Float[np.ndarray, " E"], num_results: int) -> list[Found]:
         """Return the passages with the largest cosines in a space, the best first."""
@@ -176,7 +176,8 @@ def make_schema(widths: Mapping[str, int]) -> pa.Schema:
 
 
 def _connect(folder: Path) -> Any:
-    return lancedb.connect(str(folder))
+    # Else a table that was opened before another process changed it would read what is gone.
+    return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
 
 
 def _match(column: str, texts: Iterable[str]) -> str:

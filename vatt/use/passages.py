@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vatt.core.errors import StageError
 from vatt.loading.loader import MIDDLE, spread_places
 from vatt.loading.tasks import TaskInput
 from vatt.media.video import Picture
@@ -25,6 +26,8 @@ WINDOWS_LONG = 2.5
 """The length of a passage in windows, where it is not given."""
 MIN_PASSAGE_S = 1.0
 """The shortest passage, where it is not given: a network of images sees one frame."""
+MAX_PASSAGE_S = 600.0
+"""Two passages are held in memory."""
 
 
 class Passage(NamedTuple):
@@ -60,9 +63,10 @@ def read_passages(
 
     Raises:
         MediaError: nothing can be decoded, or time stamps or picture are absurd.
+        StageError: the length is none; see `choose_length`.
     """
     window_s = measure_window(task_input, frame_rate_hz)
-    passage_s = passage_s or max(WINDOWS_LONG * window_s, MIN_PASSAGE_S)
+    passage_s = choose_length(task_input, frame_rate_hz, passage_s)
     cutting = CutParams(
         frame_rate_hz=frame_rate_hz,
         short_side_px=task_input.clip.frame_size_px,
@@ -84,6 +88,22 @@ def read_passages(
         if "audio" in task_input.modalities and cut.sound.num_covered:
             audio = _hear(cut, task_input, starts, frame_rate_hz)
         yield Passage(cut.start_s, cut.start_s + length_s, video, audio)
+
+
+def choose_length(task_input: TaskInput, frame_rate_hz: float, passage_s: float | None) -> float:
+    """Return the seconds of a passage: as given, else 2.5 windows, but not below a second.
+
+    Raises:
+        StageError: it is no number from a frame to `MAX_PASSAGE_S`.
+    """
+    if passage_s is None:
+        return max(WINDOWS_LONG * measure_window(task_input, frame_rate_hz), MIN_PASSAGE_S)
+    if not 1 / frame_rate_hz <= passage_s <= MAX_PASSAGE_S:
+        raise StageError(
+            f"length = {passage_s:g}: a passage lasts from {1 / frame_rate_hz:g} s, a frame, to "
+            f"{MAX_PASSAGE_S:g} s"
+        )
+    return passage_s
 
 
 def measure_window(task_input: TaskInput, frame_rate_hz: float) -> float:

@@ -1,5 +1,7 @@
 """`python -m vatt search`: the passages of a library nearest to a text, a sound or a video."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,10 +12,11 @@ from jaxtyping import Float
 
 from vatt.core.errors import StageError
 from vatt.media.decoding import MediaError
-from vatt.use.embedding import embed_file, normalise, read_locally
+from vatt.use.embedding import embed_file, normalise
 from vatt.use.library import Found, Library
+from vatt.use.places import read_locally
 from vatt.weights.inference import Exported, load
-from vatt.weights.registry import digest_export, find_export
+from vatt.weights.registry import CHAMPION, digest_export, find_export
 
 Sense = Literal["pictures", "sound"]
 """What of the library is searched."""
@@ -27,20 +30,23 @@ class Searcher:
     exported: Exported
 
     @classmethod
-    def open(cls, library_dir: Path) -> "Searcher":
-        """Open a library with its model.
+    def open(cls, library_dir: Path, model: str | None = None) -> "Searcher":
+        """Open a library with its model, at `model` if it was moved.
 
         Raises:
             StageError: one of them is not there or damaged, or the model is another one by now.
         """
         library = Library.open(library_dir)
-        model_dir = find_export(library.origin["model"])
-        if not model_dir.is_dir() or digest_export(model_dir) != library.origin["digest"]:
-            raise StageError(
-                f"{library_dir}: was made by a model at {model_dir} that is there no more: embed "
-                "the files again with the present one, into a new library"
-            )
-        return cls(library, load(model_dir))
+        for place in (model,) if model else (library.origin["model"], CHAMPION):
+            with suppress(StageError):
+                model_dir = find_export(place)
+                if model_dir.is_dir() and digest_export(model_dir) == library.origin["digest"]:
+                    return cls(library, load(model_dir))
+        raise StageError(
+            f"{library_dir}: was made by the model that was at {library.origin['model']}, which is "
+            "not there any more: name its folder (--model), or embed the files again with another "
+            "model, into a new library"
+        )
 
     def search_text(self, text: str, num_results: int) -> list[Found]:
         """Return the passages that show what a text says.
@@ -63,8 +69,8 @@ class Searcher:
             StageError: the file cannot be read, or has no sound, or no pictures.
         """
         column = "audio_va" if kind == "sound" else "video_va"
-        length = self.library.origin["length"]
-        rows = embed_address(self.exported, address, None if length == "None" else float(length))
+        length_s = float(self.library.origin["length"].removesuffix(" s"))
+        rows = embed_address(self.exported, address, length_s)
         vectors = [vector for vector in rows[column].to_pylist() if vector is not None]
         if not vectors:
             raise StageError(f"{address}: has no {'sound' if kind == 'sound' else 'picture'}")
@@ -88,8 +94,21 @@ def embed_address(
         StageError: nothing in it can be read; or the network gives no finite numbers.
     """
     found = [] if problems is None else problems
+    with name_faults(address), read_locally(address) as path:
+        batches = list(embed_file(exported, path, found, passage_s))
+        if not batches:
+            raise MediaError("there is no picture and no sound")
+        return pa.Table.from_batches(batches)
+
+
+@contextmanager
+def name_faults(address: str) -> Iterator[None]:
+    """Raise StageError with the name of a file, whatever is wrong with it."""
     try:
-        with read_locally(address) as path:
-            return pa.Table.from_batches(embed_file(exported, path, found, passage_s))
-    except (MediaError, OSError) as error:
+        yield
+    except StageError:
+        raise
+    except MediaError as error:
         raise StageError(f"{address}: {error}") from error
+    except Exception as error:  # decoders and storages raise all kinds of errors
+        raise StageError(f"{address}: {type(error).__name__}: {error}") from error
