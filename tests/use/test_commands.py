@@ -138,7 +138,7 @@ def test_a_library_goes_with_its_model_alone() -> None:
     embed(["films"], MODEL, LIBRARY)
     shutil.copytree(MODEL, "other")
     (Path("other/tokenizer.model")).write_bytes(b"")
-    with pytest.raises(StageError, match="holds vectors of the model .*data/pretrain with digest"):
+    with pytest.raises(StageError, match=r"holds vectors of the model .*data/pretrain with digest"):
         embed(["films"], Path("other"), LIBRARY)
     shutil.move(MODEL, "moved")
     assert len(Searcher.open(LIBRARY, "moved").search_text("it begins", 5)) > 1

@@ -22,7 +22,7 @@ from vatt.core.files import hold_lock
 from vatt.core.pool import LocalPool, Lost, Pool, StallLimit, work_through
 from vatt.loading.tasks import TaskInput
 from vatt.preprocess.ray_pool import RayPool
-from vatt.use.embedding import Embedded, FileEmbedder
+from vatt.use.embedding import Embedded, FileEmbedder, measure_widths
 from vatt.use.library import Library
 from vatt.use.passages import choose_length
 from vatt.use.places import MediaFile, find_files, is_below, unify
@@ -51,14 +51,11 @@ def embed(
     params = read_params(model_dir)
     if isinstance(params, ExportedClassifierParams):
         raise StageError(f"{model_dir}: is a classifier: it has no embeddings; see classify")
-    task_input = TaskInput("audio_visual", params.clip)
+    task_input, digest = TaskInput("audio_visual", params.clip), digest_export(model_dir)
     passage_s = choose_length(task_input, params.frame_rate_hz, passage_s)
-    widths = dict.fromkeys(("video_va", "audio_va"), params.model.space_va_width)
-    widths["video_vt"] = params.model.space_vt_width
-    place, digest = str(model_dir.absolute()), digest_export(model_dir)
-    origin = {"model": place, "digest": digest, "length": f"{passage_s:g} s"}
     files, reasons = find_files(places)
-    library = Library.create(library_dir, origin, widths)
+    origin = {"model": str(model_dir.absolute()), "digest": digest, "length": f"{passage_s:g} s"}
+    library = Library.create(library_dir, origin, measure_widths(params))
     try:
         lock = hold_lock(library_dir / "lock", waits=False)
     except BlockingIOError as error:
@@ -72,13 +69,10 @@ def embed(
         refused = [name for name, reason in reasons.items() if known.get(name) != reason]
         rows = [(MediaFile(n, "", reasons[n], 0), Embedded(None, reasons[n])) for n in refused]
         _add(library, rows)
-        partial_dir = library_dir / "partial"
-        shutil.rmtree(partial_dir, ignore_errors=True)
+        shutil.rmtree(library_dir / "partial", ignore_errors=True)  # what a killed run left
         if missing:
-            partial_dir.mkdir()
-            embedder = FileEmbedder(model_dir, digest, passage_s, partial_dir)
+            embedder = FileEmbedder(model_dir, digest, passage_s, library_dir / "partial")
             _embed_all(library, embedder, missing, ray_address)
-            shutil.rmtree(partial_dir)
         library.tidy()
         quarantined = library.read_quarantine()
         return {
@@ -111,6 +105,7 @@ def _embed_all(
     library: Library, embedder: FileEmbedder, files: Sequence[MediaFile], ray_address: str | None
 ) -> None:
     """Embed files, the largest first, and add what came of them to the library now and then."""
+    embedder.partial_dir.mkdir()
     files = sorted(files, key=lambda file: -file.num_bytes)  # no long one is begun last
     open_pool: Callable[[Any], Pool] = partial(LocalPool, size=len(os.sched_getaffinity(0)))
     if ray_address is not None:
@@ -132,6 +127,7 @@ def _embed_all(
                 _add(library, done)
                 done, added_at = [], time.monotonic()
         _add(library, done)
+    shutil.rmtree(embedder.partial_dir)
 
 
 def _add(library: Library, done: Sequence[tuple[MediaFile, Embedded]]) -> None:

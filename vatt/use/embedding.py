@@ -23,6 +23,7 @@ from vatt.media.decoding import MediaError
 from vatt.use.library import SPACES, make_schema
 from vatt.use.passages import Passage, read_passages
 from vatt.use.places import MediaFile, read_locally
+from vatt.weights.export import ExportedParams
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export
 
@@ -109,6 +110,12 @@ def _load(model_dir: Path, digest: str) -> Exported:
     return exported
 
 
+def measure_widths(params: ExportedParams) -> dict[str, int]:
+    """Return the widths of the vectors that a model makes, by column."""
+    width_va, width_vt = params.model.space_va_width, params.model.space_vt_width
+    return {"video_va": width_va, "audio_va": width_va, "video_vt": width_vt}
+
+
 def embed_passages(exported: Exported, passages: Iterable[Passage]) -> Iterator[pa.RecordBatch]:
     """Yield times and vectors of passages, with the columns of `make_schema` from `start_s` on.
 
@@ -118,9 +125,8 @@ def embed_passages(exported: Exported, passages: Iterable[Passage]) -> Iterator[
     Raises:
         StageError: the network gives no finite numbers.
     """
-    width_va, width_vt = exported.params.model.space_va_width, exported.params.model.space_vt_width
-    widths = {"video_va": width_va, "audio_va": width_va, "video_vt": width_vt}
-    schema = pa.schema([make_schema(widths).field(n) for n in ("start_s", "end_s", *SPACES)])
+    columns_of = make_schema(measure_widths(exported.params))
+    schema = pa.schema([columns_of.field(n) for n in ("start_s", "end_s", *SPACES)])
     remaining = iter(passages)
     while batch := list(islice(remaining, PASSAGES_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [None] * len(batch) for name in SPACES}
