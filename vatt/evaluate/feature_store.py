@@ -17,7 +17,8 @@ from vatt.evaluate.networks import Arrays
 
 CODE = (
     *("core/batch.py", "corpus", "loading", "media", "model"),
-    *("evaluate/features.py", "evaluate/networks.py"),
+    *("evaluate/annotated.py", "evaluate/features.py", "evaluate/finetuned.py"),
+    *("evaluate/networks.py", "weights/export.py", "weights/inference.py"),
 )
 """The code below vatt/ that decides features. How data came about is in the digest of the index."""
 SUFFIX = ".safetensors"
@@ -44,8 +45,8 @@ class FeatureStore:
             return dict(load_file(self._locate(name)))
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError):
-            self._locate(name).unlink()
+        except SafetensorError:
+            self._locate(name).unlink(missing_ok=True)
             return None
 
     def write(self, name: str, arrays: Arrays) -> None:

@@ -120,9 +120,11 @@ def tabulate_probes(metrics: Metrics) -> Table:
                         who = f"{task} from {modality}, {title}"
                         notes.append(f"{who}: fits that did not converge: {counts} features.")
     results = [result for own in metrics["probes"].values() for result in own.values()]
-    limit = "Where it is marked *, clips to learn from were drawn: evaluate.max_train_clips allows "
+    limit = (
+        "Where it is marked *, clips to learn from may have been drawn: evaluate.max_train_clips "
+    )
     if any(result.get("is_full") for result in results):
-        notes.append(limit + "no more.")
+        notes.append(limit + "allows no more.")
     return build_table(
         "Linear classifiers of frozen features",
         ("task", "from", "measure", "classifier"),

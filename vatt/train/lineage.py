@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.core.files import write_json
+from vatt.train.checkpoint import MARKER
 from vatt.train.recipe import SUMS_ONLY, Job, list_facts
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -87,10 +88,11 @@ def _explain(job: Job, facts: Facts) -> str | None:
 
 
 def _compare(record: Path, now: Facts) -> list[str]:
-    """Return in words what differs from an older run; nothing if it left no record."""
-    if not record.is_file():
+    """Return in words what differs from an older run; nothing if it left no record of use."""
+    try:
+        old: Facts = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return []
-    old: Facts = json.loads(record.read_text(encoding="utf-8"))
     names = sorted({**old["digests"], **now["digests"]})
     differ = [n for n in names if old["digests"].get(n) != now["digests"].get(n)]
     return [*list_changes(old["settings"], now["settings"]), *(f"other {n}" for n in differ)]
@@ -100,5 +102,7 @@ def _find_progress(folder: Path) -> str | None:
     """Return in words how far a run came; None if it left nothing to go on from."""
     if (folder / "weights.safetensors").is_file():
         return "which is finished"
-    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("step-*")]
+    steps = [
+        int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{MARKER}")
+    ]
     return f"which came to step {max(steps)}" if steps else None

@@ -38,7 +38,7 @@ class Record(Section):
 
     export_digest: str
     data_version: str
-    """The digest of the index that the champion was trained and evaluated on."""
+    """The digest of the index of the corpus that the champion was evaluated on."""
     test_data: str
     """The digest of the test split: results on the same one can be compared."""
     code_version: str
