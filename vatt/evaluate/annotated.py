@@ -1,7 +1,7 @@
 """The annotated parts of a split, from their starts to their ends, as further clips to be searched.
 
 A part has a picture and the sentences about it, no sound and no labels: only who searches by text
-finds it. Each file is searched by its parts or by its segments, not by both.
+finds it. A file that has parts is searched by them alone, also where all of them are left out.
 """
 
 import dataclasses
@@ -109,6 +109,6 @@ def find_annotated(preprocess_dir: Path, split: str, clips: Clips) -> Annotated:
         found.append(fields)
         texts.append(tuple(dict.fromkeys(part.text for part in same)))
     rows = pd.DataFrame(found, columns=[*clips.rows, "pieces"])
-    content = rows.to_csv(index=False) + json.dumps([texts, clips.digest])
+    content = rows.to_csv(index=False) + json.dumps([texts, clips.digest, sorted(files)])
     digest = hashlib.sha256(content.encode()).hexdigest()
     return Annotated(Clips(rows, texts, clips.places, digest), files, left_out)

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
-from vatt.core.signals import die_with_parent
 from vatt.evaluate.annotated import find_annotated, pick_embedders
 from vatt.evaluate.feature_store import FeatureStore
 from vatt.evaluate.features import SplitReader
@@ -27,6 +25,7 @@ from vatt.params import TASKS, EvaluateParams, TaskName
 from vatt.train.engine import join_processes
 from vatt.train.monitor import write_heartbeat
 from vatt.train.recipe import AnyJob, Recipe
+from vatt.train.worker import run_rank
 
 FEATURES_DIR = Path(".cache/evaluate")
 LOOK_EVERY_S = 0.5
@@ -101,10 +100,10 @@ def observe(job: EvaluateJob) -> None:
     def beat() -> None:
         write_heartbeat(next(steps))
 
-    seen = [
-        (reader.read_clips(split), networks)
-        for split, networks in list_observers(embedder, tasks).items()
-    ]
+    seen = []
+    for split, networks in list_observers(embedder, tasks).items():
+        seen.append((reader.read_clips(split), networks))
+        beat()
     test, networks = seen[-1]
     parts = find_annotated(job.preprocess_dir, "test", test).clips
     seen += [(parts, pick_embedders(networks))] if len(parts.rows) else []
@@ -118,19 +117,13 @@ def observe(job: EvaluateJob) -> None:
         time.sleep(LOOK_EVERY_S)
 
 
-def main() -> int:
-    """Run the job of the file named on the command line, as a rank that torchrun started."""
-    die_with_parent()
+def run_job(content: str) -> None:
+    """Run a job; StageError of whatever kind becomes a plain one, after which no rank restarts."""
     try:
-        observe(EvaluateJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        observe(EvaluateJob.model_validate_json(content))
     except StageError as error:
-        get_error_handler().record_exception(StageError(str(error)))  # of whatever kind: no restart
-        return 1
-    except Exception as error:  # noqa: BLE001 - the launcher reports it
-        get_error_handler().record_exception(error)
-        return 1
-    return 0
+        raise StageError(str(error)) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_rank(run_job))

@@ -1,6 +1,7 @@
 """One rank of a training run: builds what its kind needs, trains, leaves the weights."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -49,11 +50,14 @@ def run_job(job: Job, on_validation: OnValidation | None = None) -> None:
                 save_file(result, partial)
 
 
-def main() -> int:
-    """Run the job of the file named on the command line, as a rank that torchrun started."""
+def run_rank(run: Callable[[str], None]) -> int:
+    """Call `run` with the job of the file named on the command line, as a rank of torchrun.
+
+    Its errors go to the launcher, and make the exit code 1.
+    """
     die_with_parent()
     try:
-        run_job(Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        run(Path(sys.argv[1]).read_text(encoding="utf-8"))
     except Exception as error:  # noqa: BLE001 - the launcher reports it
         get_error_handler().record_exception(error)
         return 1
@@ -61,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_rank(lambda content: run_job(Job.model_validate_json(content))))

@@ -15,7 +15,7 @@ from vatt.use.classify import Classified, classify, classify_by_texts
 from vatt.use.embed import embed
 from vatt.use.library import Library
 from vatt.use.places import find_files
-from vatt.use.search import Searcher
+from vatt.use.search import Searcher, Sense
 from vatt.weights.inference import Exported, load_any
 from vatt.weights.registry import find_export
 
@@ -57,13 +57,12 @@ def run_embed(arguments: argparse.Namespace) -> None:
 def run_search(arguments: argparse.Namespace) -> None:
     """Search a library and print what was found, the best first."""
     searcher = Searcher.open(arguments.library, arguments.model)
-    if arguments.sound or arguments.video:
-        kind, address = (
-            ("sound", arguments.sound) if arguments.sound else ("video", arguments.video)
-        )
-        sense = arguments.sense or ("sound" if kind == "sound" else "pictures")
-        found = searcher.search_like(address, kind, sense, arguments.top)  # type: ignore[arg-type]
-    elif arguments.sense == "sound":
+    sense: Sense = arguments.sense or ("sound" if arguments.sound else "pictures")
+    if arguments.sound:
+        found = searcher.search_like(arguments.sound, "sound", sense, arguments.top)
+    elif arguments.video:
+        found = searcher.search_like(arguments.video, "video", sense, arguments.top)
+    elif sense == "sound":
         raise StageError(
             "--in sound: a text finds pictures; sounds are found by --sound or --video"
         )

@@ -80,9 +80,7 @@ class FileEmbedder:
 
     def _write(self, exported: Exported, path: Path, rows: Any, problems: list[str]) -> None:
         batches = embed_file(exported, path, problems, self.passage_s)
-        first = next(batches, None)
-        if first is None:
-            raise MediaError("; ".join(problems) or "there is no picture and no sound")
+        first = next(batches)
         with pa.ipc.new_stream(rows, first.schema) as writer:
             for batch in chain([first], batches):
                 writer.write_batch(batch)

@@ -18,6 +18,7 @@ from torch import Tensor
 from vatt.core.errors import StageError
 from vatt.loading.loader import MIDDLE, spread_places
 from vatt.loading.tasks import TaskInput
+from vatt.media.decoding import MediaError
 from vatt.media.video import Picture
 from vatt.params import AUDIO_RATE_HZ, CutParams
 from vatt.preprocess.cuts import Cut, cut_file
@@ -73,7 +74,9 @@ def read_passages(
         segment_s=passage_s,
         min_segment_s=passage_s / 2,
     )
+    is_empty = True
     for cut in cut_file(path, cutting, problems):
+        is_empty = False
         length_s = len(cut.pictures) / frame_rate_hz
         places = spread_places(math.ceil(length_s / window_s - 1e-6))
         if task_input.task == "image":
@@ -88,6 +91,8 @@ def read_passages(
         if "audio" in task_input.modalities and cut.sound.num_covered:
             audio = _hear(cut, task_input, starts, frame_rate_hz)
         yield Passage(cut.start_s, cut.start_s + length_s, video, audio)
+    if is_empty:
+        raise MediaError("; ".join(problems) or "nothing is shown and nothing is heard")
 
 
 def choose_length(task_input: TaskInput, frame_rate_hz: float, passage_s: float | None) -> float:

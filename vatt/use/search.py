@@ -1,7 +1,7 @@
 """`python -m vatt search`: the passages of a library nearest to a text, a sound or a video."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from vatt.core.errors import StageError
 from vatt.media.decoding import MediaError
 from vatt.use.embedding import embed_file, normalise
-from vatt.use.library import Found, Library
+from vatt.use.library import Found, Library, Origin
 from vatt.use.places import read_locally
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import CHAMPION, digest_export, find_export
@@ -37,16 +37,14 @@ class Searcher:
             StageError: one of them is not there or damaged, or the model is another one by now.
         """
         library = Library.open(library_dir)
-        for place in (model,) if model else (library.origin["model"], CHAMPION):
-            with suppress(StageError):
-                model_dir = find_export(place)
-                if model_dir.is_dir() and digest_export(model_dir) == library.origin["digest"]:
-                    return cls(library, load(model_dir))
-        raise StageError(
-            f"{library_dir}: was made by the model that was at {library.origin['model']}, which is "
-            "not there any more: name its folder (--model), or embed the files again with another "
-            "model, into a new library"
-        )
+        model_dir = _find_model(library.origin, model)
+        if model_dir is None:
+            raise StageError(
+                f"{library_dir}: was made by the model that was at {library.origin['model']}, "
+                "which is not there any more: name its folder (--model), or embed the files again "
+                "with another model, into a new library"
+            )
+        return cls(library, load(model_dir))
 
     def search_text(self, text: str, num_results: int) -> list[Found]:
         """Return the passages that show what a text says.
@@ -82,6 +80,18 @@ class Searcher:
         return self.library.search(space, (vector / (length or 1)).astype(np.float32), num_results)
 
 
+def _find_model(origin: Origin, model: str | None) -> Path | None:
+    """Return the folder of the model of a library: `model`, or where it was, or the champion."""
+    for place in (model,) if model else (origin["model"], CHAMPION):
+        try:
+            model_dir = find_export(place)
+        except StageError:  # there is no champion
+            continue
+        if model_dir.is_dir() and digest_export(model_dir) == origin["digest"]:
+            return model_dir
+    return None
+
+
 def embed_address(
     exported: Exported,
     address: str,
@@ -95,10 +105,7 @@ def embed_address(
     """
     found = [] if problems is None else problems
     with name_faults(address), read_locally(address) as path:
-        batches = list(embed_file(exported, path, found, passage_s))
-        if not batches:
-            raise MediaError("there is no picture and no sound")
-        return pa.Table.from_batches(batches)
+        return pa.Table.from_batches(list(embed_file(exported, path, found, passage_s)))
 
 
 @contextmanager
