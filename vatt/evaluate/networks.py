@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from vatt.core.errors import StageError
 from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
+from vatt.model.vatt import Vatt
 from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export, find_export
 
 NUM_CROPS = 3  # along the longer side, where a video is classified (VATT appendix A.3)
-TEXTS_AT_ONCE = 512
 Arrays = dict[str, Float[np.ndarray, "N ..."]]
 """What a network makes of N clips, or of their texts, by name."""
 
@@ -40,6 +40,11 @@ class Embedder:
     """With `video` it hears nothing, and returns nothing of sound."""
 
     @property
+    def network(self) -> Vatt:
+        """Its weights, on whatever device."""
+        return self.exported.model
+
+    @property
     def frame_rate_hz(self) -> float:
         """The frame rate of the video that it was trained on."""
         return self.exported.params.frame_rate_hz
@@ -51,7 +56,7 @@ class Embedder:
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return features `video`, `audio` and embeddings `video_va`, `audio_va`, `video_vt`."""
-        network = self.exported.model
+        network = self.network
         video = network.encode_video(_join(clips, "video", network))
         video_va, video_vt = network.video_projection(video)
         windows = {"video": video, "video_va": video_va, "video_vt": video_vt}
@@ -66,15 +71,12 @@ class Embedder:
     @torch.inference_mode()
     def read(self, texts: Sequence[str], /) -> Arrays:
         """Return `text_vt` embeddings; nothing where the network was imported without its words."""
-        network, parts = self.exported.model, []
         if self.exported.why_textless:
             return {}
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            part = list(texts[first : first + TEXTS_AT_ONCE])
-            tokens = self.exported.tokenizer.encode(part, self.exported.params.clip.num_tokens)
-            tokens = tokens.to(next(network.parameters()).device)
-            parts.append(_to_numpy(network.text_projection(network.encode_text(tokens))))
-        return {"text_vt": np.concatenate(parts)} if parts else {}
+        network, num_tokens = self.network, self.exported.params.clip.num_tokens
+        tokens = self.exported.tokenizer.encode(list(texts), num_tokens)
+        tokens = tokens.to(next(network.parameters()).device)
+        return {"text_vt": _to_numpy(network.text_projection(network.encode_text(tokens)))}
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,7 @@ Observer = Embedder | Labeller
 
 def load_embedder(folder: Path) -> Embedder:
     """Load an export; a damaged one is a StageError."""
-    exported = load(folder)
-    exported.model.to(choose_device())
-    return Embedder(exported, digest_export(folder), str(folder))
+    return Embedder(load(folder), digest_export(folder), str(folder))
 
 
 def open_model(name: str) -> Embedder:
@@ -134,7 +134,7 @@ def open_model(name: str) -> Embedder:
 
 def forget_training(embedder: Embedder) -> Embedder:
     """Return the network as it was before its training."""
-    model = build_untrained(embedder.exported.params).to(choose_device())
+    model = build_untrained(embedder.exported.params)
     exported = dataclasses.replace(embedder.exported, model=model)
     return Embedder(exported, f"{embedder.digest} untrained", embedder.name)
 

@@ -1,6 +1,7 @@
 """Stage `evaluate`: retrieval, linear classifiers, fine-tuned networks, the report."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,14 +27,17 @@ from vatt.evaluate.linear_evaluation import Skipped
 from vatt.evaluate.networks import Embedder
 from vatt.evaluate.paper_results import list_published
 from vatt.evaluate.report import Report, read_studies, write_report
-from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline
+from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline, list_conditions
 from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.evaluate.selection import Subset
 from vatt.evaluate.worker import (
     FEATURES_DIR,
     EvaluateJob,
     EvaluateRecipe,
+    Observers,
+    is_missing,
     list_observers,
+    list_to_see,
     load_networks,
 )
 from vatt.launch.launcher import launch_ranks
@@ -65,11 +69,12 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
     torch.set_num_threads(launch.threads_per_process)
     embedder, tasks = load_networks(evaluate.model, FINETUNE_DIR)
     clip, subset = embedder.exported.params.clip, Subset(evaluate.max_train_clips, run.seed)
-    store = FeatureStore(FEATURES_DIR)
+    store, observers = FeatureStore(FEATURES_DIR), list_observers(embedder, tasks)
     reader = SplitReader(PREPROCESS_DIR, clip, evaluate, store, launch, subset)
+    conditions = list_conditions(PREPROCESS_DIR, evaluate, launch)
     if launch.launcher != "local" or launch.num_processes > 1:
-        reader.device_type = _observe_by_ranks(run, reader, embedder, tasks)
-    seen, entries = _see_splits(embedder, reader, tasks)
+        _observe_by_ranks(run, reader, Path(embedder.name), observers)
+    seen, entries = _see_splits(reader, observers, tasks)
     comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks, subset)
     test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR, columns=SHOWN)
     numbers = summarise(comparison)
@@ -79,6 +84,7 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
         "published": [row._asdict() for row in published],
         "test_data": test.digest,
         "export": embedder.digest,
+        "conditions": conditions,
         **_list_left_out(embedder),
     }
     params = embedder.exported.params
@@ -103,15 +109,15 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
 
 
 def _observe_by_ranks(
-    run: RunParams,
-    reader: SplitReader,
-    embedder: Embedder,
-    tasks: Mapping[TaskName, Finetuned],
-) -> str:
-    """Let several processes fill the store of the reader; return the type of their device."""
+    run: RunParams, reader: SplitReader, export_dir: Path, observers: Observers
+) -> None:
+    """Let several processes fill the store of the reader, which learns the type of their device.
+
+    None are started where nothing is missing.
+    """
     index_digest = digest_index(PREPROCESS_DIR)
-    digests = [own.digest for _, named in tasks.values() for own in named.values()]
-    parts = [index_digest, embedder.digest, *digests, reader.params.model_dump_json()]
+    digests = {own.digest for networks in observers.values() for own in networks.values()}
+    parts = [index_digest, *sorted(digests), reader.params.model_dump_json()]
     name = name_features(*parts, str(run.seed), reader.launch.precision)
     recipe = EvaluateRecipe(
         run=run,
@@ -119,21 +125,31 @@ def _observe_by_ranks(
         launch=reader.launch,
         index_digest=index_digest,
         evaluate=reader.params,
-        export_dir=Path(embedder.name),
+        export_dir=export_dir,
         finetune_dir=FINETUNE_DIR,
     )
     directory = FEATURES_DIR / "jobs" / name
     job = EvaluateJob(recipe=recipe, preprocess_dir=PREPROCESS_DIR, directory=directory)
-    launch_ranks(job)
+    if job.result_path.is_file():
+        reader.device_type = _read_device(job)
+    if is_missing(reader, list_to_see(reader, observers)):
+        job.result_path.unlink(missing_ok=True)  # else it would say that they are done
+        launch_ranks(job)
+        reader.device_type = _read_device(job)
+    for other in set(directory.parent.glob("*")) - {directory}:
+        shutil.rmtree(other)
+
+
+def _read_device(job: EvaluateJob) -> str:
     return str(json.loads(job.result_path.read_text(encoding="utf-8"))["device_type"])
 
 
 def _see_splits(
-    embedder: Embedder, reader: SplitReader, tasks: Mapping[TaskName, Finetuned]
+    reader: SplitReader, observers: Observers, tasks: Mapping[TaskName, Finetuned]
 ) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped]]:
     """Let the network, trained and untrained, see all splits; all others the test split."""
     trained, untrained = {}, {}
-    for split, networks in list_observers(embedder, tasks).items():
+    for split, networks in observers.items():
         is_test = split == "test"
         clips, arrays = read_test(reader, networks) if is_test else reader.read(split, networks)
         trained[split] = Seen(clips, arrays["", "trained"])
