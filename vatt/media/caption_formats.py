@@ -109,9 +109,15 @@ def _read_json(text: str, notes: list[str]) -> Iterator[Cue]:
     else:
         values = _read_columns(content)
     for start, end, shown in values:
-        texts = shown if isinstance(shown, list) else [shown]
-        lines = [line for text in texts if text is not None for line in str(text).split("\n")]
+        given = shown if isinstance(shown, list) else [shown]
+        texts = [str(text) for text in given if not (text is None or _is_nan(text))]
+        lines = [line for text in texts for line in text.split("\n")]
         yield Cue(parse_seconds(start), parse_seconds(end), tuple(lines))
+
+
+def _is_nan(value: Any) -> bool:
+    """Return whether a value is what pandas writes for a missing text."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _end_of(row: dict[str, Any]) -> Any:
