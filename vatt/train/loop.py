@@ -51,6 +51,8 @@ class Validation:
     report: Callable[[int, dict[str, float]], None] | None = None
     """Called on the first rank with the step and the numbers of every measurement, in order, those
     before a resume included; it may raise to end the run."""
+    begins_untrained: bool = False
+    """Whether the module is measured before its first step, too, as step 0."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
         batches = iter(_open_batches(job, setup, start) if start < training.num_steps else ())
         speed = Speed(engine, setup.cost)
         with Live(job.recipe.section, job.directory, start, training.num_steps) as live:
+            if start == 0 and setup.validation is not None and setup.validation.begins_untrained:
+                records.validate(engine, 0, speed, live)
             for step in range(start + 1, training.num_steps + 1):
                 with speed.spending("waiting"):
                     parts = list(islice(batches, training.accumulation_steps))
