@@ -1,8 +1,11 @@
 """The clips of a split: which are one sample, what networks make of them, what is kept."""
 
 import dataclasses
-from functools import partial
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from vatt.corpus.index import read_index
 from vatt.corpus.shards import LocalShards
 from vatt.corpus.tokenizer import Tokenizer
 from vatt.evaluate import feature_store, features
-from vatt.evaluate.feature_store import FeatureStore, name_features
+from vatt.evaluate.feature_store import SPARED_S, FeatureStore, name_features
 from vatt.evaluate.features import MisfitError, SplitReader
 from vatt.evaluate.networks import Arrays, Embedder, Labeller, Observer
 from vatt.loading.augmentation import centre_view
@@ -234,16 +237,16 @@ def test_each_clip_is_read_once_for_all_networks_and_then_never_again(
         "sound": make_labeller(network, sound),
     }
     reader = open_reader(small_corpus, tmp_path)
-    reader.read("test", {})  # finds the texts
+    reader.read("test", {})
+    narrated = list(reads)  # clips with words are opened for these, too
+    assert len(narrated) == 4
     reads.clear()
     _, first = reader.read("test", observers)
-    narrated = {place for place in reads if reads.count(place) == 2}
-    assert len(set(reads)) == 5
-    assert len(reads) == 5 + len(narrated)  # clips with words are opened for these, too
+    assert len(set(reads)) == len(reads) == 5
     reads.clear()
     again = open_reader(small_corpus, tmp_path)
     _, second = again.read("test", observers)
-    assert len(reads) == len(narrated)
+    assert reads == narrated
     assert first.keys() == second.keys() == observers.keys()
     for own, kept in zip(first.values(), (second[name] for name in first), strict=True):
         assert own.keys() == kept.keys()
@@ -268,24 +271,50 @@ def test_a_killed_run_goes_on_and_ranks_share_the_clips(
     networks["two"] = make_embedder(small_corpus, 2)
     whole = open_reader(small_corpus, tmp_path / "whole")
     _, expected = whole.read("test", networks)
-    reader, batches = open_reader(small_corpus, tmp_path / "shared"), []
+    reader, beats = open_reader(small_corpus, tmp_path / "shared"), []
     clips = reader.read_clips("test")
     assert [len(parts) for parts in reader.list_missing(clips, networks).values()] == [4, 4]
-    reader.observe(clips, networks, (0, 2), lambda: batches.append(0))
+    reader.beat = lambda: beats.append(0)
+    reader.observe(clips, networks, (0, 2))
     left = reader.list_missing(clips, networks)
     assert left == {name: [range(2, 4)] for name in networks}
     damaged = next((tmp_path / "shared").glob("*.0-2.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-3])
     again = open_reader(small_corpus, tmp_path / "shared")
-    monkeypatch.setattr(
-        again, "observe", partial(again.observe, on_batch=lambda: batches.append(1))
-    )
+    again.beat = lambda: beats.append(1)
     _, found = again.read("test", networks)
-    assert batches == [0, 0, 1, 1]  # clips 0, 1 and 4; 2 and 3; and of one network again 0 and 1
+    # Clips 0, 1 and 4, the texts by both; narration, clips 2 and 3; again by one network 0 and 1.
+    assert beats == [0] * 4 + [1] * 3
     for name, arrays in expected.items():
         assert arrays.keys() == found[name].keys()
         assert all(np.array_equal(arrays[key], found[name][key]) for key in arrays)
     assert len(list((tmp_path / "shared").iterdir())) == 2
+
+
+def test_no_long_work_is_done_without_a_sign_of_life(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while narration is looked up, nor while many texts are read."""
+    monkeypatch.setattr(features, "TEXTS_AT_ONCE", 2)
+    reader, work = open_reader(small_corpus, tmp_path), [0]
+    reader.beat = lambda: work.append(0)
+    read_narration, read = ClipReader.read_narration, Embedder.read
+
+    def look_up(self: ClipReader, *arguments: Any) -> list[str]:
+        work[-1] += 1
+        return read_narration(self, *arguments)
+
+    def embed(self: Embedder, texts: Sequence[str]) -> Arrays:
+        work[-1] += len(texts)
+        return read(self, texts)
+
+    monkeypatch.setattr(ClipReader, "read_narration", look_up)
+    monkeypatch.setattr(Embedder, "read", embed)
+    clips = reader.read_clips("test")
+    assert (sum(work), max(work)) == (5, 2)
+    work[:] = [0]
+    reader.observe(clips, {0: make_embedder(small_corpus, 1)})
+    assert (sum(work), max(work)) == (4, 2)  # a clip has no narration
 
 
 def test_networks_that_do_not_fit_are_refused(small_corpus: Path, tmp_path: Path) -> None:
@@ -321,12 +350,20 @@ def test_what_a_run_did_not_use_goes(tmp_path: Path) -> None:
     first = FeatureStore(tmp_path)
     for name in ("a", "b"):
         first.write(name, {"x": np.zeros(1)})
-    (tmp_path / "c.safetensors.partial").write_bytes(b"")
+    for name in ("c.safetensors.partial", "e.0-8.safetensors"):
+        (tmp_path / name).write_bytes(b"")
     second = FeatureStore(tmp_path)
     second.read("b")
     second.write("d", {})
     second.remove_others()
-    assert {path.name for path in tmp_path.iterdir()} == {"b.safetensors", "d.safetensors"}
+    used = {"b.safetensors", "d.safetensors"}
+    # Another evaluation may be making what is not whole.
+    making = {"c.safetensors.partial", "e.0-8.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == used | making
+    for name in making:
+        os.utime(tmp_path / name, times=(0, time.time() - 1.1 * SPARED_S))
+    second.remove_others()
+    assert {path.name for path in tmp_path.iterdir()} == used
 
 
 def test_what_decides_features_names_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.train.corpus import LAUNCH, PRETRAIN
+from tests.train.corpus import LAUNCH, PRETRAIN, build_job
 from vatt.core.errors import StageError
+from vatt.launch import supervision
 from vatt.launch.agent import MARK_NAME, collect_facts
 from vatt.launch.cluster import Node, read_hostfile, wrap_command
 from vatt.launch.supervision import find_problems, find_shares
 from vatt.params import SshParams
+from vatt.train.recipe import AnyJob
 
 
 def test_a_hostfile_names_nodes_in_order(tmp_path: Path) -> None:
@@ -107,6 +109,22 @@ def test_another_node_is_refused_with_the_cause(facts: dict[str, Any]) -> None:
     assert find(other)[0].startswith("torch is 1.0 there and ")
     assert find(facts | {"gpus": 4}, 8) == ["has 4 GPUs for 8 processes; mend its slots"]
     assert "must be on a shared disk" in find(facts | {"mark": None})[0]
+
+
+def test_nodes_with_gpus_and_without_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(job: AnyJob, nodes: list[Node]) -> tuple[dict[Node, dict[str, Any]], str]:
+        found = collect_facts(job.directory, job.preprocess_dir, None) | {"address": "10.0.0.1"}
+        return {node: found | {"gpus": 4 * (node.name == "b")} for node in nodes}, ""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervision, "list_nodes", lambda _: [Node(name, 1) for name in "abcd"])
+    monkeypatch.setattr(supervision, "_ask_nodes", ask)
+    with pytest.raises(StageError) as raised:
+        supervision.supervise(build_job(num_processes=4))
+    reason = "has no GPU, as other nodes have"
+    assert str(raised.value) == f"launch.launcher = local: a: {reason}; c: {reason}; d: {reason}"
 
 
 def test_nodes_that_would_not_meet_are_told_apart(facts: dict[str, Any]) -> None:

@@ -122,6 +122,25 @@ def test_an_imported_network_becomes_the_champion_by_what_is_measured(project: P
     assert promote_model("champion", "audio_to_video_r1") == decision
 
 
+def test_a_champion_without_words_gives_way_where_texts_are_asked_for(project: Path) -> None:
+    wordless = evaluate(import_original("ms", Path("imported")))
+    chance = {**wordless["chance"], "audio_to_video_r1": 0.3}
+    write_json(EVALUATION, {**wordless, "chance": chance, "audio_to_video_r1": 1.0})
+    assert promote_model("imported", "audio_to_video_r1")["promoted"]
+
+    metrics, metric = evaluate("data/pretrain"), "text_to_video_r1"
+    write_json(EVALUATION, {**metrics, metric: metrics["chance"][metric]})
+    refused = promote_model("data/pretrain", metric)
+    assert (refused["promoted"], "is not above" in refused["reason"]) == (False, True)
+    rivals = {"untrained": {**metrics["untrained"], metric: 0.3}}
+    write_json(EVALUATION, {**metrics, **rivals, metric: 0.5})
+    decision = promote_model("data/pretrain", metric)
+    reason = "the champion has no text_to_video_r1: this model was imported without its vocabulary"
+    assert decision["reason"].startswith(reason)
+    assert (decision["promoted"], decision["champion"]) == (True, None)
+    assert vatt.load("champion").params == read_params(Path("data/pretrain"))
+
+
 @pytest.mark.parametrize("change", ["missing", "empty", "cut off", "pickle", "yaml", "classifier"])
 def test_what_is_no_export_is_refused_by_name(project: Path, change: str) -> None:
     """Weights and parameters of strangers are data: nothing of them is ever run."""

@@ -2,21 +2,29 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch import nn
 
 from tests.many_clips import TASKS, SimulatedShards, copy_segments
-from tests.stages.conftest import EVALUATE, EXPORTED, export, pass_validation, run_evaluate
+from tests.stages.conftest import EVALUATE, EXPORTED, RUN, export, pass_validation, run_evaluate
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.corpus.annotated import AnnotatedPart, write_parts
+from vatt.evaluate import worker
+from vatt.evaluate.feature_store import FeatureStore
+from vatt.evaluate.networks import Arrays
+from vatt.evaluate.worker import EvaluateJob, EvaluateRecipe
 from vatt.loading.loader import FixedWindows
 from vatt.params import TowerSize
+from vatt.train.recipe import AnyJob
 
 SHORT = EVALUATE.model_copy(update={"lrc_steps": 0, "num_windows": 1, "batch_size": 64})
+RETRIEVAL = SHORT.model_copy(update={"probe_tasks": ()})
 PREPROCESS_DIR = Path("data/preprocess")
 ONE_LAYER = TowerSize(num_layers=1, width=32, mlp_width=32, num_heads=1, head_width=32)
 SMALLEST = dict.fromkeys(("video", "audio", "text"), ONE_LAYER)
@@ -82,7 +90,7 @@ def test_without_classifiers_nothing_but_the_test_clips_is_read(
         path.unlink()
     metrics = run_evaluate(SHORT.model_copy(update={"probe_tasks": ()}))
     assert not shards.keys
-    assert metrics == {**whole, "probes": {}}
+    assert metrics == {**whole, "probes": {}, "conditions": metrics["conditions"]}
 
 
 def read_features() -> dict[str, dict[str, np.ndarray[Any, Any]]]:
@@ -105,6 +113,7 @@ def test_two_ranks_give_what_one_process_gives_to_the_bit(
     for path in Path(".cache/evaluate").glob("*.safetensors"):
         path.unlink()
     monkeypatch.delattr(FixedWindows, "__getitem__")
+    monkeypatch.delattr(nn.Module, "to")  # what it would hold, ranks could not use
     two = run_evaluate(EVALUATE, TWO_RANKS)
     assert two == one
     assert Path("data/evaluate/report.html").read_bytes() == outputs
@@ -115,6 +124,67 @@ def test_two_ranks_give_what_one_process_gives_to_the_bit(
     for name, arrays in kept.items():
         assert arrays.keys() == again[name].keys()
         assert all(np.array_equal(arrays[key], again[name][key]) for key in arrays)
+
+
+def test_ranks_are_started_only_where_something_is_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they leave is as if they had other devices than this process."""
+    jobs: list[Path] = []
+
+    def launch_ranks(job: AnyJob) -> None:
+        jobs.append(job.directory)
+        with monkeypatch.context() as there:
+            there.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("cpu"))
+            worker.observe(EvaluateJob.model_validate(alone(job)))
+
+    def alone(job: AnyJob) -> dict[str, Any]:
+        return {**job.model_dump(), "recipe": {**job.recipe.model_dump(), "launch": LAUNCH}}
+
+    monkeypatch.setattr("vatt.stages.evaluate.launch_ranks", launch_ranks)
+    monkeypatch.setattr("vatt.evaluate.features.choose_device", lambda: torch.device("meta"))
+    first = run_evaluate(RETRIEVAL, TWO_RANKS)
+    assert run_evaluate(RETRIEVAL, TWO_RANKS) == first
+    assert len(jobs) == 1
+    next(Path(".cache/evaluate").glob("*.safetensors")).unlink()
+    assert run_evaluate(RETRIEVAL, TWO_RANKS) == first
+    assert len(jobs) == 2
+    run_evaluate(RETRIEVAL.model_copy(update={"num_windows": 2}), TWO_RANKS)
+    assert len(set(jobs)) == 2
+    assert list(Path(".cache/evaluate/jobs").iterdir()) == [jobs[-1]]
+
+
+@pytest.mark.timeout(60)
+def test_a_rank_makes_again_what_another_evaluation_removes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Raided(FeatureStore):
+        """All that is written is removed, once."""
+
+        written: ClassVar[set[str]] = set()
+
+        def write(self, name: str, arrays: Arrays) -> None:
+            if name in self.written:
+                super().write(name, arrays)
+            self.written.add(name)
+
+    monkeypatch.setattr(worker, "FeatureStore", Raided)
+    monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.0)
+    recipe = EvaluateRecipe(
+        run=RUN,
+        clip=EXPORTED.clip,
+        launch=LAUNCH,
+        index_digest="",
+        evaluate=RETRIEVAL,
+        export_dir=Path("data/pretrain"),
+        finetune_dir=Path("data/finetune"),
+    )
+    job = EvaluateJob(recipe=recipe, preprocess_dir=PREPROCESS_DIR, directory=Path(".cache/job"))
+    worker.observe(job)
+    assert job.result_path.is_file()
+    assert len(Raided.written) == 2 * 3  # of two networks: clips, texts; of empty splits, no texts
+    monkeypatch.delattr(FixedWindows, "__getitem__")
+    run_evaluate(RETRIEVAL)
 
 
 def test_bf16_is_near_and_kept_apart(project: Path) -> None:

@@ -75,7 +75,7 @@ def test_two_ranks_then_one_then_two_again(project: Path, cluster: Cluster) -> N
     with campaign.watched(process, cluster):
         campaign.wait_for_step(process, 6)
         cluster.cut("second")
-        campaign.wait_for(process, "training goes on without second")
+        campaign.wait_for(process, "pretrain: goes on without second")
         cluster.mend("second")
         # From here on, steps 6 to 10 are those of one rank.
         campaign.wait_for_checkpoint(process, 10)

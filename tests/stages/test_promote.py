@@ -1,41 +1,52 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import vatt
 from tests.evaluate.world import compare_alike, make_clips
-from tests.stages.conftest import EVALUATE, EXPORTED, export, run_evaluate
+from tests.stages.conftest import EVALUATE, EXPORTED, change_index, export, run_evaluate
 from tests.train.corpus import LAUNCH
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
+from vatt.corpus.annotated import AnnotatedPart, write_parts
 from vatt.evaluate.comparison import summarise
 from vatt.evaluate.features import Seen
-from vatt.params import DownloadParams, FolderSource, PromoteParams
+from vatt.evaluate.networks import Arrays, Embedder
+from vatt.evaluate.results import list_conditions
+from vatt.loading.loader import Views
+from vatt.params import DownloadParams, EvaluateParams, FolderSource, LaunchParams, PromoteParams
 from vatt.stages.promote import main
 from vatt.weights.registry import digest_export, read_champion
 
-EXPORT_DIR = Path("data/pretrain")
+EXPORT_DIR, PREPROCESS_DIR = Path("data/pretrain"), Path("data/preprocess")
 DOWNLOAD = DownloadParams(sources=(FolderSource(kind="folder", name="mine", url="data/inbox"),))
 NOTHING_ELSE = summarise(compare_alike(Seen(make_clips([], [], []), {})))
 
 
-def write_evaluation(value: float, test_data: str = "same", **rivals: dict[str, float]) -> None:
-    origin = {"test_data": test_data, "export": digest_export(EXPORT_DIR), **rivals}
-    write_json(
-        Path("metrics/evaluate.json"), {**NOTHING_ELSE, "audio_to_video_r1": value, **origin}
-    )
+def write_evaluation(
+    value: float, launch: LaunchParams = LAUNCH, **rivals: dict[str, float]
+) -> None:
+    conditions = list_conditions(PREPROCESS_DIR, EVALUATE, launch)
+    origin = {"test_data": "t", "export": digest_export(EXPORT_DIR), "conditions": conditions}
+    content = {**NOTHING_ELSE, "audio_to_video_r1": value, **origin, **rivals}
+    write_json(Path("metrics/evaluate.json"), content)
 
 
 def promote(
-    value: float | None = None, test_data: str = "same", tolerance: float = 0.0
+    value: float | None = None,
+    tolerance: float = 0.0,
+    evaluate: EvaluateParams = EVALUATE,
+    launch: LaunchParams = LAUNCH,
 ) -> dict[str, Any]:
     """Promote, after an evaluation with this value, or after none."""
     if value is not None:
-        write_evaluation(value, test_data)
+        write_evaluation(value, launch)
     params = PromoteParams(metric="audio_to_video_r1", tolerance=tolerance)
-    return dict(main(DOWNLOAD, EVALUATE, params, LAUNCH))
+    return dict(main(DOWNLOAD, evaluate, params, launch))
 
 
 def champion_digest() -> str:
@@ -46,13 +57,17 @@ def champion_digest() -> str:
 
 
 def test_champions_follow_one_another(project: Path) -> None:
-    first = digest_export(EXPORT_DIR)
-    assert promote(0.5)["promoted"] is True
+    """The champion's old number is far above what it really has; it must not count."""
+    first, measured = digest_export(EXPORT_DIR), run_evaluate()["audio_to_video_r1"]
+    assert measured < 1
+    assert promote(1.0)["promoted"] is True
     assert champion_digest() == first
 
-    export(EXPORTED, noise=0.02)
-    decision = promote(0.4)
-    assert (decision["promoted"], decision["challenger"], decision["champion"]) == (False, 0.4, 0.5)
+    wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
+    export(EXPORTED.model_copy(update={"model": wider}), noise=0.02)
+    decision, value = promote(measured - 0.1), measured - 0.1
+    assert (decision["promoted"], decision["challenger"]) == (False, value)
+    assert decision["champion"] == measured
     assert champion_digest() == first
 
     assert promote(tolerance=0.2)["promoted"] is True
@@ -102,24 +117,56 @@ def test_the_same_export_again_changes_nothing(project: Path) -> None:
     assert read_registry() == content
 
 
-def test_on_other_test_data_the_champion_is_measured_again(project: Path) -> None:
-    """The champion's old number is far above what it really has; it must not count."""
-    promote(1.0, "an older test split")
-    measured = run_evaluate()["audio_to_video_r1"]
-    champion = digest_export(EXPORT_DIR)
-    wider = EXPORTED.model.model_copy(update={"space_va_width": 40})
-    export(EXPORTED.model_copy(update={"model": wider}))
+def test_the_champion_is_measured_in_the_precision_of_today(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1.0)
+    export(EXPORTED, noise=0.02)
+    half, types = LAUNCH.model_copy(update={"precision": "bf16"}), []
+    see = Embedder.see
 
-    decision = promote(measured - 0.1, "now")
-    assert decision["champion"] == measured < 1.0
-    assert decision["promoted"] is False
-    assert champion_digest() == champion
-    assert promote(measured, "now")["promoted"] is True
+    def spy(self: Embedder, clips: Sequence[Views]) -> Arrays:
+        types.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return see(self, clips)
+
+    monkeypatch.setattr(Embedder, "see", spy)
+    assert promote(0.0, launch=half)["champion"] < 1
+    assert set(types) == {torch.bfloat16}
+
+
+def test_an_evaluation_under_other_conditions_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = EVALUATE.model_copy(update={"lrc_steps": 0, "probe_tasks": ()})
+
+    def evaluate_badly(evaluate: EvaluateParams) -> None:
+        metrics = run_evaluate(evaluate)
+        write_json(Path("metrics/evaluate.json"), {**metrics, "audio_to_video_r1": 0.0})
+
+    def refuse(message: str, evaluate: EvaluateParams = usual, **launch: str) -> None:
+        message = rf"^metrics/evaluate\.json: {message}; run `python -m vatt evaluate` again$"
+        with pytest.raises(StageError, match=message):
+            promote(evaluate=evaluate, launch=LAUNCH.model_copy(update=launch))
+
+    evaluate_badly(usual)
+    others = usual.model_copy(update={"batch_size": 7})  # changes no number
+    assert "is not above" in promote(evaluate=others)["reason"]
+    others = usual.model_copy(update={"num_windows": 3, "lrc_steps": 9})
+    refuse(r"evaluate\.num_windows was 2, is 3; evaluate\.lrc_steps was 0, is 9", others)
+    refuse(r"launch\.precision was fp32, is bf16", precision="bf16")
+    with monkeypatch.context() as changed:
+        changed.setattr("vatt.evaluate.results.CODE", ("media",))
+        refuse("the code was [0-9a-f]+, is [0-9a-f]+")
+    write_parts(PREPROCESS_DIR, [AnnotatedPart("known", "test/a.mp4", "test", 0, 2, "it begins")])
+    change_index("start_s", lambda row: row["start_s"] + 0.1)
+    refuse("the corpus was [0-9a-f]+, is [0-9a-f]+; its annotated parts was None, is [0-9a-f]+")
+    evaluate_badly(usual)
+    assert "is not above" in promote(evaluate=usual)["reason"]
 
 
 def test_a_champion_that_cannot_see_this_data_stays_and_says_why(project: Path) -> None:
     export(EXPORTED.model_copy(update={"frame_rate_hz": 10.0}))
-    promote(0.1, "faster")
+    promote(0.1)
     export(EXPORTED)
     decision = promote(0.9)
     assert decision["promoted"] is False

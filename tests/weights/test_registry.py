@@ -61,13 +61,10 @@ def make_record(export_dir: Path) -> Record:
         (0.47, 0.50, False),
         (0.0, 1.0, False),
         (0.0, 0.0, True),
-        (None, 0.5, False),
-        (0.5, None, False),
-        (None, None, False),
     ],
 )
 def test_a_challenger_wins_unless_it_is_worse_by_more_than_the_tolerance(
-    challenger: float | None, champion: float | None, promoted: bool
+    challenger: float, champion: float, promoted: bool
 ) -> None:
     decision = decide(PROMOTE, challenger, champion)
     assert decision.promoted is promoted

@@ -112,7 +112,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         numbers |= {f"{name}_pairs": len(search.right), f"{name}_items": len(search.samples)}
     for network in ("trained", "untrained", "cosine"):
         ranks: dict[str, Ranks] = {name: getattr(pair, network) for name, pair in pairs.items()}
-        values = summarise_retrieval(ranks)
+        values = _flatten({name: measure_retrieval(own) for name, own in ranks.items()})
         intervals = _flatten(
             {name: estimate_intervals(ranks[name], searches[name].videos) for name in ranks}
         )
@@ -121,11 +121,6 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         else:
             numbers |= {network: values, f"{network}_intervals": intervals}
     return numbers
-
-
-def summarise_retrieval(ranks: Mapping[str, Ranks]) -> dict[str, float | None]:
-    """Return the results of all directions as `<direction>_r1` and so on."""
-    return _flatten({name: measure_retrieval(own) for name, own in ranks.items()})
 
 
 def _flatten(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

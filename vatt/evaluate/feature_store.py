@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ CODE = (
 )
 """The code below vatt/ that decides features. How data came about is in the digest of the index."""
 SUFFIX = ".safetensors"
+SPARED_S = 86_400.0
 
 
 class FeatureStore:
@@ -65,21 +68,32 @@ class FeatureStore:
         pieces = [piece for piece in found if piece is not None]
         if len(pieces) < len(parts):
             return None
-        keys = dict.fromkeys(key for piece in pieces for key in piece)
-        whole = {key: np.concatenate([own[key] for own in pieces if key in own]) for key in keys}
+        whole = join_arrays(pieces)
         self.write(name, whole)
         for path in self._folder.glob(f"{name}.*{SUFFIX}"):
             path.unlink()
         return whole
 
     def remove_others(self) -> None:
-        """Remove what was not used since this object was made."""
+        """Remove what was not used since this object was made.
+
+        What is not whole stays for a day: another evaluation may be making it.
+        """
         for path in self._folder.glob(f"*{SUFFIX}*"):
-            if path.name.partition(".")[0] not in self._used:
-                path.unlink(missing_ok=True)
+            name = path.name.partition(".")[0]
+            with suppress(FileNotFoundError):  # that evaluation joined its parts
+                age_s = time.time() - path.stat().st_mtime
+                if name not in self._used and (path == self._locate(name) or age_s > SPARED_S):
+                    path.unlink()
 
     def _locate(self, name: str) -> Path:
         return self._folder / (name + SUFFIX)
+
+
+def join_arrays(pieces: Sequence[Arrays]) -> Arrays:
+    """Return what pieces hold under each name, one behind the other."""
+    keys = dict.fromkeys(key for piece in pieces for key in piece)
+    return {key: np.concatenate([own[key] for own in pieces if key in own]) for key in keys}
 
 
 def name_features(*parts: str) -> str:

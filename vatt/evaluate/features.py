@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -18,10 +18,9 @@ from jaxtyping import Bool, Float
 
 from vatt.core.errors import StageError
 from vatt.corpus.index import digest_index, read_index
-from vatt.evaluate.feature_store import FeatureStore, name_features
+from vatt.evaluate.feature_store import FeatureStore, join_arrays, name_features
 from vatt.evaluate.networks import Arrays, Observer, choose_device
 from vatt.evaluate.selection import EVERYTHING, Subset, has_folds, read_rows
-from vatt.loading.clips import ClipReader
 from vatt.loading.loader import MIDDLE, FixedWindows, Look, load_views, spread_places
 from vatt.loading.parts import PartReader
 from vatt.params import ClipParams, EvaluateParams, LaunchParams
@@ -31,7 +30,10 @@ SHAPE = ["has_video", "frame_rate_hz", "width_px", "height_px"]
 Name = TypeVar("Name", bound=Hashable)
 BATCHES_PER_PART = 8
 """What is lost at most when a process is killed, and what ranks take at once."""
+TEXTS_AT_ONCE = 512
 TEXTS_PART = "texts"
+NO_CLIPS = range(0)
+"""The part that holds what networks make of the texts."""
 SampleClips = Sequence[int]
 """Clips that are one sample, in order of time: parts of one file or of one of its parts."""
 TOUCHING_S = 1e-3  # clips that are this near in time are neighbours: what is less is rounding
@@ -134,22 +136,6 @@ class Seen(NamedTuple):
     arrays: Arrays
 
 
-def read_clips(
-    reader: ClipReader, rows: pd.DataFrame, places: tuple[float, ...], *, has_texts: bool
-) -> Clips:
-    """Read the clips of a split, the `rows` of the index, with their texts if these are needed.
-
-    Raises ShardError if a shard is damaged.
-    """
-    texts: list[tuple[str, ...]] = [()] * len(rows)
-    for number, (_, segment) in enumerate(rows.iterrows() if has_texts else ()):
-        middle_start = (int(segment.num_frames) - reader.clip.num_frames) // 2
-        described = json.loads(segment.descriptions)
-        texts[number] = tuple(described or reader.read_narration(segment, middle_start, 1))
-    content = rows.to_csv(index=False) + json.dumps([texts, places])
-    return Clips(rows, texts, places, hashlib.sha256(content.encode()).hexdigest())
-
-
 class MisfitError(StageError):
     """A network and a corpus that cannot go together."""
 
@@ -168,6 +154,9 @@ class SplitReader:
     """What linear classifiers learn from."""
     device_type: str = field(default_factory=lambda: choose_device().type)
     """Where features are made: what other hardware made is kept apart."""
+    beat: Callable[[], None] = lambda: None
+    """Called again and again while clips and texts are read and seen."""
+    _clips: dict[str, Clips] = field(default_factory=dict, init=False)
 
     def read(
         self, split: str, networks: Mapping[Name, Observer]
@@ -200,22 +189,41 @@ class SplitReader:
 
         Of a clip of the split train only the middle window is seen, as in the paper; of others,
         windows spread over it. A corpus with folds needs both: the middle comes first.
+
+        Raises ShardError if a shard is damaged.
         """
+        if split in self._clips:
+            return self._clips[split]
         rows = read_rows(self.preprocess_dir, split, self.params.probe_tasks, self.subset)
         spread = spread_places(self.params.num_windows)
         places = (MIDDLE,) if split == "train" else spread
         if has_folds(self.preprocess_dir):
             places = spread if spread == (MIDDLE,) else (MIDDLE, *spread)
-        return read_clips(self._open(), rows, places, has_texts=split == "test")
+        texts: list[tuple[str, ...]] = [()] * len(rows)
+        if split == "test":
+            texts = list(self._read_texts(rows))
+        content = rows.to_csv(index=False) + json.dumps([texts, places])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        self._clips[split] = Clips(rows, texts, places, digest)
+        return self._clips[split]
+
+    def _read_texts(self, rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+        reader = self._open()
+        for number, (_, segment) in enumerate(rows.iterrows()):
+            if number % TEXTS_AT_ONCE == 0:
+                self.beat()
+            middle_start = (int(segment.num_frames) - self.clip.num_frames) // 2
+            described = json.loads(segment.descriptions)
+            yield tuple(described or reader.read_narration(segment, middle_start, 1))
 
     def list_missing(
         self, clips: Clips, networks: Mapping[Name, Observer]
     ) -> dict[Name, list[range]]:
         """Return the numbers of the clips that networks have not yet seen, by part.
 
-        The last part, which is empty, stands for the texts.
+        NO_CLIPS among them stands for the texts.
         """
-        parts = [*self._list_parts(clips, networks), range(0)]
+        parts = [*self._list_parts(clips, networks), NO_CLIPS]
         return {
             name: [part for part in parts if not self.store.has(f"{file}.{_name_part(part)}")]
             for name, file in self._name_files(clips, networks).items()
@@ -223,47 +231,66 @@ class SplitReader:
         }
 
     def observe(
-        self,
-        clips: Clips,
-        networks: Mapping[Name, Observer],
-        share: tuple[int, int] = (0, 1),
-        on_batch: Callable[[], None] = lambda: None,
+        self, clips: Clips, networks: Mapping[Name, Observer], share: tuple[int, int] = (0, 1)
     ) -> None:
         """Let networks see each clip that they have not yet seen, and store what they make of it.
 
-        `share` is the rank of this process and the number of ranks, which take parts in turn.
-        `on_batch` is called after each batch. Errors as those of `read`.
+        `share` is the rank of this process and the number of ranks, which take parts in turn; the
+        first takes the texts. Errors as those of `read`.
         """
-        missing, files = self.list_missing(clips, networks), self._name_files(clips, networks)
-        if not missing:
-            return
         rank, num_ranks = share
-        own = self._list_parts(clips, networks)[rank::num_ranks]
+        own = [*self._list_parts(clips, networks)[rank::num_ranks], *[NO_CLIPS][rank:]]
+        missing = {
+            name: set(own).intersection(parts)
+            for name, parts in self.list_missing(clips, networks).items()
+        }
+        names = [name for name, parts in missing.items() if parts]
+        for name in names:
+            networks[name].network.to(choose_device())
         own = [part for part in own if any(part in parts for parts in missing.values())]
+        if any(own):
+            self._observe_parts(clips, networks, names, [part for part in own if part])
+        files = self._name_files(clips, networks)
+        for name in names:
+            if NO_CLIPS in missing[name]:
+                read = self._read(networks[name], [text for own in clips.texts for text in own])
+                self._write(f"{files[name]}.{TEXTS_PART}", read, networks[name])
+
+    def _observe_parts(
+        self,
+        clips: Clips,
+        networks: Mapping[Name, Observer],
+        names: Sequence[Name],
+        parts: Sequence[range],
+    ) -> None:
+        """Let the networks of some names see parts, in the same batches as if all of them did."""
+        files = self._name_files(clips, networks)
         shapes = read_index(self.preprocess_dir, columns=SHAPE)
         shapes = shapes[shapes["has_video"]].drop_duplicates()
-        looks = {name: self._fit(networks[name], clips.places, shapes) for name in missing}
+        looks = {name: self._fit(networks[name], clips.places, shapes) for name in names}
         distinct = list(dict.fromkeys(looks.values()))
-        rows = clips.rows.iloc[[number for part in own for number in part]]
+        rows = clips.rows.iloc[[number for part in parts for number in part]]
         windows = FixedWindows(self._open(), rows.iloc, distinct)
         num_clips = self._count_at_once(clips, networks)
         workers = self.launch.loader_workers
         batches = (batch for _, batch in load_views(windows, len(rows), num_clips, workers))
-        for part in own:
-            made: dict[Name, list[Arrays]] = {name: [] for name in missing}
+        for part in parts:
+            made: dict[Name, list[Arrays]] = {name: [] for name in names}
             for batch in islice(batches, -(-len(part) // num_clips)):
                 for name, look in looks.items():
                     views = [of_clip[distinct.index(look)] for of_clip in batch]
                     made[name].append(self._compute(networks[name].see, views))
-                on_batch()
-            for name, arrays in made.items():
-                joined = {key: np.concatenate([x[key] for x in arrays]) for key in arrays[0]}
-                self._write(f"{files[name]}.{_name_part(part)}", joined, networks[name])
-        if rank == 0:
-            texts = [text for of_clip in clips.texts for text in of_clip]
-            for name in missing:
-                read = self._compute(networks[name].read, texts)
-                self._write(f"{files[name]}.{TEXTS_PART}", read, networks[name])
+                self.beat()
+            for name, pieces in made.items():
+                arrays = join_arrays(pieces)
+                self._write(f"{files[name]}.{_name_part(part)}", arrays, networks[name])
+
+    def _read(self, network: Observer, texts: Sequence[str]) -> Arrays:
+        read = []
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            read.append(self._compute(network.read, texts[first : first + TEXTS_AT_ONCE]))
+            self.beat()
+        return join_arrays(read)
 
     def _open(self) -> PartReader:
         return PartReader(self.preprocess_dir, self.clip)

@@ -19,7 +19,7 @@ from vatt.evaluate.linear_evaluation import (
     build_folds,
     probe,
 )
-from vatt.evaluate.networks import Labeller, choose_device
+from vatt.evaluate.networks import Labeller
 from vatt.evaluate.selection import EVERYTHING, FEATURES, Subset
 from vatt.loading.tasks import TaskInput
 from vatt.params import SKIPPED
@@ -116,9 +116,9 @@ def load_finetuned(folder: Path, export_digest: str) -> Finetuned:
         raise StageError(f"{folder}: the network was not fine-tuned by the stage finetune")
     networks = {name: (exported.model, own) for name, (exported, own) in loaded.items()}
     networks["untrained"] = (build_untrained(params), f"{digest} untrained")
-    seen, device = TaskInput(params.task_name, params.clip, params.audio_stride), choose_device()
+    seen = TaskInput(params.task_name, params.clip, params.audio_stride)
     labellers = {
-        name: Labeller(network.to(device), seen, params.frame_rate_hz, own, str(folder / name))
+        name: Labeller(network, seen, params.frame_rate_hz, own, str(folder / name))
         for name, (network, own) in networks.items()
     }
     origins = {None: "random weights", export_digest: "this network"}

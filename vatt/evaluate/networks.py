@@ -16,12 +16,12 @@ from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
 from vatt.model.text import PADDING_ID
 from vatt.model.towers import Tower
+from vatt.model.vatt import Vatt
 from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load
 from vatt.weights.registry import digest_export, find_export
 
 NUM_CROPS = 3  # along the longer side, where a video is classified (VATT appendix A.3)
-TEXTS_AT_ONCE = 512
 Arrays = dict[str, Float[np.ndarray, "N ..."]]
 """What a network makes of N clips, or of their texts, by name."""
 
@@ -42,6 +42,11 @@ class Embedder:
     """With `video` it hears nothing, and returns nothing of sound."""
 
     @property
+    def network(self) -> Vatt:
+        """Its weights, on whatever device."""
+        return self.exported.model
+
+    @property
     def frame_rate_hz(self) -> float:
         """The frame rate of the video that it was trained on."""
         return self.exported.params.frame_rate_hz
@@ -53,7 +58,7 @@ class Embedder:
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return features `video`, `audio` and embeddings `video_va`, `audio_va`, `video_vt`."""
-        network = self.exported.model
+        network = self.network
         video = network.encode_video(_join(clips, "video", network))
         video_va, video_vt = network.video_projection(video)
         windows = {"video": video, "video_va": video_va, "video_vt": video_vt}
@@ -68,15 +73,12 @@ class Embedder:
     @torch.inference_mode()
     def read(self, texts: Sequence[str], /) -> Arrays:
         """Return `text_vt` embeddings; nothing where the network was imported without its words."""
-        network, parts = self.exported.model, []
         if self.exported.why_textless:
             return {}
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            part = list(texts[first : first + TEXTS_AT_ONCE])
-            tokens = self.exported.tokenizer.encode(part, self.exported.params.clip.num_tokens)
-            tokens = tokens.to(next(network.parameters()).device)
-            parts.append(_to_numpy(network.text_projection(network.encode_text(tokens))))
-        return {"text_vt": np.concatenate(parts)} if parts else {}
+        network, num_tokens = self.network, self.exported.params.clip.num_tokens
+        tokens = self.exported.tokenizer.encode(list(texts), num_tokens)
+        tokens = tokens.to(next(network.parameters()).device)
+        return {"text_vt": _to_numpy(network.text_projection(network.encode_text(tokens)))}
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,14 @@ class Labeller:
 
 @dataclass(frozen=True)
 class InnerEmbedder:
-    """A pre-trained network, looked into by one window: what enters its encoders and leaves them."""
+    """A pre-trained network, looked into: what enters its encoders and leaves them."""
 
     embedder: Embedder
+
+    @property
+    def network(self) -> Vatt:
+        """Its weights, on whatever device."""
+        return self.embedder.network
 
     @property
     def digest(self) -> str:
@@ -133,6 +140,11 @@ class InnerEmbedder:
         """The frame rate of the video that it was trained on."""
         return self.embedder.frame_rate_hz
 
+    @property
+    def shares_encoder(self) -> bool:
+        """Whether all modalities have one encoder, as in VATT-MA."""
+        return self.network.audio.encoder is self.network.video.encoder
+
     def look(self, _: tuple[float, ...], /) -> Look:
         """Look at the middle of the clip."""
         return self.embedder.look((MIDDLE,))
@@ -141,28 +153,29 @@ class InnerEmbedder:
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return embeddings as `Embedder`, and for video and audio `_input`, `_feature`, `_nodes`.
 
+        All are by the one window.
+
         - input: the mean (N, D) of the tokens that enter the encoder, without AGG.
         - feature: AGG behind the encoder, (N, E).
         - nodes: the mean over all tokens of what each node of the MLPs gives, before the residual
-          is added, (N, layers, D).
+          is added, (N, layers, D); only of an encoder that all modalities share.
         """
-        network = self.embedder.exported.model
-        made = {
-            f"{name}_{what}": values
-            for name in ("video", "audio")
-            for what, values in _look_into(
-                getattr(network, name), _join(clips, name, network)
-            ).items()
-        }
+        network = self.network
+        made: dict[str, Tensor] = {}
+        for name in ("video", "audio"):
+            inner = _look_into(getattr(network, name), _join(clips, name, network))
+            made |= {f"{name}_{what}": values for what, values in inner.items()}
+            if not self.shares_encoder:
+                del made[f"{name}_nodes"]
         made["video_va"], made["video_vt"] = network.video_projection(made["video_feature"])
         made["audio_va"] = network.audio_projection(made["audio_feature"])
         return {name: _to_numpy(values) for name, values in made.items()}
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str], /) -> Arrays:
-        """Return the same for text, without padding; a text tower without encoder has no nodes."""
-        exported, network = self.embedder.exported, self.embedder.exported.model
-        if exported.why_textless or not texts:
+        """Return the same for text, without padding."""
+        exported, network = self.embedder.exported, self.network
+        if exported.why_textless:
             return {}
         ids = exported.tokenizer.encode(list(texts), exported.params.clip.num_tokens)
         ids = ids.to(next(network.parameters()).device)
@@ -171,6 +184,8 @@ class InnerEmbedder:
         else:
             made = {"input": _average(network.words(ids), ids != PADDING_ID)}
             made["feature"] = network.encode_text(ids)
+        if not self.shares_encoder:
+            made.pop("nodes", None)
         found = {f"text_{what}": _to_numpy(values) for what, values in made.items()}
         return found | {"text_vt": _to_numpy(network.text_projection(made["feature"]))}
 
@@ -180,6 +195,11 @@ class InnerLabeller:
     """A fine-tuned network of one tower, looked into: its features, by one window and crop."""
 
     labeller: Labeller
+
+    @property
+    def network(self) -> nn.Module:
+        """Its weights, on whatever device."""
+        return self.labeller.network
 
     @property
     def digest(self) -> str:
@@ -203,7 +223,7 @@ class InnerLabeller:
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return the `feature` that is before the linear layer."""
-        network: Any = self.labeller.network
+        network: Any = self.network
         (name,) = MODALITIES[self.labeller.input.task]
         return {"feature": _to_numpy(network.tower(_join(clips, name, network))[:, 0])}
 
@@ -217,9 +237,7 @@ Observer = Embedder | Labeller | InnerEmbedder | InnerLabeller
 
 def load_embedder(folder: Path) -> Embedder:
     """Load an export; a damaged one is a StageError."""
-    exported = load(folder)
-    exported.model.to(choose_device())
-    return Embedder(exported, digest_export(folder), str(folder))
+    return Embedder(load(folder), digest_export(folder), str(folder))
 
 
 def open_model(name: str) -> Embedder:
@@ -236,7 +254,7 @@ def open_model(name: str) -> Embedder:
 
 def forget_training(embedder: Embedder) -> Embedder:
     """Return the network as it was before its training."""
-    model = build_untrained(embedder.exported.params).to(choose_device())
+    model = build_untrained(embedder.exported.params)
     exported = dataclasses.replace(embedder.exported, model=model)
     return Embedder(exported, f"{embedder.digest} untrained", embedder.name)
 
@@ -251,11 +269,12 @@ def _look_into(
     if is_patch is not None:
         is_token[:, 1:] = is_patch
     nodes: list[Tensor] = []
+    mlps: list[nn.Module] = [block.mlp for block in tower.encoder.blocks]  # type: ignore[misc]
 
     def keep(_: nn.Module, __: object, output: Tensor) -> None:
         nodes.append(_average(output.unflatten(0, shape), is_token))
 
-    handles = [block.mlp.register_forward_hook(keep) for block in tower.encoder.blocks]
+    handles = [mlp.register_forward_hook(keep) for mlp in mlps]
     (encoded,) = tower.encoder([group], all_tokens=True)
     for handle in handles:
         handle.remove()

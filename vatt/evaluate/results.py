@@ -1,4 +1,4 @@
-"""The content of metrics/evaluate.json as tables, for the terminal, the report and the card.
+"""The content of metrics/evaluate.json: under which conditions it holds, and as tables.
 
 `python -m vatt.evaluate.results` prints those of the last run. Titles of metrics: `metrics`.
 """
@@ -9,9 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vatt.core.code import digest_code
+from vatt.core.errors import StageError
+from vatt.core.files import digest_file
+from vatt.corpus.annotated import PARTS_NAME
+from vatt.corpus.index import digest_index
+from vatt.evaluate.feature_store import CODE
 from vatt.evaluate.metrics import RETRIEVAL, TITLES, format_value
 from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.evaluate.tables import Cell, Table, build_table, to_text
+from vatt.params import EvaluateParams, LaunchParams
 
 METRICS_PATH = Path("metrics/evaluate.json")
 REPORT_PATH = Path("data/evaluate/report.html")
@@ -23,6 +30,44 @@ METHODS = {"logistic": "logistic", "svm": "SVM", "lrc": "LRC"}
 RIVALS = {"linear_probe": "linear", "scratch": "from scratch", "untrained": "untrained"}
 """What a fine-tuned network is compared with, beside chance."""
 TASK_TITLES = {**DIRECTIONS, "linear": "linear classifier"}
+
+
+def list_conditions(
+    preprocess_dir: Path, evaluate: EvaluateParams, launch: LaunchParams
+) -> dict[str, Any]:
+    """Return what decides the numbers of an evaluation beside the networks, as JSON by name."""
+    parts = preprocess_dir / PARTS_NAME
+    settings = evaluate.model_dump(mode="json", exclude={"model", "batch_size"})
+    return {
+        "the corpus": digest_index(preprocess_dir),
+        "its annotated parts": digest_file(parts) if parts.is_file() else None,
+        "the code": digest_code("evaluate", *CODE),
+        **{f"evaluate.{name}": value for name, value in settings.items()},
+        "launch.precision": launch.precision,
+    }
+
+
+def read_evaluation(export_digest: str, conditions: Metrics) -> dict[str, Any]:
+    """Read metrics/evaluate.json of the export with this digest, under these conditions.
+
+    Raises StageError if it is missing, damaged, of another export or under other conditions.
+    """
+    advice = "run `python -m vatt evaluate`"
+    try:
+        metrics: dict[str, Any] = json.loads(METRICS_PATH.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{METRICS_PATH}: cannot be read: {error}; {advice}") from error
+    if metrics.get("export") != export_digest:
+        raise StageError(f"{METRICS_PATH}: is of another model; {advice}")
+    before = metrics.get("conditions", {})
+    changed = [
+        f"{name} was {before.get(name)}, is {value}"
+        for name, value in conditions.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise StageError(f"{METRICS_PATH}: {'; '.join(changed)}; {advice} again")
+    return metrics
 
 
 def main() -> None:

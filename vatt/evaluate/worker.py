@@ -16,8 +16,9 @@ import torch
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.evaluate.annotated import find_annotated, pick_embedders
+from vatt.evaluate.drawn import draw_inner
 from vatt.evaluate.feature_store import FeatureStore
-from vatt.evaluate.features import SplitReader
+from vatt.evaluate.features import Clips, SplitReader
 from vatt.evaluate.finetuned import Finetuned, load_finetuned
 from vatt.evaluate.networks import Embedder, Observer, forget_training, open_model
 from vatt.evaluate.selection import Subset
@@ -29,6 +30,12 @@ from vatt.train.worker import run_rank
 
 FEATURES_DIR = Path(".cache/evaluate")
 LOOK_EVERY_S = 0.5
+Networks = dict[tuple[str, str], Observer]
+"""By task, empty for the pre-trained network, and name."""
+Observers = dict[str, Networks]
+"""Who sees a split, by split."""
+ToSee = list[tuple[Clips, Networks]]
+"""Clips, and who sees them."""
 
 
 class EvaluateRecipe(Recipe):
@@ -62,20 +69,38 @@ def load_networks(model: str, finetune_dir: Path) -> tuple[Embedder, dict[TaskNa
     return embedder, {task: load_finetuned(finetune_dir / task, embedder.digest) for task in TASKS}
 
 
-def list_observers(
-    embedder: Embedder, tasks: Mapping[TaskName, Finetuned]
-) -> dict[str, dict[tuple[str, str], Observer]]:
+def list_observers(embedder: Embedder, tasks: Mapping[TaskName, Finetuned]) -> Observers:
     """Return who sees each split: the network, trained and untrained; the split test, all."""
-    networks: dict[tuple[str, str], Observer] = {
+    networks: Networks = {
         ("", "trained"): embedder,
         ("", "untrained"): forget_training(embedder),
     }
-    labellers: dict[tuple[str, str], Observer] = {
+    labellers: Networks = {
         (task, name): labeller
         for task, (_, named) in tasks.items()
         for name, labeller in named.items()
     }
     return {"train": networks, "validation": networks, "test": {**networks, **labellers}}
+
+
+def list_to_see(reader: SplitReader, observers: Observers) -> ToSee:
+    """Return all clips that are seen, with the networks that see them.
+
+    The splits come first, then the annotated parts and what the analyses need.
+
+    Raises:
+        StageError: the corpus cannot be read.
+    """
+    to_see = [(reader.read_clips(split), networks) for split, networks in observers.items()]
+    test, networks = to_see[-1]
+    parts = find_annotated(reader.preprocess_dir, "test", test).clips
+    to_see += [(parts, pick_embedders(networks))] if len(parts.rows) else []
+    return [*to_see, draw_inner(test, networks)] if reader.params.analyses else to_see
+
+
+def is_missing(reader: SplitReader, to_see: ToSee) -> bool:
+    """Return whether a network has not yet seen all that it must see."""
+    return any(parts for own in to_see for parts in reader.list_missing(*own).values())
 
 
 def observe(job: EvaluateJob) -> None:
@@ -95,24 +120,15 @@ def observe(job: EvaluateJob) -> None:
         FeatureStore(FEATURES_DIR),
         recipe.launch,
         Subset(recipe.evaluate.max_train_clips, recipe.run.seed),
+        beat=lambda: write_heartbeat(next(steps)),
     )
-
-    def beat() -> None:
-        write_heartbeat(next(steps))
-
-    seen = []
-    for split, networks in list_observers(embedder, tasks).items():
-        seen.append((reader.read_clips(split), networks))
-        beat()
-    test, networks = seen[-1]
-    parts = find_annotated(job.preprocess_dir, "test", test).clips
-    seen += [(parts, pick_embedders(networks))] if len(parts.rows) else []
-    for clips, networks in seen:
-        reader.observe(clips, networks, (rank, num_ranks), beat)
+    to_see = list_to_see(reader, list_observers(embedder, tasks))
     while not job.result_path.is_file():
-        beat()
-        missing = [reader.list_missing(clips, networks) for clips, networks in seen]
-        if rank == 0 and not any(parts for by_name in missing for parts in by_name.values()):
+        reader.beat()
+        # Again and again: another evaluation may remove what this one made.
+        for clips, networks in to_see:
+            reader.observe(clips, networks, (rank, num_ranks))
+        if rank == 0 and not is_missing(reader, to_see):
             write_json(job.result_path, {"device_type": device.type})
         time.sleep(LOOK_EVERY_S)
 

@@ -176,7 +176,7 @@ def _run(
 
 
 def main(purpose: str, *arguments: str) -> int:
-    """Answer with a line of JSON: `facts` about this node, or how a training that is ordered ends.
+    """Answer with a line of JSON: `facts` about this node, or how a job that is ordered ends.
 
     The other arguments are those of `collect_facts`, as one text of JSON; or, after `train`,
     `link_timeout_s` and the order.

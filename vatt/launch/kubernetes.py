@@ -1,4 +1,7 @@
-"""Training as an Indexed Job of Kubernetes: its manifest, and what runs in each of its pods."""
+"""A training or an evaluation as an Indexed Job of Kubernetes.
+
+There are its manifest, and what runs in each of its pods.
+"""
 
 import json
 import os
@@ -106,7 +109,7 @@ def build_pod_order(job: AnyJob, job_path: Path, index: int, first_pod: str) -> 
 
 
 def main(path: Path, index: int, first_pod: str) -> int:
-    """Train as the pod of an index, with the job of a file; return the exit code."""
+    """Run as the pod of an index, with the job of a file; return the exit code."""
     job = read_job(path)
 
     def is_lost() -> bool:  # there is no launcher to lose: Kubernetes ends the pod

@@ -1,4 +1,7 @@
-"""Training as a Slurm job: a script for sbatch, the wait for its end, and what runs inside it."""
+"""A training or an evaluation as a Slurm job.
+
+There are a script for sbatch, the wait for its end, and what runs inside it.
+"""
 
 import shlex
 import sys
@@ -28,7 +31,7 @@ def run_in_slurm(job: AnyJob) -> None:
     """Submit a job and wait for it; one that a killed launcher left is cancelled first.
 
     Raises:
-        StageError: sbatch refused it, or it ended without weights; the message holds its last
+        StageError: sbatch refused it, or it ended without a result; the message holds its last
             words. Or Slurm does not say whether a job still runs; then none is submitted.
     """
     job.directory.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def build_script(launch: LaunchParams, job_path: Path, log_path: Path) -> str:
     """Return the script: Slurm's options, and the supervisor, which starts the agents by srun.
 
     The job survives the loss of nodes (--no-kill) and starts again when its first one is lost
-    (--requeue); both times from the newest checkpoint.
+    (--requeue); both times it goes on from what is done.
     """
     slurm = launch.slurm
     options = [

@@ -1,6 +1,6 @@
 """Runs a job to the end: attempt after attempt, each on the nodes that answer.
 
-Each attempt begins at the newest checkpoint.
+Each attempt goes on from what is done: a training from its newest checkpoint.
 """
 
 import json
@@ -28,7 +28,7 @@ CAUSES = ("stage", "lost", "died", "stall", "error")
 
 
 def supervise(job: AnyJob) -> None:
-    """Run a job on the nodes of its launcher until its weights are there.
+    """Run a job on the nodes of its launcher until its result is there.
 
     Raises:
         StageError: a node cannot take part in the first attempt, the job cannot go on, or it failed
@@ -51,14 +51,14 @@ def supervise(job: AnyJob) -> None:
         if missing and (attempt == 0 or not facts):
             raise StageError(f"launch.launcher = {launch.launcher}: {missing}")
         if missing:
-            say(f"training goes on without {missing}")
+            say(f"goes on without {missing}")
         end = _attempt(job, facts)
         if end.kind == "done":
             return
         if end.kind == "stage" or attempt == num_restarts:
             raise StageError(end.message)
         say(end.message)
-        say(f"restart {attempt + 1} of {num_restarts}, from the newest checkpoint")
+        say(f"restart {attempt + 1} of {num_restarts}, from what is done")
 
 
 def find_shares(
@@ -79,7 +79,7 @@ def find_shares(
 def find_problems(
     there: Mapping[str, Any], here: Mapping[str, Any], num_ranks: int, number: int | None
 ) -> list[str]:
-    """Return why a node cannot run `num_ranks` of a training started `here`, from their facts.
+    """Return why a node cannot run `num_ranks` of a job started `here`, from their facts.
 
     `number` is its place among several nodes, of which the first, 0, opens the port to meet at;
     None for a node that is alone.
@@ -126,7 +126,7 @@ def _ask_nodes(job: AnyJob, nodes: Sequence[Node]) -> tuple[dict[Node, dict[str,
 
 
 def _attempt(job: AnyJob, facts: Mapping[Node, Mapping[str, Any]]) -> End:
-    """Train once on some nodes and return how it ended, when none of its processes is left.
+    """Run a job once on some nodes and return how it ended, when none of its processes is left.
 
     Raises:
         StageError: a node cannot take part; all problems are listed.
@@ -135,9 +135,11 @@ def _attempt(job: AnyJob, facts: Mapping[Node, Mapping[str, Any]]) -> End:
     shares = find_shares(job.recipe.training, launch.num_processes, slots)
     nodes = {node: share for node, share in zip(facts, shares, strict=True) if share}
     here = collect_facts(job.directory, job.preprocess_dir, None)
-    problems = []
+    on_gpus, problems = any(facts[node]["gpus"] for node in nodes), []
     for number, (node, share) in enumerate(nodes.items()):
         found = find_problems(facts[node], here, share, number if len(nodes) > 1 else None)
+        if on_gpus and not facts[node]["gpus"]:  # ranks on CPUs and GPUs would wait for each other
+            found.append("has no GPU, as other nodes have")
         problems += [f"{node.name}: {problem}" for problem in found[:1]]
     if problems:
         raise StageError(f"launch.launcher = {launch.launcher}: " + "; ".join(problems))

@@ -1,6 +1,7 @@
 """Stage `evaluate`: retrieval, linear classifiers, fine-tuned networks, the report."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +10,10 @@ import torch
 
 from vatt.core.errors import StageError
 from vatt.corpus.index import QUARANTINE_NAME, digest_index, read_index
+from vatt.evaluate.analyses import analyse
 from vatt.evaluate.annotated import read_test
 from vatt.evaluate.comparison import compare_networks, summarise
+from vatt.evaluate.drawn import Inner, draw_inner
 from vatt.evaluate.feature_store import FeatureStore, name_features
 from vatt.evaluate.features import Seen, SplitReader
 from vatt.evaluate.figures import (
@@ -26,14 +29,17 @@ from vatt.evaluate.linear_evaluation import Skipped
 from vatt.evaluate.networks import Embedder
 from vatt.evaluate.paper_results import list_published
 from vatt.evaluate.report import Report, read_studies, write_report
-from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline
+from vatt.evaluate.results import METRICS_PATH, REPORT_PATH, format_headline, list_conditions
 from vatt.evaluate.retrieval import DIRECTIONS
 from vatt.evaluate.selection import Subset
 from vatt.evaluate.worker import (
     FEATURES_DIR,
     EvaluateJob,
     EvaluateRecipe,
+    Observers,
+    is_missing,
     list_observers,
+    list_to_see,
     load_networks,
 )
 from vatt.launch.launcher import launch_ranks
@@ -64,12 +70,13 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
     quarantine = _read(PREPROCESS_DIR / QUARANTINE_NAME, _parse_lines, "preprocess")
     torch.set_num_threads(launch.threads_per_process)
     embedder, tasks = load_networks(evaluate.model, FINETUNE_DIR)
-    clip, subset = embedder.exported.params.clip, Subset(evaluate.max_train_clips, run.seed)
-    store = FeatureStore(FEATURES_DIR)
-    reader = SplitReader(PREPROCESS_DIR, clip, evaluate, store, launch, subset)
+    params, subset = embedder.exported.params, Subset(evaluate.max_train_clips, run.seed)
+    store, observers = FeatureStore(FEATURES_DIR), list_observers(embedder, tasks)
+    reader = SplitReader(PREPROCESS_DIR, params.clip, evaluate, store, launch, subset)
+    conditions = list_conditions(PREPROCESS_DIR, evaluate, launch)
     if launch.launcher != "local" or launch.num_processes > 1:
-        reader.device_type = _observe_by_ranks(run, reader, embedder, tasks)
-    seen, entries = _see_splits(embedder, reader, tasks)
+        _observe_by_ranks(run, reader, Path(embedder.name), observers)
+    seen, entries, inner = _see_splits(reader, observers, tasks)
     comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks, subset)
     test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR, columns=SHOWN)
     numbers = summarise(comparison)
@@ -79,9 +86,9 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
         "published": [row._asdict() for row in published],
         "test_data": test.digest,
         "export": embedder.digest,
+        "conditions": conditions,
         **_list_left_out(embedder),
     }
-    params = embedder.exported.params
     read_frames = open_frame_reader(PREPROCESS_DIR, params.clip, test.rows)
     report = Report(
         metrics=metrics,
@@ -95,6 +102,7 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
         model=embedder.exported.model,
         clip=params.clip,
         code_version=read_code_version(),
+        analyses=analyse(comparison, *inner) if inner else (),
     )
     write_report(REPORT_PATH.parent, report)
     print(f"evaluate: {format_headline(metrics)}")
@@ -103,15 +111,15 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
 
 
 def _observe_by_ranks(
-    run: RunParams,
-    reader: SplitReader,
-    embedder: Embedder,
-    tasks: Mapping[TaskName, Finetuned],
-) -> str:
-    """Let several processes fill the store of the reader; return the type of their device."""
+    run: RunParams, reader: SplitReader, export_dir: Path, observers: Observers
+) -> None:
+    """Let several processes fill the store of the reader, which learns the type of their device.
+
+    None are started where nothing is missing.
+    """
     index_digest = digest_index(PREPROCESS_DIR)
-    digests = [own.digest for _, named in tasks.values() for own in named.values()]
-    parts = [index_digest, embedder.digest, *digests, reader.params.model_dump_json()]
+    digests = {own.digest for networks in observers.values() for own in networks.values()}
+    parts = [index_digest, *sorted(digests), reader.params.model_dump_json()]
     name = name_features(*parts, str(run.seed), reader.launch.precision)
     recipe = EvaluateRecipe(
         run=run,
@@ -119,25 +127,42 @@ def _observe_by_ranks(
         launch=reader.launch,
         index_digest=index_digest,
         evaluate=reader.params,
-        export_dir=Path(embedder.name),
+        export_dir=export_dir,
         finetune_dir=FINETUNE_DIR,
     )
     directory = FEATURES_DIR / "jobs" / name
     job = EvaluateJob(recipe=recipe, preprocess_dir=PREPROCESS_DIR, directory=directory)
-    launch_ranks(job)
+    if job.result_path.is_file():
+        reader.device_type = _read_device(job)
+    if is_missing(reader, list_to_see(reader, observers)):
+        job.result_path.unlink(missing_ok=True)  # else it would say that they are done
+        launch_ranks(job)
+        reader.device_type = _read_device(job)
+    for other in set(directory.parent.glob("*")) - {directory}:
+        shutil.rmtree(other)
+
+
+def _read_device(job: EvaluateJob) -> str:
     return str(json.loads(job.result_path.read_text(encoding="utf-8"))["device_type"])
 
 
 def _see_splits(
-    embedder: Embedder, reader: SplitReader, tasks: Mapping[TaskName, Finetuned]
-) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped]]:
-    """Let the network, trained and untrained, see all splits; all others the test split."""
+    reader: SplitReader, observers: Observers, tasks: Mapping[TaskName, Finetuned]
+) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped], Inner | None]:
+    """Let the network, trained and untrained, see all splits; all others the test split.
+
+    With `evaluate.analyses`, networks are looked into, too.
+    """
     trained, untrained = {}, {}
-    for split, networks in list_observers(embedder, tasks).items():
+    for split, networks in observers.items():
         is_test = split == "test"
         clips, arrays = read_test(reader, networks) if is_test else reader.read(split, networks)
         trained[split] = Seen(clips, arrays["", "trained"])
         untrained[split] = Seen(clips, arrays["", "untrained"])
+    inner = None
+    if reader.params.analyses:
+        drawn, networks = draw_inner(reader.read_clips("test"), observers["test"])
+        inner = drawn, reader.see(drawn, networks)
     reader.store.remove_others()
     entries: dict[str, TaskEntry | Skipped] = {}
     for task, (entry, named) in tasks.items():
@@ -145,7 +170,7 @@ def _see_splits(
         # Where a split has no clips, networks make nothing.
         logits = {name: made["logits"] for name, made in outputs.items() if made}
         entries[task] = entry if isinstance(entry, Skipped) else entry._replace(logits=logits)
-    return (trained, untrained), entries
+    return (trained, untrained), entries, inner
 
 
 def _list_left_out(embedder: Embedder) -> dict[str, dict[str, str]]:

@@ -7,18 +7,18 @@ from typing import Any
 from vatt.corpus.index import INDEX_NAME, read_index
 from vatt.evaluate.annotated import read_test
 from vatt.evaluate.card import render_card
-from vatt.evaluate.comparison import summarise_retrieval
 from vatt.evaluate.feature_store import FeatureStore
 from vatt.evaluate.features import MisfitError, Seen, SplitReader
+from vatt.evaluate.metrics import measure_retrieval
 from vatt.evaluate.networks import load_embedder
-from vatt.evaluate.retrieval import DIRECTIONS, open_search
+from vatt.evaluate.results import list_conditions, read_evaluation
+from vatt.evaluate.retrieval import open_search
 from vatt.params import DownloadParams, EvaluateParams, LaunchParams, PromoteParams
 from vatt.weights import registry
 from vatt.weights.export import read_params
 
 PREPROCESS_DIR = Path("data/preprocess")
 FEATURES_DIR = Path(".cache/evaluate")
-EVALUATION_PATH = Path("metrics/evaluate.json")
 
 
 def main(
@@ -29,7 +29,8 @@ def main(
     An export that is the champion already changes nothing.
 
     Raises:
-        StageError: the evaluation is missing or of another export, or the champion is damaged.
+        StageError: the evaluation is missing, of another export or under other conditions, or the
+            champion is damaged.
     """
     registry.REGISTRY_DIR.mkdir(parents=True, exist_ok=True)  # DVC needs its outputs to exist
     registry.settle_champion()
@@ -38,7 +39,7 @@ def main(
     if champion is not None and champion.record.export_digest == digest:
         print("promote: this model is the champion already")
         return champion.record.decision.model_dump()
-    metrics = registry.read_evaluation(EVALUATION_PATH, digest)
+    metrics = read_evaluation(digest, list_conditions(PREPROCESS_DIR, evaluate, launch))
     decision = _compare(metrics, champion, evaluate, promote, launch)
     if decision.promoted:
         record = registry.Record(
@@ -63,13 +64,13 @@ def _compare(
     promote: PromoteParams,
     launch: LaunchParams,
 ) -> registry.Decision:
-    """Compare with what must be beaten, then with the champion, on the current test split.
+    """Compare with what must be beaten, then with the champion, which is measured as it is now.
 
-    If the test split changed, the champion is measured again.
+    One that cannot have the metric at all gives way.
     """
     name, challenger = promote.metric, metrics[promote.metric]
+    direction, _, measure = name.rpartition("_")
     if challenger is None:  # nothing shows that it is better than chance
-        direction = name.rpartition("_")[0]
         why = metrics.get("left_out", {}).get(direction, "the test split has no clips for it")
         return registry.Decision(promoted=False, reason=f"no {name}: {why}", metric=name)
     floors = {
@@ -87,15 +88,18 @@ def _compare(
     if champion is None:
         reason = "there was no champion"
         return registry.Decision(promoted=True, reason=reason, metric=name, challenger=challenger)
-    if champion.record.test_data == metrics["test_data"]:
-        return registry.decide(promote, challenger, champion.record.metrics[name])
     embedder, store = load_embedder(champion.path), FeatureStore(FEATURES_DIR)
+    why_textless = embedder.exported.why_textless
+    if why_textless and direction.startswith("text_"):
+        reason = f"the champion has no {name}: {why_textless}"
+        return registry.Decision(promoted=True, reason=reason, metric=name, challenger=challenger)
     reader = SplitReader(PREPROCESS_DIR, embedder.exported.params.clip, evaluate, store, launch)
     try:
         clips, arrays = read_test(reader, {"champion": embedder})
-        seen = Seen(clips, arrays["champion"])
-        ranks = {direction: open_search(direction, seen).rank() for direction in DIRECTIONS}
-        return registry.decide(promote, challenger, summarise_retrieval(ranks)[name])
+        ranks = open_search(direction, Seen(clips, arrays["champion"])).rank()
     except MisfitError as error:
         reason = f"the champion cannot be measured: {error}; remove {champion.path} to start anew"
         return registry.Decision(promoted=False, reason=reason, metric=name, challenger=challenger)
+    value = measure_retrieval(ranks)[measure]
+    assert value is not None  # the challenger was measured on the same clips
+    return registry.decide(promote, challenger, value)

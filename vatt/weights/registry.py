@@ -40,7 +40,7 @@ class Record(Section):
     data_version: str
     """The digest of the index of the corpus that the champion was evaluated on."""
     test_data: str
-    """The digest of the test split: results on the same one can be compared."""
+    """The digest of the test split that it was evaluated on."""
     code_version: str
     """The git commit, or "unknown"."""
     parameters: Mapping[str, Any]
@@ -87,35 +87,14 @@ def read_champion(registry_dir: Path = REGISTRY_DIR) -> Champion | None:
         raise StageError(f"{file}: is not the record of a champion: {error}") from error
 
 
-def read_evaluation(path: Path, export_digest: str) -> dict[str, Any]:
-    """Read metrics/evaluate.json of the export with this digest.
-
-    Raises StageError if it is missing, damaged or of another export.
-    """
-    try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path}: cannot be read: {error}; run the evaluate stage") from error
-    if metrics.get("export") != export_digest:
-        raise StageError(f"{path}: is of another model; run the evaluate stage")
-    return metrics
-
-
-def decide(params: PromoteParams, challenger: float | None, champion: float | None) -> Decision:
-    """Compare a new export with the standing champion, both measured on the same test data.
-
-    None stands for a metric that the test split has no clips for: nothing shows then that the new
-    export is not worse, so the champion stays.
-    """
-    if challenger is None or champion is None:
-        promoted, reason = False, f"the test split has no clips to measure {params.metric} on"
-    else:
-        promoted = challenger >= champion - params.tolerance
-        verdict = "not worse" if promoted else "worse"
-        reason = (
-            f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
-            f"(tolerance {params.tolerance:g})"
-        )
+def decide(params: PromoteParams, challenger: float, champion: float) -> Decision:
+    """Compare a new export with the standing champion, both measured on the same test data."""
+    promoted = challenger >= champion - params.tolerance
+    verdict = "not worse" if promoted else "worse"
+    reason = (
+        f"{params.metric} {challenger:.4f} is {verdict} than the champion's {champion:.4f} "
+        f"(tolerance {params.tolerance:g})"
+    )
     measured = {"challenger": challenger, "champion": champion}
     return Decision(promoted=promoted, reason=reason, metric=params.metric, **measured)
 
