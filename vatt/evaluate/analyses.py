@@ -24,7 +24,7 @@ from vatt.evaluate.drawn import MAX_CLIPS, Name
 from vatt.evaluate.features import Clips
 from vatt.evaluate.finetuned import TaskResult
 from vatt.evaluate.networks import Arrays
-from vatt.evaluate.retrieval import DIRECTIONS, Search
+from vatt.evaluate.retrieval import DIRECTIONS, SIMILARITY_DECIMALS, Search
 from vatt.evaluate.selection import Subset
 
 SPACES: Mapping[str, Mapping[str, str]] = {
@@ -82,7 +82,7 @@ def analyse(comparison: Comparison, clips: Clips, arrays: Mapping[Name, Arrays])
 def analyse_classes(
     clips: Clips, arrays: Mapping[Name, Arrays], result: object, kind: str
 ) -> Analysis | None:
-    """Show video features of the classifiers from scratch and fine-tuned, by t-SNE, coloured by class."""
+    """Show video features of classifiers from scratch and fine-tuned, by t-SNE, by class."""
     if not isinstance(result, TaskResult):
         return None
     label = result.entry.label
@@ -118,7 +118,7 @@ def analyse_modalities(clips: Clips, own: Arrays, kind: str) -> Analysis | None:
     for space in SPACES:
         points = collect(clips, own, space)
         found = reduce(points.features)
-        if found is not None:
+        if found is not None and len(set(points.modalities)) > 1:
             more = {"modality": points.modalities}
             tables[space] = _tabulate(clips, points.clips, found, more)
     if not tables:
@@ -174,8 +174,8 @@ def analyse_classifier(clips: Clips, own: Arrays, kind: str) -> Analysis | None:
         "modality_classifier",
         "Telling the modality",
         "How often logistic regression tells of one point whether it is video, audio or text, on "
-        f"files that it has not learned from ({NUM_FOLDS} folds), beside chance; of clips that have "
-        f"all modalities of a space. The network is {kind}.",
+        f"files that it has not learned from ({NUM_FOLDS} folds), beside chance; of clips that "
+        f"have all modalities of a space. The network is {kind}.",
         analysis_figures.draw_accuracies(data),
         data,
     )
@@ -260,7 +260,8 @@ def compare_pairs(
     subset = Subset(MAX_CLIPS)
     chosen = subset.choose(subset.draw_turns(names)) if names else np.zeros(0, dtype=np.int64)
     items, right = np.unique(search.right[chosen], return_inverse=True)
-    similarities = np.clip(search.queries[chosen] @ search.items[items].T, -1, 1)
+    similarities = search.queries[chosen] @ search.items[items].T
+    similarities = similarities.round(SIMILARITY_DECIMALS).clip(-1, 1)
     own = similarities[np.arange(len(chosen)), right]
     is_other = np.arange(len(items)) != right[:, None]
     greater = (own[:, None] > similarities) + (own[:, None] == similarities) / 2

@@ -96,9 +96,9 @@ def draw_nodes(means: Mapping[str, Float[np.ndarray, "L D"]]) -> str:
         figure = Figure(figsize=(9.6, 1.6 + 0.18 * num_layers), layout="constrained")
         panels = figure.subplots(1, len(means), squeeze=False, sharey=True)[0]
         for axes, (name, values) in zip(panels, means.items(), strict=True):
-            image = axes.imshow(
-                values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower"
-            )
+            image = axes.imshow(values, "RdBu_r", vmin=-limit, vmax=limit, origin="lower")
+            image.set_interpolation("nearest")  # no colours between layers
+            axes.set_aspect("auto")
             axes.set(title=name.capitalize(), xlabel="node")
             axes.set_yticks(range(num_layers), [f"{layer + 1}" for layer in range(num_layers)])
         panels[0].set_ylabel("layer")
