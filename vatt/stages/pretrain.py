@@ -73,7 +73,7 @@ def main(
     write_json(PLOT_PATH, {"curve": rows})
     health_path = job.directory / f"{HEALTH}.jsonl"
     health = health_path.read_text(encoding="utf-8").splitlines() if health_path.is_file() else []
-    learned = summarise_learning([json.loads(line) for line in health])
+    learned = summarise_learning([json.loads(line) for line in health], pretrain.num_steps)
     print(f"pretrain: {describe_learning(learned) or 'retrieval was not measured'}")
     num_parameters = sum(weight.numel() for weight in trained.parameters())
     num_clips = pretrain.num_steps * pretrain.batch_size

@@ -249,21 +249,26 @@ def find_collapse(health: Mapping[str, float], *, is_warm: bool) -> list[str]:
     return problems
 
 
-def summarise_learning(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return what retrieval learned, by space, from the health of all steps, the first one step 0.
+def summarise_learning(
+    rows: Sequence[Mapping[str, float]], num_steps: int
+) -> dict[str, dict[str, float]]:
+    """Return what retrieval learned, by space, from the health at all steps that were measured.
 
-    `r1` and `rank` are those of the last step, as in `measure_pairs`; `before` and `chance` follow
-    their names. A space that was not measured is not there.
+    `r1` and `rank` are those of the last step, as in `measure_pairs`; those at step 0 end in
+    `before`, those of chance in `chance`. A space is left out unless both steps were measured, on
+    as many pairs: a run that goes on may be measured otherwise than it began.
     """
-    learned = {}
+    learned: dict[str, dict[str, float]] = {}
+    if not rows or (rows[0]["step"], rows[-1]["step"]) != (0, num_steps):
+        return learned
+    first, last = rows[0], rows[-1]
     for space in SPACES:
-        if rows and f"pairs_{space}" in rows[-1]:
-            pairs = rows[-1][f"pairs_{space}"]
-            own: dict[str, float] = {"pairs": pairs}
+        pairs = last.get(f"pairs_{space}")
+        if pairs is not None and pairs == first.get(f"pairs_{space}"):
+            learned[space] = {"pairs": pairs}
             for name, chance in (("r1", 1 / pairs), ("rank", 0.5)):
-                before, after = (row[f"{name}_{space}"] for row in (rows[0], rows[-1]))
-                own |= {name: after, f"{name}_before": before, f"{name}_chance": chance}
-            learned[space] = own
+                before, after = (row[f"{name}_{space}"] for row in (first, last))
+                learned[space] |= {name: after, f"{name}_before": before, f"{name}_chance": chance}
     return learned
 
 
