@@ -15,7 +15,7 @@ from vatt.evaluate import analyses
 from vatt.params import TowerSize
 
 FIGURES = Path("data/evaluate/figures")
-RETRIEVAL = EVALUATE.model_copy(update={"lrc_steps": 0, "probe_tasks": ()})
+RETRIEVAL = EVALUATE.model_copy(update={"lrc_steps": 0, "probe_tasks": (), "analyses": True})
 
 
 def read_numbers(name: str) -> pd.DataFrame:

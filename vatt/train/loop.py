@@ -99,7 +99,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
                     parts = list(islice(batches, training.accumulation_steps))
                 if len(parts) < training.accumulation_steps:
                     raise StageError(
-                        f"step {step}: the data ended; expected {training.num_steps} steps"
+                        f"step {step}: the data ended before step {training.num_steps}"
                     )
                 is_logged = _is_due(step, training.log_every_steps, training)
                 if is_logged:
