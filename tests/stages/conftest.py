@@ -31,7 +31,12 @@ from vatt.weights.export import ExportedParams, build_untrained, save_export
 ROOT = Path(__file__).parents[2]
 RUN = RunParams(seed=3)
 EVALUATE = EvaluateParams(
-    model="data/pretrain", num_windows=2, batch_size=3, lrc_steps=20, probe_tasks=None
+    model="data/pretrain",
+    num_windows=2,
+    batch_size=3,
+    lrc_steps=20,
+    probe_tasks=None,
+    analyses=False,  # takes a second or two; tests/stages/test_analyses.py has them
 )
 SHORT = PRETRAIN.model_copy(update={"num_steps": 3, "warmup_steps": 1, "batch_size": 4})
 LETTER = TASK.model_copy(

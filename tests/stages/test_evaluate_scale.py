@@ -108,18 +108,20 @@ def test_two_ranks_give_what_one_process_gives_to_the_bit(
     ]
     write_parts(PREPROCESS_DIR, parts)
     pass_validation()
-    one = run_evaluate(EVALUATE)
+    params = EVALUATE.model_copy(update={"analyses": True})
+    one = run_evaluate(params)
     kept, outputs = read_features(), Path("data/evaluate/report.html").read_bytes()
     for path in Path(".cache/evaluate").glob("*.safetensors"):
         path.unlink()
     monkeypatch.delattr(FixedWindows, "__getitem__")
     monkeypatch.delattr(nn.Module, "to")  # what it would hold, ranks could not use
-    two = run_evaluate(EVALUATE, TWO_RANKS)
+    two = run_evaluate(params, TWO_RANKS)
     assert two == one
     assert Path("data/evaluate/report.html").read_bytes() == outputs
     again = read_features()
     assert again.keys() == kept.keys()
-    assert len(again) == 8  # of two networks: three splits, and the annotated parts
+    # Of two networks: three splits, and the annotated parts; and of one that is looked into.
+    assert len(again) == 9
     assert one["text_to_video_pairs"] > 8
     for name, arrays in kept.items():
         assert arrays.keys() == again[name].keys()

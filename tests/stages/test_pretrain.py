@@ -6,23 +6,31 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from tests.stages.conftest import EXPORTED, RUN, SHORT, change_index, export, list_checkpoints
 from tests.tiny import LOSS
 from tests.train.corpus import LAUNCH
 from vatt import load
+from vatt.core.batch import Batch
 from vatt.core.errors import StageError
 from vatt.corpus.samples import write_samples
 from vatt.corpus.tokenizer import Tokenizer
+from vatt.loading.clips import ClipReader
+from vatt.loading.loader import open_validation_loader
+from vatt.model.vatt import Vatt
 from vatt.params import LaunchParams
 from vatt.stages.pretrain import main
 from vatt.weights.export import build_untrained
 
+FIELDS = [field.name for field in fields(Batch)]
 WEIGHTS = Path("data/pretrain/model.safetensors")
 
 
@@ -54,6 +62,60 @@ def test_a_finished_run_exports_the_same_again_and_a_changed_one_does_not(projec
     assert (WEIGHTS.read_bytes(), list_checkpoints()) == (weights, checkpoints)
     pretrain(learning_rate=2e-4)
     assert WEIGHTS.read_bytes() != weights
+
+
+def rank_slowly(model: Vatt, space: str) -> tuple[list[float], int]:
+    """Return how many wrong videos stand before the right one of each query, and the pairs."""
+    reader = ClipReader(Path("data/preprocess"), EXPORTED.clip)
+    ((rows, batch),) = open_validation_loader(reader, "validation", 100)
+    batch = Batch(*(getattr(batch, name)[rows["has_video"].tolist()] for name in FIELDS))
+    with torch.no_grad():
+        found = model.eval()(batch)
+    has = batch.audio_mask if space == "va" else batch.text_mask[:, 0]
+    queries = found.audio_va if space == "va" else found.text_vt[:, 0]
+    videos = functional.normalize(getattr(found, f"video_{space}")[has])
+    queries = functional.normalize(queries[has])
+    places = []
+    for number, query in enumerate(queries):
+        others = [float(query @ video) for video in videos]
+        right = others.pop(number)
+        # Of videos that look alike, half stand before.
+        equal = sum(abs(other - right) < 1e-6 for other in others)
+        places.append(sum(other > right + 1e-6 for other in others) + equal / 2)
+    return places, len(places)
+
+
+def test_it_says_at_its_end_what_retrieval_learned(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the clips that are validated on here, three have a picture and sound, four words."""
+    change_index("split", lambda row: "validation" if row["split"] == "test" else row["split"])
+    write_samples(Path("data/preprocess"))
+    metrics: Any = pretrain(validate_every_steps=2, validation_clips=100, learning_rate=1e-2)
+    trained = load("data/pretrain")
+    untrained = build_untrained(trained.params)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "retrieval" in line]
+    assert len(lines) == 1
+    for space, words in (("va", "video and audio"), ("vt", "video and text")):
+        learned = metrics["retrieval"][space]
+        for ending, model in (("", trained.model), ("_before", untrained)):
+            places, num_pairs = rank_slowly(model, space)
+            assert learned["pairs"] == num_pairs > 2
+            assert learned[f"r1{ending}"] == pytest.approx(places.count(0) / num_pairs)
+            rank = sum(places) / num_pairs / (num_pairs - 1)
+            assert learned[f"rank{ending}"] == pytest.approx(rank, abs=1e-6)
+        assert (learned["r1_chance"], learned["rank_chance"]) == (1 / num_pairs, 0.5)
+        r1 = [f"{learned[name]:.1%}" for name in ("r1", "r1_before", "r1_chance")]
+        assert f"{words} R@1 {r1[0]} (before {r1[1]}, chance {r1[2]})" in lines[0]
+    weights = WEIGHTS.read_bytes()
+    capsys.readouterr()
+    assert pretrain(validate_every_steps=2, validation_clips=100, learning_rate=1e-2) == metrics
+    assert lines[0] in capsys.readouterr().out  # a finished run says it again
+    shutil.rmtree(".cache")
+    # What was not measured before its first step has nothing to be compared with.
+    assert pretrain(learning_rate=1e-2)["retrieval"] == {}
+    assert "retrieval was not measured" in capsys.readouterr().out
+    assert WEIGHTS.read_bytes() == weights  # measuring changes nothing
 
 
 @pytest.mark.parametrize(

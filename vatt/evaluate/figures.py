@@ -125,7 +125,7 @@ def _draw_panels(panels: Mapping[str, Sequence[Line]], with_legend: int) -> str:
             axes.set(title=title, xlabel="step")
             axes.margins(x=0)
         all_axes[with_legend].legend()
-        return _to_svg(figure)
+        return render_svg(figure)
 
 
 def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
@@ -146,7 +146,7 @@ def draw_recall(ranks: Mapping[str, RankedPair]) -> str:
             title = DIRECTIONS[direction].capitalize()
             axes.set(title=title, xlabel="k", ylabel="recall at k", ylim=(0, 1.02))
             axes.legend(loc="lower right")
-        return _to_svg(figure)
+        return render_svg(figure)
 
 
 def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
@@ -169,7 +169,7 @@ def draw_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -
                 colour = "white" if shares[row, column] > 0.5 else "#1f2328"
                 count = f"{counts[row, column]:.0f}"
                 axes.text(column, row, count, ha="center", va="center", color=colour)
-        return _to_svg(figure)
+        return render_svg(figure)
 
 
 def trace_recall(pair: RankedPair) -> dict[str, Float[np.ndarray, " K"]]:
@@ -188,7 +188,7 @@ def read_svg(path: Path) -> str:
     return text[text.index("<svg") :]
 
 
-def _to_svg(figure: Figure) -> str:
+def render_svg(figure: Figure) -> str:
     """Return the <svg> element alone, without the date."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)

@@ -4,16 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vatt.core.errors import StageError
 from vatt.loading.loader import MIDDLE, Look, Views
 from vatt.loading.tasks import MODALITIES, TaskInput
+from vatt.model.text import PADDING_ID
+from vatt.model.towers import Tower
 from vatt.model.vatt import Vatt
 from vatt.weights.export import build_untrained
 from vatt.weights.inference import Exported, load
@@ -112,7 +114,125 @@ class Labeller:
         return {}
 
 
-Observer = Embedder | Labeller
+@dataclass(frozen=True)
+class InnerEmbedder:
+    """A pre-trained network, looked into: what enters its encoders and leaves them."""
+
+    embedder: Embedder
+
+    @property
+    def network(self) -> Vatt:
+        """Its weights, on whatever device."""
+        return self.embedder.network
+
+    @property
+    def digest(self) -> str:
+        """The digest of the network and of this way to look at it."""
+        return f"{self.embedder.digest} inside"
+
+    @property
+    def name(self) -> str:
+        """The name of the network."""
+        return self.embedder.name
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """The frame rate of the video that it was trained on."""
+        return self.embedder.frame_rate_hz
+
+    @property
+    def shares_encoder(self) -> bool:
+        """Whether all modalities have one encoder, as in VATT-MA."""
+        return self.network.audio.encoder is self.network.video.encoder
+
+    def look(self, _: tuple[float, ...], /) -> Look:
+        """Look at the middle of the clip."""
+        return self.embedder.look((MIDDLE,))
+
+    @torch.inference_mode()
+    def see(self, clips: Sequence[Views]) -> Arrays:
+        """Return embeddings as `Embedder`, and for video and audio `_input`, `_feature`, `_nodes`.
+
+        All are by the one window.
+
+        - input: the mean (N, D) of the tokens that enter the encoder, without AGG.
+        - feature: AGG behind the encoder, (N, E).
+        - nodes: the mean over all tokens of what each node of the MLPs gives, before the residual
+          is added, (N, layers, D); only of an encoder that all modalities share.
+        """
+        network = self.network
+        made: dict[str, Tensor] = {}
+        for name in ("video", "audio"):
+            inner = _look_into(getattr(network, name), _join(clips, name, network))
+            made |= {f"{name}_{what}": values for what, values in inner.items()}
+            if not self.shares_encoder:
+                del made[f"{name}_nodes"]
+        made["video_va"], made["video_vt"] = network.video_projection(made["video_feature"])
+        made["audio_va"] = network.audio_projection(made["audio_feature"])
+        return {name: _to_numpy(values) for name, values in made.items()}
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str], /) -> Arrays:
+        """Return the same for text, without padding."""
+        exported, network = self.embedder.exported, self.network
+        if exported.why_textless:
+            return {}
+        ids = exported.tokenizer.encode(list(texts), exported.params.clip.num_tokens)
+        ids = ids.to(next(network.parameters()).device)
+        if isinstance(network.text, Tower):
+            made = _look_into(network.text, ids, ids != PADDING_ID)
+        else:
+            made = {"input": _average(network.words(ids), ids != PADDING_ID)}
+            made["feature"] = network.encode_text(ids)
+        if not self.shares_encoder:
+            made.pop("nodes", None)
+        found = {f"text_{what}": _to_numpy(values) for what, values in made.items()}
+        return found | {"text_vt": _to_numpy(network.text_projection(made["feature"]))}
+
+
+@dataclass(frozen=True)
+class InnerLabeller:
+    """A fine-tuned network of one tower, looked into: its features, by one window and crop."""
+
+    labeller: Labeller
+
+    @property
+    def network(self) -> nn.Module:
+        """Its weights, on whatever device."""
+        return self.labeller.network
+
+    @property
+    def digest(self) -> str:
+        """The digest of the network and of this way to look at it."""
+        return f"{self.labeller.digest} inside"
+
+    @property
+    def name(self) -> str:
+        """The name of the network."""
+        return self.labeller.name
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """The frame rate of the video that it was trained on."""
+        return self.labeller.frame_rate_hz
+
+    def look(self, _: tuple[float, ...], /) -> Look:
+        """Look at the middle of the clip and of the picture."""
+        return Look(self.labeller.input, (MIDDLE,))
+
+    @torch.inference_mode()
+    def see(self, clips: Sequence[Views]) -> Arrays:
+        """Return the `feature` that is before the linear layer."""
+        network: Any = self.network
+        (name,) = MODALITIES[self.labeller.input.task]
+        return {"feature": _to_numpy(network.tower(_join(clips, name, network))[:, 0])}
+
+    def read(self, _: Sequence[str], /) -> Arrays:
+        """Return nothing: it knows no text."""
+        return {}
+
+
+Observer = Embedder | Labeller | InnerEmbedder | InnerLabeller
 
 
 def load_embedder(folder: Path) -> Embedder:
@@ -137,6 +257,38 @@ def forget_training(embedder: Embedder) -> Embedder:
     model = build_untrained(embedder.exported.params)
     exported = dataclasses.replace(embedder.exported, model=model)
     return Embedder(exported, f"{embedder.digest} untrained", embedder.name)
+
+
+def _look_into(
+    tower: Tower, signal: Tensor, is_patch: Bool[Tensor, "B L"] | None = None
+) -> dict[str, Tensor]:
+    """Return what `InnerEmbedder.see` says; `is_patch` is false for what is padding."""
+    group = tower.stem(signal)
+    shape = group.tokens.shape[:2]
+    is_token = group.tokens.new_ones(shape, dtype=torch.bool)
+    if is_patch is not None:
+        is_token[:, 1:] = is_patch
+    nodes: list[Tensor] = []
+    mlps: list[nn.Module] = [block.mlp for block in tower.encoder.blocks]  # type: ignore[misc]
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> None:
+        nodes.append(_average(output.unflatten(0, shape), is_token))
+
+    handles = [mlp.register_forward_hook(keep) for mlp in mlps]
+    (encoded,) = tower.encoder([group], all_tokens=True)
+    for handle in handles:
+        handle.remove()
+    return {
+        "input": _average(group.tokens[:, 1:], is_token[:, 1:]),
+        "feature": tower.post_projection(encoded)[:, 0],
+        "nodes": torch.stack(nodes, dim=1),
+    }
+
+
+def _average(tokens: Float[Tensor, "B L D"], is_kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+    """Return the mean of the tokens that are kept; 0 where none is."""
+    kept = is_kept[..., None].float()
+    return (tokens.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def _join(clips: Sequence[Views], name: str, network: nn.Module) -> Tensor:

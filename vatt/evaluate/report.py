@@ -19,6 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vatt.core.files import atomic_path
 from vatt.evaluate import results
+from vatt.evaluate.analyses import Analysis
+from vatt.evaluate.drawn import MAX_CLIPS
 from vatt.evaluate.figures import Examples, Figures, read_svg
 from vatt.evaluate.tables import Table, build_table
 from vatt.model.cost import Cost, Weights, add_costs, count_clip, count_weights
@@ -54,6 +56,7 @@ class Report:
     """What `model` was built for."""
     code_version: str
     """The git commit, or "unknown"."""
+    analyses: Sequence[Analysis] = ()
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -63,6 +66,12 @@ def write_report(folder: Path, report: Report) -> None:
         (partial / "report.html").write_text(render_report(report), encoding="utf-8")
         for name, (_, svg) in report.figures.items():
             (partial / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+        for own in report.analyses:
+            (partial / "figures" / f"{own.name}.svg").write_text(own.svg, encoding="utf-8")
+            # Seven digits are all that a float32 has.
+            own.data.to_csv(
+                partial / "figures" / f"{own.name}.csv", index=False, float_format="%.7g"
+            )
 
 
 def render_report(report: Report) -> str:
@@ -75,6 +84,7 @@ def render_report(report: Report) -> str:
         metrics=report.metrics,
         figures=report.figures,
         num_test=int((report.index["split"] == "test").sum()),
+        max_analysed=f"{MAX_CLIPS:,}",
         retrieval=results.tabulate_retrieval(report.metrics),
         probes=results.tabulate_probes(report.metrics),
         finetuned=results.tabulate_finetuned(report.metrics),

@@ -37,7 +37,7 @@ def list_conditions(
 ) -> dict[str, Any]:
     """Return what decides the numbers of an evaluation beside the networks, as JSON by name."""
     parts = preprocess_dir / PARTS_NAME
-    settings = evaluate.model_dump(mode="json", exclude={"model", "batch_size"})
+    settings = evaluate.model_dump(mode="json", exclude={"model", "batch_size", "analyses"})
     return {
         "the corpus": digest_index(preprocess_dir),
         "its annotated parts": digest_file(parts) if parts.is_file() else None,

@@ -16,6 +16,7 @@ import torch
 from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.evaluate.annotated import find_annotated, pick_embedders
+from vatt.evaluate.drawn import draw_inner
 from vatt.evaluate.feature_store import FeatureStore
 from vatt.evaluate.features import Clips, SplitReader
 from vatt.evaluate.finetuned import Finetuned, load_finetuned
@@ -83,7 +84,9 @@ def list_observers(embedder: Embedder, tasks: Mapping[TaskName, Finetuned]) -> O
 
 
 def list_to_see(reader: SplitReader, observers: Observers) -> ToSee:
-    """Return all clips that are seen, the annotated parts last, with the networks that see them.
+    """Return all clips that are seen, with the networks that see them.
+
+    The splits come first, then the annotated parts and what the analyses need.
 
     Raises:
         StageError: the corpus cannot be read.
@@ -91,7 +94,8 @@ def list_to_see(reader: SplitReader, observers: Observers) -> ToSee:
     to_see = [(reader.read_clips(split), networks) for split, networks in observers.items()]
     test, networks = to_see[-1]
     parts = find_annotated(reader.preprocess_dir, "test", test).clips
-    return [*to_see, (parts, pick_embedders(networks))] if len(parts.rows) else to_see
+    to_see += [(parts, pick_embedders(networks))] if len(parts.rows) else []
+    return [*to_see, draw_inner(test, networks)] if reader.params.analyses else to_see
 
 
 def is_missing(reader: SplitReader, to_see: ToSee) -> bool:

@@ -23,6 +23,8 @@ class EvaluateParams(Section):
     max_train_clips: int | None = Field(default=20_000, ge=1)
     """The most clips that a linear classifier learns from, drawn evenly from those that have its
     label; null is all of them."""
+    analyses: bool = True
+    """Whether the report has the figures of the paper's analyses, of drawn test clips."""
 
 
 class PromoteParams(Section):

@@ -10,8 +10,10 @@ import torch
 
 from vatt.core.errors import StageError
 from vatt.corpus.index import QUARANTINE_NAME, digest_index, read_index
+from vatt.evaluate.analyses import analyse
 from vatt.evaluate.annotated import read_test
 from vatt.evaluate.comparison import compare_networks, summarise
+from vatt.evaluate.drawn import Inner, draw_inner
 from vatt.evaluate.feature_store import FeatureStore, name_features
 from vatt.evaluate.features import Seen, SplitReader
 from vatt.evaluate.figures import (
@@ -68,13 +70,13 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
     quarantine = _read(PREPROCESS_DIR / QUARANTINE_NAME, _parse_lines, "preprocess")
     torch.set_num_threads(launch.threads_per_process)
     embedder, tasks = load_networks(evaluate.model, FINETUNE_DIR)
-    clip, subset = embedder.exported.params.clip, Subset(evaluate.max_train_clips, run.seed)
+    params, subset = embedder.exported.params, Subset(evaluate.max_train_clips, run.seed)
     store, observers = FeatureStore(FEATURES_DIR), list_observers(embedder, tasks)
-    reader = SplitReader(PREPROCESS_DIR, clip, evaluate, store, launch, subset)
+    reader = SplitReader(PREPROCESS_DIR, params.clip, evaluate, store, launch, subset)
     conditions = list_conditions(PREPROCESS_DIR, evaluate, launch)
     if launch.launcher != "local" or launch.num_processes > 1:
         _observe_by_ranks(run, reader, Path(embedder.name), observers)
-    seen, entries = _see_splits(reader, observers, tasks)
+    seen, entries, inner = _see_splits(reader, observers, tasks)
     comparison = compare_networks(*seen, entries, evaluate.lrc_steps, evaluate.probe_tasks, subset)
     test, index = seen[0]["test"].clips, read_index(PREPROCESS_DIR, columns=SHOWN)
     numbers = summarise(comparison)
@@ -87,7 +89,6 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
         "conditions": conditions,
         **_list_left_out(embedder),
     }
-    params = embedder.exported.params
     read_frames = open_frame_reader(PREPROCESS_DIR, params.clip, test.rows)
     report = Report(
         metrics=metrics,
@@ -101,6 +102,7 @@ def main(run: RunParams, evaluate: EvaluateParams, launch: LaunchParams) -> Mapp
         model=embedder.exported.model,
         clip=params.clip,
         code_version=read_code_version(),
+        analyses=analyse(comparison, *inner) if inner else (),
     )
     write_report(REPORT_PATH.parent, report)
     print(f"evaluate: {format_headline(metrics)}")
@@ -146,14 +148,21 @@ def _read_device(job: EvaluateJob) -> str:
 
 def _see_splits(
     reader: SplitReader, observers: Observers, tasks: Mapping[TaskName, Finetuned]
-) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped]]:
-    """Let the network, trained and untrained, see all splits; all others the test split."""
+) -> tuple[tuple[dict[str, Seen], dict[str, Seen]], dict[str, TaskEntry | Skipped], Inner | None]:
+    """Let the network, trained and untrained, see all splits; all others the test split.
+
+    With `evaluate.analyses`, networks are looked into, too.
+    """
     trained, untrained = {}, {}
     for split, networks in observers.items():
         is_test = split == "test"
         clips, arrays = read_test(reader, networks) if is_test else reader.read(split, networks)
         trained[split] = Seen(clips, arrays["", "trained"])
         untrained[split] = Seen(clips, arrays["", "untrained"])
+    inner = None
+    if reader.params.analyses:
+        drawn, networks = draw_inner(reader.read_clips("test"), observers["test"])
+        inner = drawn, reader.see(drawn, networks)
     reader.store.remove_others()
     entries: dict[str, TaskEntry | Skipped] = {}
     for task, (entry, named) in tasks.items():
@@ -161,7 +170,7 @@ def _see_splits(
         # Where a split has no clips, networks make nothing.
         logits = {name: made["logits"] for name, made in outputs.items() if made}
         entries[task] = entry if isinstance(entry, Skipped) else entry._replace(logits=logits)
-    return (trained, untrained), entries
+    return (trained, untrained), entries, inner
 
 
 def _list_left_out(embedder: Embedder) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from vatt.launch.launcher import launch as launch_job
 from vatt.model.towers import restore_weights
 from vatt.params import ClipParams, LaunchParams, LossParams, ModelParams, PretrainParams, RunParams
 from vatt.train.lineage import open_runs
+from vatt.train.pretraining import HEALTH, describe_learning, summarise_learning
 from vatt.train.recipe import Job, PretrainRecipe, name_run
 from vatt.weights.export import ExportedParams, build_untrained, save_export
 from vatt.weights.initial import write_initial_weights, write_word_vectors
@@ -70,9 +71,14 @@ def main(
     # The curve as one document, because `dvc plots` reads no JSONL.
     rows = [json.loads(line) for line in CURVE_PATH.read_text(encoding="utf-8").splitlines()]
     write_json(PLOT_PATH, {"curve": rows})
+    health_path = job.directory / f"{HEALTH}.jsonl"
+    health = health_path.read_text(encoding="utf-8").splitlines() if health_path.is_file() else []
+    learned = summarise_learning([json.loads(line) for line in health], pretrain.num_steps)
+    print(f"pretrain: {describe_learning(learned) or 'retrieval was not measured'}")
     num_parameters = sum(weight.numel() for weight in trained.parameters())
     num_clips = pretrain.num_steps * pretrain.batch_size
-    return {**rows[-1], "num_clips": num_clips, "num_parameters": num_parameters}
+    counts = {"num_clips": num_clips, "num_parameters": num_parameters}
+    return {**rows[-1], **counts, "retrieval": learned}
 
 
 def _write_first_weights(

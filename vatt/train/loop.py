@@ -51,6 +51,8 @@ class Validation:
     report: Callable[[int, dict[str, float]], None] | None = None
     """Called on the first rank with the step and the numbers of every measurement, in order, those
     before a resume included; it may raise to end the run."""
+    begins_untrained: bool = False
+    """Whether the module is measured before its first step, too, as step 0."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
     rank's share of the module.
 
     Raises:
-        StageError: a bad step ends the run, no step did anything, a checkpoint cannot be written,
-            the data ended.
+        StageError: a bad step ends the run, none did anything, the data ended, a disk refuses.
     """
     training, seed = job.recipe.training, job.recipe.run.seed
     with Checkpoints(job.directory, training) as checkpoints:
@@ -90,6 +91,7 @@ def train(engine: Engine, job: Job, setup: Setup) -> "Records":
         batches = iter(_open_batches(job, setup, start) if start < training.num_steps else ())
         speed = Speed(engine, setup.cost)
         with Live(job.recipe.section, job.directory, start, training.num_steps) as live:
+            records.begin(engine, start, speed, live)
             for step in range(start + 1, training.num_steps + 1):
                 with speed.spending("waiting"):
                     parts = list(islice(batches, training.accumulation_steps))
@@ -274,6 +276,12 @@ class Records:
         if self._is_first:
             append_row(self._job.curve_path, row)
         return row
+
+    def begin(self, engine: Engine, start_step: int, speed: Speed, live: Live) -> None:
+        """Measure the module before its first step, where that is asked for."""
+        validation = self._setup.validation
+        if start_step == 0 and validation is not None and validation.begins_untrained:
+            self.validate(engine, 0, speed, live)
 
     def validate(self, engine: Engine, step: int, speed: Speed, live: Live) -> None:
         """Measure the module where it is due, show the numbers, and say what is wrong with them."""

@@ -6,7 +6,7 @@
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -49,6 +49,8 @@ COLLAPSED_RANK = 2.0
 CHANCE_DEVIATIONS = 3.0
 """Mean ranks this near to chance, in standard deviations of chance, are at chance."""
 SPACES = {"va": "video and audio", "vt": "video and text"}
+HEALTH = "health"
+"""What the numbers of validation are called, and their file in the folder of a run."""
 CONTAINER = Path("/sys/fs/cgroup")
 """Where a process in a container sees its own control group (version 2)."""
 GIB = 2**30
@@ -133,7 +135,8 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         return measure_health(engine, clips)
 
     def find_problems(step: int, health: Mapping[str, float]) -> list[str]:
-        return find_collapse(health, is_warm=step > pretrain.warmup_steps)
+        # Before the first step few directions are no sign of anything.
+        return find_collapse(health, is_warm=step > pretrain.warmup_steps) if step else []
 
     # Both before ZeRO-3 takes the weights apart.
     require_memory(model, recipe, job.clips_at_once)
@@ -144,7 +147,7 @@ def prepare_pretraining(job: Job, recipe: PretrainRecipe) -> Setup:
         optimizer=build_optimizer(objective.parameters(), pretrain),
         settings=lambda step: [adam_settings(step, pretrain)],
         open_batches=open_batches,
-        validation=Validation("health", measure, find_problems),
+        validation=Validation(HEALTH, measure, find_problems, begins_untrained=True),
         cost=add_costs(costs.values()),
     )
 
@@ -244,6 +247,40 @@ def find_collapse(health: Mapping[str, float], *, is_warm: bool) -> list[str]:
                 f"retrieval between {modalities} is at chance: mean rank {rank:.2f} of 0 to 1"
             )
     return problems
+
+
+def summarise_learning(
+    rows: Sequence[Mapping[str, float]], num_steps: int
+) -> dict[str, dict[str, float]]:
+    """Return what retrieval learned, by space, from the health at all steps that were measured.
+
+    `r1` and `rank` are those of the last step, as in `measure_pairs`; those at step 0 end in
+    `before`, those of chance in `chance`. A space is left out unless both steps were measured, on
+    as many pairs: a run that goes on may be measured otherwise than it began.
+    """
+    learned: dict[str, dict[str, float]] = {}
+    if not rows or (rows[0]["step"], rows[-1]["step"]) != (0, num_steps):
+        return learned
+    first, last = rows[0], rows[-1]
+    for space in SPACES:
+        pairs = last.get(f"pairs_{space}")
+        if pairs is not None and pairs == first.get(f"pairs_{space}"):
+            learned[space] = {"pairs": pairs}
+            for name, chance in (("r1", 1 / pairs), ("rank", 0.5)):
+                before, after = (row[f"{name}_{space}"] for row in (first, last))
+                learned[space] |= {name: after, f"{name}_before": before, f"{name}_chance": chance}
+    return learned
+
+
+def describe_learning(learned: Mapping[str, Mapping[str, float]]) -> str:
+    """Return what `summarise_learning` found as one line; empty where nothing was measured."""
+    parts = [
+        f"{SPACES[space]} R@1 {own['r1']:.1%} (before {own['r1_before']:.1%}, chance "
+        f"{own['r1_chance']:.1%}), mean rank {own['rank']:.2f} (before {own['rank_before']:.2f}, "
+        f"chance 0.50) of {own['pairs']:.0f} pairs"
+        for space, own in learned.items()
+    ]
+    return f"retrieval on validation clips: {'; '.join(parts)}" if parts else ""
 
 
 def require_memory(model: Vatt, recipe: PretrainRecipe, num_clips: int) -> None:
