@@ -34,7 +34,7 @@ help: ## list the commands
 	@ln -sf ../dvc/bin/dvc $(BIN)/dvc
 	@# A project that was downloaded as an archive has no git, which DVC must be told.
 	@[ -e .git ] || dvc config --quiet --local core.no_scm true
-	@echo '$(CURDIR)' > $@
+	@pwd -P > $@
 
 setup: .venv/.installed ## create .venv with everything that is needed
 

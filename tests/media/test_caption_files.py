@@ -17,10 +17,16 @@ def test_the_plain_name_then_english_then_other_languages() -> None:
     }
 
 
-@pytest.mark.parametrize("english", ["en", "eng", "EN", "en-US", "en-orig", "Eng"])
+@pytest.mark.parametrize(
+    "english", ["en", "eng", "EN", "en-US", "en-orig", "Eng", "en_GB", "en.sdh", "ENG.cc", "en.hi"]
+)
 def test_codes_of_english(english: str) -> None:
-    captions = ["x.deu.vtt", "x.de.vtt", f"x.{english}.srt", "x.zh-Hans.vtt"]
-    assert match_captions(["x.mp4"], captions)["x.mp4"][0] == f"x.{english}.srt"
+    captions = ["x.deu.vtt", "x.hi.vtt", f"x.{english}.srt", "x.zh-Hans.vtt", "x.en.forced.vtt"]
+    captions += ["x.pt_BR.srt", "x.DEU.sdh.srt", "x.es-419.vtt", "x.cmn-Hans-CN.srt"]
+    found = match_captions(["x.mp4"], captions)["x.mp4"]
+    assert found[0] == f"x.{english}.srt"
+    assert set(found) == set(captions)
+    assert found[-1] == "x.en.forced.vtt"  # only what is said in another language
 
 
 def test_two_formats_of_a_video_do_not_share_captions() -> None:
@@ -28,7 +34,17 @@ def test_two_formats_of_a_video_do_not_share_captions() -> None:
 
 
 def test_other_files_beside_a_video_are_not_its_captions() -> None:
-    assert match_captions(["x.mp4"], ["x.info.json", "xy.vtt", "b/x.vtt", "x.part1.vtt"]) == {}
+    others = ["x.info.json", "xy.vtt", "b/x.vtt", "x.part1.vtt", "x.two.en.vtt", "x.en.de.vtt"]
+    assert match_captions(["x.mp4"], others) == {}
+
+
+def test_captions_named_after_the_whole_file_are_its_own() -> None:
+    media, captions = ["x.mp4", "x.webm", "x.mp4.mkv"], ["x.mp4.srt", "x.webm.en.vtt", "x.vtt"]
+    assert match_captions(media, captions) == {
+        "x.mp4": ["x.vtt"],
+        "x.mp4.mkv": ["x.mp4.srt"],
+        "x.webm": ["x.webm.en.vtt"],
+    }
 
 
 def test_a_caption_file_belongs_to_the_longest_stem() -> None:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt.media.caption_formats import READERS, Cue, read_cues
+from vatt.media.caption_formats import READERS, read_cues
+from vatt.media.captions import Caption, read_captions
 from vatt.media.encodings import CaptionError, decode_text
+from vatt.media.timed_lines import Cue
 
 A, B = "00:00:00,000 --> 00:00:02,000", "00:00:02,000 --> 00:00:04,000"
 VA, VB = "00:00.000 --> 00:02.000", "00:02.000 --> 00:04.000"
@@ -107,7 +109,49 @@ FILES_OF_USERS: dict[str, tuple[str | bytes, list[str], list[str]]] = {
         ["1 places are not in UTF-8"],
     ),
     "no_milliseconds.srt": ("1\n00:00:00 --> 00:00:02\nalpha\n", ["alpha"], []),
+    "text_beside_times.srt": (f"1\n{A} alpha\n2\n{B}  X1:9 Y1:9\nbravo\n", ["alpha", "bravo"], []),
+    "hash_numbers.srt": (f"#1\n{A}\nalpha\n\n#2\n{B}\nbravo\n", ["alpha", "bravo"], []),
+    "dotted_numbers.srt": (f"1.\n{A}\nalpha\n\n2.\n{B}\nbravo\n", ["alpha", "bravo"], []),
+    "joined_files.srt": (
+        f"\ufeff1\n\ufeff{A}\nalpha\n\ufeff2\n{B}\nbravo\n",
+        ["alpha", "bravo"],
+        [],
+    ),
+    "lower_case.vtt": (f"webvtt\n\n{VA}\nalpha\n", ["alpha"], []),
+    "paragraphs.srt": (f"1\n{A}\n<p>hello</p><p class=a>world</p>\n", ["hello world"], []),
+    "micro_dvd.srt": (f"1\n{A}\n{{y:i}}hello {{b}}\n", ["hello {b}"], []),
+    "spans.ttml": (
+        """<tt><body><p>lost <span begin="0s" end="2s">alpha</span>
+        <span begin="00:00:02,00" end="00:00:04,00">bravo</span></p></body></tt>""",
+        ["lost", "alpha", "bravo"],
+        [],
+    ),
+    "semicolons.csv": ("Start; End;TEXT\r\n0,0;2,0;hello, you\r\n", ["hello, you"], []),
+    "tabs.csv": ('\ufeffstart\tend\ttext\n0:00\t0:02\the said "hi"\n', ['he said "hi"'], []),
+    "durations.json": (
+        json.dumps([{"text": "alpha", "start": 0.0, "duration": 2.0}, {"text": 42}]),
+        ["alpha", "42"],
+        [],
+    ),
+    "clock.json": (
+        json.dumps({"segments": [{"start": "00:00:00.000", "end": "0:02", "text": ["a", "b"]}]}),
+        ["a b"],
+        [],
+    ),
+    "youtube.sbv": (
+        "0:00:00.000,0:00:02.000\nalpha\n\n0:00:02.000,0:00:04.000\nbravo\n",
+        ["alpha", "bravo"],
+        [],
+    ),
+    "sub_viewer.sub": (
+        """[INFORMATION]\n[TITLE]x\n[END INFORMATION]\n[SUBTITLE]
+00:00:00.00,00:00:02.00\nalpha[br]one\n\n00:00:02.00,00:00:04.00\nbravo\n""",
+        ["alpha one", "bravo"],
+        [],
+    ),
 }
+UNTIMED = {"spans.ttml": {0}, "durations.json": {1}}
+"""Cues whose times are not known, which are counted."""
 
 
 @pytest.mark.parametrize("name", FILES_OF_USERS)
@@ -116,8 +160,43 @@ def test_files_that_users_have(name: str) -> None:
     content = content if isinstance(content, bytes) else content.encode()
     cues, found = read_cues(content, Path(name).suffix)
     assert [" ".join(cue.lines) for cue in cues] == texts
-    assert [cue[:2] for cue in cues] == TIMES[: len(texts)]
+    untimed = UNTIMED.get(name, set())
+    assert all(math.isnan(cues[place].start_s) for place in untimed)
+    timed = [cue[:2] for place, cue in enumerate(cues) if place not in untimed]
+    assert timed == TIMES[: len(timed)]
     assert found == notes
+
+
+SPELLINGS_OF_TIMES = [
+    *("00:00:00,000 –> 00:00:02,000", "00:00:00,000 -> 00:00:02,000", "00:00,0 → 00:02,0"),
+    *("00:00:00,000 ==> 00:00:02,000", "00:00:00.000-->00:00:02.000", "0:00 ---> 0:02"),
+    *("00:00:00,000 -- > 00:00:02,000", "00:00:00,000 −−> 00:00:02,000"),
+    *("00:00:00,000 --&gt; 00:00:02,000", "00:00:00;000 --> 00:00:02;000"),
+    *("00: 00: 00, 000 --> 00: 00: 02, 000", "00:00:00.000000 --> 00:00:02.000000"),
+    *("0.0 --> 2.0", "\u00a000:00:00,000\u00a0-->\u00a000:00:02,000 align:start position:0%"),
+    *("００：００：００，０００ －－＞ ００：００：０２，０００", "٠٠:٠٠:٠٠,٠٠٠ --> ٠٠:٠٠:٠٢,٠٠٠"),
+    *(
+        "00:00:00,000 - 00:00:02,000",
+        "00:00:00,000—>00:00:02,000",
+        "-00:00:01,000 --> 00:00:02,000",
+    ),
+]
+
+
+@pytest.mark.parametrize("times", SPELLINGS_OF_TIMES)
+def test_times_as_people_write_them(tmp_path: Path, times: str) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text(f"1\n{times}\nalpha ５！\n\n2\n{B}\nbravo\n")
+    track = read_captions(path)
+    assert track == ([Caption(0.0, 2.0, "alpha ５！"), Caption(2.0, 4.0, "bravo")], None)
+
+
+@pytest.mark.parametrize(
+    "text", ["10:30 - 12:00", "5,0 -> 6,0 apples", "1 -> 2", "--> here", "a 00:01 --> 00:02"]
+)
+def test_text_that_looks_like_times_is_text(text: str) -> None:
+    cues, notes = read_cues(f"1\n{A}\n{text}\n".encode(), ".srt")
+    assert (cues, notes) == ([Cue(0.0, 2.0, (text,))], [])
 
 
 SPOKEN = {
@@ -134,8 +213,14 @@ SPOKEN = {
     "CP932": "みなさん、こんにちは。今日は卵焼きを作ります。まず卵を三つ割ります。",
     "EUC-JP": "みなさん、こんにちは。今日は卵焼きを作ります。まず卵を三つ割ります。",
     "CP949": "안녕하세요 여러분, 오늘은 김치찌개를 만들어 보겠습니다.",
+    "MacRoman": "Où est le garçon ? Il est très fatigué, ça va être dur.",
+    "ISO-2022-JP": "みなさん、こんにちは。今日は卵焼きを作ります。",
+    "UTF-16LE": "Привет, как дела?",
+    "UTF-16BE": "大家好，今天我们来做一道家常菜。",
     "utf-8": "Hello — “quoted” 🙂",
+    "utf-8-sig": "Hello — “quoted” 🙂",
     "utf-16": "Hello — “quoted” 🙂",
+    "utf-32": "Hello — “quoted” 🙂",
 }
 
 
@@ -144,7 +229,7 @@ def test_encodings_are_recognised_and_guesses_said(encoding: str) -> None:
     content = f"1\n{A}\n{SPOKEN[encoding]}\n"
     text, notes = decode_text(content.encode(encoding))
     assert text == content
-    assert notes == ([] if encoding.startswith("utf") else [GUESS.format(encoding)])
+    assert notes == ([] if encoding.islower() else [GUESS.format(encoding)])
 
 
 TTML = """<?xml version="1.0" encoding="UTF-8"?>

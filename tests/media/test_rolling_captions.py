@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt.media.caption_formats import Cue
 from vatt.media.captions import Caption, read_captions, unroll
+from vatt.media.timed_lines import Cue
 
 # As automatic captions of video sites are: a line scrolls up when the next one begins, and stays
 # alone for 10 ms.

@@ -26,7 +26,7 @@ from vatt.download.storage import DEFAULT_FETCH, Storage
 from vatt.media.caption_files import CORPUS_CAPTIONS, compose, match_captions
 from vatt.media.caption_formats import FOR_CAPTIONS_ALONE, is_caption_file
 from vatt.media.captions import read_captions
-from vatt.media.encodings import CaptionError, decode_text
+from vatt.media.encodings import CaptionError, decode_text, open_table
 from vatt.params import FetchParams, FolderSource, LabelledSource, UrlsSource
 
 VIDEO_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv"
@@ -63,8 +63,9 @@ class FileLabels:
 def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     """Read a CSV path,task[,label,start,end,text,split] into what it says about each path.
 
-    The paths are in Unicode's composed form. Other columns are ignored. A row without label and
-    text only names a file.
+    Semicolons, tabs or bars may stand for the commas, and the header may have capitals. The paths
+    are in Unicode's composed form. Other columns are ignored. A row without label and text only
+    names a file.
 
     Raises:
         StageError: the file is not CSV, a column is missing, or rows are wrong; it names the file,
@@ -74,9 +75,7 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
     problems = []
     last_line = 1
     try:
-        rows = csv.DictReader(
-            io.StringIO(decode_text(content)[0], newline=""), restval="", strict=True
-        )
+        rows = open_table(decode_text(content)[0])
         header = rows.fieldnames or []
         missing = [column for column in ("path", "task") if column not in header]
         if missing:
@@ -93,7 +92,8 @@ def read_labels(content: bytes, name: str) -> dict[str, FileLabels]:
             except RowError as error:
                 problems.append(f"{row.place}: {error}")
     except csv.Error as error:
-        raise StageError(f"{name}: is not CSV after line {last_line}: {error}") from error
+        reason = "a quotation mark is not closed" if "unexpected end" in str(error) else error
+        raise StageError(f"{name} line {last_line + 1}: is not CSV: {reason}") from error
     except CaptionError as error:
         raise StageError(f"{name}: is not CSV: {error}") from error
     if len(problems) > SHOWN_PROBLEMS:
@@ -110,6 +110,9 @@ def _add_row(labels: dict[str, FileLabels], row: Row, further: Sequence[str]) ->
             f"{','.join(further)!r} is behind the last column: a text with commas stands in quotes"
         )
     fields: Mapping[str, str] = row.fields
+    for column in ("task", "label", "split"):
+        if "\n" in (value := fields.get(column, "")):
+            raise RowError(f"{column} = {value!r}: a quotation mark is not closed")
     path, task = compose(str(PurePosixPath(row.text("path")))), row.text("task")
     start_s = end_s = None
     if fields.get("start") or fields.get("end"):

@@ -14,29 +14,39 @@ CORPUS_CAPTIONS = ("raw_caption.json", "caption.json")
 """HowTo100M's file of all captions, {video id: {start, end, text}}: as said, which is preferred, or
 without stop words."""
 
+MARKS = frozenset({"cc", "default", "forced", "foreign", "hi", "sdh"})
+"""What players know beside a language; hi is also Hindi, where it is the only one."""
+MAX_TAGS = 3
+
 
 def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, list[str]]:
     """Find the caption files of each media file, by their names; the first one is to be used.
 
-    A caption file belongs to one media file at most: to that with the longest stem with which its
-    own begins, where nothing but a language may follow (clip.en.vtt, clip.pt-BR.srt, clip.deu.srt).
-    Of media files with one stem, the first of `media` has the captions. A file without a language
-    comes before English, and English before other languages; then the order of READERS counts.
-    Names agree if their composed Unicode forms do, because macOS decomposes accents.
+    A caption file belongs to one media file at most: to that with the longest stem, or name, with
+    which its own begins, where only a language and marks of players may follow (clip.en.vtt,
+    clip.pt-BR.srt, clip.deu.sdh.srt, clip.mp4.vtt). Of media files with one stem, the first of
+    `media` has the captions. Captions of all speech come before those of foreign words in it; then
+    a file without a language before English, and English before other languages; then the order of
+    READERS counts. Names agree if their composed Unicode forms do: macOS decomposes accents.
     """
     owners: dict[str, str] = {}
-    for name in media:
+    names = list(media)
+    for name in names:
         owners.setdefault(compose(str(PurePosixPath(name).with_suffix(""))), name)
+    for name in names:  # a stem counts more
+        owners.setdefault(compose(name), name)
     formats = list(READERS)
     matches = defaultdict(list)
     for name in captions:
-        stem = compose(str(PurePosixPath(name).with_suffix("")))
-        rank: int | None = 0
-        if stem not in owners:
+        stem, tags = compose(str(PurePosixPath(name).with_suffix(""))), list[str]()
+        while stem not in owners and "." in stem and len(tags) < MAX_TAGS:
             stem, _, tag = stem.rpartition(".")
-            language = language_of(tag)
-            rank = None if language is None else 1 if language == "en" else 2
-        if stem in owners and rank is not None:
+            tags.insert(0, tag.lower())
+        language = next(filter(None, map(language_of, tags)), "")
+        others = [tag for tag in tags if language_of(tag) != language]
+        if stem in owners and MARKS.issuperset(others):
+            is_partial = "forced" in tags or "foreign" in tags
+            rank = is_partial, ("", "en", language).index(language), len(tags)
             order = formats.index(PurePosixPath(name).suffix.lower())
             matches[owners[stem]].append((rank, order, name))
     return {name: [found for _, _, found in sorted(files)] for name, files in matches.items()}

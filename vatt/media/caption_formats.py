@@ -1,8 +1,6 @@
 """Readers of caption files: what each format holds becomes cues, what is left out is counted.
 
-WebVTT and SRT are read by their lines of times alone, because files that people have lack the empty
-lines between cues, hold others within them, or have no header. Every line of text is in a cue, or
-is counted.
+WebVTT and SRT are in `vatt.media.timed_lines`. Every line of text is in a cue, or is counted.
 """
 
 import csv
@@ -12,22 +10,18 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import av
 from av.error import FFmpegError
 
-from vatt.media.encodings import CaptionError, decode_text
+from vatt.media.encodings import CaptionError, decode_text, open_table
+from vatt.media.timed_lines import Cue, clock_s, read_timed_lines
 
 COLUMNS = ("start", "end", "text")
-CLOCK = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,:](\d{1,3}))?"
-TIMES_BEGIN = re.compile(r"\s*-?\d+:[^\n]*-->")
-"""A line of times, if damaged ones; text may hold an arrow, too."""
-CUE_TIMES = re.compile(rf"\s*{CLOCK}\s*[-–—]{{1,2}}[>›]\s*{CLOCK}(?:\s|$)|\s*{CLOCK}\s*→\s*{CLOCK}")
-TTML_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?")
+TTML_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:[.,]\d+)?)(?::(\d+(?:\.\d+)?))?")
 """Hours, minutes, seconds and, perhaps, frames."""
 NAMES = "b|big|br|c|div|em|font|i|lang|p|rt|ruby|s|small|span|strong|tt|u|v"
 TAG = re.compile(
@@ -37,21 +31,11 @@ TAG = re.compile(
 )
 """Marks of HTML and WebVTT, among them the word times of automatic captions; other text between
 angle brackets is text: I <3 you and 5 > 4."""
-BREAK = re.compile(r"<[bB][rR]\s*/?>|\\N")
+BREAK = re.compile(r"(?i:<br\s*/?>|</?(?:p|div)(?:\s[^<>]*)?>)|\\N")
 DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?:\{[^{}]*\\p0[^{}]*\}|$)", re.DOTALL)
 """Shapes between {\\p1} and {\\p0} of ASS files, which are no words."""
-OVERRIDE = re.compile(r"\{\\[^{}]*\}")
-"""{\\an8} and the like, in ASS and SRT files."""
-NOT_SHOWN = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
-"""What a block of WebVTT begins with that is not shown."""
-
-
-class Cue(NamedTuple):
-    """A caption as it is shown in lines; times that cannot be read are NaN."""
-
-    start_s: float
-    end_s: float
-    lines: tuple[str, ...]
+OVERRIDE = re.compile(r"\{(?:\\|[YyCcFfSsPp]:)[^{}]*\}")
+"""{\\an8} of ASS and {y:i} of MicroDVD, which SRT files hold, too."""
 
 
 def read_cues(content: bytes, suffix: str) -> tuple[list[Cue], list[str]]:
@@ -106,75 +90,6 @@ def _decode_line(subtitle: Any) -> str:
     return text.replace("\\h", " ")
 
 
-def _read_timed_lines(text: str, notes: list[str]) -> Iterator[Cue]:
-    """Read WebVTT or SRT: a line of times begins a cue, all lines up to the next are its text.
-
-    pysubs2, webvtt-py, srt, pycaption and ttconv each lose text of some of these files.
-    """
-    is_webvtt = text.lstrip().startswith("WEBVTT")
-    lines = text.split("\n")
-    places = [place for place, line in enumerate(lines) if _holds_times(line)]
-    if not places and not is_webvtt:
-        raise CaptionError("holds no caption: no line with `start --> end`")
-    before = lines[: places[0]] if places else []
-    is_numbered = any(line.strip().isdigit() for line in before)
-    if is_webvtt:  # up to an empty line all is header
-        header = next((place for place, line in enumerate(before) if not line.strip()), len(before))
-        before = _leave_out_notes(_leave_out_identifier(before[header:], True, is_numbered))
-    num_lost = sum(bool(line.strip()) and not line.strip().isdigit() for line in before)
-    if num_lost:
-        notes.append(f"{num_lost} lines before the first line of times left out")
-    for place, end in pairwise([*places, len(lines)]):
-        shown = lines[place + 1 : end]
-        if end < len(lines):
-            shown = _leave_out_identifier(shown, is_webvtt, is_numbered)
-        if is_webvtt:
-            shown = _leave_out_notes(shown)
-        yield Cue(*_read_times(lines[place]), tuple(shown))
-
-
-def _holds_times(line: str) -> bool:
-    return bool(TIMES_BEGIN.match(line) or CUE_TIMES.match(line))
-
-
-def _read_times(line: str) -> tuple[float, float]:
-    """Return start and end in seconds; NaN if they cannot be read."""
-    found = CUE_TIMES.match(line)
-    if not found:
-        return math.nan, math.nan
-    parts = found.groups()[:10] if found[3] else found.groups()[10:]
-    return _clock_s(parts[:5]), _clock_s(parts[5:])
-
-
-def _clock_s(parts: tuple[str | None, ...]) -> float:
-    """Return seconds from sign, hours, minutes, seconds and the fraction of a second."""
-    sign, hours, minutes, seconds, fraction = parts
-    whole = int(hours or 0) * 3600 + int(minutes or 0) * 60
-    return round((whole + float(f"{seconds}.{fraction or 0}")) * (-1 if sign else 1), 3)
-
-
-def _leave_out_identifier(lines: list[str], is_webvtt: bool, is_numbered: bool) -> list[str]:
-    """Return the lines between two lines of times without the number or name of the second."""
-    place = max((place for place, line in enumerate(lines) if line.strip()), default=-1)
-    if place < 0:
-        return lines
-    is_number = is_numbered and lines[place].strip().isdigit()
-    # A name stands alone between an empty line and the times.
-    is_name = is_webvtt and place == len(lines) - 1 and place > 0 and not lines[place - 1].strip()
-    return lines[:place] if is_number or is_name else lines
-
-
-def _leave_out_notes(lines: list[str]) -> list[str]:
-    """Return lines without the notes and style sheets of WebVTT, from an empty line to the next."""
-    shown, hidden, after_empty = [], False, False
-    for line in lines:
-        hidden = bool(line.strip()) and (hidden or (after_empty and bool(NOT_SHOWN.match(line))))
-        if not hidden:
-            shown.append(line)
-        after_empty = not line.strip()
-    return shown
-
-
 def _read_json(text: str, notes: list[str]) -> Iterator[Cue]:
     """Read HowTo100M's columns, YouTube's events (json3) or Whisper's segments."""
     del notes
@@ -190,12 +105,26 @@ def _read_json(text: str, notes: list[str]) -> Iterator[Cue]:
     rows = content.get("segments") if isinstance(content, dict) else content
     are_rows = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
     if isinstance(rows, list) and are_rows and (rows or rows is not content):
-        values = [tuple(row.get(name) for name in COLUMNS) for row in rows]
+        values = [(row.get("start"), _end_of(row), row.get("text")) for row in rows]
     else:
         values = _read_columns(content)
     for start, end, shown in values:
-        lines = shown.split("\n") if isinstance(shown, str) else ()
+        given = shown if isinstance(shown, list) else [shown]
+        texts = [str(text) for text in given if not (text is None or _is_nan(text))]
+        lines = [line for text in texts for line in text.split("\n")]
         yield Cue(parse_seconds(start), parse_seconds(end), tuple(lines))
+
+
+def _is_nan(value: Any) -> bool:
+    """Return whether a value is what pandas writes for a missing text."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _end_of(row: dict[str, Any]) -> Any:
+    """Return the end of a row, which some say by its duration."""
+    if "end" in row or "duration" not in row:
+        return row.get("end")
+    return parse_seconds(row.get("start")) + parse_seconds(row["duration"])
 
 
 def _read_event(event: dict[str, Any]) -> Cue:
@@ -222,13 +151,13 @@ def _read_columns(content: Any) -> list[tuple[Any, Any, Any]]:
 
 
 def _read_csv(text: str, notes: list[str]) -> Iterator[Cue]:
-    """Read a CSV file with the columns start, end (seconds) and text; others are ignored.
+    """Read a CSV file with the columns start, end (seconds or clock times) and text.
 
-    Commas of a last column `text` need no quotes.
+    Other columns are ignored; commas of a last column `text` need no quotes.
     """
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     num_spoiled, last_line = 0, 1
     try:
+        rows = open_table(text)
         names = list(rows.fieldnames or [])
         missing = [name for name in COLUMNS if name not in names]
         if missing:
@@ -237,9 +166,9 @@ def _read_csv(text: str, notes: list[str]) -> Iterator[Cue]:
             )
         for row in rows:
             last_line = rows.line_num
-            shown, further = row["text"] or "", row.get(None) or []
+            shown, further = row["text"], row.get(None) or []
             if further and names[-1] == "text":
-                shown = ",".join([shown, *further])
+                shown = rows.reader.dialect.delimiter.join([shown, *further])
             elif further:
                 num_spoiled += 1
             yield Cue(
@@ -284,13 +213,20 @@ def _read_xml(text: str, notes: list[str]) -> Iterator[Cue]:
 def _read_ttml(element: ET.Element, zero_s: float, rates: tuple[float, float]) -> Iterator[Cue]:
     """Read the paragraphs below an element; times count from the begin of what holds them."""
     start_s = zero_s + _ttml_seconds(element.get("begin") or "0s", rates)
-    if element.tag == "p":
+    has_timed_parts = (
+        element.tag == "p"
+        and "begin" not in element.attrib
+        and any("begin" in c.attrib for c in element)
+    )
+    if element.tag in ("p", "span") and not has_timed_parts:
         if "end" in element.attrib:
             end_s = zero_s + _ttml_seconds(element.attrib["end"], rates)
         else:
             end_s = start_s + _ttml_seconds(element.get("dur", ""), rates)
         yield Cue(start_s, end_s, tuple(_shown_text(element).split("\n")))
         return
+    if has_timed_parts:  # what is in none of them has no times
+        yield Cue(math.nan, math.nan, (element.text or "", *(part.tail or "" for part in element)))
     for child in element:
         yield from _read_ttml(child, start_s, rates)
 
@@ -308,7 +244,8 @@ def _ttml_seconds(value: str, rates: tuple[float, float]) -> float:
     frame_rate_hz, tick_rate_hz = rates
     clock = TTML_CLOCK.fullmatch(value.strip())
     if clock:
-        hours, minutes, seconds, frames = (float(part or 0) for part in clock.groups())
+        parts = ((part or "0").replace(",", ".") for part in clock.groups())
+        hours, minutes, seconds, frames = map(float, parts)
         return round(hours * 3600 + minutes * 60 + seconds + frames / frame_rate_hz, 3)
     offset = re.fullmatch(r"(\d+(?:\.\d+)?)(h|m|s|ms|f|t)", value.strip())
     if not offset:
@@ -318,7 +255,7 @@ def _ttml_seconds(value: str, rates: tuple[float, float]) -> float:
 
 
 def _read_by_ffmpeg(text: str, notes: list[str]) -> Iterator[Cue]:
-    """Read ASS, SSA or SAMI; FFmpeg knows which by the content."""
+    """Read ASS, SSA, SAMI, SubViewer, MicroDVD or LRC; FFmpeg knows which by the content."""
     del notes
     try:
         with av.open(io.BytesIO(text.encode())) as container:
@@ -330,16 +267,18 @@ def _read_by_ffmpeg(text: str, notes: list[str]) -> Iterator[Cue]:
 
 
 def parse_seconds(value: Any) -> float:
-    """Return a number of seconds from a number or a text; NaN for anything else."""
+    """Return seconds from a number, or its text, or a clock time; NaN for anything else."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, OverflowError):
         return math.nan
+    except ValueError:
+        return clock_s(value.strip()) if isinstance(value, str) else math.nan
 
 
 READERS: dict[str, Callable[[str, list[str]], Iterator[Cue]]] = {
-    ".vtt": _read_timed_lines,
-    ".srt": _read_timed_lines,
+    ".vtt": read_timed_lines,
+    ".srt": read_timed_lines,
     ".json": _read_json,
     ".csv": _read_csv,
     ".json3": _read_json,
@@ -351,6 +290,9 @@ READERS: dict[str, Callable[[str, list[str]], Iterator[Cue]]] = {
     ".ass": _read_by_ffmpeg,
     ".ssa": _read_by_ffmpeg,
     ".smi": _read_by_ffmpeg,
+    ".sbv": _read_by_ffmpeg,
+    ".sub": _read_by_ffmpeg,
+    ".lrc": _read_by_ffmpeg,
 }
 """The reader of each suffix; of several files for one video, the first kind is preferred."""
 FOR_CAPTIONS_ALONE = READERS.keys() - {".json", ".csv"}

@@ -20,9 +20,10 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from vatt.media.caption_files import language_of
-from vatt.media.caption_formats import Cue, read_cues, read_track
+from vatt.media.caption_formats import read_cues, read_track
 from vatt.media.decoding import open_media
 from vatt.media.encodings import CaptionError
+from vatt.media.timed_lines import Cue
 
 TOUCH_S = 0.1
 """Captions that are further apart repeat words because somebody says them again."""
