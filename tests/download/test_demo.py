@@ -18,6 +18,7 @@ import pytest
 
 from vatt.corpus.manifest import ManifestEntry, read_manifest, write_manifest
 from vatt.download.demo import (
+    FRAME_RATE_HZ,
     HEIGHT_PX,
     WIDTH_PX,
     draw_scene,
@@ -95,7 +96,7 @@ def test_files_are_h264_and_aac_of_the_planned_length(
             assert picture.codec_context.pix_fmt == "yuv420p"
             assert (picture.width, picture.height) == (WIDTH_PX, HEIGHT_PX)
             frames = sum(1 for _ in container.decode(picture))
-            assert frames / 20 == pytest.approx(plan.duration_s)
+            assert frames / FRAME_RATE_HZ == pytest.approx(plan.duration_s)
             assert 6.0 <= plan.duration_s <= 20.0
         with av.open(folder / entry.path) as container:
             assert len(container.streams.audio) == plan.has_sound
@@ -114,8 +115,9 @@ def test_media_hold_what_was_drawn_and_played_at_the_same_time(tmp_path: Path) -
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
     with av.open(tmp_path / f"{plan.name}.mp4") as container:
         chunks = [f.to_ndarray() for f in container.decode(audio=0) if f.pts is not None]
-    drawn = np.concatenate([draw_scene(scene, 20) for scene in plan.scenes]).astype(np.float64)
-    assert np.abs(frames - drawn).mean() < 8  # colour at half resolution, and quantisation
+    drawn = np.concatenate([draw_scene(scene, FRAME_RATE_HZ) for scene in plan.scenes])
+    difference = np.abs(frames - drawn.astype(np.float64))
+    assert difference.mean() < 8  # colour at half resolution, and quantisation
     played = np.concatenate([play_scene(scene) for scene in plan.scenes])
     heard = np.concatenate(chunks, axis=1)[0][: len(played)]
     assert np.corrcoef(heard, played[: len(heard)])[0, 1] > 0.9

@@ -9,6 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from vatt.download.demo import (
     HEIGHT_PX,
+    LAMP_PX,
     NOISE_BANDS_HZ,
     PARTIALS_HZ,
     TEXTURE_PERIOD_PX,
@@ -16,7 +17,15 @@ from vatt.download.demo import (
     draw_scene,
     play_scene,
 )
-from vatt.download.demo_scenes import RHYTHMS_HZ, WORDS, Scene, describe_scene, narrate, plan_videos
+from vatt.download.demo_scenes import (
+    RHYTHMS_HZ,
+    WORDS,
+    Scene,
+    describe_scene,
+    move_shape,
+    narrate,
+    plan_videos,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,10 +45,10 @@ def scene_of(seed: int, duration_s: float = 4.0, **factors: str) -> Scene:
 
 
 def strongest_rate_hz(signal_of_time: Floats, sample_rate_hz: float) -> float:
-    """The frequency between 0.3 and 3 Hz at which a signal is strongest."""
+    """The frequency between 0.3 and 4 Hz at which a signal is strongest."""
     centred = (signal_of_time - signal_of_time.mean()) * np.hanning(len(signal_of_time))
     times_s = np.arange(len(centred)) / sample_rate_hz
-    rates_hz = np.arange(0.3, 3.0, 0.01)
+    rates_hz = np.arange(0.3, 4.0, 0.01)
     strength = np.abs(np.exp(-2j * np.pi * rates_hz[:, None] * times_s) @ centred)
     return float(rates_hz[strength.argmax()])
 
@@ -64,11 +73,31 @@ def test_one_frames_colour_and_the_loudness_tell_nothing() -> None:
 @pytest.mark.parametrize("rhythm", RHYTHMS_HZ)
 def test_rhythm_is_the_same_in_picture_and_sound(rhythm: str) -> None:
     scene = scene_of(1, 16.0, rhythm=rhythm, motion="rest")
-    seen = draw_scene(scene, 20).mean(axis=(1, 2, 3))
+    seen = draw_scene(scene, 20)[:, -LAMP_PX:].mean(axis=(1, 2, 3))
     heard = np.sqrt(np.square(play_scene(scene), dtype=np.float64).reshape(-1, 2400).mean(axis=1))
     assert strongest_rate_hz(seen, 20) == pytest.approx(scene.beat_rate_hz, abs=0.03)
     assert strongest_rate_hz(heard, 20) == pytest.approx(scene.beat_rate_hz, abs=0.03)
     assert np.corrcoef(seen, heard)[0, 1] > 0.6
+
+
+@pytest.mark.parametrize("motion", WORDS["motion"])
+def test_the_whistle_follows_the_shape(motion: str) -> None:
+    scene = scene_of(3, shape="box", material="glass", motion=motion)  # far above the whistle
+    sound = play_scene(scene).astype(np.float64)[: 80 * 2400].reshape(80, 2400)  # twentieths
+    power = np.abs(np.fft.rfft(sound * np.hanning(2400), 9600)) ** 2
+    frequency_hz = np.fft.rfftfreq(9600, 1 / 48_000)
+    band = (frequency_hz > 200) & (frequency_hz < 3000)
+    heard_hz = frequency_hz[band][power[:, band].argmax(axis=1)]
+    course = move_shape(scene, (np.arange(80) + 0.5) / 20)
+    octaves = np.log2(heard_hz / 800)
+    assert np.median(np.abs(octaves - (0.5 * course.x - 1.3 * (course.y + 0.2)))) < 0.05
+    if motion == "approach":
+        loudness = np.sqrt(power[:, band].max(axis=1))
+        assert loudness[-10:].mean() > 3 * loudness[:10].mean()
+    _, y, side = track_box(draw_scene(scene, 20).astype(np.float64))
+    whole = (side > 25) & (y > 16) & (y < HEIGHT_PX - LAMP_PX - 16)
+    if motion in ("rise", "sink", "circle"):
+        assert np.corrcoef(octaves[whole], y[whole])[0, 1] < -0.6
 
 
 @pytest.mark.parametrize("material", WORDS["material"])
@@ -78,8 +107,11 @@ def test_material_is_heard_in_its_own_band(material: str) -> None:
         PARTIALS_HZ[material][-1],
     )
     for seed in range(3):
-        power = np.abs(np.fft.rfft(play_scene(scene_of(seed, 2.0, material=material)))) ** 2
+        scene = scene_of(seed, 2.0, material=material, motion="rest")
+        power = np.abs(np.fft.rfft(play_scene(scene))) ** 2
         frequency_hz = np.fft.rfftfreq(96_000, 1 / 48_000)
+        x, y = (way[0] for way in move_shape(scene, np.zeros(1))[:2])
+        power[np.abs(frequency_hz - 800 * 2 ** (0.5 * x - 1.3 * (y + 0.2))) < 10] = 0  # whistle
         inside = (frequency_hz > 0.88 * low_hz) & (frequency_hz < 1.12 * high_hz)
         assert power[inside].sum() > 0.75 * power.sum()
 

@@ -82,7 +82,7 @@ def make_study(
             checkpoint.with_suffix(".new").write_text(str(step))
             checkpoint.with_suffix(".new").replace(checkpoint)
 
-    write_outcome(plan, run_workers(plan, folder / "cache", train), folder / out)
+    write_outcome(plan, run_workers(plan, folder / "cache", train), 64, folder / out)
 
 
 def make_slowly(plan: Plan, folder: Path, out: str = "out") -> None:

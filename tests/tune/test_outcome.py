@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -38,7 +39,7 @@ def make_trials(*values: float | None) -> dict[int, FrozenTrial]:
 
 
 def test_the_best_schedule_is_whole_and_every_trial_is_listed(tmp_path: Path) -> None:
-    metrics = write_outcome(make_plan(), make_trials(0.5, 0.75, None, 0.625), tmp_path)
+    metrics = write_outcome(make_plan(), make_trials(0.5, 0.75, None, 0.625), 100, tmp_path)
     assert json.loads((tmp_path / "best.json").read_text()) == {
         "schedule": {**OWN, "learning_rate": 0.02, "warmup_steps": 1, "shape": "linear"},
         "value": 0.75,
@@ -58,8 +59,19 @@ def test_the_best_schedule_is_whole_and_every_trial_is_listed(tmp_path: Path) ->
     assert rows[2]["steps"] == [{"step": 30, "value": 0.25}, {"step": 60, "value": 0.0}]
 
 
-def test_of_equal_schedules_the_first_stays(tmp_path: Path) -> None:
-    assert write_outcome(make_plan(), make_trials(0.5, 0.5, 0.25), tmp_path)["trial"] == 0
+@pytest.mark.parametrize("num_clips", [10, 94, 1000])
+def test_the_own_schedule_stays_unless_another_is_better_beyond_chance(
+    num_clips: int, tmp_path: Path
+) -> None:
+    """Of two schedules of one true accuracy, the other one is taken once in 20 times."""
+    shares = np.random.default_rng(0).binomial(num_clips, 0.6, (500, 2)) / num_clips
+    taken = [
+        write_outcome(make_plan(), make_trials(*map(float, pair)), num_clips, tmp_path)["trial"]
+        for pair in shares
+    ]
+    assert 0.02 < np.mean(taken) < 0.09
+    assert write_outcome(make_plan(), make_trials(0.5, 0.5), num_clips, tmp_path)["trial"] == 0
+    assert write_outcome(make_plan(), make_trials(0.1, 0.9), num_clips, tmp_path)["trial"] == 1
 
 
 def draw(folder: Path, *values: float | None) -> dict[str, str]:

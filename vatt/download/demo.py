@@ -1,9 +1,10 @@
 """The demo corpus: videos with sound and narration, generated from a seed, always the same bytes.
 
-In the picture a shape moves before a wall and its frieze, in light that beats; the sound is beats
-whose timbre is the material and whose rate is the rhythm. Colours come from few palettes, the same
-for all scenes: were they drawn freely, a network would know each scene by its colours instead of by
-what happens in it.
+In the picture a shape moves before a wall, above a row of lamps in its form that flash at each
+beat. The sound is beats, whose timbre is the material and whose rate is the rhythm, and a whistle
+that follows the shape: higher where it is higher, louder where it is nearer. Colours come from few
+palettes, the same for all scenes: were they drawn freely, a network would know each scene by its
+colours instead of by what happens in it.
 """
 
 import os
@@ -27,25 +28,29 @@ from vatt.download.demo_scenes import (
     VideoPlan,
     beat_strength,
     describe_scene,
+    move_shape,
     narrate,
     plan_videos,
 )
 from vatt.params import AUDIO_RATE_HZ
 
 WIDTH_PX = HEIGHT_PX = 96
-FRAME_RATE_HZ = 20
+FRAME_RATE_HZ = 10
 
 TEXTURE_PERIOD_PX = {
     **dict.fromkeys(("metal", "wood", "cloth"), 8),
     **dict.fromkeys(("glass", "rubber", "brick"), 12),
     **dict.fromkeys(("stone", "water"), 24),
 }
-TILE_PX = 24
-"""Distance of the small shapes in the frieze."""
-MEAN_COLOURS = np.array([[0.5, 0.4, 0.3], [0.3, 0.5, 0.4], [0.4, 0.3, 0.5]], np.float32)
+LAMP_PX = 24
+"""The side of a lamp; their row is the lowest part of the picture."""
+LAMP_DIM, LAMP_FLASH = 0.15, 0.85
+"""The light of a lamp between two beats, and what a beat adds to it."""
+MEAN_COLOURS = np.array([[0.4, 0.32, 0.24], [0.24, 0.4, 0.32], [0.32, 0.24, 0.4]], np.float32)
 SHAPE_COLOURS = np.array(
-    [[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.2]], np.float32
+    [[1.0, 0.75, 0.75], [0.75, 1.0, 0.75], [0.75, 0.75, 1.0], [0.95, 0.95, 0.7]], np.float32
 )
+"""All brighter than any wall: where the shape is, a network sees at once."""
 
 
 def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3"]:
@@ -53,19 +58,20 @@ def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3
     rng = np.random.default_rng([scene.seed, 0])
     num_frames = round(scene.duration_s * frame_rate_hz)
     times_s = np.arange(num_frames, dtype=np.float32) / np.float32(frame_rate_hz)
-    x_px, y_px, radius_px = (HEIGHT_PX / 2 * path for path in _move(scene.motion, times_s, rng))
+    x_px, y_px, radius_px = (
+        (HEIGHT_PX / 2 * way).astype(np.float32) for way in move_shape(scene, times_s)
+    )
     column = (_axis_px(WIDTH_PX) - x_px[:, None])[:, None, :] / radius_px[:, None, None]
     row = (_axis_px(HEIGHT_PX) - y_px[:, None])[:, :, None] / radius_px[:, None, None]
     edge_px = _inside(scene.shape, column, row) * radius_px[:, None, None]
     covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
-    wall = _draw_wall(scene.material, rng)
-    _draw_frieze(wall, scene.shape, rng)
-    frames = wall[None] * (1 - covered) + rng.choice(SHAPE_COLOURS) * covered
-    # Neither the size of the shape nor the texture shows in the mean colour.
+    frames = np.repeat(_draw_wall(scene.material, rng)[None], num_frames, axis=0)
+    light = LAMP_DIM + LAMP_FLASH * beat_strength(scene, times_s).astype(np.float32)
+    frames[:, -LAMP_PX:] = _draw_lamps(scene.shape, rng) * light[:, None, None, None] + 0.1
+    frames = frames * (1 - covered) + rng.choice(SHAPE_COLOURS) * covered
+    # Neither the size of the shape nor the texture nor the lamps show in the mean colour.
     frames += rng.choice(MEAN_COLOURS) - frames.mean((1, 2), keepdims=True)
-    beat = beat_strength(scene, times_s)
-    light = 0.9 + 0.4 * (beat - beat.mean())
-    frames *= light.astype(np.float32)[:, None, None, None]
+    frames *= np.float32(rng.uniform(0.8, 1.1))
     pixels: np.ndarray = np.clip(255 * frames, 0, 255).astype(np.uint8)
     return pixels
 
@@ -73,28 +79,6 @@ def draw_scene(scene: Scene, frame_rate_hz: float) -> UInt8[np.ndarray, "T H W 3
 def _axis_px(size_px: int) -> Float[np.ndarray, " N"]:
     """Return the centres of pixels, counted from the middle of the picture."""
     return np.arange(size_px, dtype=np.float32) - np.float32((size_px - 1) / 2)
-
-
-def _move(
-    motion: str, times_s: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the shape's x, y and radius at each time, in half heights of the picture."""
-    x, y = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
-    radius = np.float32(rng.uniform(0.5, 0.65))
-    turn = rng.random(dtype=np.float32)
-    period_s = np.float32(rng.uniform(1.3, 1.9))
-    angle = 2 * np.pi * (turn + times_s / period_s)
-    still = np.zeros_like(times_s)
-    moves = {
-        "rise": (x + still, 1.3 - 2.6 * ((turn + times_s / (2 * period_s)) % 1.0)),
-        "sink": (x + still, 2.6 * ((turn + times_s / (2 * period_s)) % 1.0) - 1.3),
-        "sway": (x / 4 + 0.6 * np.sin(angle), y + still),
-        "circle": (x / 4 + 0.5 * np.cos(angle), y / 4 + 0.5 * np.sin(angle)),
-    }
-    at_x, at_y = moves.get(motion, (x + still, y + still))
-    if motion == "approach":
-        return at_x, at_y, 0.25 + 0.7 * ((turn + times_s / period_s) % 1.0)
-    return at_x, at_y, radius + still
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -143,17 +127,17 @@ def _draw_wall(material: str, rng: np.random.Generator) -> Float[np.ndarray, "H 
     return wall.astype(np.float32)
 
 
-def _draw_frieze(wall: Float[np.ndarray, "H W 3"], shape: str, rng: np.random.Generator) -> None:
-    """Cover the lower half of a wall with small copies of the shape, in place."""
-    top_px = HEIGHT_PX // 2
+def _draw_lamps(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "H W 1"]:
+    """Draw a row of lamps in the form of the shape, 0 beside them and 1 on them, with grain."""
     column, row = (
-        (np.arange(start_px, stop_px) + rng.uniform(-1.5, 1.5)) % TILE_PX - TILE_PX / 2
-        for start_px, stop_px in ((0, WIDTH_PX), (top_px, HEIGHT_PX))
+        (np.arange(length_px) + rng.uniform(-1.5, 1.5)) % LAMP_PX - LAMP_PX / 2
+        for length_px in (WIDTH_PX, LAMP_PX)
     )
-    radius_px = 0.46 * TILE_PX
+    radius_px = 0.46 * LAMP_PX
     edge_px = _inside(shape, column[None, :] / radius_px, row[:, None] / radius_px) * radius_px
-    covered = np.clip(edge_px + 0.5, 0, 1)[..., None]
-    wall[top_px:] = 0.1 + 0.8 * covered + rng.normal(0, 0.03, wall[top_px:].shape)
+    lit = np.clip(edge_px + 0.5, 0, 1) + rng.normal(0, 0.03, edge_px.shape)
+    lamps: np.ndarray = lit[..., None].astype(np.float32)
+    return lamps
 
 
 PARTIALS_HZ = {
@@ -185,9 +169,12 @@ def play_scene(scene: Scene) -> Float[np.ndarray, " S"]:
             for partial_hz, phase in zip(partials_hz, phases, strict=True)
         ]
         timbre = np.sum(tones, axis=0)
-    beats = _unit_power(timbre) * (0.15 + 0.85 * beat_strength(scene, times_s))
-    noise = _band_noise(len(times_s), (50.0, 6000.0), rng)
-    sound = _unit_power(beats) + rng.uniform(0.2, 0.5) * noise
+    beats = _unit_power(timbre) * (0.25 + 1.5 * beat_strength(scene, times_s))
+    course = move_shape(scene, times_s)
+    whistle_hz = 800 * 2 ** (0.5 * course.x - 1.3 * (course.y + 0.2))
+    whistle = np.sin(2 * np.pi * (rng.random() + np.cumsum(whistle_hz) / AUDIO_RATE_HZ))
+    sound = beats + 1.3 * (course.radius / 0.4) ** 2 * whistle
+    sound += rng.uniform(0.1, 0.3) * _band_noise(len(times_s), (50.0, 6000.0), rng)
     fade = np.clip(np.minimum(times_s, times_s[::-1]) / 0.02, 0, 1)
     loudness = 10 ** rng.uniform(-0.9, -0.6)
     return np.tanh(loudness * _unit_power(sound * fade)).astype(np.float32)

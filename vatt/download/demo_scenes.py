@@ -1,22 +1,25 @@
 """What happens in a demo video: scenes with latent factors shared by picture, sound and text.
 
-A scene has a shape (seen), a motion (seen), a material (seen as a wall, heard as a timbre) and
-a rhythm (seen in the light, heard as beats); all four are named in the narration. Everything else
-(colours, brightness, positions, sizes, phases, gains, noise) is drawn at random and tells nothing.
+A scene has a shape (seen), a motion (seen, and heard as a whistle that follows it), a material
+(seen as a wall, heard as a timbre) and a rhythm (seen in the lamps, heard as beats); all four are
+named in the narration. Everything else (colours, brightness, positions, sizes, phases, gains,
+noise) is drawn at random and tells nothing.
 The narration is like real speech transcripts: varied, off the topic, out of step.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from vatt.corpus.manifest import Split
 from vatt.media.captions import Caption
 
 SCENE_S = 4.0
 """The last scene of a video may be shorter."""
-RHYTHMS_HZ = {"slow": 0.7, "steady": 1.1, "brisk": 1.7, "quick": 2.5}
+RHYTHMS_HZ = {"slow": 0.6, "steady": 1.1, "brisk": 1.9, "quick": 3.2}
 """Beats per second."""
 BEAT_DECAY_S = 0.2
 TASKS = {"image": "shape", "action": "motion", "audio_event": "material", "rhythm": "rhythm"}
@@ -118,10 +121,47 @@ def beat_strength(scene: Scene, times_s: np.ndarray) -> np.ndarray:
     return strength
 
 
+class Course(NamedTuple):
+    """Where the shape is at each time, in half heights of the picture from its middle."""
+
+    x: Float[np.ndarray, " N"]
+    y: Float[np.ndarray, " N"]
+    """Down is positive."""
+    radius: Float[np.ndarray, " N"]
+
+
+def move_shape(scene: Scene, times_s: np.ndarray) -> Course:
+    """Return the course of a scene's shape at times since the start of the scene.
+
+    What rises, sinks and approaches does so once in a scene, so that every window of a second or
+    two shows it; what sways and circles comes back within that time.
+    """
+    rng = np.random.default_rng([scene.seed, 4])
+    x, y = rng.uniform(-0.35, 0.35), rng.uniform(-0.45, 0.05)
+    radius, late = rng.uniform(0.36, 0.44), rng.uniform(-0.1, 0.1)
+    turns = rng.random() + times_s / rng.uniform(1.1, 1.6)
+    progress, still = times_s / SCENE_S, np.zeros_like(times_s)
+    angle = 2 * np.pi * turns
+    match scene.motion:
+        case "rise":
+            return Course(x + still, 0.55 + late - 1.5 * progress, radius + still)
+        case "sink":
+            return Course(x + still, -0.95 + late + 1.5 * progress, radius + still)
+        case "sway":
+            return Course(x / 4 + 0.6 * np.sin(angle), y + still, radius + still)
+        case "circle":
+            across, down = 0.5 * np.cos(angle), 0.45 * np.sin(angle)
+            return Course(x / 4 + across, y / 4 - 0.15 + down, radius + still)
+        case "approach":
+            return Course(x + still, y + still, 0.2 + 0.6 * (progress + late / 2))
+        case _:  # rest
+            return Course(x + still, y + still, radius + still)
+
+
 def _plan_video(number: int, split: Split, seed: int) -> VideoPlan:
     rng = np.random.default_rng([seed, 1, number])
     num_scenes = int(rng.choice([2, 3, 4, 5], p=[0.05, 0.1, 0.2, 0.65]))
-    last_s = float(rng.integers(50, 81)) / 20.0  # a whole number of frames, 2.5 to 4 s
+    last_s = float(rng.integers(25, 41)) / 10.0  # a whole number of frames, 2.5 to 4 s
     starts_s = [SCENE_S * index for index in range(num_scenes)]
     scenes = []
     for start_s, end_s in pairwise([*starts_s, starts_s[-1] + last_s]):

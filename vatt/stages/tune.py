@@ -71,14 +71,18 @@ def main(
     trials = keep_own(plan) if tune.num_trials == 1 else _try_schedules(plan, job, recipe)
     with hold_lock(FILES_LOCK), atomic_path(out_dir) as folder:
         folder.mkdir()
-        metrics = write_outcome(plan, trials, folder)
+        num_clips = min(len(corpus.splits["validation"]), finetune.params.validation_clips)
+        metrics = write_outcome(plan, trials, num_clips, folder)
         write_figures(trials, folder)
     if metrics["value"] is not None:
-        own = metrics["own_value"]
+        own, highest = metrics["own_value"], metrics["highest_value"]
+        is_noise = metrics["trial"] == 0 and highest > own
         print(
-            f"tune {finetune.name}: best {metrics['value']:.4f} of trial {metrics['trial']}, the "
-            f"schedule of params.yaml {'given up' if own is None else format(own, '.4f')}; "
-            f"{metrics['num_pruned']} of {metrics['num_trials']} trials given up"
+            f"tune {finetune.name}: the schedule of params.yaml "
+            f"{'was given up' if own is None else f'reaches {own:.4f}'}, the best one of "
+            f"{metrics['num_trials']} {highest:.4f}"
+            f"{f', which is within the noise of {num_clips} clips' if is_noise else ''}: trial "
+            f"{metrics['trial']} is taken; {metrics['num_pruned']} were given up"
         )
     return metrics
 

@@ -19,6 +19,8 @@ from vatt.core.errors import StageError
 from vatt.core.files import write_json
 from vatt.tune.search import Plan, choose
 
+ONE_SIDED_95 = 1.645
+"""Standard deviations that a normal variable exceeds once in 20 times."""
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "vatt", "font.size": 9, "backend": "agg"}
 FIGURES: dict[str, tuple[str, int, Callable[[optuna.Study], Any]]] = {
     "history": ("Value of each trial", 1, drawing.plot_optimization_history),
@@ -40,11 +42,14 @@ def keep_own(plan: Plan) -> dict[int, FrozenTrial]:
     return {0: optuna.create_trial(state=state, params=own.params, distributions=own.distributions)}
 
 
-def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) -> dict[str, Any]:
+def write_outcome(
+    plan: Plan, trials: Mapping[int, FrozenTrial], num_clips: int, out_dir: Path
+) -> dict[str, Any]:
     """Write best.json and trials.json into a folder, and return the metrics.
 
-    best.json holds the whole best schedule. The first of equal ones counts, so that the schedule of
-    params.yaml stays unless another is better. Its value is null where nothing was tried.
+    best.json holds the whole chosen schedule: that of params.yaml, unless another one was better
+    than it by more than the noise of `num_clips` clips of validation. Its value is null where
+    nothing was tried.
 
     Raises:
         StageError: every trial was given up.
@@ -57,6 +62,8 @@ def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) 
             f"finetune.{plan.task}.schedule.learning_rate may help"
         )
     best = max(values, key=lambda number: values[number], default=0)
+    if 0 in values and values[best] - values[0] <= _noise(values[best], values[0], num_clips):
+        best = 0
     schedule = {**plan.own, **trials[best].params}
     found = {"schedule": schedule, "value": values.get(best), "trial": best}
     write_json(out_dir / "best.json", {**found, "study": plan.name, "own": dict(plan.own)})
@@ -75,7 +82,18 @@ def write_outcome(plan: Plan, trials: Mapping[int, FrozenTrial], out_dir: Path) 
     ]
     write_json(out_dir / "trials.json", {"study": plan.name, "trials": rows})
     counts = {"num_trials": len(trials), "num_pruned": num_pruned}
-    return {**found, "own_value": values.get(0), **counts}
+    highest = max(values.values(), default=None)
+    return {**found, "own_value": values.get(0), "highest_value": highest, **counts}
+
+
+def _noise(value: float, other: float, num_clips: int) -> float:
+    """Return the difference of two shares of clips that chance exceeds once in 20 times.
+
+    The largest of many trials exceeds it oftener, and shares of the same clips differ by chance
+    less than those of two sets, which are assumed here.
+    """
+    variance = value * (1 - value) + other * (1 - other)
+    return ONE_SIDED_95 * math.sqrt(max(variance, 0.0) / num_clips)
 
 
 def write_figures(trials: Mapping[int, FrozenTrial], out_dir: Path) -> None:
