@@ -1,0 +1,40 @@
+"""Over seeds: `python -m vatt.tables results` is `make results`, `times` ends `make demo`."""
+
+import argparse
+import sys
+
+from vatt.core.errors import StageError
+from vatt.core.signals import sigterm_raises
+from vatt.core.times import read_times
+from vatt.tables.document import write_documents
+from vatt.tables.results import measure_results
+from vatt.tables.times import format_times
+
+TABLES = {
+    "results": "the demo over seeds and numerical paths, into docs/results.json (make results)",
+    "times": "what the stages of `make demo` took",
+}
+
+
+def main() -> int:
+    """Measure what the command line names; the exit code is 0 only if all runs ended well."""
+    parser = argparse.ArgumentParser(prog="python -m vatt.tables", description=__doc__)
+    commands = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
+    for name, text in TABLES.items():
+        commands.add_parser(name, help=text, description=text)
+    table = parser.parse_args().table
+    if table == "times":
+        print(format_times(read_times()))
+        return 0
+    try:
+        with sigterm_raises():
+            measure_results()
+            write_documents()
+    except StageError as error:
+        print(f"{table}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
