@@ -6,10 +6,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vatt.core.errors import StageError
 from vatt.core.files import atomic_path
 
 RESULTS_PATH, TABLES_DIR = Path("docs/results.json"), Path("docs/tables")
+PAPERS_PATH = Path(__file__).with_name("papers.yaml")
 DOCUMENT_PATH, README_PATH = Path("docs/results.md"), Path("README.md")
 BEGIN, END = "<!-- results: begin; `make results` writes this table -->", "<!-- results: end -->"
 """The lines of README between which the table of claims stands."""
@@ -62,6 +65,10 @@ def format_document(root: Path) -> str:
     parts = [INTRODUCTION]
     if (path := root / RESULTS_PATH).is_file():
         parts += _format_results(_read(path))
+    tables = yaml.safe_load(PAPERS_PATH.read_text(encoding="utf-8"))
+    for name, paper in tables.items():
+        if (path := root / TABLES_DIR / f"{name}.json").is_file():
+            parts += _format_table_of(name, _read(path), paper)
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,7 +89,8 @@ def show(number: Content, value: float) -> str:
     """Return a value of a number: a difference in points, a level in percent, or a ratio."""
     if number["unit"] == "times chance":
         return f"{value:.1f} x"
-    return f"{100 * value:.1f} %" if number["holds"] is None else f"{100 * value:+.1f}"
+    percent = round(100 * value, 1) + 0.0  # no minus before nothing
+    return f"{percent:.1f} %" if number["holds"] is None else f"{percent:+.1f}"
 
 
 def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -122,6 +130,51 @@ def _format_runs(number: Content, runs: Sequence[Content]) -> list[str]:
     shown = [show(number, value).lstrip("+") for value in (number["deviation"], apart)]
     mean, *values = (show(number, value) for value in (number["mean"], *number["runs"]))
     return [number["name"], mean, *shown, *values]
+
+
+def _format_table_of(name: str, content: Content, paper: Content) -> Iterator[str]:
+    """Yield the section of a table in miniature: ours, what it says, and the published one."""
+    seeds, variants, numbers = content["seeds"], content["variants"], content["numbers"]
+    yield f"## {paper['title']}"
+    yield (
+        f"`python -m vatt.tables {name}`, {content['cpu_minutes']:.0f} CPU-minutes: "
+        f"{content['steps']} steps of pre-training on the demo corpus, seeds "
+        f"{', '.join(map(str, seeds))}. {paper['varies']} Means and 95 % intervals over seeds; the "
+        "last column is the last variant less the first, of the same seed, in points."
+    )
+    costs = [
+        ["GFLOPs of a clip, forward", *(f"{value:.3f}" for value in content["gflops"]), ""],
+        ["seconds of a step", *(f"{sum(own) / len(own):.3f}" for own in content["step_s"]), ""],
+    ]
+    yield format_table(["", *variants, "difference"], [*costs, *map(_format_variants, numbers)])
+    yield f"Expected: {paper['expected']} {_judge(numbers)}"
+    if "published" in paper:
+        published = paper["published"]
+        yield f"Published ({published['source']}), on other hardware and data, not measured here:"
+        rows = [[row, *map(str, values)] for row, values in published["rows"].items()]
+        yield format_table(["", *published["columns"]], rows)
+
+
+def _format_variants(number: Content) -> list[str]:
+    """Return the row of a number of a table in miniature."""
+    cells = [
+        f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        for mean, (low, high) in zip(number["means"], number["intervals"], strict=True)
+    ]
+    mean, (low, high) = number["gain"]["mean"], number["gain"]["interval"]
+    gain = f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return [f"{number['name']}, %", *cells, gain]
+
+
+def _judge(numbers: Sequence[Content]) -> str:
+    """Say which differences agree with the expectation, which do not, and which are not decided."""
+    names: dict[str, list[str]] = {"agree": [], "disagree": [], "are not decided": []}
+    for number in numbers:
+        low, high = number["gain"]["interval"]
+        verdict = "agree" if low > 0 else "disagree" if high < 0 else "are not decided"
+        names[verdict].append(number["name"])
+    found = [f"{', '.join(own)} {verdict}" for verdict, own in names.items() if own]
+    return f"Measured, by the intervals of the differences: {'; '.join(found)}."
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -79,10 +79,10 @@ def measure_results(seeds: Sequence[int] = SEEDS) -> None:
     write_json(RESULTS_PATH, content)
 
 
-def build_run(seed: int, path: NumericalPath = PATHS[0]) -> Run:
-    """Return the demo with another seed and path."""
+def build_run(seed: int, path: NumericalPath = PATHS[0], stages: Sequence[Stage] = STAGES) -> Run:
+    """Return the demo with another seed and path, or the first stages of it."""
     settings = {"run": {"seed": seed}, "launch": path.launch}
-    return Run(RUNS_DIR / path.name / str(seed), settings, STAGES, path.environment)
+    return Run(RUNS_DIR / path.name / str(seed), settings, stages, path.environment)
 
 
 def build_given(run: Run) -> Run:
