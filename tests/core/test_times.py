@@ -39,4 +39,4 @@ def test_it_is_what_the_parent_sees(tmp_path: Path, code: int) -> None:
     # What ends the process is not counted.
     assert seen_s - 0.3 <= spent.cpu_s <= seen_s + 0.01
     assert spent.cpu_s >= 0.8
-    assert wall_s - 0.5 <= spent.wall_s <= wall_s + 0.05
+    assert 0.6 <= spent.wall_s <= wall_s

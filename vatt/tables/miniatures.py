@@ -127,7 +127,8 @@ def read_step_s(run: Run) -> float:
     newest = max(paths, key=lambda path: path.stat().st_mtime)
     rows = [json.loads(line) for line in newest.read_text(encoding="utf-8").splitlines()]
     size = load_params(run.folder / "params.yaml").pretrain.batch_size
-    return size / median(row["clips_per_second"] for row in rows)
+    clips_per_second: float = median(row["clips_per_second"] for row in rows)
+    return size / clips_per_second
 
 
 def _compare(runs: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
