@@ -62,6 +62,34 @@ def test_readme_is_rewritten_between_its_lines_alone() -> None:
     assert put_claims("no lines", RESULTS) == "no lines"
 
 
+def test_a_table_says_what_agrees(tmp_path: Path) -> None:
+    """Beside the published numbers, which it names so."""
+
+    def make_number(name: str, low: float, high: float) -> dict[str, Any]:
+        rows = {"means": [0.5, 0.6], "intervals": [[0.4, 0.6], [0.5, 0.7]]}
+        return {"name": name, **rows, "gain": {"mean": 0.1, "interval": [low, high]}}
+
+    numbers = [make_number("a", 0.05, 0.15), make_number("b", -0.3, -0.1)]
+    content = {
+        "seeds": [1, 2, 3],
+        "steps": 250,
+        "cpu_minutes": 20.2,
+        "variants": ["one for all", "one encoder each"],
+        "gflops": [0.2, 0.1],
+        "step_s": [[0.5, 0.7, 0.6], [0.3, 0.3, 0.3]],
+        "numbers": [*numbers, make_number("c", -0.1, 0.3)],
+    }
+    (tmp_path / "docs/tables").mkdir(parents=True)
+    (tmp_path / "docs/tables/backbone.json").write_text(json.dumps(content))
+    text = format_document(tmp_path)
+    rows = read_rows(text)
+    assert rows["a, %"] == ["50.0 (40.0 to 60.0)", "60.0 (50.0 to 70.0)", "+10.0 (+5.0 to +15.0)"]
+    assert rows["seconds of a step"][:2] == ["0.600", "0.300"]
+    assert rows["YouCook2, text to video R@10"] == ["40.6", "45.5"]
+    assert "a agree; b disagree; c are not decided." in text
+    assert "Published (VATT-MA-Medium" in text
+
+
 @pytest.mark.parametrize("readme", [f"a\n{BEGIN}\n", f"a\n{END}\n", f"{END}\n{BEGIN}\n"])
 def test_one_line_without_the_other_is_refused(readme: str) -> None:
     with pytest.raises(StageError, match=r"README\.md: needs two lines"):
@@ -85,9 +113,10 @@ def test_every_run_is_shown(tmp_path: Path) -> None:
 def test_readme_and_document_are_of_the_results() -> None:
     """Once docs/results.json is there, README must quote it, and the document be made of it."""
     readme = (ROOT / README_PATH).read_text(encoding="utf-8")
-    if not (ROOT / RESULTS_PATH).exists():
-        assert BEGIN not in readme
-        return
-    assert BEGIN in readme, "README.md lacks the lines for the table: see vatt/tables/document.py"
-    assert put_claims(readme, json.loads((ROOT / RESULTS_PATH).read_bytes())) == readme
-    assert (ROOT / DOCUMENT_PATH).read_text(encoding="utf-8") == format_document(ROOT)
+    assert (BEGIN in readme) == (ROOT / RESULTS_PATH).exists(), (
+        f"README.md has the lines {BEGIN} and {END} if there is {RESULTS_PATH}, and only then"
+    )
+    if BEGIN in readme:
+        assert put_claims(readme, json.loads((ROOT / RESULTS_PATH).read_bytes())) == readme
+    if (ROOT / DOCUMENT_PATH).exists():
+        assert (ROOT / DOCUMENT_PATH).read_text(encoding="utf-8") == format_document(ROOT)

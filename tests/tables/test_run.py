@@ -5,7 +5,6 @@ The slow test measures a tiny demo over two seeds and both numerical paths, kill
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import yaml
 from tqdm import tqdm
 
 from tests.orchestration.miniature import REPO
+from tests.tables.test_claims import NAMED_BY_THE_ISSUE
+from tests.tables.test_document import NUMBER, read_rows
 from tests.test_whole_pipeline import shrink
 from vatt.core.errors import StageError
 from vatt.core.times import TIMES_PATH, read_times
@@ -29,11 +30,13 @@ from vatt.tables.run import CORPUS_STAGES, STAGES, Run
 
 TABLES = ("droptoken", "backbone", "candidates", "negatives")
 CAMPAIGN = """
+from tests.tables.test_claims import NAMED_BY_THE_ISSUE
+from tests.tables.test_document import NUMBER, read_rows
 from vatt.tables.document import write_documents
 from vatt.tables.miniatures import measure_table
 from vatt.tables.results import measure_results
 measure_results((2021, 2022))
-measure_table("droptoken", (2021, 2022))
+measure_table("negatives", (2021, 2022))
 write_documents()
 """
 
@@ -132,42 +135,42 @@ def test_stages_are_those_of_dvc() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_campaign_that_was_killed_finds_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
-    documents = []
-    for name in ("killed", "whole"):
-        root = tmp_path / name
-        (root / "docs").mkdir(parents=True)
-        (root / "params.yaml").write_bytes((REPO / "params.yaml").read_bytes())
-        shrink(root)
-        (root / "README.md").write_text(f"{BEGIN}\n{END}\n")
-        draws = random.Random(0)
-        while True:
-            process = subprocess.Popen([sys.executable, "-c", CAMPAIGN], cwd=root)
-            try:
-                code = process.wait(draws.uniform(30, 180) if name == "killed" else None)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                time.sleep(0.5)  # its stage ends with it
-                continue
-            assert code == 0
+def test_a_campaign_that_is_killed_ends_with_the_numbers_of_the_pipeline_by_hand(
+    project: Path,
+) -> None:
+    (project / "docs").mkdir()
+    (project / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    draws, num_kills = random.Random(0), 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", CAMPAIGN])
+        try:
+            code = process.wait(draws.uniform(10, 120) if num_kills < 6 else None)
             break
-        results = json.loads((root / "docs/results.json").read_bytes())
-        table = json.loads((root / "docs/tables/droptoken.json").read_bytes())
-        documents.append((results["runs"], results["numbers"], table["numbers"], table["gflops"]))
-        names = {number["name"] for number in results["numbers"]}
-        assert {f"{word} action, tuned - untuned" for word in ("video", "audio-visual")} <= names
-        assert len(results["runs"]) == 4
-        assert all(len(number["runs"]) == 4 for number in results["numbers"])
-        assert table["gflops"] == sorted(table["gflops"])
-        assert all(value > 0 for own in table["step_s"] for value in own)
-        text = (root / "docs/results.md").read_text()
-        assert "## DropToken" in text
-        assert "video action, fine-tuned - scratch" in (root / "README.md").read_text()
-        # The last digits of the two paths differ, or the second would show nothing.
-        exports = [
-            (root / f".cache/results/{path}/2021/data/pretrain/model.safetensors").read_bytes()
-            for path in ("native", "narrow")
-        ]
-        assert exports[0] != exports[1]
-    assert documents[0] == documents[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            num_kills += 1
+            time.sleep(0.5)  # its stage ends with it
+    assert code == 0
+    assert num_kills
+
+    results = json.loads((project / "docs/results.json").read_bytes())
+    assert {number["name"] for number in results["numbers"]} >= NAMED_BY_THE_ISSUE
+    assert all(len(number["runs"]) == 4 for number in results["numbers"])
+    assert NUMBER["name"] in read_rows((project / "README.md").read_text())
+    assert "## Negatives" in (project / "docs/results.md").read_text()
+    table = json.loads((project / "docs/tables/negatives.json").read_bytes())
+    assert len(set(table["gflops"])) == 1
+    assert all(value > 0 for own in table["step_s"] for value in own)
+
+    by_hand = project / "by_hand"
+    (by_hand / "data/inbox").mkdir(parents=True)
+    (by_hand / "params.yaml").write_bytes((project / "params.yaml").read_bytes())
+    for stage in STAGES:
+        subprocess.run([sys.executable, "-m", "vatt", *stage], cwd=by_hand, check=True)
+    runs = project / ".cache/results"
+    for name in ("metrics/evaluate.json", "data/pretrain/model.safetensors"):
+        assert (by_hand / name).read_bytes() == (runs / "native/2021" / name).read_bytes()
+    # The last digits of the other path differ, or it would show nothing.
+    name = "data/pretrain/model.safetensors"
+    assert (by_hand / name).read_bytes() != (runs / "narrow/2021" / name).read_bytes()
