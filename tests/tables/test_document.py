@@ -86,7 +86,7 @@ def test_a_table_says_what_agrees(tmp_path: Path) -> None:
     assert rows["a, %"] == ["50.0 (40.0 to 60.0)", "60.0 (50.0 to 70.0)", "+10.0 (+5.0 to +15.0)"]
     assert rows["seconds of a step"][:2] == ["0.600", "0.300"]
     assert rows["YouCook2, text to video R@10"] == ["40.6", "45.5"]
-    assert "a agree; b disagree; c are not decided." in text
+    assert "the last variant: a. Worse: b. Not decided: 1 of 3." in text
     assert "Published (VATT-MA-Medium" in text
 
 

@@ -167,14 +167,15 @@ def _format_variants(number: Content) -> list[str]:
 
 
 def _judge(numbers: Sequence[Content]) -> str:
-    """Say which differences agree with the expectation, which do not, and which are not decided."""
-    names: dict[str, list[str]] = {"agree": [], "disagree": [], "are not decided": []}
-    for number in numbers:
-        low, high = number["gain"]["interval"]
-        verdict = "agree" if low > 0 else "disagree" if high < 0 else "are not decided"
-        names[verdict].append(number["name"])
-    found = [f"{', '.join(own)} {verdict}" for verdict, own in names.items() if own]
-    return f"Measured, by the intervals of the differences: {'; '.join(found)}."
+    """Say which differences agree with the expectation, which do not, and how many may do either."""
+    above = [number["name"] for number in numbers if number["gain"]["interval"][0] > 0]
+    below = [number["name"] for number in numbers if number["gain"]["interval"][1] < 0]
+    num_left = len(numbers) - len(above) - len(below)
+    return (
+        "By the intervals of the differences, these are better in the last variant: "
+        f"{'; '.join(above) or 'none'}. Worse: {'; '.join(below) or 'none'}. "
+        f"Not decided: {num_left} of {len(numbers)}."
+    )
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
