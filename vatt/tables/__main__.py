@@ -5,11 +5,6 @@ import sys
 
 from vatt.core.errors import StageError
 from vatt.core.signals import sigterm_raises
-from vatt.core.times import read_times
-from vatt.tables.document import write_documents
-from vatt.tables.miniatures import measure_table
-from vatt.tables.results import measure_results
-from vatt.tables.times import format_times
 
 TABLES = {
     "results": "the demo over seeds and numerical paths, into docs/results.json (make results)",
@@ -28,9 +23,16 @@ def main() -> int:
     for name, text in TABLES.items():
         commands.add_parser(name, help=text, description=text)
     table = parser.parse_args().table
-    if table == "times":
+    if table == "times":  # at once, without torch
+        from vatt.core.times import read_times
+        from vatt.tables.times import format_times
+
         print(format_times(read_times()))
         return 0
+    from vatt.tables.document import write_documents
+    from vatt.tables.miniatures import measure_table
+    from vatt.tables.results import measure_results
+
     try:
         with sigterm_raises():
             if table == "results":

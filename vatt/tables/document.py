@@ -167,7 +167,7 @@ def _format_variants(number: Content) -> list[str]:
 
 
 def _judge(numbers: Sequence[Content]) -> str:
-    """Say which differences agree with the expectation, which do not, and how many may do either."""
+    """Say which differences are above 0, which are below, and how many are not decided."""
     above = [number["name"] for number in numbers if number["gain"]["interval"][0] > 0]
     below = [number["name"] for number in numbers if number["gain"]["interval"][1] < 0]
     num_left = len(numbers) - len(above) - len(below)
