@@ -27,8 +27,8 @@ the means of both
 paths of each seed, as the two share corpus, first weights and order, and are not independent. \
 A claim holds if its
 interval lies above 0, that of a ratio above 1; others are not made. Differences are in points \
-of a percentage. One run
-of `make demo` prints one of these runs."""
+of a percentage. A name
+says what is seen or heard, then the label. `make demo` prints one of these runs."""
 
 
 def write_documents() -> None:
