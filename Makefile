@@ -17,7 +17,7 @@ ifneq ($(shell cat .venv/.installed 2> /dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check smoke dagster optuna-dashboard lock format clean
+.PHONY: help setup demo results test test-slow check smoke dagster optuna-dashboard lock format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,9 +39,17 @@ help: ## list the commands
 setup: .venv/.installed ## create .venv with everything that is needed
 
 demo: setup ## run the whole pipeline on the generated demo corpus, print the results
-	@# DVC's notes about its lock file, one or two a stage, hide what a person looks for.
-	@PYTHONUNBUFFERED=1 dvc repro | grep --line-buffered -v "ing lock file 'dvc.lock'"
+	@mkdir -p .cache && rm -f .cache/times.jsonl
+	@# DVC's notes about its lock file, one or two a stage, hide what a person looks for. Bash adds what
+	@# all of it took to the lines of the stages, in whole seconds, which have no decimal comma.
+	@{ TIMEFORMAT='{"stage": "make demo", "wall_s": %0R, "user_s": %0U, "system_s": %0S}'; time \
+	    PYTHONUNBUFFERED=1 dvc repro 2>&3 | grep --line-buffered -v "ing lock file 'dvc.lock'"; \
+	} 3>&2 2>> .cache/times.jsonl
 	@python -m vatt.evaluate.results
+	@python -m vatt.tables times
+
+results: setup ## hours: the demo over five seeds and two numerical paths -> docs/results.md
+	python -m vatt.tables results
 
 test: setup ## run the tests
 	python -m pytest

@@ -22,6 +22,7 @@ from typing import Any
 from vatt.core.disk import name_disk_errors
 from vatt.core.errors import StageError
 from vatt.core.files import hold_lock, write_json
+from vatt.core.times import record_time
 from vatt.params import TASKS, Params, Task, TaskName, format_settings, load_params
 
 STAGES = {
@@ -195,7 +196,8 @@ def main() -> int:
             return 0
         # Many may tune a task at once: their study knows who trains which trial.
         one_at_a_time = nullcontext() if arguments.stage == "tune" else hold_stage("_".join(words))
-        with name_disk_errors(Path("data"), Path("metrics"), Path(".cache")), one_at_a_time:
+        places = name_disk_errors(Path("data"), Path("metrics"), Path(".cache"))
+        with places, one_at_a_time, record_time(" ".join(words)):
             write_json(metrics_path, run_stage(arguments.stage, task, params))
     except StageError as error:
         print(f"{' '.join(words)}: {error}", file=sys.stderr)
