@@ -89,11 +89,12 @@ def test_the_demo_is_learned(tmp_path: Path) -> None:
     metrics = json.loads((root / "metrics/evaluate.json").read_text())
     chance, probes = metrics["chance"], metrics["probes"]
     assert metrics["text_to_video_pairs"] >= 128
-    assert metrics["text_to_video_r10"] >= 8 * chance["text_to_video_r10"]
-    assert metrics["audio_to_video_r10"] >= 4 * chance["audio_to_video_r10"]
+    assert metrics["text_to_video_r10"] >= 12 * chance["text_to_video_r10"]
+    assert metrics["audio_to_video_r10"] >= 8 * chance["audio_to_video_r10"]
     assert set(metrics["finetuned"]) == set(TASKS)
     for task, result in metrics["finetuned"].items():
-        rivals = [result[name] for name in ("linear_probe", "scratch", "untrained", "chance")]
+        rivals = [result[name] for name in ("scratch", "untrained", "chance")]
         assert result[result["measure"]] > max(rivals), task
-    heard = probes["audio_event"]["audio"]
-    assert heard["accuracy"] >= heard["untrained"] + 0.2
+    for label, modality in (("action", "video"), ("rhythm", "video"), ("audio_event", "audio")):
+        seen = probes[label][modality]
+        assert seen["accuracy"] >= seen["untrained"] + 0.1, label
