@@ -87,5 +87,5 @@ format: setup ## format the code, mend what ruff can mend
 
 clean: ## remove what the stages made; keeps .venv, data/inbox and the champions in data/promote
 	rm -rf .cache metrics .dagster
-	find data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md ! -name promote -exec rm -rf {} +
+	[ ! -d data ] || find -H data -mindepth 1 -maxdepth 1 ! -name inbox ! -name README.md ! -name promote -exec rm -rf {} +
 	@[ ! -d data/promote ] || echo 'data/promote is kept: it holds the champions. `rm -r data/promote` removes them.'

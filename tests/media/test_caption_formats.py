@@ -175,11 +175,7 @@ SPELLINGS_OF_TIMES = [
     *("00: 00: 00, 000 --> 00: 00: 02, 000", "00:00:00.000000 --> 00:00:02.000000"),
     *("0.0 --> 2.0", "\u00a000:00:00,000\u00a0-->\u00a000:00:02,000 align:start position:0%"),
     *("００：００：００，０００ －－＞ ００：００：０２，０００", "٠٠:٠٠:٠٠,٠٠٠ --> ٠٠:٠٠:٠٢,٠٠٠"),
-    *(
-        "00:00:00,000 - 00:00:02,000",
-        "00:00:00,000—>00:00:02,000",
-        "-00:00:01,000 --> 00:00:02,000",
-    ),
+    *("00:00:00,000—>00:00:02,000", "-00:00:01,000 --> 00:00:02,000"),
 ]
 
 
@@ -191,12 +187,43 @@ def test_times_as_people_write_them(tmp_path: Path, times: str) -> None:
     assert track == ([Caption(0.0, 2.0, "alpha ５！"), Caption(2.0, 4.0, "bravo")], None)
 
 
+def test_a_dash_stands_between_times_where_no_line_has_an_arrow() -> None:
+    dashed = f"1\n{A}\nalpha\n\n2\n{B}\nbravo\n".replace("-->", "-")
+    cues, notes = read_cues(dashed.encode(), ".srt")
+    assert (cues, notes) == ([Cue(0.0, 2.0, ("alpha",)), Cue(2.0, 4.0, ("bravo",))], [])
+
+
 @pytest.mark.parametrize(
-    "text", ["10:30 - 12:00", "5,0 -> 6,0 apples", "1 -> 2", "--> here", "a 00:01 --> 00:02"]
+    "text",
+    [
+        *("10:30 - 12:00", "5,0 -> 6,0 apples", "1 -> 2", "--> here", "a 00:01 --> 00:02"),
+        *("00:10:00.000 - 00:20:00.000", "3:4 --> goal for us", "{Y: yes}", "{p: hello} there"),
+        *("{s: whispers} come in", "{f: one two}"),
+    ],
 )
 def test_text_that_looks_like_times_is_text(text: str) -> None:
     cues, notes = read_cues(f"1\n{A}\n{text}\n".encode(), ".srt")
     assert (cues, notes) == ([Cue(0.0, 2.0, (text,))], [])
+
+
+@pytest.mark.parametrize("mark", [r"{\an8}", "{y:i}", "{Y:b,i}", "{c:$0000FF}", "{s:20}"])
+def test_marks_of_players_are_no_text(mark: str) -> None:
+    cues, _ = read_cues(f"1\n{A}\n{mark}alpha\n".encode(), ".srt")
+    assert cues == [Cue(0.0, 2.0, ("alpha",))]
+
+
+def test_what_follows_times_is_a_setting_by_its_name_only() -> None:
+    vtt = "WEBVTT\n\n00:00.000 --> 00:02.000 Anna:Hello\n\n00:02.000 --> 00:04.000 line:0\nyes\n"
+    assert [cue.lines for cue in read_cues(vtt.encode(), ".vtt")[0]] == [("Anna:Hello",), ("yes",)]
+
+
+def test_a_number_that_ends_a_text_is_kept() -> None:
+    cues, _ = read_cues(f"1\n{A}\nin the year\n1984\n\n{B}\nyes\n".encode(), ".srt")
+    assert [cue.lines for cue in cues] == [("in the year", "1984"), ("yes",)]
+
+
+def test_an_escape_sequence_in_utf_8_is_not_taken_for_japanese() -> None:
+    assert decode_text(f"1\n{A}\n\x1b$B é".encode()) == (f"1\n{A}\n\x1b$B é", [])
 
 
 SPOKEN = {

@@ -4,7 +4,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +42,10 @@ def record_time(stage: str) -> Iterator[None]:
             sum(use.ru_utime for use in uses),
             sum(use.ru_stime for use in uses),
         )
-        TIMES_PATH.parent.mkdir(parents=True, exist_ok=True)
-        with TIMES_PATH.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(spent._asdict()) + "\n")
+        with suppress(OSError):  # a full disk must not fail a stage that has ended
+            TIMES_PATH.parent.mkdir(parents=True, exist_ok=True)
+            with TIMES_PATH.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(spent._asdict()) + "\n")
 
 
 def read_times(path: Path = TIMES_PATH) -> list[Spent]:

@@ -35,7 +35,10 @@ TASK_TITLES = {**DIRECTIONS, "linear": "linear classifier"}
 def list_conditions(
     preprocess_dir: Path, evaluate: EvaluateParams, launch: LaunchParams
 ) -> dict[str, Any]:
-    """Return what decides the numbers of an evaluation beside the networks, as JSON by name."""
+    """Return what decides the numbers of an evaluation beside the networks, as JSON by name.
+
+    `run.seed` is not among it: it draws what linear classifiers learn from, no clip of the test.
+    """
     parts = preprocess_dir / PARTS_NAME
     settings = evaluate.model_dump(mode="json", exclude={"model", "batch_size", "analyses"})
     return {

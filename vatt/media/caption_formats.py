@@ -32,9 +32,11 @@ TAG = re.compile(
 """Marks of HTML and WebVTT, among them the word times of automatic captions; other text between
 angle brackets is text: I <3 you and 5 > 4."""
 BREAK = re.compile(r"(?i:<br\s*/?>|</?(?:p|div)(?:\s[^<>]*)?>)|\\N")
-DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?:\{[^{}]*\\p0[^{}]*\}|$)", re.DOTALL)
+DRAWING = re.compile(r"\{(?=[^{}]*\\p[1-9])[^{}]*+\}.*?(?:\{(?=[^{}]*\\p0)[^{}]*+\}|$)", re.DOTALL)
 """Shapes between {\\p1} and {\\p0} of ASS files, which are no words."""
-OVERRIDE = re.compile(r"\{(?:\\|[YyCcFfSsPp]:)[^{}]*\}")
+OVERRIDE = re.compile(
+    r"\{(?:\\[^{}]*|[Yy]:[BIUSbius,]+|[Cc]:\$[0-9A-Fa-f]+|[Ff]:\w+|[SsPp]:[\d,]+)\}"
+)
 """{\\an8} of ASS and {y:i} of MicroDVD, which SRT files hold, too."""
 
 

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+from contextlib import suppress
 
 import chardet
 from chardet import EncodingEra
@@ -74,7 +75,9 @@ def _find_hidden_encoding(content: bytes) -> str | None:
     """Return which of HIDDEN a content is in, if it is in one."""
     japanese, big_endian, little_endian = HIDDEN
     if b"\x1b$" in content:
-        return japanese
+        with suppress(UnicodeDecodeError):
+            content.decode(japanese)
+            return japanese
     num_even, num_odd = content[::2].count(0), content[1::2].count(0)
     # Digits and line ends have a zero byte on the same side; on the other one few letters have.
     if max(num_even, num_odd) < max(len(content) / 16, 4 * min(num_even, num_odd), 1):

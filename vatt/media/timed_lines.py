@@ -6,7 +6,7 @@ header.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,15 +16,14 @@ TIME = r"-?\d{1,9}(?: ?[:.,;] ?\d{1,9})+"
 CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)?(\d+)(?:[.,:;](\d+))?")
 WIDE = str.maketrans("０１２３４５６７８９：，．；－＞−–—‐›\u00a0", "0123456789:,.;->----> ")
 """Signs of other keyboards and word processors, and what they stand for in a line of times."""
-CUE_TIMES = re.compile(
-    rf"\s*({TIME})\s*(?:[-=]{{1,3}} ?(?:>|&gt;)|→)\s*({TIME})(?:\s+(\S.*))?\s*"
-    r"|\s*(\d+:\d\d:\d\d[.,]\d+)\s*-+\s*(\d+:\d\d:\d\d[.,]\d+)\s*()"
-)
-"""Start, end and what follows; without an arrow only where nothing else is in the line."""
-DAMAGED_TIMES = re.compile(r"\s*-?\d+:[^\n]*-->")
+CUE_TIMES = re.compile(rf"\s*({TIME})\s*(?:[-=]{{1,3}} ?(?:>|&gt;)|→)\s*({TIME})(?:\s+(\S.*))?\s*")
+"""Start, end and what follows."""
+DASHED_TIMES = re.compile(r"\s*(\d+:\d\d:\d\d[.,]\d+)\s*-+\s*(\d+:\d\d:\d\d[.,]\d+)\s*()")
+"""Start and end in files where no line of times has an arrow; beside arrows it is text."""
+DAMAGED_TIMES = re.compile(r"\s*-?\d+:[^\n]*-->\s*(?:[-\d]|$)")
 """A line of times that cannot be read; text may hold an arrow, too."""
-SETTING = re.compile(r"[A-Za-z]\w*:\S*")
-"""What may follow times: position:10% of WebVTT, X1:100 of SRT."""
+SETTING = re.compile(r"(?:vertical|line|position|size|align|region|[XY][12]|[ADLST]):\S*")
+"""What may follow times: position:10% of WebVTT, A:start of its drafts, X1:100 of SRT."""
 NUMBER = re.compile(r"\s*#?\d+[.:)]?\s*")
 NOT_SHOWN = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 """What a block of WebVTT begins with that is not shown."""
@@ -45,7 +44,7 @@ def read_timed_lines(text: str, notes: list[str]) -> Iterator[Cue]:
     """
     is_webvtt = text.lstrip()[:6].upper() == "WEBVTT"
     lines = text.replace("\ufeff", "").split("\n")
-    times = {place: found for place, line in enumerate(lines) if (found := _read_times(line))}
+    times = _find_times(lines, CUE_TIMES) or _find_times(lines, DASHED_TIMES)
     places = list(times)
     if not places and not is_webvtt:
         raise CaptionError("holds no caption: no line with `start --> end`")
@@ -67,7 +66,13 @@ def read_timed_lines(text: str, notes: list[str]) -> Iterator[Cue]:
         yield Cue(start_s, end_s, (further, *shown))
 
 
-def _read_times(line: str) -> tuple[float, float, str] | None:
+def _find_times(lines: Sequence[str], form: re.Pattern[str]) -> dict[int, tuple[float, float, str]]:
+    """Return what the lines of times of this form say, by their places."""
+    found = ((place, _read_times(line, form)) for place, line in enumerate(lines))
+    return {place: times for place, times in found if times}
+
+
+def _read_times(line: str, form: re.Pattern[str]) -> tuple[float, float, str] | None:
     """Return start and end in seconds, and what a line of times says behind them, if it is one.
 
     The times are NaN if they cannot be read.
@@ -75,9 +80,9 @@ def _read_times(line: str) -> tuple[float, float, str] | None:
     plain = line.translate(WIDE)
     if not plain.lstrip(" \t-")[:1].isdigit():
         return None
-    found = CUE_TIMES.fullmatch(plain)
+    found = form.fullmatch(plain)
     if found:
-        start, end, further = found.groups()[:3] if found[1] else found.groups()[3:]
+        start, end, further = found.groups()
         further = line[found.start(3) : found.end(3)] if further else ""
         if all(map(SETTING.fullmatch, further.split())):
             return clock_s(start), clock_s(end), ""
@@ -101,7 +106,9 @@ def _leave_out_identifier(lines: list[str], is_webvtt: bool, is_numbered: bool) 
     place = max((place for place, line in enumerate(lines) if line.strip()), default=-1)
     if place < 0:
         return lines
-    is_number = is_numbered and NUMBER.fullmatch(lines[place])
+    # A number that ends a text, with an empty line behind it, belongs to the text.
+    is_apart = place == len(lines) - 1 or place == 0 or not lines[place - 1].strip()
+    is_number = is_numbered and is_apart and NUMBER.fullmatch(lines[place])
     # A name stands alone between an empty line and the times.
     is_name = is_webvtt and place == len(lines) - 1 and place > 0 and not lines[place - 1].strip()
     return lines[:place] if is_number or is_name else lines
