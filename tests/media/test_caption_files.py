@@ -18,7 +18,21 @@ def test_the_plain_name_then_english_then_other_languages() -> None:
 
 
 @pytest.mark.parametrize(
-    "english", ["en", "eng", "EN", "en-US", "en-orig", "Eng", "en_GB", "en.sdh", "ENG.cc", "en.hi"]
+    "english",
+    [
+        "en",
+        "eng",
+        "EN",
+        "en-US",
+        "en-orig",
+        "Eng",
+        "en_GB",
+        "en.sdh",
+        "ENG.cc",
+        "en.hi",
+        "sdh.en",
+        "hi.en",
+    ],
 )
 def test_codes_of_english(english: str) -> None:
     captions = ["x.deu.vtt", "x.hi.vtt", f"x.{english}.srt", "x.zh-Hans.vtt", "x.en.forced.vtt"]

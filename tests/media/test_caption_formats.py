@@ -169,11 +169,12 @@ def test_files_that_users_have(name: str) -> None:
 
 SPELLINGS_OF_TIMES = [
     *("00:00:00,000 –> 00:00:02,000", "00:00:00,000 -> 00:00:02,000", "00:00,0 → 00:02,0"),
-    *("00:00:00,000 ==> 00:00:02,000", "00:00:00.000-->00:00:02.000", "0:00 ---> 0:02"),
+    *("00:00:00,000 ==> 00:00:02,000", "00:00:00.000-->00:00:02.000", "00:00,000 ---> 00:02,000"),
     *("00:00:00,000 -- > 00:00:02,000", "00:00:00,000 −−> 00:00:02,000"),
     *("00:00:00,000 --&gt; 00:00:02,000", "00:00:00;000 --> 00:00:02;000"),
     *("00: 00: 00, 000 --> 00: 00: 02, 000", "00:00:00.000000 --> 00:00:02.000000"),
-    *("0.0 --> 2.0", "\u00a000:00:00,000\u00a0-->\u00a000:00:02,000 align:start position:0%"),
+    "\u00a000:00:00,000\u00a0-->\u00a000:00:02,000 align:start position:0%",
+    "00:00:00.000 --> 00:00:02.000 line: 10% size:50 %",
     *("００：００：００，０００ －－＞ ００：００：０２，０００", "٠٠:٠٠:٠٠,٠٠٠ --> ٠٠:٠٠:٠٢,٠٠٠"),
     *("00:00:00,000—>00:00:02,000", "-00:00:01,000 --> 00:00:02,000"),
 ]
@@ -187,9 +188,18 @@ def test_times_as_people_write_them(tmp_path: Path, times: str) -> None:
     assert track == ([Caption(0.0, 2.0, "alpha ５！"), Caption(2.0, 4.0, "bravo")], None)
 
 
-def test_a_dash_stands_between_times_where_no_line_has_an_arrow() -> None:
-    dashed = f"1\n{A}\nalpha\n\n2\n{B}\nbravo\n".replace("-->", "-")
-    cues, notes = read_cues(dashed.encode(), ".srt")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (A.replace("-->", "-"), B.replace("-->", "-")),
+        *(("0.0 --> 2.0", "2.0 --> 4.0"), ("0:00 ---> 0:02", "0:02 ---> 0:04")),
+    ],
+)
+def test_what_is_less_than_full_times_and_an_arrow_counts_where_there_is_no_more(
+    first: str, second: str
+) -> None:
+    content = f"1\n{first}\nalpha\n\n2\n{second}\nbravo\n"
+    cues, notes = read_cues(content.encode(), ".srt")
     assert (cues, notes) == ([Cue(0.0, 2.0, ("alpha",)), Cue(2.0, 4.0, ("bravo",))], [])
 
 
@@ -198,7 +208,8 @@ def test_a_dash_stands_between_times_where_no_line_has_an_arrow() -> None:
     [
         *("10:30 - 12:00", "5,0 -> 6,0 apples", "1 -> 2", "--> here", "a 00:01 --> 00:02"),
         *("00:10:00.000 - 00:20:00.000", "3:4 --> goal for us", "{Y: yes}", "{p: hello} there"),
-        *("{s: whispers} come in", "{f: one two}"),
+        *("{s: whispers} come in", "{f: one two}", "if <p and q> hold <div by zero> then"),
+        *("1,5 -> 2,5", "3:1 => 4:2", "10.5 --> 11.5", "2,000 => 3,000", "12:30 -> 13:45 today"),
     ],
 )
 def test_text_that_looks_like_times_is_text(text: str) -> None:
@@ -220,6 +231,11 @@ def test_what_follows_times_is_a_setting_by_its_name_only() -> None:
 def test_a_number_that_ends_a_text_is_kept() -> None:
     cues, _ = read_cues(f"1\n{A}\nin the year\n1984\n\n{B}\nyes\n".encode(), ".srt")
     assert [cue.lines for cue in cues] == [("in the year", "1984"), ("yes",)]
+
+
+def test_a_dagger_behind_a_word_is_no_letter_of_the_mac() -> None:
+    content = f"1\n{A}\nIt’s here† and there\n"
+    assert decode_text(content.encode("Windows-1252"))[0] == content
 
 
 def test_an_escape_sequence_in_utf_8_is_not_taken_for_japanese() -> None:
@@ -348,7 +364,7 @@ def test_foreign_content_is_refused_or_holds_nothing(suffix: str, content: bytes
 
 WORD = st.integers(0, 999).map("w{}".format)
 LINE = st.lists(WORD, min_size=1, max_size=3).map(" ".join)
-TIME_LINE = st.sampled_from([A, VA, "0:00:01.5 --> 0:00:02,5", "00:01 –> 00:02", "00:xx --> 1"])
+TIME_LINE = st.sampled_from([A, VA, "0:00:01.5 --> 0:00:02,5", "00:01.0 –> 00:02.0", "00:xx --> 1"])
 LINES = st.lists(st.one_of(LINE, TIME_LINE, st.just(""), st.just("  "), st.integers(0, 9).map(str)))
 
 

@@ -42,7 +42,8 @@ def match_captions(media: Iterable[str], captions: Iterable[str]) -> dict[str, l
         while stem not in owners and "." in stem and len(tags) < MAX_TAGS:
             stem, _, tag = stem.rpartition(".")
             tags.insert(0, tag.lower())
-        language = next(filter(None, map(language_of, tags)), "")
+        spoken = [tag for tag in tags if tag not in MARKS]  # sdh is Southern Kurdish, too
+        language = next(filter(None, map(language_of, spoken)), "hi" if "hi" in tags else "")
         others = [tag for tag in tags if language_of(tag) != language]
         if stem in owners and MARKS.issuperset(others):
             is_partial = "forced" in tags or "foreign" in tags

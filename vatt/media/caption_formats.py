@@ -31,7 +31,7 @@ TAG = re.compile(
 )
 """Marks of HTML and WebVTT, among them the word times of automatic captions; other text between
 angle brackets is text: I <3 you and 5 > 4."""
-BREAK = re.compile(r"(?i:<br\s*/?>|</?(?:p|div)(?:\s[^<>]*)?>)|\\N")
+BREAK = re.compile(r"(?i:<br\s*/?>|</?(?:p|div)(?:\s+[\w-]+\s*=[^<>]*)?\s*/?>)|\\N")
 DRAWING = re.compile(r"\{(?=[^{}]*\\p[1-9])[^{}]*+\}.*?(?:\{(?=[^{}]*\\p0)[^{}]*+\}|$)", re.DOTALL)
 """Shapes between {\\p1} and {\\p0} of ASS files, which are no words."""
 OVERRIDE = re.compile(

@@ -24,8 +24,9 @@ OTHER_ALPHABETS = {"Windows-1251", "KOI8-R", "KOI8-U", "Windows-1253", "Windows-
 OTHER_ALPHABETS |= {"Windows-1256", "CP874", "TIS-620"}
 """Encodings of one byte a letter without the accents of Western Europe."""
 ACCENTED = {"Windows-1250", "Windows-1252", "Windows-1254", "Windows-1257"}
-MAC_LETTERS = re.compile(rb"(?<=[a-z])[\x81\x83\x84\x86-\x90]")
-"""What MacRoman has for accented letters; capitals and signs of Windows, not amid a word."""
+MAC_LETTERS = re.compile(rb"(?<=[a-z])[\x81\x83\x84\x86-\x90](?=[a-z])")
+"""What MacRoman has for accented letters; capitals and signs of Windows, which do not stand amid a
+word, though a dagger stands behind one."""
 WINDOWS_LETTERS = re.compile(rb"(?<=[a-z])[\xdf-\xff]")
 """What Windows has for accented letters; capitals and signs of MacRoman."""
 

@@ -20,6 +20,9 @@ CUE_TIMES = re.compile(rf"\s*({TIME})\s*(?:[-=]{{1,3}} ?(?:>|&gt;)|→)\s*({TIME
 """Start, end and what follows."""
 DASHED_TIMES = re.compile(r"\s*(\d+:\d\d:\d\d[.,]\d+)\s*-+\s*(\d+:\d\d:\d\d[.,]\d+)\s*()")
 """Start and end in files where no line of times has an arrow; beside arrows it is text."""
+FULL_TIME = r"-?(?:(?:\d+ ?: ?){2}\d\d|\d+ ?: ?\d\d ?[.,:;] ?\d)"
+FULL_TIMES = re.compile(rf"\s*{FULL_TIME}.*?(?:>|&gt;|→)\s*{FULL_TIME}")
+"""Hours, minutes and seconds, or a fraction: where a file has such lines, less is text."""
 DAMAGED_TIMES = re.compile(r"\s*-?\d+:[^\n]*-->\s*(?:[-\d]|$)")
 """A line of times that cannot be read; text may hold an arrow, too."""
 SETTING = re.compile(r"(?:vertical|line|position|size|align|region|[XY][12]|[ADLST]):\S*")
@@ -68,8 +71,13 @@ def read_timed_lines(text: str, notes: list[str]) -> Iterator[Cue]:
 
 def _find_times(lines: Sequence[str], form: re.Pattern[str]) -> dict[int, tuple[float, float, str]]:
     """Return what the lines of times of this form say, by their places."""
-    found = ((place, _read_times(line, form)) for place, line in enumerate(lines))
-    return {place: times for place, times in found if times}
+    found = {place: times for place, line in enumerate(lines) if (times := _read_times(line, form))}
+    is_full = {place: bool(FULL_TIMES.match(lines[place].translate(WIDE))) for place in found}
+    return {
+        place: times
+        for place, times in found.items()
+        if is_full[place] or math.isnan(times[0]) or not any(is_full.values())
+    }
 
 
 def _read_times(line: str, form: re.Pattern[str]) -> tuple[float, float, str] | None:
@@ -84,7 +92,8 @@ def _read_times(line: str, form: re.Pattern[str]) -> tuple[float, float, str] | 
     if found:
         start, end, further = found.groups()
         further = line[found.start(3) : found.end(3)] if further else ""
-        if all(map(SETTING.fullmatch, further.split())):
+        settings = re.sub(r"(?<=:)\s+|\s+(?=%)", "", further)
+        if all(map(SETTING.fullmatch, settings.split())):
             return clock_s(start), clock_s(end), ""
         if ":" in start:  # 5,0 -> 6,0 and more is text
             return clock_s(start), clock_s(end), further
