@@ -66,6 +66,11 @@ def test_marks_of_players_are_no_text(mark: str) -> None:
     assert cues == [Cue(0.0, 2.0, ("alpha",))]
 
 
+def test_the_arrow_of_the_format_stands_between_any_clock_times() -> None:
+    cues, _ = read_cues(f"1\n{A}\nalpha\n\n2\n0:02 --> 0:04\nbravo\n".encode(), ".srt")
+    assert cues == [Cue(0.0, 2.0, ("alpha",)), Cue(2.0, 4.0, ("bravo",))]
+
+
 def test_what_follows_times_is_a_setting_by_its_name_only() -> None:
     vtt = "WEBVTT\n\n00:00.000 --> 00:02.000 Anna:Hello\n\n00:02.000 --> 00:04.000 line:0\nyes\n"
     assert [cue.lines for cue in read_cues(vtt.encode(), ".vtt")[0]] == [("Anna:Hello",), ("yes",)]

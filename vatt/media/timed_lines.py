@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vatt.media.encodings import CaptionError
 
 TIME = r"-?\d{1,9}(?: ?[:.,;] ?\d{1,9})+"
-CLOCK = re.compile(r"(-?)(?:(?:(\d+):)?(\d+):)?(\d+)(?:[.,:;](\d+))?")
+CLOCK = re.compile(r"(-?)(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9})(?:[.,:;](\d+))?")
 WIDE = str.maketrans("０１２３４５６７８９：，．；－＞−–—‐›\u00a0", "0123456789:,.;->----> ")
 """Signs of other keyboards and word processors, and what they stand for in a line of times."""
 CUE_TIMES = re.compile(rf"\s*({TIME})\s*(?:[-=]{{1,3}} ?(?:>|&gt;)|→)\s*({TIME})(?:\s+(\S.*))?\s*")
@@ -21,8 +21,11 @@ CUE_TIMES = re.compile(rf"\s*({TIME})\s*(?:[-=]{{1,3}} ?(?:>|&gt;)|→)\s*({TIME
 DASHED_TIMES = re.compile(r"\s*(\d+:\d\d:\d\d[.,]\d+)\s*-+\s*(\d+:\d\d:\d\d[.,]\d+)\s*()")
 """Start and end in files where no line of times has an arrow; beside arrows it is text."""
 FULL_TIME = r"-?(?:(?:\d+ ?: ?){2}\d\d|\d+ ?: ?\d\d ?[.,:;] ?\d)"
-FULL_TIMES = re.compile(rf"\s*{FULL_TIME}.*?(?:>|&gt;|→)\s*{FULL_TIME}")
-"""Hours, minutes and seconds, or a fraction: where a file has such lines, less is text."""
+FULL_TIMES = re.compile(
+    rf"\s*{FULL_TIME}.*?(?:>|&gt;|→)\s*{FULL_TIME}|\s*-?\d+:\d\d\s*-->\s*\d+:\d\d"
+)
+"""Hours, minutes and seconds, or a fraction, or the arrow of the format: where a file has such
+lines, less is text."""
 DAMAGED_TIMES = re.compile(r"\s*-?\d+:[^\n]*-->\s*(?:[-\d]|$)")
 """A line of times that cannot be read; text may hold an arrow, too."""
 SETTING = re.compile(r"(?:vertical|line|position|size|align|region|[XY][12]|[ADLST]):\S*")
