@@ -213,7 +213,7 @@ def test_nodes_and_inputs_are_what_a_hook_of_the_test_sees(
 ) -> None:
     tokenizer = Tokenizer(small_corpus / "tokenizer.model")
     inner = open_inner(model, tokenizer)
-    network, clip = inner.network, inner.embedder.exported.params.clip
+    network, clip = inner.network, inner.observed.exported.params.clip
     video = torch.rand(3, clip.num_frames, clip.frame_size_px, clip.frame_size_px, 3) * 2 - 1
     audio = torch.rand(3, clip.num_samples) * 2 - 1
     texts = ["it begins", "it goes on and on"]
@@ -251,7 +251,7 @@ def test_nodes_and_inputs_are_what_a_hook_of_the_test_sees(
                     found[f"{name}_{what}"][number], values, atol=1e-5, err_msg=f"{name} {what}"
                 )
         assert (f"{name}_nodes" in found) == shares
-    usual = inner.embedder.see(views)
+    usual = inner.observed.see(views)
     for name in ("video_va", "audio_va", "video_vt"):
         np.testing.assert_allclose(found[name], usual[name][:, 0], atol=1e-5)
-    np.testing.assert_allclose(found["text_vt"], inner.embedder.read(texts)["text_vt"], atol=1e-6)
+    np.testing.assert_allclose(found["text_vt"], inner.observed.read(texts)["text_vt"], atol=1e-6)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -114,31 +114,39 @@ class Labeller:
         return {}
 
 
-@dataclass(frozen=True)
-class InnerEmbedder:
-    """A pre-trained network, looked into: what enters its encoders and leaves them."""
+Observed = TypeVar("Observed", Embedder, Labeller)
 
-    embedder: Embedder
+
+@dataclass(frozen=True)
+class Inside(Generic[Observed]):
+    """A network that is looked into, by the middle window of a clip."""
+
+    observed: Observed
+    """The network as it is seen from outside."""
 
     @property
-    def network(self) -> Vatt:
+    def network(self) -> Any:
         """Its weights, on whatever device."""
-        return self.embedder.network
+        return self.observed.network
 
     @property
     def digest(self) -> str:
         """The digest of the network and of this way to look at it."""
-        return f"{self.embedder.digest} inside"
+        return f"{self.observed.digest} inside"
 
     @property
     def name(self) -> str:
         """The name of the network."""
-        return self.embedder.name
+        return self.observed.name
 
     @property
     def frame_rate_hz(self) -> float:
         """The frame rate of the video that it was trained on."""
-        return self.embedder.frame_rate_hz
+        return self.observed.frame_rate_hz
+
+
+class InnerEmbedder(Inside[Embedder]):
+    """A pre-trained network, looked into: what enters its encoders and leaves them."""
 
     @property
     def shares_encoder(self) -> bool:
@@ -147,7 +155,7 @@ class InnerEmbedder:
 
     def look(self, _: tuple[float, ...], /) -> Look:
         """Look at the middle of the clip."""
-        return self.embedder.look((MIDDLE,))
+        return self.observed.look((MIDDLE,))
 
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
@@ -174,7 +182,7 @@ class InnerEmbedder:
     @torch.inference_mode()
     def read(self, texts: Sequence[str], /) -> Arrays:
         """Return the same for text, without padding."""
-        exported, network = self.embedder.exported, self.network
+        exported, network = self.observed.exported, self.network
         if exported.why_textless:
             return {}
         ids = exported.tokenizer.encode(list(texts), exported.params.clip.num_tokens)
@@ -190,42 +198,19 @@ class InnerEmbedder:
         return found | {"text_vt": _to_numpy(network.text_projection(made["feature"]))}
 
 
-@dataclass(frozen=True)
-class InnerLabeller:
-    """A fine-tuned network of one tower, looked into: its features, by one window and crop."""
-
-    labeller: Labeller
-
-    @property
-    def network(self) -> nn.Module:
-        """Its weights, on whatever device."""
-        return self.labeller.network
-
-    @property
-    def digest(self) -> str:
-        """The digest of the network and of this way to look at it."""
-        return f"{self.labeller.digest} inside"
-
-    @property
-    def name(self) -> str:
-        """The name of the network."""
-        return self.labeller.name
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """The frame rate of the video that it was trained on."""
-        return self.labeller.frame_rate_hz
+class InnerLabeller(Inside[Labeller]):
+    """A fine-tuned network of one tower, looked into: its features, by one crop."""
 
     def look(self, _: tuple[float, ...], /) -> Look:
         """Look at the middle of the clip and of the picture."""
-        return Look(self.labeller.input, (MIDDLE,))
+        return Look(self.observed.input, (MIDDLE,))
 
     @torch.inference_mode()
     def see(self, clips: Sequence[Views]) -> Arrays:
         """Return the `feature` that is before the linear layer."""
-        network: Any = self.network
-        (name,) = MODALITIES[self.labeller.input.task]
-        return {"feature": _to_numpy(network.tower(_join(clips, name, network))[:, 0])}
+        (name,) = MODALITIES[self.observed.input.task]
+        signals = _join(clips, name, self.network)
+        return {"feature": _to_numpy(self.network.tower(signals)[:, 0])}
 
     def read(self, _: Sequence[str], /) -> Arrays:
         """Return nothing: it knows no text."""
