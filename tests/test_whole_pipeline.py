@@ -93,8 +93,9 @@ def test_the_demo_is_learned(tmp_path: Path) -> None:
     assert metrics["audio_to_video_r10"] >= 8 * chance["audio_to_video_r10"]
     assert set(metrics["finetuned"]) == set(TASKS)
     for task, result in metrics["finetuned"].items():
-        rivals = [result[name] for name in ("scratch", "untrained", "chance")]
+        rivals = [result[name] for name in ("linear_probe", "scratch", "untrained", "chance")]
         assert result[result["measure"]] > max(rivals), task
-    for label, modality in (("action", "video"), ("rhythm", "video"), ("audio_event", "audio")):
+    gains = {("action", "video"): 0.2, ("rhythm", "video"): 0.1, ("audio_event", "audio"): 0.2}
+    for (label, modality), gain in gains.items():
         seen = probes[label][modality]
-        assert seen["accuracy"] >= seen["untrained"] + 0.1, label
+        assert seen["accuracy"] >= seen["untrained"] + gain, label

@@ -4,6 +4,7 @@ import ast
 import json
 import shutil
 from collections import Counter
+from math import sqrt
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,8 +79,10 @@ def test_it_finds_the_same_without_the_split_test_and_never_opens_it(project: Pa
     best = read("data/healthy/best.json")
     ScheduleParams.model_validate(best["schedule"])
     values = [trial["value"] for trial in trials]
-    assert best["value"] == max(values)
-    assert best["trial"] == values.index(max(values))
+    highest, own, num_clips = max(values), values[0], len(corpus.splits["validation"])
+    noise = 1.645 * sqrt((highest * (1 - highest) + own * (1 - own)) / num_clips)
+    assert best["trial"] == (values.index(highest) if highest - own > noise else 0)
+    assert best["value"] == values[best["trial"]]
     assert Path("data/healthy/history.svg").read_text().startswith("<?xml")
     assert sum("3 of 3" in line for line in lines) == 2
 

@@ -90,7 +90,7 @@ def _noise(value: float, other: float, num_clips: int) -> float:
     """Return the difference of two shares of clips that chance exceeds once in 20 times.
 
     The largest of many trials exceeds it oftener, and shares of the same clips differ by chance
-    less than those of two sets, which are assumed here.
+    less than those of two sets, which are assumed here. An mAP is taken for a share, too.
     """
     variance = value * (1 - value) + other * (1 - other)
     return ONE_SIDED_95 * math.sqrt(max(variance, 0.0) / num_clips)
